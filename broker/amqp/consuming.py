@@ -1,0 +1,162 @@
+"""One queue being consumed: one channel at a time, each a generation of its own, restored for ever."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from ...events import TopologyError
+from ...telemetry import Attached, Detached, Emit
+from ..port import Delivery, OnDelivery
+from .link import CONNECTION_ERRORS, Link, explain, full_jitter, lost_as_error, while_open
+from .translate import from_delivered
+
+_RPC = 10.0  # seconds an answer to a method may take
+
+
+class AmqpConsumer:
+    """See `broker.port.Consumer`."""
+
+    def __init__(
+        self,
+        link: Link,
+        queue: str,
+        prefetch: int,
+        on_delivery: OnDelivery,
+        *,
+        emit: Emit,
+        redeclare: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._link = link
+        self._queue = queue
+        self._prefetch = prefetch
+        self._on_delivery = on_delivery
+        self._emit = emit
+        self._redeclare = redeclare
+        self._generation = 0
+        self._channel: AbstractChannel | None = None
+        self._tag: str | None = None
+        self._stopping = False
+        self._task = asyncio.create_task(self._supervise(), name=f"holdfast consumer {queue}")
+
+    @property
+    def attached(self) -> bool:
+        return self._tag is not None and self._channel is not None and not self._channel.is_closed
+
+    def is_current(self, delivery: Delivery) -> bool:
+        return delivery.generation == self._generation and self._channel is not None and not self._channel.is_closed
+
+    async def ack(self, delivery: Delivery) -> bool:
+        channel = self._channel
+        if channel is None or not self.is_current(delivery):
+            return False
+        return await _written(channel, channel.basic_ack(delivery.tag, wait=False))
+
+    async def give_back(self, delivery: Delivery) -> bool:
+        channel = self._channel
+        if channel is None or not self.is_current(delivery):
+            return False
+        return await _written(channel, channel.basic_reject(delivery.tag, requeue=True, wait=False))
+
+    async def stop(self, *, close: bool) -> None:
+        self._stopping = True
+        channel, tag, self._tag = self._channel, self._tag, None
+        if channel is not None and not channel.is_closed:
+            with suppress(*CONNECTION_ERRORS), lost_as_error():
+                if tag is not None:
+                    await channel.basic_cancel(tag, timeout=_RPC)
+                if close:
+                    # Closing discards queued frames; an answer on the same channel shows that the acks arrived.
+                    await channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
+                    await channel.close(timeout=_RPC)
+        if close:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._channel = None
+
+    async def _supervise(self) -> None:
+        failures = 0
+        while not self._stopping:
+            try:
+                with lost_as_error():
+                    lost = await self._attach()
+                failures = 0
+                error = explain(await _loss(lost))
+            except TopologyError as drift:
+                error = str(drift)
+            except CONNECTION_ERRORS as cause:
+                error = explain(cause)
+                if isinstance(cause, ChannelNotFoundEntity):
+                    error = await self._restore(error)
+            self._tag = None
+            if self._stopping:
+                return
+            await self._discard()
+            delay = full_jitter(failures)
+            failures += 1
+            self._emit(Detached(self._queue, error, delay))
+            await asyncio.sleep(delay)
+
+    async def _attach(self) -> "asyncio.Future[None]":
+        """A new channel, a new consumer tag, a new generation. The future ends when the broker takes it away."""
+        connection = await self._link.connection()
+        channel = await connection.channel(publisher_confirms=False, timeout=_RPC)
+        self._generation += 1
+        self._channel = channel
+        generation = self._generation
+        lost = channel.closing
+        channel.on_consumer_cancel_callbacks.add(lambda _: _end(lost))
+        await channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
+
+        def deliver(delivered: DeliveredMessage) -> None:
+            tag, redelivered = delivered.delivery_tag or 0, bool(delivered.redelivered)
+            self._on_delivery(Delivery(from_delivered(delivered), self._queue, tag, generation, redelivered, self))
+
+        answer = await channel.basic_consume(self._queue, deliver, timeout=_RPC)
+        if self._stopping:
+            return lost
+        self._tag = answer.consumer_tag
+        self._emit(Attached(self._queue, generation))
+        return lost
+
+    async def _restore(self, error: str) -> str:
+        """The queue is gone: declare the topology again, where this process may."""
+        try:
+            with lost_as_error():
+                await self._redeclare()
+        except (TopologyError, *CONNECTION_ERRORS) as cause:
+            return f"{error}; declaring it again failed: {explain(cause)}"
+        return error
+
+    async def _discard(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            with suppress(*CONNECTION_ERRORS), lost_as_error():
+                await channel.close(timeout=2)
+
+
+class Cancelled(ConnectionError):
+    """The broker cancelled the consumer: its queue was deleted, its node failed, or a time-out struck."""
+
+
+async def _written(channel: AbstractChannel, frame: Awaitable[None]) -> bool:
+    try:
+        with lost_as_error():
+            await (while_open(channel, frame) if channel.connection.write_queue.full() else frame)
+    except CONNECTION_ERRORS:
+        return False
+    return True
+
+
+def _end(lost: "asyncio.Future[None]") -> None:
+    if not lost.done():
+        lost.set_exception(Cancelled("the broker cancelled the consumer; was the queue deleted?"))
+
+
+async def _loss(lost: "asyncio.Future[None]") -> BaseException:
+    await asyncio.wait({lost})
+    if lost.cancelled():
+        return ConnectionError("the channel was closed")
+    return lost.exception() or ConnectionError("the channel was closed")

@@ -1,0 +1,191 @@
+"""One connection under supervision: connect, hand out, notice the loss, connect again, for ever."""
+
+import asyncio
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+import aiormq
+from aiormq.abc import AbstractChannel, AbstractConnection
+from aiormq.exceptions import AuthenticationError, ConnectionNotAllowed, ProbableAuthenticationError
+from pamqp.exceptions import PAMQPException
+from yarl import URL
+
+from ...events import BrokerUnavailable
+from ...telemetry import Connected, Disconnected, Emit, Role
+
+T = TypeVar("T")
+
+CONNECTION_ERRORS = (aiormq.exceptions.AMQPError, OSError, TimeoutError, RuntimeError, PAMQPException, EOFError)
+"""What aiormq raises when a connection or channel is unusable (`ChannelInvalidStateError` is a RuntimeError)."""
+
+_REFUSALS = (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed)
+_STEADY = 5.0  # seconds after which a connection counts as one that worked
+
+
+def full_jitter(failures: int, *, base: float = 0.2, cap: float = 10.0) -> float:
+    """Seconds to wait after `failures` failures in a row ("Exponential Backoff And Jitter", AWS, 2015)."""
+    return random.uniform(0, min(cap, base * 2 ** min(failures, 16)))
+
+
+class Link:
+    """A connection with a role of its own: a memory alarm that blocks publishing must not block acks."""
+
+    def __init__(self, role: Role, url: str, *, heartbeat: int, connect_timeout: float, emit: Emit) -> None:
+        self._role = role
+        self._url = URL(url).update_query(heartbeat=heartbeat, name=f"holdfast {role}")
+        self._connect_timeout = connect_timeout
+        self._emit = emit
+        self._up: asyncio.Future[AbstractConnection] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._refused: BrokerUnavailable | None = None
+        self.on_connect: Callable[[AbstractConnection], Awaitable[None]] | None = None
+        self.last_error = "not connected yet"
+
+    @property
+    def connected(self) -> bool:
+        return self._up is not None and self._up.done() and not self._up.result().is_closed
+
+    async def connection(self) -> AbstractConnection:
+        """The open connection; waits for it as long as it takes.
+
+        Raises `BrokerUnavailable` where the broker refused login or virtual host and there never was a connection.
+        """
+        if self._task is None:
+            self._up = asyncio.get_running_loop().create_future()
+            self._task = asyncio.create_task(self._supervise(), name=f"holdfast link {self._role}")
+        while True:
+            if self._refused is not None:
+                raise self._refused
+            assert self._up is not None
+            connection = await asyncio.shield(self._up)
+            if not connection.is_closed:
+                return connection
+            await asyncio.sleep(0)  # the supervisor is about to see it
+
+    async def close(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _supervise(self) -> None:
+        failures, was_up = 0, False
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                with lost_as_error():
+                    connection = await self._connect()
+            except CONNECTION_ERRORS as error:
+                self.last_error = explain(error)
+                if isinstance(error, _REFUSALS) and not was_up:
+                    self._refuse()
+                    return
+            else:
+                was_up, since = True, loop.time()
+                assert self._up is not None
+                self._up.set_result(connection)
+                self._emit(Connected(self._role, str(self), _server(connection)))
+                try:
+                    self.last_error = await _closed(connection)
+                finally:
+                    self._up = loop.create_future()
+                    with suppress(*CONNECTION_ERRORS), lost_as_error():
+                        await connection.close(timeout=5)
+                failures = 0 if loop.time() - since > _STEADY else failures
+            delay = full_jitter(failures)
+            failures += 1
+            self._emit(Disconnected(self._role, self.last_error, delay))
+            await asyncio.sleep(delay)
+
+    async def _connect(self) -> AbstractConnection:
+        connection = aiormq.Connection(self._url)
+        async with asyncio.timeout(self._connect_timeout):
+            try:
+                await connection.connect()
+                if self.on_connect is not None:
+                    await self.on_connect(connection)
+            except BaseException:
+                with suppress(*CONNECTION_ERRORS), lost_as_error():
+                    await connection.close(timeout=1)
+                raise
+        return connection
+
+    def _refuse(self) -> None:
+        self._refused = BrokerUnavailable(f"{self} refused this client: {self.last_error}")
+        assert self._up is not None
+        self._up.set_exception(self._refused)
+        self._up.exception()  # retrieved: whoever waits gets it, and no one must
+
+    def __str__(self) -> str:
+        return str(URL.build(scheme=self._url.scheme, host=self._url.host or "", port=self._url.explicit_port, path=self._url.path))
+
+
+@contextmanager
+def lost_as_error() -> Iterator[None]:
+    """aiormq ends whoever waits on a lost channel with `CancelledError`; here that is a `ConnectionError`,
+    unless somebody really cancelled this task."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ConnectionError("the connection was lost") from None
+
+
+async def while_open(channel: AbstractChannel, doing: Awaitable[T]) -> T:
+    """Await `doing`, but no longer than the channel lives: a frame queued for a dead writer would wait for ever.
+
+    Raises `ConnectionError` when the channel is closed first.
+    """
+    task, closing = asyncio.ensure_future(doing), channel.closing
+    try:
+        await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ConnectionError(f"the channel was closed: {await _closed(channel)}")
+    finally:
+        closing.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def explain(error: BaseException) -> str:
+    """One line for what aiormq, asyncio or the operating system raised."""
+    match error:
+        case TimeoutError() if not str(error):
+            return "no answer in time"
+        case ssl.SSLCertVerificationError():
+            return f"the certificate is not valid: {error.verify_message}"
+        case ProbableAuthenticationError():
+            return f"login refused: {_text(error)}"
+        case ConnectionNotAllowed():
+            return f"not allowed: {_text(error)}"
+        case _:
+            return _text(error)
+
+
+async def _closed(thing: AbstractConnection | AbstractChannel) -> str:
+    try:
+        await thing.closing
+    except asyncio.CancelledError:
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise
+        return "closed"
+    except BaseException as error:  # aiormq hands on whatever ended its reader
+        return explain(error)
+    return "closed"
+
+
+def _text(error: BaseException) -> str:
+    words = " ".join(str(argument) for argument in error.args if argument is not None) or type(error).__name__
+    return " ".join(words.split())[:500]
+
+
+def _server(connection: AbstractConnection) -> str:
+    properties = connection.server_properties
+    return f"{properties.get('product', '?')} {properties.get('version', '?')}"

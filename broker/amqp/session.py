@@ -1,0 +1,86 @@
+"""`AmqpBroker`: two supervised connections, one that consumes and one that publishes."""
+
+import asyncio
+from contextlib import suppress
+
+from aiormq.abc import AbstractConnection
+
+from ...events import Message, TopologyError, Unroutable
+from ...telemetry import Emit
+from ..port import Consumer, Mode, OnDelivery
+from ..size import HEADER_BUDGET
+from ..topology import Topology
+from . import declaring
+from .consuming import AmqpConsumer
+from .link import CONNECTION_ERRORS, Link, lost_as_error
+from .publishing import Publishing
+
+_REDECLARE_EVERY = 2.0  # seconds: however much is unroutable, the topology is declared again no more often
+
+
+class AmqpBroker:
+    """RabbitMQ. See `broker.port.Broker`."""
+
+    header_budget = HEADER_BUDGET
+
+    def __init__(
+        self, url: str, *, heartbeat: int = 15, connect_timeout: float = 10.0, emit: Emit
+    ) -> None:
+        self._emit = emit
+        self._links = {
+            role: Link(role, url, heartbeat=heartbeat, connect_timeout=connect_timeout, emit=emit)
+            for role in ("consume", "publish")
+        }
+        self._links["publish"].on_connect = self._on_connect
+        self._publishing = Publishing(self._links["publish"], header_budget=self.header_budget)
+        self._consumers: list[AmqpConsumer] = []
+        self._declared = Topology()
+        self._declared_at = float("-inf")
+
+    async def declare(self, topology: Topology, mode: Mode = "declare") -> None:
+        connection = await self._links["publish"].connection()
+        match mode:
+            case "declare":
+                await declaring.declare(connection, topology)
+                self._declared += topology
+            case "verify":
+                await declaring.verify(connection, topology)
+            case "skip":
+                pass
+
+    async def publish(self, message: Message, *, timeout: float | None) -> None:
+        try:
+            await self._publishing.publish(message, timeout)
+        except Unroutable:
+            await self._redeclare_soon()
+            raise
+
+    async def consume(self, queue: str, *, prefetch: int, on_delivery: OnDelivery) -> Consumer:
+        consumer = AmqpConsumer(
+            self._links["consume"], queue, prefetch, on_delivery, emit=self._emit, redeclare=self._redeclare
+        )
+        self._consumers.append(consumer)
+        return consumer
+
+    async def close(self) -> None:
+        for consumer in self._consumers:
+            await consumer.stop(close=True)
+        await self._publishing.close()
+        for link in self._links.values():
+            await link.close()
+
+    async def _on_connect(self, connection: AbstractConnection) -> None:
+        """A broker that lost its data, or another one, has none of it. Drift is found by those it hurts."""
+        with suppress(TopologyError):
+            await declaring.declare(connection, self._declared)
+
+    async def _redeclare(self) -> None:
+        await declaring.declare(await self._links["consume"].connection(), self._declared)
+
+    async def _redeclare_soon(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._declared == Topology() or now - self._declared_at < _REDECLARE_EVERY:
+            return
+        self._declared_at = now
+        with suppress(TopologyError, *CONNECTION_ERRORS), lost_as_error():  # the publisher is told; whoever holds a copy tries again
+            await declaring.declare(await self._links["publish"].connection(), self._declared)

@@ -1,0 +1,81 @@
+"""What the rest of Holdfast knows of a broker. Two implementations, one contract suite: amqp and memory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from ..events import Message
+from .topology import Topology
+
+Mode: TypeAlias = Literal["declare", "verify", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One delivery of a message from a queue. `tag` is valid within `generation` of its consumer alone."""
+
+    message: Message
+    queue: str
+    tag: int
+    generation: int
+    redelivered: bool
+    consumer: "Consumer"
+
+
+OnDelivery: TypeAlias = Callable[[Delivery], None]
+
+
+class Consumer(Protocol):
+    """One queue being consumed: on one channel at a time, restored by itself when that is lost."""
+
+    @property
+    def attached(self) -> bool:
+        """Whether the broker is delivering to it now."""
+        ...
+
+    def is_current(self, delivery: Delivery) -> bool:
+        """Whether the delivery can still be settled; a stale one will be delivered again."""
+        ...
+
+    async def ack(self, delivery: Delivery) -> bool:
+        """Take the message off its queue. False where the delivery is stale: nothing was done."""
+        ...
+
+    async def give_back(self, delivery: Delivery) -> bool:
+        """Return the message to its queue (`basic.reject`, which counts towards the delivery limit on every
+        version). False where the delivery is stale."""
+        ...
+
+    async def stop(self, *, close: bool) -> None:
+        """Take nothing more; with `close` also flush what was settled and leave."""
+        ...
+
+
+class Broker(Protocol):
+    """A supervised connection to a broker. Made by `open_broker`."""
+
+    header_budget: int
+    """How many bytes the headers of one message may take."""
+
+    async def declare(self, topology: Topology, mode: Mode = "declare") -> None:
+        """Make the broker match `topology`, now and after each reconnect (`declare`), check that its
+        names exist (`verify`), or trust that they do (`skip`).
+
+        Raises `TopologyDrift`, `TopologyMissing`, `BrokerUnavailable`."""
+        ...
+
+    async def publish(self, message: Message, *, timeout: float | None) -> None:
+        """Return once the broker confirmed the message and routed it to a queue.
+
+        With a timeout in seconds: raises `NotConnected` or `PublishTimeout` when it is over. With None it
+        waits for a connection and a confirm as long as it takes, sending again whatever a lost
+        connection left unknown. Always raises `Unroutable`, `PublishRefused` and `TooLarge` at once."""
+        ...
+
+    async def consume(self, queue: str, *, prefetch: int, on_delivery: OnDelivery) -> Consumer:
+        """Deliver messages of `queue` to `on_delivery`, at most `prefetch` of them unsettled."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections. What is unsettled goes back to its queue."""
+        ...

@@ -1,0 +1,153 @@
+"""Settings: keyword arguments, then HOLDFAST_ variables (nested with `__`), then a `.env` file, then defaults."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from os import environ
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from ..events import ConfigurationError
+
+PREFIX = "HOLDFAST_"
+
+
+def _broker_url(secret: SecretStr) -> SecretStr:
+    url = secret.get_secret_value()
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"is not a URL ({error})") from None
+    if parts.scheme not in ("amqp", "amqps", "memory"):
+        raise ValueError(
+            f"the scheme {parts.scheme!r} is not one of amqp, amqps, memory; write amqp://user:password@host:5672/"
+        )
+    if parts.scheme != "memory" and not parts.hostname:
+        raise ValueError("names no host; write amqp://user:password@host:5672/")
+    if port == 0:
+        raise ValueError("names port 0")
+    return secret
+
+
+BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
+Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400, allow_inf_nan=False)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class BrokerSettings(_Group):
+    """How to reach the broker and what to declare on it."""
+
+    url: BrokerUrl = Field(
+        default=SecretStr("amqp://guest:guest@localhost:5672/"),
+        description="`amqp://`, `amqps://` (certificates are verified) or `memory://` (the in-process broker)",
+    )
+    exchange: str = Field(default="events", min_length=1, max_length=200, description="the exchange events go to")
+    queue_type: Literal["quorum", "classic"] = Field(default="quorum", description="type of the handlers' queues")
+    topology: Literal["declare", "verify", "skip"] = Field(
+        default="declare", description="declare what is missing, only check that it exists, or trust that it does"
+    )
+    heartbeat: int = Field(default=15, ge=1, le=3600, description="AMQP heartbeat, seconds")
+    connect_timeout: Seconds = Field(default=10.0, description="seconds for one attempt to connect")
+    publish_timeout: Seconds = Field(default=10.0, description="seconds a publish may take, confirm included")
+    max_delay: Seconds = Field(default=86400.0, description="longest delay of a retry or a delayed publish, seconds")
+
+
+class WorkerSettings(_Group):
+    """How a worker runs handlers."""
+
+    concurrency: int = Field(default=64, ge=1, le=10_000, description="handlers running at once in one process")
+    grace: Annotated[float, Field(ge=0, le=86400)] = Field(
+        default=30.0, description="seconds running handlers have to finish after SIGTERM"
+    )
+    max_body: int = Field(
+        default=1_048_576, ge=1, le=134_217_728, description="largest body taken or published, bytes"
+    )
+    block_limit: Seconds = Field(
+        default=1.0, description="seconds the event loop may stand still before the log names the code that blocks it"
+    )
+
+
+class LogSettings(_Group):
+    """What the log looks like."""
+
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`auto`: colours on a terminal, JSON elsewhere"
+    )
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        default="INFO", description="least severe level that is written"
+    )
+
+
+class Settings(BaseSettings):
+    """All settings. `Settings(broker={"url": "memory://"})` overrides what the environment says.
+
+    Raises `pydantic.ValidationError`; `load_settings` turns that into a `ConfigurationError` with one line per fault.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True,
+        nested_model_default_partial_update=True,
+    )
+
+    broker: BrokerSettings = BrokerSettings()
+    worker: WorkerSettings = WorkerSettings()
+    log: LogSettings = LogSettings()
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings of this process.
+
+    Raises `ConfigurationError`, one line per fault, each naming the variable.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        faults = error.errors(include_input=False, include_url=False, include_context=False)
+        raise ConfigurationError(*(f"{variable(f['loc'])}: {_plain(f['msg'])}" for f in faults)) from None
+    except SettingsError as error:
+        raise ConfigurationError(f"{PREFIX}*: {error}") from None
+
+
+def variable(location: tuple[int | str, ...]) -> str:
+    """The environment variable of a setting: `("broker", "url")` is `HOLDFAST_BROKER__URL`."""
+    return PREFIX + "__".join(str(part).upper() for part in location if not str(part).startswith("function-"))
+
+
+def known_variables() -> dict[str, Any]:
+    """Every variable that is read, with its field: the source of the table in the README."""
+    return {
+        variable((group, name)): field
+        for group, outer in Settings.model_fields.items()
+        for name, field in _fields_of(outer.annotation).items()
+    }
+
+
+def unknown_variables(names: Mapping[str, str]) -> list[str]:
+    """One line for each HOLDFAST_ variable that nothing reads, with what was probably meant."""
+    known = list(known_variables())
+    lines = []
+    for name in sorted(names):
+        upper = name.upper()
+        if upper.startswith(PREFIX) and upper not in known and not upper.startswith(PREFIX + "TEST_"):
+            near = get_close_matches(upper, known, 1)
+            lines.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return lines
+
+
+def environment() -> Mapping[str, str]:
+    """The process environment. Nothing outside `config/` reads it."""
+    return environ
+
+
+def _fields_of(group: Any) -> dict[str, Any]:
+    return dict(group.model_fields)
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should be", "should be")

@@ -1,0 +1,12 @@
+"""The life of a delivery (floor 4)."""
+
+from .context import Context
+from .handler import Handler, HandlerSpec, Middleware
+from .invoke import HandlerExit, HandlerTimeout
+from .retry import Backoff, Retry, exponential, fixed, linear
+from .worker import Health, Worker
+
+__all__ = [
+    "Backoff", "Context", "Handler", "HandlerExit", "HandlerSpec", "HandlerTimeout", "Health", "Middleware", "Retry",
+    "Worker", "exponential", "fixed", "linear",
+]

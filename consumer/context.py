@@ -1,0 +1,101 @@
+"""What a handler knows and may do besides its event."""
+
+import asyncio
+from collections.abc import Awaitable, Generator
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from ..config import Settings
+from ..events import Event, History, HoldfastError, Message, Metadata, derived_id, seal
+from ..publisher import message_for
+
+
+class Context:
+    """The second argument of a handler. `attempt` counts from 1."""
+
+    __slots__ = ("_closed", "_handler", "_outbox", "_settings", "_source", "attempt", "lingering", "metadata", "queue", "redelivered", "state")
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        history: History,
+        *,
+        queue: str,
+        handler: str,
+        source: str,
+        redelivered: bool,
+        state: Any,
+        settings: Settings,
+    ) -> None:
+        self.metadata = metadata
+        self.attempt = history.attempt
+        self.queue = queue
+        self.redelivered = redelivered
+        self.state = state
+        self.lingering: list[asyncio.Future[Any]] = []
+        self._handler = handler
+        self._source = source
+        self._settings = settings
+        self._outbox: list[Message] = []
+        self._closed = False
+
+    @property
+    def event_id(self) -> str:
+        """The id of the event being handled."""
+        return self.metadata.event_id
+
+    @property
+    def log(self) -> Any:
+        """A structlog logger; every line it writes carries the event's id."""
+        return structlog.get_logger(f"holdfast.handler.{self._handler}")
+
+    def publish(self, event: Event, *, delay: float | None = None, key: str | None = None) -> Awaitable[Metadata]:
+        """Publish an event once this handler has succeeded; nothing is sent if it fails.
+
+        Its id is derived from this event's id, the handler and the position, so that a redelivered event
+        publishes the same ids again. `delay` is in seconds. A `def` handler calls this without `await`.
+
+        Raises `PublishError` for what can never be sent: a field with no JSON form, a body too large.
+        """
+        if self._closed:
+            raise HoldfastError(f"{self._handler}: ctx.publish was called after the handler had ended")
+        identity = derived_id(self.metadata.event_id, self._handler, len(self._outbox))
+        envelope = seal(event, source=self._source, cause=self.metadata, event_id=identity, key=key)
+        self._outbox.append(message_for(envelope, self._settings, delay))
+        return _Ready(envelope.metadata)
+
+    def again(self) -> "Context":
+        """A fresh context for another run in place: what the failed run wanted to publish is forgotten."""
+        self._closed = True
+        fresh = Context(
+            self.metadata,
+            replace(History(), attempt=self.attempt),
+            queue=self.queue,
+            handler=self._handler,
+            source=self._source,
+            redelivered=self.redelivered,
+            state=self.state,
+            settings=self._settings,
+        )
+        fresh.lingering = self.lingering
+        return fresh
+
+    def take_outbox(self) -> list[Message]:
+        """What the handler published, once; later calls of `publish` are refused."""
+        self._closed = True
+        return self._outbox
+
+
+class _Ready:
+    """An awaitable that is already there."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Metadata) -> None:
+        self._value = value
+
+    def __await__(self) -> Generator[Any, None, Metadata]:
+        return self._value
+        yield

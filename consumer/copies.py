@@ -1,0 +1,111 @@
+"""The copies a delivery can leave behind: one that comes back later, one that rests in the dead-letter queue.
+
+A copy keeps body and properties; its `message_id` is new. Of the headers that came along it takes what is the
+sender's own: never RabbitMQ's bookkeeping, nothing that would route the copy elsewhere (`CC`), and only what fits.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from ..broker import dead_letter_queue, header_size, headers_size, ladder
+from ..events import History, Message, Metadata, headers as h, origin, uuid7
+from .failure import describe_failure, summary
+from .outcome import DeadLetter, Postpone
+
+_ROUTES = frozenset({"CC", "BCC"})
+
+
+def postponed_copy(
+    message: Message, metadata: Metadata, history: History, decision: Postpone, *, queue: str, now: datetime, budget: int
+) -> Message:
+    """The copy that returns to `queue` as the next attempt after the decided delay."""
+    exchange, key = origin(message)
+    ours = _identity(metadata) | {
+        h.ATTEMPT: history.attempt + 1,
+        h.FIRST_FAILED_AT: (history.first_failed_at or now).isoformat(),
+        h.LAST_ERROR: summary(decision.error),
+        h.QUEUE: queue,
+        h.EXCHANGE: exchange,
+        h.ROUTING_KEY: key,
+    }
+    level, address = ladder.address(ladder.rounded(decision.delay), ladder.to_queue(queue))
+    return _copy(message, level, address, ours, budget)
+
+
+def dead_letter(
+    message: Message,
+    metadata: Metadata,
+    history: History,
+    decision: DeadLetter,
+    *,
+    queue: str,
+    handler: str,
+    now: datetime,
+    budget: int,
+) -> Message:
+    """The copy for the dead-letter queue of `queue`, with the final error and its history."""
+    exchange, key = origin(message)
+    failure = describe_failure(decision.error)
+    ours = _identity(metadata) | {
+        h.REASON: decision.reason,
+        h.ERROR_TYPE: failure.type,
+        h.ERROR_MESSAGE: failure.message,
+        h.TRACEBACK: failure.traceback,
+        h.FINGERPRINT: failure.fingerprint,
+        h.HANDLER: handler,
+        h.QUEUE: queue,
+        h.ATTEMPT: history.attempt,
+        h.FIRST_FAILED_AT: (history.first_failed_at or now).isoformat(),
+        h.FAILED_AT: now.isoformat(),
+        h.WORKER: _this_process(),
+        h.EXCHANGE: exchange,
+        h.ROUTING_KEY: key,
+    }
+    return _copy(message, "", dead_letter_queue(queue), ours, budget)
+
+
+def _identity(metadata: Metadata) -> dict[str, Any]:
+    """The id must survive: a copy has a new `message_id`, and a foreign message may have had no other."""
+    return {h.EVENT_ID: metadata.event_id, h.EVENT_TIME: metadata.time.isoformat()}
+
+
+def _copy(message: Message, exchange: str, key: str, ours: Mapping[str, Any], budget: int) -> Message:
+    theirs = {name: value for name, value in message.headers.items() if _is_senders(name) and name not in ours}
+    fitting = _fit(theirs, ours, budget)
+    return replace(message, exchange=exchange, routing_key=key, headers=fitting, message_id=uuid7())
+
+
+def _is_senders(name: str) -> bool:
+    return name not in _ROUTES and not name.startswith(h.OURS) and not name.startswith(h.BROKERS_OWN)
+
+
+def _fit(theirs: dict[str, Any], ours: Mapping[str, Any], budget: int) -> dict[str, Any]:
+    """`ours` and as much of `theirs` as fits, the largest left out first and named in a note."""
+    room = budget - headers_size(ours) - 1_000
+    sizes: dict[str, int] = {}
+    dropped: list[str] = []
+    for name, value in theirs.items():
+        try:
+            sizes[name] = header_size(name, value)
+        except ValueError:
+            dropped.append(f"{name[:40]!r} (not encodable)")
+    total = sum(sizes.values())
+    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        if total <= room:
+            break
+        total -= sizes.pop(name)
+        dropped.append(f"{name[:40]!r}")
+    kept = {name: theirs[name] for name in theirs if name in sizes}
+    note = {h.NOTE: f"headers left out: {', '.join(dropped)}"[:900]} if dropped else {}
+    return {**kept, **ours, **note}
+
+
+@cache
+def _this_process() -> str:
+    return f"{socket.gethostname()} {os.getpid()} holdfast/{version('holdfast')}"

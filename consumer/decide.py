@@ -1,0 +1,44 @@
+"""What to do about an outcome. Pure: no clock, no broker, no luck of its own."""
+
+from typing import assert_never
+
+from ..events import HoldfastError
+from .outcome import Ack, AlreadyDone, DeadLetter, Decision, Failed, GiveBack, Interrupted, Outcome, Postpone, Refused, Succeeded
+from .retry import Retry
+
+
+class Expired(HoldfastError):
+    """The event is older than its policy's `max_age`."""
+
+
+def decide(outcome: Outcome, *, attempt: int, age: float, policy: Retry, luck: float, longest: float) -> Decision:
+    """The decision for an outcome of attempt `attempt` of an event `age` seconds old.
+
+    `luck`, 0 to 1, is where jitter falls; `longest` caps the delay in seconds.
+    """
+    match outcome:
+        case Succeeded():
+            return Ack("handled")
+        case AlreadyDone():
+            return Ack("duplicate")
+        case Interrupted():
+            return GiveBack()
+        case Refused(error, reason):
+            return DeadLetter(reason, error)
+        case Failed(error, after):
+            return _after_failure(error, after, attempt, age, policy, luck, longest)
+        case _:
+            assert_never(outcome)
+
+
+def _after_failure(
+    error: BaseException, after: float | None, attempt: int, age: float, policy: Retry, luck: float, longest: float
+) -> Decision:
+    if after is None and not policy.retries(error):
+        return DeadLetter("refused", error)
+    if attempt >= policy.attempts:
+        return DeadLetter("exhausted", error)
+    delay = min(after if after is not None else policy.delay(attempt, luck), longest)
+    if policy.max_age is not None and age + delay > policy.max_age:
+        return DeadLetter("expired", error)
+    return Postpone(delay, error)

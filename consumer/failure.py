@@ -1,0 +1,89 @@
+"""An exception as bounded text: what dead letters, headers and log lines say of it."""
+
+import hashlib
+import traceback
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from ..telemetry import redact
+
+MESSAGE_LIMIT = 4_000
+TRACEBACK_LIMIT = 16_000
+_FRAMES = 40
+_CHAIN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is told of an exception. `fingerprint` is equal for failures with the same cause."""
+
+    type: str
+    message: str
+    traceback: str
+    fingerprint: str
+
+
+def describe_failure(error: BaseException) -> Failure:
+    """Bounded and redacted, whatever the exception does when it is asked for its text."""
+    chain = _chain_of(error)
+    return Failure(
+        type=_type_name(error),
+        message=_cut(redact(_message(error)), MESSAGE_LIMIT),
+        traceback=_cut("\n".join(reversed([_trace(link) for link in chain])), TRACEBACK_LIMIT),
+        fingerprint=_fingerprint(chain),
+    )
+
+
+def summary(error: BaseException) -> str:
+    """One line: the type and the head of the message."""
+    return " ".join(f"{_type_name(error)}: {_cut(redact(_message(error)), 500)}".split())
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:
+        return f"<its text cannot be read: __str__ raised {type(broken).__name__}>"
+
+
+def _trace(error: BaseException) -> str:
+    frames = "".join(traceback.format_tb(error.__traceback__, limit=-_FRAMES))
+    return f"Traceback (most recent call last):\n{frames}{_type_name(error)}: {_cut(redact(_message(error)), MESSAGE_LIMIT // 2)}"
+
+
+def _chain_of(error: BaseException) -> list[BaseException]:
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and len(chain) < _CHAIN and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return chain
+
+
+def _fingerprint(chain: list[BaseException]) -> str:
+    """Exception chain and frames, without line numbers, ids or folders: stable across deployments."""
+    parts: list[str] = []
+    for error in chain:
+        parts.append(_type_name(error))
+        frames = traceback.extract_tb(error.__traceback__, limit=-_FRAMES)
+        parts.extend(f"{PurePath(frame.filename).name}:{frame.name}" for frame in frames)
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return name[:200]
+
+
+def _cut(text: str, limit: int) -> str:
+    """Head and tail, at most `limit` bytes of UTF-8 in all."""
+    raw = text[: limit * 2].encode("utf-8", "replace") if len(text) <= limit * 2 else b""
+    if raw and len(raw) <= limit:
+        return raw.decode()
+    if not text:
+        return text
+    half = limit // 2 - 40
+    head = text[:half].encode("utf-8", "replace")[:half].decode("utf-8", "ignore")
+    tail = text[-half:].encode("utf-8", "replace")[-half:].decode("utf-8", "ignore")
+    return f"{head}\n... {len(text) - len(head) - len(tail)} characters left out ...\n{tail}"

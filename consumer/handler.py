@@ -1,0 +1,162 @@
+"""Handlers as data: what a registered function takes, where its messages come from and how it is run."""
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ..broker import matches
+from ..events import ConfigurationError, Event, UnknownType, UnsupportedVersion, decode, decoder_for
+from ..events import Message, Metadata
+from ..events.codec import Decoder
+from .context import Context
+from .retry import Retry
+
+Handler: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+"""What middleware receives and returns: the user's function, made uniform."""
+
+Middleware: TypeAlias = Callable[[Handler], Handler]
+Kind: TypeAlias = type[Event] | type[dict[str, Any]] | type[bytes]
+
+_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,180}")
+_PATTERN = re.compile(r"[A-Za-z0-9_*#-]+(\.[A-Za-z0-9_*#-]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSpec:
+    """One registered handler. `events` are routing keys; `kinds` says what each becomes."""
+
+    name: str
+    queue: str
+    function: Callable[..., Any]
+    kinds: Mapping[str, Kind]
+    takes_context: bool
+    is_async: bool
+    retry: Retry
+    timeout: float
+    concurrency: int | None
+    prefetch: int | None
+    decoders: Mapping[str, tuple[Decoder, int | None]]
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        return tuple(self.kinds)
+
+    def read(self, message: Message, metadata: Metadata) -> Any:
+        """The event as the handler takes it. Raises `UnknownType`, `UnsupportedVersion`, `Unreadable`."""
+        found = self.decoders.get(metadata.event_type) or self._by_pattern(metadata.event_type)
+        if found is None:
+            raise UnknownType(
+                f"{metadata.event_type[:100]!r} is not an event of handler {self.name!r}, which takes {', '.join(self.events)}"
+            )
+        decoder, newest = found
+        if newest is not None and metadata.version > newest:
+            raise UnsupportedVersion(
+                f"{metadata.event_type} version {metadata.version} is newer than {newest}, the newest handler {self.name!r} knows"
+            )
+        return decode(decoder, message)
+
+    def _by_pattern(self, event_type: str) -> tuple[Decoder, int | None] | None:
+        return next((found for key, found in self.decoders.items() if _is_pattern(key) and matches(key, event_type)), None)
+
+
+def handler_spec(
+    worker: str,
+    function: Callable[..., Any],
+    events: tuple[type[Event] | str, ...],
+    *,
+    name: str | None,
+    queue: str | None,
+    retry: Retry,
+    timeout: float,
+    concurrency: int | None,
+    prefetch: int | None,
+) -> HandlerSpec:
+    """Check what the user wrote and make it data. Raises `ConfigurationError`, one line naming the handler."""
+    title = name or getattr(function, "__name__", type(function).__name__)
+    where = f"handler {title!r} of worker {worker!r}"
+    queue = queue or f"{worker}.{title}"
+    annotation, takes_context = _signature(function, where)
+    kinds = _kinds(events, annotation, where)
+    for label, text in (("name", title), ("queue", queue)):
+        if not _NAME.fullmatch(text):
+            raise ConfigurationError(f"{where}: {label}={text!r} may hold letters, digits and _.:- alone, at most 180")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
+        raise ConfigurationError(f"{where}: timeout={timeout!r}; give seconds above 0")
+    for label, number in (("concurrency", concurrency), ("prefetch", prefetch)):
+        if number is not None and (type(number) is not int or not 1 <= number <= 65_535):
+            raise ConfigurationError(f"{where}: {label}={number!r}; give a whole number from 1 to 65535, or None")
+    return HandlerSpec(
+        name=title,
+        queue=queue,
+        function=function,
+        kinds=kinds,
+        takes_context=takes_context,
+        is_async=_is_async(function),
+        retry=retry,
+        timeout=timeout,
+        concurrency=concurrency,
+        prefetch=prefetch,
+        decoders={key: (decoder_for(kind), _newest(kind)) for key, kind in kinds.items()},
+    )
+
+
+def _kinds(events: tuple[type[Event] | str, ...], annotation: tuple[Any, ...], where: str) -> dict[str, Kind]:
+    kinds: dict[str, Kind] = {}
+    for event in events or tuple(a for a in annotation if isinstance(a, type) and issubclass(a, Event)):
+        if isinstance(event, str):
+            key, kind = event, annotation[0] if len(annotation) == 1 else dict
+            if not _PATTERN.fullmatch(key) or len(key) > 150:
+                raise ConfigurationError(f"{where}: event {key!r} is not a dotted name such as 'order.created'")
+        elif isinstance(event, type) and issubclass(event, Event) and event is not Event:
+            key, kind = event.__event_type__, event
+        else:
+            raise ConfigurationError(f"{where}: {event!r} is neither an Event class nor the name of an event type")
+        if key in kinds:
+            raise ConfigurationError(f"{where}: event type {key!r} is given twice")
+        kinds[key] = kind
+    if not kinds:
+        raise ConfigurationError(f"{where} takes no event; write @worker.handler(SomeEvent)")
+    return kinds
+
+
+def _signature(function: Callable[..., Any], where: str) -> tuple[tuple[Any, ...], bool]:
+    """What the first parameter is annotated with (`dict` where it is not), and whether there is a second one."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{where}: {function!r} is not a function") from None
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if not places or len(required) > 2 or any(p not in places[:2] for p in required):
+        raise ConfigurationError(f"{where}: a handler takes the event and, if it likes, the context: (event, ctx)")
+    try:
+        hints = typing.get_type_hints(function)
+    except Exception:
+        hints = {}
+    hint = hints.get(places[0].name, dict)
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union else (hint,)
+    known = tuple(_kind(member) for member in members)
+    return tuple(k for k in known if k is not None) or (dict,), len(places) > 1
+
+
+def _kind(annotation: Any) -> Any:
+    plain = typing.get_origin(annotation) or annotation
+    if plain in (dict, bytes) or (isinstance(plain, type) and issubclass(plain, Event)):
+        return plain
+    return dict if plain in (Any, Mapping) or plain is Mapping else None
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+
+
+def _newest(kind: Kind) -> int | None:
+    return kind.__event_version__ if isinstance(kind, type) and issubclass(kind, Event) else None
+
+
+def _is_pattern(key: str) -> bool:
+    return "*" in key or "#" in key

@@ -1,0 +1,36 @@
+"""Messages whose outcome is durable but whose ack was lost with its connection: their redelivery is acked unrun."""
+
+from collections import OrderedDict
+from typing import TypeAlias
+
+from ..events import Message, body_digest, headers
+
+Identity: TypeAlias = tuple[object, ...]
+
+
+def identity_of(message: Message) -> Identity:
+    """What a redelivery of the same message shares with it, and no other message does."""
+    carried = message.headers
+    return (
+        message.message_id or body_digest(message.body),
+        str(carried.get(headers.EVENT_ID)),
+        str(carried.get(headers.ATTEMPT)),
+        message.routing_key,
+    )
+
+
+class Remembered:
+    """A bounded set: at most `limit` identities, the oldest forgotten first."""
+
+    def __init__(self, limit: int = 10_000) -> None:
+        self._limit = limit
+        self._known: OrderedDict[Identity, None] = OrderedDict()
+
+    def add(self, identity: Identity) -> None:
+        self._known[identity] = None
+        if len(self._known) > self._limit:
+            self._known.popitem(last=False)
+
+    def take(self, identity: Identity) -> bool:
+        """Whether it is known; it is forgotten then."""
+        return bool(self._known) and self._known.pop(identity, self) is None

@@ -1,0 +1,181 @@
+"""`Worker`: where users register handlers, and what runs them."""
+
+import asyncio
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from ..broker import Topology, open_broker
+from ..config import Settings, load_settings
+from ..events import ConfigurationError, Event, HoldfastError
+from ..telemetry import Fact, FactLog, Watchdog, fan_out
+from .handler import HandlerSpec, Middleware, handler_spec
+from .retry import Retry
+from .runtime import Runtime
+from .topology import topology_of
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Lifespan: TypeAlias = Callable[..., AbstractAsyncContextManager[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a worker takes messages from all its queues, and what is missing where it does not."""
+
+    ready: bool
+    missing: tuple[str, ...]
+
+
+class Worker:
+    """A named set of handlers that run together.
+
+    `lifespan` is an async context manager function, called with the worker (or with nothing); what it yields is
+    `ctx.state`. `middleware` wraps every handler, the first outermost. `listeners` are called with each fact
+    (`holdfast.telemetry`); the log is one of them already.
+
+    Raises `ConfigurationError` for a name that cannot begin a queue's name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        settings: Settings | None = None,
+        lifespan: Lifespan | None = None,
+        middleware: Iterable[Middleware] = (),
+        listeners: Iterable[Callable[[Fact], None]] = (),
+    ) -> None:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.:-]{1,100}", name):
+            raise ConfigurationError(f"Worker({name!r}): a name holds letters, digits and _.:- alone, at most 100")
+        self.name = name
+        self._settings = settings
+        self._lifespan = lifespan
+        self._middleware = tuple(middleware)
+        self._listeners = tuple(listeners)
+        self._handlers: dict[str, HandlerSpec] = {}
+        self._runtime: Runtime | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings given, or those of the environment. Raises `ConfigurationError`."""
+        if self._settings is None:
+            self._settings = load_settings()
+        return self._settings
+
+    @property
+    def handlers(self) -> tuple[HandlerSpec, ...]:
+        """The registered handlers, in order."""
+        return tuple(self._handlers.values())
+
+    def handler(
+        self,
+        *events: type[Event] | str,
+        name: str | None = None,
+        queue: str | None = None,
+        retry: Retry = Retry(),  # noqa: B008 (frozen)
+        timeout: float = 60.0,
+        concurrency: int | None = None,
+        prefetch: int | None = None,
+    ) -> Callable[[Function], Function]:
+        """Register a function for one or more events, each an `Event` class or the name of a type.
+
+        A named type becomes what the first parameter is annotated with: an `Event` class, `dict` (the default) or
+        `bytes`; its name may hold `*` and `#` as in a topic binding. The second parameter, the `Context`, is optional.
+        `async def` runs on the loop, `def` in a thread. `timeout` is in seconds. `name` is the function's unless given,
+        `queue` is `<worker>.<name>`. `concurrency` bounds this handler's runs at once, `prefetch` what it holds unacked.
+
+        Raises `ConfigurationError`, one line naming the handler.
+        """
+
+        def register(function: Function) -> Function:
+            spec = handler_spec(
+                self.name,
+                function,
+                events,
+                name=name,
+                queue=queue,
+                retry=retry,
+                timeout=timeout,
+                concurrency=concurrency,
+                prefetch=prefetch,
+            )
+            if spec.name in self._handlers:
+                raise ConfigurationError(f"worker {self.name!r} has two handlers named {spec.name!r}; give one name=")
+            twin = next((other.name for other in self.handlers if other.queue == spec.queue), None)
+            if twin is not None:
+                raise ConfigurationError(
+                    f"handlers {twin!r} and {spec.name!r} of worker {self.name!r} share queue {spec.queue!r}; "
+                    "each needs its own, or one would fail for the other"
+                )
+            self._handlers[spec.name] = spec
+            return function
+
+        return register
+
+    def topology(self) -> Topology:
+        """What this worker needs on the broker."""
+        return topology_of(self.handlers, self.settings.broker)
+
+    def health(self) -> Health:
+        """Whether it takes messages now."""
+        missing = self._runtime.missing() if self._runtime is not None else ("not running",)
+        return Health(not missing, missing)
+
+    def stop(self, *, now: bool = False) -> None:
+        """Tell a running worker to stop: take nothing more, finish what runs within the grace period (with `now`
+        not even that), give back the rest. Call it on the worker's loop, as a signal handler of the loop does."""
+        if self._runtime is not None:
+            self._runtime.stop(now=now)
+
+    async def run(self, *, only: Iterable[str] = (), concurrency: int | None = None) -> int:
+        """Handle events until `stop` is called or this is cancelled; both drain first.
+
+        `only` names the handlers to run (all where empty), `concurrency` overrides the setting. A broker that is
+        away is waited for. Returns how many deliveries were given back unfinished.
+
+        Raises `ConfigurationError`, `TopologyError`, and `BrokerUnavailable` where login or virtual host are refused.
+        """
+        if self._runtime is not None:
+            raise HoldfastError(f"worker {self.name!r} is already running")
+        handlers = self._selected(tuple(only))
+        settings = self._with(concurrency)
+        emit = fan_out((FactLog(), *self._listeners))
+        self._runtime = Runtime(self.name, handlers, self._middleware, settings, emit)
+        watchdog = Watchdog(settings.worker.block_limit, emit)
+        try:
+            async with AsyncExitStack() as stack:
+                watchdog.start(asyncio.get_running_loop())
+                stack.callback(watchdog.stop)
+                state = await self._enter_lifespan(stack)
+                broker = await open_broker(settings, emit)
+                stack.push_async_callback(broker.close)
+                return await self._runtime.run(broker, state)
+        finally:
+            self._runtime = None
+
+    async def _enter_lifespan(self, stack: AsyncExitStack) -> Any:
+        if self._lifespan is None:
+            return None
+        takes_worker = bool(inspect.signature(self._lifespan).parameters)
+        return await stack.enter_async_context(self._lifespan(self) if takes_worker else self._lifespan())
+
+    def _selected(self, only: tuple[str, ...]) -> tuple[HandlerSpec, ...]:
+        if not self._handlers:
+            raise ConfigurationError(f"worker {self.name!r} has no handlers; register one with @worker.handler(SomeEvent)")
+        unknown = [name for name in only if name not in self._handlers]
+        if unknown:
+            raise ConfigurationError(
+                f"worker {self.name!r} has no handler {', '.join(map(repr, unknown))}; it has {', '.join(self._handlers)}"
+            )
+        return tuple(spec for spec in self.handlers if not only or spec.name in only)
+
+    def _with(self, concurrency: int | None) -> Settings:
+        if concurrency is None:
+            return self.settings
+        if concurrency < 1:
+            raise ConfigurationError(f"concurrency={concurrency}: give a whole number from 1")
+        worker = self.settings.worker.model_copy(update={"concurrency": concurrency})
+        return self.settings.model_copy(update={"worker": worker})

@@ -1,0 +1,71 @@
+"""Bodies: JSON through pydantic, straight from and to bytes. Nothing else is ever executed or unpickled."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, from_json
+
+from .errors import PublishError, Unreadable
+from .event import Event
+from .message import Message
+
+Payload: TypeAlias = Event | dict[str, Any] | bytes
+Decoder: TypeAlias = Callable[[bytes], Any]
+
+_CHARSETS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "identity", "binary"})
+_JSON_TYPES = frozenset({"", "application/json", "text/json", "text/plain", "application/octet-stream", "application/data"})
+
+
+def encode(event: Event) -> bytes:
+    """The event as JSON bytes. Raises `PublishError` naming the class where a field has no JSON form."""
+    try:
+        return event.__pydantic_serializer__.to_json(event)
+    except PydanticSerializationError as error:
+        raise PublishError(f"{type(event).__name__} cannot be written as JSON: {error}") from error
+
+
+def decoder_for(kind: type[Event] | type[dict[str, Any]] | type[bytes]) -> Decoder:
+    """The function that turns a body into what the handler asks for: a model, a `dict` or raw `bytes`."""
+    if kind is bytes:
+        return bytes
+    if isinstance(kind, type) and issubclass(kind, Event):
+        validate = kind.__pydantic_validator__.validate_json
+        return lambda body: validate(body, extra="ignore")
+    return _read_object
+
+
+def decode(decoder: Decoder, message: Message) -> Any:
+    """What the handler receives. Raises `Unreadable` with the place of the fault and no payload in its text."""
+    if decoder is not bytes:
+        _check_format(message)
+    try:
+        return decoder(message.body)
+    except ValidationError as error:
+        raise Unreadable(describe(error)) from None
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"not JSON: {str(error)[:200]}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """pydantic's findings as `field: message`, without the values that were sent."""
+    findings = error.errors(include_input=False, include_url=False, include_context=False)
+    lines = [f"{'.'.join(str(part) for part in f['loc'])}: {f['msg']}" if f["loc"] else f["msg"] for f in findings[:20]]
+    more = f"; and {len(findings) - 20} more" if len(findings) > 20 else ""
+    return ("; ".join(lines) + more)[:4000]
+
+
+def _check_format(message: Message) -> None:
+    encoding = (message.content_encoding or "").lower()
+    if encoding not in _CHARSETS:
+        raise Unreadable(f"content encoding {encoding[:60]!r} is not supported; send UTF-8 JSON as it is")
+    kind = (message.content_type or "").partition(";")[0].strip().lower()
+    if kind not in _JSON_TYPES and not kind.endswith("+json"):
+        raise Unreadable(f"content type {kind[:60]!r} is not JSON; declare the handler's event as bytes to take it raw")
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
+    value = from_json(body, allow_inf_nan=False)
+    if not isinstance(value, dict):
+        raise ValueError(f"the body is a {type(value).__name__}, not an object")
+    return value

@@ -1,0 +1,151 @@
+"""Metadata to headers and back. Whatever comes from the wire is bounded and checked, never trusted."""
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from . import headers as h
+from .event import Event, key_of
+from .codec import encode
+from .ids import uuid7
+from .message import Headers, Message
+from .metadata import History, Metadata
+
+MAX_TEXT = 255
+MAX_ATTEMPT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """An event ready to travel: its metadata, its encoded body and any further headers."""
+
+    metadata: Metadata
+    body: bytes
+    content_type: str = "application/json"
+    headers: Headers = field(default_factory=dict)
+
+
+def seal(
+    event: Event,
+    *,
+    source: str,
+    cause: Metadata | None = None,
+    event_id: str | None = None,
+    key: str | None = None,
+    now: datetime | None = None,
+) -> Envelope:
+    """Encode `event` and give it metadata. `cause` is the event being handled, if any.
+
+    Raises `PublishError` where a field cannot be written as JSON.
+    """
+    identity = event_id or uuid7()
+    metadata = Metadata(
+        event_id=identity,
+        event_type=event.__event_type__,
+        time=now or datetime.now(UTC),
+        version=event.__event_version__,
+        source=source,
+        key=key if key is not None else key_of(event),
+        correlation_id=(cause.correlation_id or cause.event_id) if cause else identity,
+        causation_id=cause.event_id if cause else None,
+        traceparent=cause.traceparent if cause else None,
+    )
+    return Envelope(metadata, encode(event))
+
+
+def to_message(envelope: Envelope, *, exchange: str) -> Message:
+    """The message for one publish. Its `message_id` is new each time: returns are matched by it."""
+    metadata = envelope.metadata
+    headers: dict[str, Any] = {
+        **envelope.headers,
+        h.EVENT_ID: metadata.event_id,
+        h.EVENT_VERSION: metadata.version,
+        h.EVENT_TIME: metadata.time.isoformat(),
+    }
+    if metadata.key is not None:
+        headers[h.EVENT_KEY] = metadata.key
+    if metadata.causation_id is not None:
+        headers[h.CAUSATION_ID] = metadata.causation_id
+    if metadata.traceparent is not None:
+        headers[h.TRACEPARENT] = metadata.traceparent
+    return Message(
+        body=envelope.body,
+        exchange=exchange,
+        routing_key=metadata.event_type,
+        headers=headers,
+        message_id=uuid7(),
+        type=metadata.event_type,
+        content_type=envelope.content_type,
+        correlation_id=metadata.correlation_id,
+        timestamp=metadata.time,
+        app_id=metadata.source or None,
+    )
+
+
+def read_metadata(message: Message, now: datetime) -> Metadata:
+    """The metadata of a message from any producer.
+
+    `type`, or else the routing key, names the event; the `event-id` header, or else `message_id`,
+    or else a digest of the body is its id. `now` stands in where no time was sent.
+    """
+    headers = message.headers
+    return Metadata(
+        event_id=_text(headers.get(h.EVENT_ID)) or _text(message.message_id) or body_digest(message.body),
+        event_type=_text(message.type) or origin(message)[1],
+        time=_time(headers.get(h.EVENT_TIME)) or _aware(message.timestamp) or now,
+        version=_whole(headers.get(h.EVENT_VERSION), 1, MAX_ATTEMPT),
+        source=_text(message.app_id) or "",
+        key=_text(headers.get(h.EVENT_KEY)),
+        correlation_id=_text(message.correlation_id),
+        causation_id=_text(headers.get(h.CAUSATION_ID)),
+        traceparent=_text(headers.get(h.TRACEPARENT)),
+    )
+
+
+def read_history(message: Message) -> History:
+    """The attempts behind a message; a forged or broken header counts as none."""
+    headers = message.headers
+    return History(
+        attempt=_whole(headers.get(h.ATTEMPT), 1, MAX_ATTEMPT),
+        first_failed_at=_time(headers.get(h.FIRST_FAILED_AT)),
+        last_error=_text(headers.get(h.LAST_ERROR), 2000),
+    )
+
+
+def origin(message: Message) -> tuple[str, str]:
+    """Exchange and routing key the message was first published with, also after delays."""
+    exchange, key = message.headers.get(h.EXCHANGE), message.headers.get(h.ROUTING_KEY)
+    if isinstance(exchange, str) and isinstance(key, str):
+        return exchange, key
+    return message.exchange, message.routing_key
+
+
+def body_digest(body: bytes) -> str:
+    """The event id of a message that brought none."""
+    return "sha256:" + hashlib.sha256(body).hexdigest()
+
+
+def _text(value: object, limit: int = MAX_TEXT) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= limit else None
+
+
+def _whole(value: object, default: int, maximum: int) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        value = int(value)
+    return value if type(value) is int and 1 <= value <= maximum else default
+
+
+def _time(value: object) -> datetime | None:
+    if isinstance(value, datetime):
+        return _aware(value)
+    if not isinstance(value, str) or len(value) > 40:
+        return None
+    try:
+        return _aware(datetime.fromisoformat(value))
+    except ValueError:
+        return None
+
+
+def _aware(value: datetime | None) -> datetime | None:
+    return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value

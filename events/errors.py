@@ -1,0 +1,112 @@
+"""Every error Holdfast raises.
+
+HoldfastError
+├── ConfigurationError      a setting, a handler or a name is wrong: mend it, then start again
+├── TopologyError           the broker's exchanges and queues are not as this worker needs them
+│   ├── TopologyMissing     something that must exist does not (modes `verify` and `skip`)
+│   └── TopologyDrift       something exists with other arguments (RabbitMQ's 406)
+├── BrokerUnavailable       the broker cannot be reached, or refused the login or the virtual host
+├── DecodeError             a message cannot become an event; it is dead-lettered, never retried
+│   ├── Unreadable          not JSON, wrong shape, wrong content type
+│   ├── UnknownType         no handler of the queue takes this event type
+│   └── UnsupportedVersion  newer than the newest version the handler knows
+├── PublishError            a publish did not end in a queue
+│   ├── Unroutable          no queue is bound for it, or the exchange does not exist
+│   ├── PublishRefused      the broker said no (`basic.nack`: a full queue, a failing disk)
+│   ├── PublishTimeout      no answer in time: it may or may not be in a queue
+│   ├── NotConnected        never sent: there was no connection within the time allowed
+│   └── TooLarge            body or headers exceed the limits; never sent
+└── HandlerSignal           what a handler raises on purpose
+    ├── Reject              never try again: dead-letter with this reason
+    └── RetryLater          try again after this many seconds
+"""
+
+
+class HoldfastError(Exception):
+    """The root of every error Holdfast raises."""
+
+
+class ConfigurationError(HoldfastError):
+    """Something the user wrote cannot work. `faults` holds one line for each fault."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class TopologyError(HoldfastError):
+    """The broker's topology is not as this process needs it."""
+
+
+class TopologyMissing(TopologyError):
+    """An exchange or queue that must exist does not."""
+
+
+class TopologyDrift(TopologyError):
+    """An exchange or queue exists with other arguments than the declared ones."""
+
+
+class BrokerUnavailable(HoldfastError):
+    """The broker cannot be reached or refused this client."""
+
+
+class DecodeError(HoldfastError):
+    """A message cannot become an event."""
+
+
+class Unreadable(DecodeError):
+    """The body is not what the handler's type asks for."""
+
+
+class UnknownType(DecodeError):
+    """Nobody on this queue handles this event type."""
+
+
+class UnsupportedVersion(DecodeError):
+    """The event's version is newer than any version the handler knows."""
+
+
+class PublishError(HoldfastError):
+    """A publish did not end in a queue (or, for `PublishTimeout`, perhaps did not)."""
+
+
+class Unroutable(PublishError):
+    """No queue is bound for the routing key, or the exchange does not exist."""
+
+
+class PublishRefused(PublishError):
+    """The broker refused the message (`basic.nack`)."""
+
+
+class PublishTimeout(PublishError):
+    """No confirm arrived in time. Outcome unknown: the message may be in a queue."""
+
+
+class NotConnected(PublishError):
+    """There was no connection within the time allowed; the message was never sent."""
+
+
+class TooLarge(PublishError):
+    """Body or headers exceed the limits; the message was never sent."""
+
+
+class HandlerSignal(HoldfastError):
+    """What a handler raises on purpose, as a word to the runtime."""
+
+
+class Reject(HandlerSignal):
+    """Never try this event again: dead-letter it with `reason`."""
+
+    def __init__(self, reason: str = "rejected by the handler") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RetryLater(HandlerSignal):
+    """Try again after `after` seconds. Counts as one of the policy's attempts."""
+
+    def __init__(self, after: float) -> None:
+        if not 0 <= after < float("inf"):
+            raise ValueError(f"RetryLater(after={after!r}): give seconds, 0 or more")
+        super().__init__(f"again in {after:g} s")
+        self.after = after

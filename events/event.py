@@ -1,0 +1,55 @@
+"""Events: frozen pydantic models that hold the data alone; everything else is the envelope's."""
+
+import re
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from .errors import ConfigurationError
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z0-9]+|[A-Z0-9]+")
+
+
+class Event(BaseModel):
+    """A fact that happened, with its fields and nothing else.
+
+    Class arguments: `type`, a dotted name (default: from the class name, `OrderCreated` becomes
+    `order.created`); `version`, a whole number from 1; `key`, the field whose value identifies
+    the aggregate. Building an event refuses unknown fields; reading one from the wire ignores
+    them, so a producer may add a field without breaking anyone.
+
+    Raises `ConfigurationError` at import for a wrong type, version or key.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    __event_type__: ClassVar[str] = ""
+    __event_version__: ClassVar[int] = 1
+    __event_key__: ClassVar[str | None] = None
+
+    def __init_subclass__(
+        cls, *, type: str | None = None, version: int = 1, key: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__event_type__ = type or ".".join(word.lower() for word in _WORD.findall(cls.__name__))
+        cls.__event_version__ = version
+        cls.__event_key__ = key
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**{k: v for k, v in kwargs.items() if k not in ("type", "version", "key")})
+        where = f"class {cls.__name__}"
+        if not _NAME.fullmatch(cls.__event_type__) or len(cls.__event_type__) > 150:
+            raise ConfigurationError(
+                f"{where}: type={cls.__event_type__!r} is not a dotted name such as 'order.created' (at most 150 letters)"
+            )
+        if not isinstance(cls.__event_version__, int) or cls.__event_version__ < 1:
+            raise ConfigurationError(f"{where}: version={cls.__event_version__!r} is not a whole number from 1")
+        if cls.__event_key__ is not None and cls.__event_key__ not in cls.model_fields:
+            raise ConfigurationError(f"{where}: key={cls.__event_key__!r} is not one of its fields")
+
+
+def key_of(event: Event) -> str | None:
+    """The value of the event's key field as text, or None where the class names no key."""
+    return None if event.__event_key__ is None else str(getattr(event, event.__event_key__))

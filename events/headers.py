@@ -1,0 +1,33 @@
+"""The names of the headers Holdfast reads and writes. They are a contract: see docs/wire.md."""
+
+EVENT_ID = "event-id"
+EVENT_VERSION = "event-version"
+EVENT_KEY = "event-key"
+EVENT_TIME = "event-time"
+CAUSATION_ID = "causation-id"
+TRACEPARENT = "traceparent"
+
+# On copies: postponed messages and dead letters.
+ATTEMPT = "holdfast-attempt"
+FIRST_FAILED_AT = "holdfast-first-failed-at"
+LAST_ERROR = "holdfast-last-error"
+QUEUE = "holdfast-queue"
+EXCHANGE = "holdfast-exchange"
+ROUTING_KEY = "holdfast-routing-key"
+NOTE = "holdfast-note"
+
+# On dead letters alone.
+REASON = "holdfast-reason"
+ERROR_TYPE = "holdfast-error-type"
+ERROR_MESSAGE = "holdfast-error-message"
+TRACEBACK = "holdfast-traceback"
+FINGERPRINT = "holdfast-fingerprint"
+HANDLER = "holdfast-handler"
+FAILED_AT = "holdfast-failed-at"
+WORKER = "holdfast-worker"
+
+OURS = "holdfast-"
+
+# RabbitMQ's own. Up to 3.13 a client-sent x-death makes the broker drop what it takes for a
+# cycle, so copies never carry these.
+BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")

@@ -1,0 +1,28 @@
+"""What is known about an event besides its data."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """The envelope's fields. `time` is when the event happened; ids are opaque text."""
+
+    event_id: str
+    event_type: str
+    time: datetime
+    version: int = 1
+    source: str = ""
+    key: str | None = None
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What earlier attempts left in a message's headers. `attempt` counts from 1, this run included."""
+
+    attempt: int = 1
+    first_failed_at: datetime | None = None
+    last_error: str | None = None

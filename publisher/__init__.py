@@ -1,0 +1,6 @@
+"""Confirmed publishing (floor 3)."""
+
+from .dispatch import message_for
+from .publisher import Publisher
+
+__all__ = ["Publisher", "message_for"]

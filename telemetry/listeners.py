@@ -1,0 +1,21 @@
+"""Handing one fact to many listeners."""
+
+from collections.abc import Iterable
+
+import structlog
+
+from .facts import Emit, Fact
+
+
+def fan_out(listeners: Iterable[Emit]) -> Emit:
+    """One function that hands each fact to every listener. A listener that fails is told of and hurts nobody."""
+    everyone = tuple(listeners)
+
+    def emit(fact: Fact) -> None:
+        for listener in everyone:
+            try:
+                listener(fact)
+            except Exception:
+                structlog.get_logger("holdfast").exception("listener.failed", fact=type(fact).__name__)
+
+    return emit

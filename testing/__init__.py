@@ -1,0 +1,1 @@
+"""What users test handlers with (floor 5)."""

@@ -1,0 +1,81 @@
+"""The pytest plugin: a RabbitMQ and a Redis for the tests that ask for one.
+
+A test that needs a server is never skipped: where none can be had it fails, and says what to install.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from . import servers
+from .servers import Given, Node, Server, ServersUnavailable
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url(_rabbitmq_server: Server) -> str:
+    """The URL of a RabbitMQ: the one that was named, or else a node of our own for the whole session."""
+    return _rabbitmq_server.url
+
+
+@pytest.fixture(scope="session")
+def redis_url(_redis_server: Server) -> str:
+    """The URL of a Redis: the one that was named, or else a server of our own for the whole session."""
+    return _redis_server.url
+
+
+@pytest.fixture
+def rabbitmq_node(_rabbitmq_node: Node) -> Iterator[Node]:
+    """A RabbitMQ node to stop, kill and freeze at will; after the test it runs again. One for the whole session."""
+    yield _rabbitmq_node
+    _mend(_rabbitmq_node)
+
+
+@pytest.fixture
+def redis_node(_redis_node: Node) -> Iterator[Node]:
+    """A Redis server to stop, kill and freeze at will; after the test it runs again. One for the whole session."""
+    yield _redis_node
+    _mend(_redis_node)
+
+
+@pytest.fixture(scope="session")
+def _rabbitmq_server() -> Iterator[Server]:
+    with _or_fail(), servers.rabbitmq_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _redis_server() -> Iterator[Server]:
+    with _or_fail(), servers.redis_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _rabbitmq_node(_rabbitmq_server: Server) -> Iterator[Node]:
+    if not isinstance(_rabbitmq_server, Given):
+        yield _rabbitmq_server
+        return
+    with _or_fail(), servers.rabbitmq_node() as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def _redis_node(_redis_server: Server) -> Iterator[Node]:
+    if not isinstance(_redis_server, Given):
+        yield _redis_server
+        return
+    with _or_fail(), servers.redis_node() as node:
+        yield node
+
+
+@contextmanager
+def _or_fail() -> Iterator[None]:
+    try:
+        yield
+    except ServersUnavailable as reason:
+        pytest.fail(str(reason), pytrace=False)
+
+
+def _mend(node: Node) -> None:
+    node.resume()
+    node.start()

@@ -1,0 +1,198 @@
+"""A private RabbitMQ node: own ports, own data, own cookie, own port mapper; it leaves nothing behind."""
+
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .node import ServersUnavailable
+from .process import (
+    LOOPBACK,
+    Process,
+    free_port,
+    is_root,
+    private_environment,
+    program,
+    run_tool,
+)
+
+# Debian's /usr/sbin/rabbitmq-server insists on the user `rabbitmq` and the machine's own data folder; this one does not.
+_PLAIN_SCRIPTS = "usr/lib/rabbitmq/bin"
+
+# In a folder that holds another Debian release, the node sees its data as /mnt. The mounts live in a namespace of the
+# process alone, so they are gone when it is. RabbitMQ asks for the address of `localhost`, which a bare folder cannot tell.
+_IN_FOLDER = """
+set -e
+root=$1 data=$2
+shift 2
+mount --bind /proc "$root/proc"
+mount --bind "$data" "$root/mnt"
+[ -s "$root/etc/hosts" ] || echo '127.0.0.1 localhost' > "$root/etc/hosts"
+exec chroot "$root" "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RabbitMQPrograms:
+    """Where RabbitMQ's programs are: on this machine, or (`root`) in a folder made by `debootstrap`."""
+
+    server: Path
+    epmd: Path
+    root: Path | None = None
+
+    def command(self, data: Path, arguments: Sequence[str]) -> list[str]:
+        """The command line that runs one of the programs with `data` within its reach."""
+        if self.root is None:
+            return list(arguments)
+        inside = ["sh", "-c", _IN_FOLDER, "in-folder", str(self.root), str(data), *arguments]
+        return ["unshare", "--mount", "--propagation", "private", *inside]
+
+    def sees(self, data: Path) -> Path:
+        """The path under which the programs see `data`."""
+        return data if self.root is None else Path("/mnt")
+
+
+def find_rabbitmq(root: Path | None = None) -> RabbitMQPrograms | None:
+    """RabbitMQ as it is installed on this machine, or in the folder `root`; None where it is not.
+
+    Raises `ServersUnavailable` if `root` is given and holds no RabbitMQ, or is not ours to enter.
+    """
+    if root is not None:
+        if not (root / _PLAIN_SCRIPTS / "rabbitmq-server").exists():
+            raise ServersUnavailable(f"there is no RabbitMQ in {root} (expected {_PLAIN_SCRIPTS}/rabbitmq-server)")
+        if not is_root():
+            raise ServersUnavailable(f"RabbitMQ in the folder {root} can be started by root only (chroot)")
+        return RabbitMQPrograms(Path("/", _PLAIN_SCRIPTS, "rabbitmq-server"), Path("/usr/bin/epmd"), root)
+    plain = Path("/", _PLAIN_SCRIPTS, "rabbitmq-server")
+    server = plain if plain.exists() else program("rabbitmq-server")
+    epmd = program("epmd") or next(Path("/").glob("usr/*lib/erlang/erts-*/bin/epmd"), None)
+    return RabbitMQPrograms(server, epmd) if server and epmd else None
+
+
+class PrivateRabbitMQ:
+    """A node of our own. `start` takes some seconds; stop, kill and start it as a test needs: data and port stay."""
+
+    def __init__(self, programs: RabbitMQPrograms, data: Path) -> None:
+        self._programs = programs
+        self._data = data
+        self._log = data / "output.log"
+        self._port, self._mapper_port = free_port(), free_port()
+        self._environment = _environment(programs.sees(data), self._port, self._mapper_port)
+        self._mapper: Process | None = None
+        self._node: Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@{LOOPBACK}:{self._port}/"
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the Erlang machine; None while it is down."""
+        return self._node.pid if self._node else None
+
+    @property
+    def running(self) -> bool:
+        return self._node is not None and self._node.alive
+
+    def start(self) -> None:
+        if self.running:
+            return
+        if self._mapper is None:
+            self._mapper = self._spawn([str(self._programs.epmd)])
+        self._node = self._spawn([str(self._programs.server)], discard=self._data)
+        self._node.until_it_answers(speaks_amqp, self._port, within=90)
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        if self._node:
+            self._node.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        if self._node:
+            self._node.send(signal.SIGCONT)
+
+    def ctl(self, *arguments: str) -> str:
+        """What `rabbitmqctl --quiet` says, asked of this node."""
+        tool = str(self._programs.server.with_name("rabbitmqctl"))
+        command = self._programs.command(self._data, [tool, "--quiet", *arguments])
+        return run_tool(command, self._environment)
+
+    def log(self) -> str:
+        """The broker's log up to now."""
+        return "".join(file.read_text(errors="replace") for file in sorted((self._data / "log").glob("*.log")))
+
+    def close(self) -> None:
+        """End the node and its port mapper at once. The data is not worth an orderly shutdown."""
+        self.kill()
+        if self._mapper:
+            self._mapper.end(signal.SIGKILL)
+            self._mapper = None
+
+    def _spawn(self, arguments: Sequence[str], discard: Path | None = None) -> Process:
+        return Process(self._programs.command(self._data, arguments), self._environment, self._log, discard)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._node:
+            self.resume()
+            self._node.end(number)
+            self._node = None
+
+
+@contextmanager
+def private_rabbitmq(root: Path | None = None) -> Iterator[PrivateRabbitMQ]:
+    """A running private node, gone without a trace at the end.
+
+    `root` is a folder with another release's RabbitMQ, as `debootstrap --include=rabbitmq-server` makes it.
+    Raises `ServersUnavailable` if RabbitMQ is not there or does not start.
+    """
+    programs = find_rabbitmq(root)
+    if programs is None:
+        raise ServersUnavailable("rabbitmq-server is not installed on this machine")
+    data = Path(tempfile.mkdtemp(prefix="holdfast-rabbitmq-"))
+    (data / "home").mkdir()
+    node = PrivateRabbitMQ(programs, data)
+    try:
+        node.start()
+        yield node
+    finally:
+        node.close()
+        shutil.rmtree(data, ignore_errors=True)
+
+
+def _environment(base: Path, port: int, mapper_port: int) -> dict[str, str]:
+    return private_environment(base / "home") | {
+        "RABBITMQ_NODENAME": f"holdfast-{port}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_DIST_PORT": str(free_port()),
+        "RABBITMQ_BASE": str(base),
+        "RABBITMQ_MNESIA_BASE": str(base / "data"),
+        "RABBITMQ_LOG_BASE": str(base / "log"),
+        "RABBITMQ_PID_FILE": str(base / "pid"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(base / "enabled_plugins"),
+        # None of these exists: the machine's own configuration stays out.
+        "RABBITMQ_CONF_ENV_FILE": str(base / "rabbitmq-env.conf"),
+        "RABBITMQ_CONFIG_FILE": str(base / "rabbitmq.conf"),
+        "RABBITMQ_CONFIG_FILES": str(base / "conf.d"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(base / "advanced.config"),
+        # The start script then becomes the Erlang machine instead of watching it: the process id is the node's.
+        "RUNNING_UNDER_SYSTEMD": "true",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+        "ERL_EPMD_PORT": str(mapper_port),
+        "ERL_EPMD_ADDRESS": LOOPBACK,
+    }
+
+
+def speaks_amqp(connection: socket.socket) -> bool:
+    """Whether an AMQP 0-9-1 broker answers: it opens with a method frame."""
+    connection.sendall(b"AMQP\x00\x00\x09\x01")
+    return connection.recv(1) == b"\x01"
