@@ -10,8 +10,9 @@ from .settings import (
     load_settings,
     unknown_variables,
 )
+from .version import VERSION
 
 __all__ = [
-    "BrokerSettings", "LogSettings", "Settings", "WorkerSettings", "environment", "known_variables", "load_settings",
+    "VERSION", "BrokerSettings", "LogSettings", "Settings", "WorkerSettings", "environment", "known_variables", "load_settings",
     "unknown_variables",
 ]

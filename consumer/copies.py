@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 from ..broker import dead_letter_queue, header_size, headers_size, ladder
+from ..config import VERSION
 from ..events import History, Message, Metadata, headers as h, origin, uuid7
 from .failure import describe_failure, summary
 from .outcome import DeadLetter, Postpone
@@ -108,4 +108,4 @@ def _fit(theirs: dict[str, Any], ours: Mapping[str, Any], budget: int) -> dict[s
 
 @cache
 def _this_process() -> str:
-    return f"{socket.gethostname()} {os.getpid()} holdfast/{version('holdfast')}"
+    return f"{socket.gethostname()} {os.getpid()} holdfast/{VERSION}"

@@ -43,6 +43,7 @@ class Job:
     free_slot: Callable[["Job"], None]
     lingering: list[Any] = field(default_factory=list)
     ran_seconds: float = 0.0
+    slot_is_free: bool = False
 
 
 @dataclass(frozen=True, slots=True)

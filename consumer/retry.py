@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..events import ConfigurationError
@@ -51,7 +51,7 @@ def exponential(seconds: float, *, factor: float = 2.0, maximum: float = 3600.0,
     return Backoff(lambda attempt: seconds * factor ** (attempt - 1), maximum, jitter)
 
 
-_FALLBACK = exponential(1, maximum=300)
+_FALLBACK = Backoff(lambda attempt: 2.0 ** (attempt - 1), 300.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Retry:
     """
 
     attempts: int = 5
-    backoff: BackoffLike = field(default_factory=lambda: exponential(1, maximum=300))
+    backoff: BackoffLike = _FALLBACK
     immediate: int = 0
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     give_up_on: tuple[type[BaseException], ...] = ()

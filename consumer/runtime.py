@@ -3,17 +3,21 @@
 import asyncio
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 from ..broker import Broker, Consumer, Delivery
 from ..config import Settings
-from ..telemetry import Draining, Emit, HandlerAbandoned, Started, Stopped
+from ..events import read_metadata
+from ..telemetry import Draining, Emit, HandlerAbandoned, PipelineFailed, Started, Stopped
 from .handler import HandlerSpec, Middleware
 from .invoke import compose
 from .pipeline import Job, Pipeline
 from .remembered import Identity, Remembered, identity_of
 from .scheduler import Lane, Scheduler
 from .topology import topology_of
+
+_PAUSE = 5.0  # seconds before a delivery that hit a fault of ours goes back to its queue
 
 
 class Line:
@@ -26,6 +30,8 @@ class Line:
         self._pipeline = pipeline
         self._scheduler = scheduler
         self._lane = Lane(pipeline.spec.queue, limit, self._start)
+        self._emit = pipeline.emit
+        self._returns: set[asyncio.Future[bool]] = set()
         scheduler.add(self._lane)
 
     def receive(self, delivery: Delivery) -> None:
@@ -53,32 +59,44 @@ class Line:
 
     def _free_slot(self, job: Job) -> None:
         """The handler has ended; one that was abandoned keeps its slot until it really returns."""
-        straggling = [future for future in job.lingering if not future.done()]
+        if job.slot_is_free:
+            return
+        job.slot_is_free = True
+        straggling = {future for future in job.lingering if not future.done()}
         if not straggling:
             self._scheduler.release(self._lane)
             return
-        pending = len(straggling)
-        event_id = str(job.delivery.message.headers.get("event-id") or job.delivery.message.message_id)
-        self._pipeline.emit(HandlerAbandoned(self.spec.queue, self.spec.name, event_id, self.spec.timeout))
+        self._emit(HandlerAbandoned(self.spec.queue, self.spec.name, _event_id(job), self.spec.timeout))
 
         def returned(future: asyncio.Future[Any]) -> None:
-            nonlocal pending
-            pending -= 1
+            straggling.discard(future)
             if not future.cancelled():
-                future.exception()
-            if pending == 0:
+                future.exception()  # it was told of its time-out already
+            if not straggling:
                 self._scheduler.release(self._lane)
 
-        for future in straggling:
+        for future in tuple(straggling):
             future.add_done_callback(returned)
 
     def _end(self, task: asyncio.Task[None], job: Job) -> None:
         self.tasks.discard(task)
+        self._free_slot(job)
         identity = identity_of(job.delivery.message)
         if self.jobs.get(identity) is job:
             del self.jobs[identity]
-        if not task.cancelled():
-            task.result()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._emit(PipelineFailed(self.spec.queue, _event_id(job), error, _PAUSE))
+            asyncio.get_running_loop().call_later(_PAUSE, self._give_back, job.delivery)
+
+    def _give_back(self, delivery: Delivery) -> None:
+        task = asyncio.ensure_future(delivery.consumer.give_back(delivery))
+        self._returns.add(task)
+        task.add_done_callback(self._returns.discard)
+
+
+def _event_id(job: Job) -> str:
+    message = job.delivery.message
+    return read_metadata(message, datetime.now(UTC)).event_id
 
 
 class Runtime:

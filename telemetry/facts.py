@@ -57,6 +57,16 @@ class HandlerAbandoned:
 
 
 @dataclass(frozen=True, slots=True)
+class PipelineFailed:
+    """A fault of Holdfast itself: the delivery could not be carried to an end and is given back after a pause."""
+
+    queue: str
+    event_id: str
+    error: BaseException
+    again_in: float
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
     role: Role
     url: str
@@ -113,7 +123,7 @@ class Stopped:
 
 
 Fact: TypeAlias = (
-    Settled | SettlementStale | CopyHeld | HandlerAbandoned | Connected | Disconnected | Attached | Detached
+    Settled | SettlementStale | CopyHeld | HandlerAbandoned | PipelineFailed | Connected | Disconnected | Attached | Detached
     | LoopBlocked | Started | Draining | Stopped
 )
 Emit: TypeAlias = Callable[[Fact], None]

@@ -1,1 +1,1 @@
-"""What users test handlers with (floor 5)."""
+"""What users test with (floor 5): the servers a test needs (`servers`) and the pytest fixtures for them (`plugin`)."""

@@ -39,10 +39,10 @@ class Machine:
     apt: bool
 
 
-def this_machine() -> Machine:
+def this_machine(environment: Mapping[str, str]) -> Machine:
     """Look: does Docker answer, what is installed, may we install."""
     return Machine(
-        docker=_docker_answers(),
+        docker=_docker_answers(environment),
         rabbitmq=find_rabbitmq() is not None,
         redis=find_redis() is not None,
         apt=is_root() and program("apt-get") is not None,
@@ -85,8 +85,9 @@ def rabbitmq_node(environment: Mapping[str, str] | None = None, machine: Machine
 
     Raises `ServersUnavailable` where there is no way to one.
     """
-    folder = _environment(environment).get(RABBITMQ_ROOT)
-    seen = machine or this_machine()
+    variables = _environment(environment)
+    folder = variables.get(RABBITMQ_ROOT)
+    seen = machine or this_machine(variables)
     makers: dict[Way, Callable[[], AbstractContextManager[Node]]] = {
         Way.FOLDER: lambda: private_rabbitmq(Path(folder or "/")),
         Way.DOCKER: _rabbitmq_container,
@@ -104,7 +105,7 @@ def redis_node(environment: Mapping[str, str] | None = None, machine: Machine | 
 
     Raises `ServersUnavailable` where there is no way to one.
     """
-    seen = machine or this_machine()
+    seen = machine or this_machine(_environment(environment))
     makers: dict[Way, Callable[[], AbstractContextManager[Node]]] = {
         Way.DOCKER: _redis_container,
         Way.LOCAL: private_redis,
@@ -142,12 +143,12 @@ def _after_install(package: str, make: Callable[[], AbstractContextManager[Node]
     return make()
 
 
-def _docker_answers() -> bool:
+def _docker_answers(environment: Mapping[str, str]) -> bool:
     if importlib.util.find_spec("testcontainers") is None:
         return False
     from .docker import answers
 
-    return answers()
+    return answers(environment)
 
 
 def _rabbitmq_container() -> AbstractContextManager[Node]:

@@ -1,8 +1,8 @@
 """The servers in containers, through testcontainers. Imported only where that is installed."""
 
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from socket import socket
 
 import docker
 from docker.errors import DockerException
@@ -15,19 +15,29 @@ from .rabbitmq import speaks_amqp
 from .redis import speaks_redis
 
 RABBITMQ_IMAGE = "rabbitmq:4"
-REDIS_IMAGE = "redis:7"
+REDIS_IMAGE = "redis:8"
 
 
-def answers() -> bool:
-    """Whether a Docker engine answers."""
+def answers(environment: Mapping[str, str]) -> bool:
+    """Whether a Docker engine answers at `DOCKER_HOST`, or at the usual socket."""
+    host = environment.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    # Asked first by hand: the client leaves a socket open when nobody listens.
+    if host.startswith("unix://") and not _listens(host.removeprefix("unix://")):
+        return False
     try:
-        client = docker.from_env(timeout=5)
+        client = docker.from_env(timeout=5, environment=dict(environment))
         try:
             return bool(client.ping())
         finally:
             client.close()
     except (DockerException, OSError):
         return False
+
+
+def _listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(5)
+        return probe.connect_ex(path) == 0
 
 
 class ContainerNode:
@@ -73,7 +83,9 @@ class ContainerNode:
         ended = self._container.exec_run([*self._tool.split(), *arguments])
         said = bytes(ended.output or b"").decode(errors="replace")
         if ended.exit_code != 0:
-            raise ServersUnavailable(f"{self._tool} {' '.join(arguments)} failed with {ended.exit_code}: {said.strip()}")
+            raise ServersUnavailable(
+                f"{self._tool} {' '.join(arguments)} failed with {ended.exit_code}: {said.strip()}"
+            )
         return said
 
 
@@ -93,7 +105,7 @@ def redis_container(image: str = REDIS_IMAGE) -> Iterator[ContainerNode]:
 
 @contextmanager
 def _container(
-    image: str, inner_port: int, url: str, tool: str, asks: Callable[[socket], bool]
+    image: str, inner_port: int, url: str, tool: str, asks: Callable[[socket.socket], bool]
 ) -> Iterator[ContainerNode]:
     port = free_port()
     container = DockerContainer(image).with_bind_ports(inner_port, port)

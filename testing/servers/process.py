@@ -77,7 +77,7 @@ class Process:
         return self._child.poll() is None
 
     def until_it_answers(self, asks: Callable[[socket.socket], bool], port: int, within: float) -> None:
-        """Return when the server answers on the loopback `port`; raises `ServersUnavailable` with the end of its log."""
+        """Return when it answers on the loopback `port`; raises `ServersUnavailable` with the end of its log."""
         until_it_answers(asks, (LOOPBACK, port), within, lambda: self.alive, lambda: _tail(self._log))
 
     def send(self, number: signal.Signals) -> None:

@@ -20,11 +20,12 @@ from .process import (
     run_tool,
 )
 
-# Debian's /usr/sbin/rabbitmq-server insists on the user `rabbitmq` and the machine's own data folder; this one does not.
+# Debian's /usr/sbin/rabbitmq-server insists on the user `rabbitmq` and the machine's own data; this one does not.
 _PLAIN_SCRIPTS = "usr/lib/rabbitmq/bin"
 
 # In a folder that holds another Debian release, the node sees its data as /mnt. The mounts live in a namespace of the
-# process alone, so they are gone when it is. RabbitMQ asks for the address of `localhost`, which a bare folder cannot tell.
+# process alone, so they are gone when it is. RabbitMQ asks for the address of `localhost`, which a bare folder
+# cannot tell.
 _IN_FOLDER = """
 set -e
 root=$1 data=$2
@@ -78,7 +79,7 @@ class PrivateRabbitMQ:
 
     def __init__(self, programs: RabbitMQPrograms, data: Path) -> None:
         self._programs = programs
-        self._data = data
+        self.data = data
         self._log = data / "output.log"
         self._port, self._mapper_port = free_port(), free_port()
         self._environment = _environment(programs.sees(data), self._port, self._mapper_port)
@@ -103,7 +104,7 @@ class PrivateRabbitMQ:
             return
         if self._mapper is None:
             self._mapper = self._spawn([str(self._programs.epmd)])
-        self._node = self._spawn([str(self._programs.server)], discard=self._data)
+        self._node = self._spawn([str(self._programs.server)], discard=self.data)
         self._node.until_it_answers(speaks_amqp, self._port, within=90)
 
     def stop(self) -> None:
@@ -123,12 +124,12 @@ class PrivateRabbitMQ:
     def ctl(self, *arguments: str) -> str:
         """What `rabbitmqctl --quiet` says, asked of this node."""
         tool = str(self._programs.server.with_name("rabbitmqctl"))
-        command = self._programs.command(self._data, [tool, "--quiet", *arguments])
+        command = self._programs.command(self.data, [tool, "--quiet", *arguments])
         return run_tool(command, self._environment)
 
     def log(self) -> str:
         """The broker's log up to now."""
-        return "".join(file.read_text(errors="replace") for file in sorted((self._data / "log").glob("*.log")))
+        return "".join(file.read_text(errors="replace") for file in sorted((self.data / "log").glob("*.log")))
 
     def close(self) -> None:
         """End the node and its port mapper at once. The data is not worth an orderly shutdown."""
@@ -138,7 +139,7 @@ class PrivateRabbitMQ:
             self._mapper = None
 
     def _spawn(self, arguments: Sequence[str], discard: Path | None = None) -> Process:
-        return Process(self._programs.command(self._data, arguments), self._environment, self._log, discard)
+        return Process(self._programs.command(self.data, arguments), self._environment, self._log, discard)
 
     def _end(self, number: signal.Signals) -> None:
         if self._node:

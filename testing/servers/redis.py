@@ -22,7 +22,7 @@ class PrivateRedis:
 
     def __init__(self, server: Path, data: Path) -> None:
         self._server = server
-        self._data = data
+        self.data = data
         self._log = data / "output.log"
         self._port = free_port()
         self._environment = private_environment(data)
@@ -43,9 +43,9 @@ class PrivateRedis:
     def start(self) -> None:
         if self.running:
             return
-        options = {"port": str(self._port), "bind": LOOPBACK, "dir": str(self._data), "appendonly": "yes", "save": ""}
+        options = {"port": str(self._port), "bind": LOOPBACK, "dir": str(self.data), "appendonly": "yes", "save": ""}
         command = [str(self._server), *(word for key, value in options.items() for word in (f"--{key}", value))]
-        self._process = Process(command, self._environment, self._log, discard=self._data)
+        self._process = Process(command, self._environment, self._log, discard=self.data)
         self._process.until_it_answers(speaks_redis, self._port, within=20)
 
     def stop(self) -> None:

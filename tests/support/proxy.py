@@ -34,6 +34,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._gates = {direction: _open_gate() for direction in Direction}
         self._budgets: dict[Direction, int] = {}
+        self._withheld: set[Direction] = set()
         self._changed = asyncio.Condition()
 
     @property
@@ -88,6 +89,11 @@ class Proxy:
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._links) == count)
 
+    async def until_withheld(self, direction: Direction) -> None:
+        """Return as soon as there are bytes (or an end) that `swallow` keeps from travelling in `direction`."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: direction in self._withheld)
+
     async def close(self) -> None:
         await self.refuse()
         self.cut()
@@ -120,7 +126,7 @@ class Proxy:
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, direction: Direction) -> None:
         while data := await source.read(65536):
-            await self._gates[direction].wait()
+            await self._pass_gate(direction)
             budget = self._budgets.get(direction)
             if budget is not None and len(data) >= budget:
                 del self._budgets[direction]
@@ -132,9 +138,20 @@ class Proxy:
                 self._budgets[direction] = budget - len(data)
             sink.write(data)
             await sink.drain()
-        await self._gates[direction].wait()
+        await self._pass_gate(direction)
         if sink.can_write_eof():
             sink.write_eof()
+
+    async def _pass_gate(self, direction: Direction) -> None:
+        if self._gates[direction].is_set():
+            return
+        async with self._changed:
+            self._withheld.add(direction)
+            self._changed.notify_all()
+        try:
+            await self._gates[direction].wait()
+        finally:
+            self._withheld.discard(direction)
 
     async def _note(self, link: "_Link", *, joined: bool) -> None:
         async with self._changed:

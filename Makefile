@@ -1,0 +1,88 @@
+# `make` says what there is. Every target works from a fresh clone.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+# Nothing from outside may stand in for the installed wheel, and compiled files make the second run quick.
+unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+WHEEL := dist/holdfast-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-py3-none-any.whl
+# What goes into the wheel: the package folders, found as long as they hold Python files.
+SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer events publisher telemetry testing -name '*.py' 2>/dev/null)
+
+.PHONY: help
+help: ## Say what there is
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: $(VENV)/.holdfast ## Make .venv: Holdfast as users get it (the built wheel) and everything the checks need
+
+.PHONY: demo
+demo: venv ## Run a small order system on RabbitMQ, found or started, and account for every event
+	@$(BIN)/holdfast demo
+
+.PHONY: demo-memory
+demo-memory: venv ## The same on the embedded broker, with no server at all
+	@$(BIN)/holdfast demo --memory
+
+.PHONY: test
+test: static ## What CI runs: the checks, then all tests against the built wheel, on servers found or started
+	$(BIN)/pytest
+
+.PHONY: check
+check: static ## Format, lint, types, the floors of the design, and the tests that need no server
+	$(BIN)/pytest tests/unit tests/architecture
+
+.PHONY: static
+static: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p holdfast
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: venv ## Format the code and mend what can be mended
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+.PHONY: test-brokers
+test-brokers: venv ## Contract, integration and fault tests against RabbitMQ 3.10, 4.0 and 4.3 (root on Debian or Ubuntu)
+	$(BIN)/python scripts/brokers.py
+
+.PHONY: test-containers
+test-containers: venv ## What runs in containers, through podman where there is no Docker (root on Debian or Ubuntu)
+	$(BIN)/python scripts/containers.py
+
+.PHONY: clean
+clean: ## Remove everything these targets made in this folder
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The steps below leave a mark each, so that what is up to date is not done again.
+
+$(VENV)/.python: scripts/make-venv
+	@echo "Making $(VENV)"
+	@scripts/make-venv $(VENV)
+	@touch $@
+
+$(VENV)/.tools: $(VENV)/.python pyproject.toml constraints.txt
+	@$(PIP) install -c constraints.txt build setuptools
+	@touch $@
+
+$(WHEEL): $(VENV)/.tools $(SOURCES) pyproject.toml README.md LICENSE
+	@echo "Building $(WHEEL)"
+	@rm -rf build dist *.egg-info
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
+	@rm -rf build *.egg-info
+
+$(VENV)/.dependencies: $(VENV)/.tools pyproject.toml constraints.txt | $(WHEEL)
+	@echo "Installing what the checks need into $(VENV)"
+	@$(PIP) install -c constraints.txt "$(WHEEL)[dev]"
+	@touch $@
+
+$(VENV)/.holdfast: $(VENV)/.dependencies $(WHEEL)
+	@$(PIP) install --no-deps --force-reinstall $(WHEEL)
+	@touch $@

@@ -1,0 +1,186 @@
+"""`MemoryBroker`: a session with a server in this process, and the faults that tests want of one."""
+
+import asyncio
+from contextlib import suppress
+
+from ...events import BrokerUnavailable, Message, NotConnected, PublishTimeout, TopologyError
+from ...telemetry import Connected, Detached, Disconnected, Emit, Role
+from ..port import Consumer, Mode, OnDelivery
+from ..size import HEADER_BUDGET
+from ..topology import Topology
+from .consuming import MemoryConsumer
+from .server import REDECLARE_AFTER, Server, shared
+from .wire import address, as_carried
+
+ROLES: tuple[Role, ...] = ("consume", "publish")
+
+
+class MemoryBroker:
+    """RabbitMQ's semantics without RabbitMQ. See `broker.port.Broker`.
+
+    Brokers of one URL, in one process and on one loop, share queues and messages until the last of them
+    closes; `MemoryBroker(None)` shares with nobody. All waiting is the running loop's: where its clock is
+    virtual, hours pass at once. `max_body` is in bytes.
+    """
+
+    header_budget = HEADER_BUDGET
+
+    def __init__(
+        self, url: str | None = "memory://", *, emit: Emit = lambda fact: None, max_body: int = 1_048_576
+    ) -> None:
+        self._url = url
+        self._emit = emit
+        self._max_body = max_body
+        self._server: Server | None = None
+        self._consumers: list[MemoryConsumer] = []
+        self._declared = Topology()
+        self._redeclaring: asyncio.TimerHandle | None = None
+        self._withheld: set[asyncio.Future[bool]] | None = None
+        self._connected = self._closed = False
+        with suppress(RuntimeError):  # made before the loop runs, it joins when it is first used
+            self._join()
+
+    async def declare(self, topology: Topology, mode: Mode = "declare") -> None:
+        server = self._connect()
+        match mode:
+            case "declare":
+                server.declare(topology)
+                self._declared += topology
+            case "verify":
+                server.verify(topology)
+            case "skip":
+                pass
+
+    async def publish(self, message: Message, *, timeout: float | None) -> None:
+        carried = as_carried(message, max_body=self._max_body, header_budget=self.header_budget)
+        try:
+            async with asyncio.timeout(timeout if self._withheld is not None else None):
+                while not await self._confirmed(carried):
+                    pass  # lost before the confirm, so nobody knows: send it again
+        except TimeoutError:
+            raise PublishTimeout(
+                f"no confirm for {address(message)} within {timeout:g} s; it may or may not be in a queue"
+            ) from None
+
+    async def consume(self, queue: str, *, prefetch: int, on_delivery: OnDelivery) -> Consumer:
+        self._connect()
+        consumer = MemoryConsumer(
+            queue, prefetch, on_delivery, emit=self._emit, reattach=lambda: self._attach(consumer)
+        )
+        self._consumers.append(consumer)
+        self._attach(consumer)
+        return consumer
+
+    async def close(self) -> None:
+        for consumer in self._consumers:
+            await consumer.stop(close=True)
+        self._consumers.clear()
+        if self._redeclaring is not None:
+            self._redeclaring.cancel()
+        for confirm in self._withheld or ():
+            confirm.set_exception(NotConnected("the broker was closed before the confirm"))
+        server, self._server, self._closed = self._server, None, True
+        if server is not None:
+            server.leave(self._on_queue_deleted)
+
+    def depth(self, queue: str) -> int:
+        """How many messages wait in the queue, without those that are with a consumer."""
+        return len(self._join().queues[queue].ready)
+
+    def messages(self, queue: str) -> list[Message]:
+        """The messages that wait in the queue, head first; they stay there."""
+        return [entry.message for entry in self._join().queues[queue].ready]
+
+    def unsettled(self, queue: str) -> int:
+        """How many messages of the queue are with a consumer, or wait for a queue to be dead-lettered to."""
+        found = self._join().queues[queue]
+        return found.unsettled + len(found.stranded)
+
+    def delete_queue(self, name: str) -> None:
+        """A fault: the queue goes, with its messages and bindings.
+
+        Its consumers are detached until it is declared again. A session that declared it (mode `declare`)
+        declares its topology again after `REDECLARE_AFTER` seconds.
+        """
+        self._join().delete_queue(name)
+
+    def lose_connection(self) -> None:
+        """A fault: this session's connections break.
+
+        What its consumers had not settled goes back to the queues, flagged as redelivered, and their earlier
+        deliveries are stale. Publishes that wait for a withheld confirm are sent again. With the next turn of the
+        loop the session is connected and consumes again.
+        """
+        for role in ROLES:
+            self._emit(Disconnected(role, "connection lost", 0.0))
+        for consumer in self._consumers:
+            consumer.detach("connection lost", 0.0)
+        for confirm in self._withheld or ():
+            if not confirm.done():
+                confirm.set_result(False)
+        self._connected = False
+        asyncio.get_running_loop().call_soon(self._reconnect)
+
+    def withhold_confirms(self) -> None:
+        """A fault: messages still reach their queues, but no publish hears of it until `resume_confirms`."""
+        if self._withheld is None:
+            self._withheld = set()
+
+    def resume_confirms(self) -> None:
+        """Confirm what was withheld, and from now on at once."""
+        withheld, self._withheld = self._withheld, None
+        for confirm in withheld or ():
+            if not confirm.done():
+                confirm.set_result(True)
+
+    async def _confirmed(self, message: Message) -> bool:
+        """Send the message. Whether it was confirmed; False where the connection was lost before."""
+        self._connect().publish(message)
+        withheld = self._withheld
+        if withheld is None:
+            await asyncio.sleep(0)  # so that a loop that publishes does not starve consumers
+            return True
+        confirm: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        withheld.add(confirm)
+        try:
+            return await confirm
+        finally:
+            withheld.discard(confirm)
+
+    def _join(self) -> Server:
+        if self._server is None:
+            if self._closed:
+                raise BrokerUnavailable("this broker was closed")
+            asyncio.get_running_loop()
+            self._server = Server() if self._url is None else shared(self._url)
+            self._server.join(self._on_queue_deleted)
+        return self._server
+
+    def _connect(self) -> Server:
+        server = self._join()
+        if not self._connected:
+            self._connected = True
+            for role in ROLES:
+                self._emit(Connected(role, server.url, "memory"))
+        return server
+
+    def _reconnect(self) -> None:
+        if self._closed:
+            return
+        self._connect()
+        for consumer in self._consumers:
+            self._attach(consumer)
+
+    def _attach(self, consumer: MemoryConsumer) -> None:
+        if not self._join().attach(consumer.queue_name, consumer):
+            self._emit(Detached(consumer.queue_name, f"no queue '{consumer.queue_name}'", REDECLARE_AFTER))
+            self._on_queue_deleted(consumer.queue_name)
+
+    def _on_queue_deleted(self, name: str) -> None:
+        if self._redeclaring is None and any(queue.name == name for queue in self._declared.queues):
+            self._redeclaring = asyncio.get_running_loop().call_later(REDECLARE_AFTER, self._redeclare)
+
+    def _redeclare(self) -> None:
+        self._redeclaring = None
+        with suppress(TopologyError):  # drift is found by those it hurts
+            self._join().declare(self._declared)

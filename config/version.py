@@ -1,0 +1,8 @@
+"""Which Holdfast this is."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    VERSION = version("holdfast")
+except PackageNotFoundError:  # run from a checkout that was not installed
+    VERSION = "0+unknown"

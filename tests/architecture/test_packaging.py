@@ -1,0 +1,74 @@
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
+# Folders at the root that hold Python files and are not part of the package.
+APART = {"tests", "docs", "scripts", "benchmarks", "examples", "deploy", "build", "dist"}
+
+
+def folder_of(package: str) -> Path:
+    return Path(*package.split(".")[1:])
+
+
+def packages_in_the_tree() -> set[str]:
+    found = {"holdfast"}
+    for file in ROOT.rglob("__init__.py"):
+        parts = file.parent.relative_to(ROOT).parts
+        if parts and parts[0] not in APART and not any(part.startswith(".") for part in parts):
+            found.add(".".join(("holdfast", *parts)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The names of the files in a wheel built from a copy of the tree, so that the tree stays as it is."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "py.typed"):
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    # Every Python file goes in, those that must not ship as well: the list of packages decides.
+    for file in ROOT.rglob("*.py"):
+        place = file.relative_to(ROOT)
+        if not any(part.startswith(".") or part in ("build", "dist") for part in place.parts):
+            (source / place).parent.mkdir(parents=True, exist_ok=True)
+            (source / place).write_bytes(file.read_bytes())
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target), str(source)],
+        check=True,
+        capture_output=True,
+    )
+    with zipfile.ZipFile(next(target.glob("*.whl"))) as archive:
+        return set(archive.namelist())
+
+
+def test_every_package_in_the_tree_is_listed() -> None:
+    assert set(PACKAGES) == packages_in_the_tree()
+
+
+def test_the_list_of_packages_is_in_order_and_names_none_twice() -> None:
+    assert sorted(set(PACKAGES)) == PACKAGES
+
+
+def test_the_wheel_holds_the_modules_of_the_listed_packages_and_nothing_else(wheel: set[str]) -> None:
+    modules = {
+        str(Path("holdfast") / folder_of(package) / file.name)
+        for package in PACKAGES
+        for file in (ROOT / folder_of(package)).glob("*.py")
+    }
+
+    shipped = {name for name in wheel if ".dist-info/" not in name}
+
+    assert shipped == modules | {"holdfast/py.typed"}
+
+
+def test_the_wheel_carries_the_licence_and_the_entry_points(wheel: set[str]) -> None:
+    about = f"holdfast-{PROJECT['project']['version']}.dist-info"
+
+    assert f"{about}/licenses/LICENSE" in wheel
+    assert f"{about}/entry_points.txt" in wheel

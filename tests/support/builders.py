@@ -1,0 +1,35 @@
+"""Builders of the values tests are about: say what matters, leave the rest."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from holdfast import Event
+from holdfast.events import History, Message, Metadata
+
+
+class OrderCreated(Event, type="order.created", version=2, key="order_id"):
+    order_id: str
+    total: float = 1.0
+
+
+NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+
+
+def a_message(body: bytes = b'{"order_id": "o-1", "total": 9.5}', **changes: Any) -> Message:
+    values: dict[str, Any] = {
+        "exchange": "events",
+        "routing_key": "order.created",
+        "message_id": "m-1",
+        "type": "order.created",
+        "content_type": "application/json",
+    }
+    return Message(body, **(values | changes))
+
+
+def some_metadata(**changes: Any) -> Metadata:
+    values: dict[str, Any] = {"event_id": "e-1", "event_type": "order.created", "time": NOON}
+    return Metadata(**(values | changes))
+
+
+def a_history(attempt: int = 1) -> History:
+    return History(attempt=attempt, first_failed_at=NOON if attempt > 1 else None)

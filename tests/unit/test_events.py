@@ -1,0 +1,200 @@
+"""Events say what they are; building one is strict, reading one is lenient."""
+
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+from builders import NOON, OrderCreated, a_message, some_metadata
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from holdfast import ConfigurationError, Event, PublishError, Unreadable
+from holdfast.events import (
+    decode,
+    decoder_for,
+    derived_id,
+    encode,
+    headers,
+    origin,
+    read_history,
+    read_metadata,
+    seal,
+    to_message,
+    uuid7,
+)
+
+
+def test_a_type_comes_from_the_class_name_unless_it_is_given() -> None:
+    class InvoiceSent(Event): ...
+
+    class HTTPRequestLogged(Event): ...
+
+    assert InvoiceSent.__event_type__ == "invoice.sent"
+    assert HTTPRequestLogged.__event_type__ == "http.request.logged"
+    assert (OrderCreated.__event_type__, OrderCreated.__event_version__) == ("order.created", 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [({"type": "a b"}, "type='a b'"), ({"version": 0}, "version=0"), ({"key": "nope"}, "key='nope'")],
+)
+def test_a_wrong_class_argument_is_named_at_import(arguments: dict[str, object], fault: str) -> None:
+    with pytest.raises(ConfigurationError, match=fault):
+        type("Wrong", (Event,), {"__annotations__": {}}, **arguments)
+
+
+def test_building_an_event_refuses_unknown_fields_and_reading_one_ignores_them() -> None:
+    with pytest.raises(ValidationError, match="surprise"):
+        OrderCreated(order_id="o-1", surprise=1)  # type: ignore[call-arg]
+
+    event = decode(decoder_for(OrderCreated), a_message(b'{"order_id": "o-1", "surprise": 1}'))
+
+    assert event == OrderCreated(order_id="o-1")
+
+
+def test_what_is_encoded_decodes_to_an_equal_event() -> None:
+    event = OrderCreated(order_id="ö-1", total=0.1)
+
+    assert decode(decoder_for(OrderCreated), a_message(encode(event))) == event
+
+
+@pytest.mark.parametrize(
+    ("body", "changes", "fault"),
+    [
+        (b"not json", {}, "JSON"),
+        (b'{"total": "x"}', {}, "order_id: Field required"),
+        (b'{"order_id": "o", "total": NaN}', {}, "total"),
+        (b"\xff\xfe", {}, "JSON"),
+        (b"", {}, "JSON"),
+        (b"{}", {"content_type": "application/x-python-serialize"}, "content type"),
+        (b"{}", {"content_encoding": "gzip"}, "content encoding"),
+        (b"[" * 100_000, {}, "JSON"),
+    ],
+)
+def test_a_body_that_is_no_such_event_is_unreadable_and_says_why(
+    body: bytes, changes: dict[str, str], fault: str
+) -> None:
+    with pytest.raises(Unreadable, match=fault):
+        decode(decoder_for(OrderCreated), a_message(body, **changes))
+
+
+def test_what_is_said_of_an_unreadable_body_never_quotes_it() -> None:
+    with pytest.raises(Unreadable) as caught:
+        decode(decoder_for(OrderCreated), a_message(b'{"order_id": {"card": "4111-canary"}}'))
+
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("body", [b"[1]", b'"x"', b"3", b"null"])
+def test_a_dict_handler_takes_objects_alone(body: bytes) -> None:
+    with pytest.raises(Unreadable, match="not an object"):
+        decode(decoder_for(dict), a_message(body))
+
+
+def test_a_bytes_handler_takes_any_body_of_any_content_type() -> None:
+    message = a_message(b"\x00\xff", content_type="image/png", content_encoding="gzip")
+
+    assert decode(decoder_for(bytes), message) == b"\x00\xff"
+
+
+def test_a_field_without_a_json_form_is_a_publish_error_that_names_the_class() -> None:
+    class Odd(Event):
+        thing: object
+
+    with pytest.raises(PublishError, match="Odd"):
+        encode(Odd(thing=object()))
+
+
+def test_sealing_gives_an_event_its_id_key_and_correlation() -> None:
+    metadata = seal(OrderCreated(order_id="o-7"), source="shop", now=NOON).metadata
+
+    assert uuid.UUID(metadata.event_id).version == 7
+    assert metadata.correlation_id == metadata.event_id
+    assert (metadata.key, metadata.version, metadata.source, metadata.causation_id) == ("o-7", 2, "shop", None)
+
+
+def test_an_event_published_while_another_is_handled_names_its_cause() -> None:
+    cause = some_metadata(event_id="c", correlation_id="flow", traceparent="00-a-b-01")
+
+    metadata = seal(OrderCreated(order_id="o"), source="s", cause=cause).metadata
+
+    assert (metadata.causation_id, metadata.correlation_id, metadata.traceparent) == ("c", "flow", "00-a-b-01")
+
+
+def test_metadata_survives_the_wire() -> None:
+    envelope = seal(OrderCreated(order_id="o"), source="s", cause=some_metadata(correlation_id="f", traceparent="t"))
+
+    message = to_message(envelope, exchange="events")
+
+    assert read_metadata(message, datetime.now(UTC)) == envelope.metadata
+    assert message.message_id != envelope.metadata.event_id
+
+
+def test_each_publish_of_one_event_has_a_message_id_of_its_own() -> None:
+    envelope = seal(OrderCreated(order_id="o"), source="s")
+
+    assert to_message(envelope, exchange="e").message_id != to_message(envelope, exchange="e").message_id
+
+
+def test_a_foreign_message_is_named_by_type_or_routing_key_and_known_by_message_id_or_digest() -> None:
+    with_all = read_metadata(a_message(headers={}), NOON)
+    with_neither = read_metadata(a_message(type=None, message_id=None), NOON)
+
+    assert (with_all.event_id, with_all.event_type) == ("m-1", "order.created")
+    assert with_neither.event_id.startswith("sha256:")
+    assert with_neither.event_type == "order.created"
+    assert with_neither.time == NOON
+
+
+@pytest.mark.parametrize("forged", [-1, 0, True, "x", "9" * 30, 2**62, None, [1], {"a": 1}, 1.5])
+def test_a_forged_attempt_counts_as_the_first(forged: object) -> None:
+    assert read_history(a_message(headers={headers.ATTEMPT: forged})).attempt == 1
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([v for k, v in vars(headers).items() if k.isupper() and isinstance(v, str)]),
+        st.one_of(
+            st.none(),
+            st.booleans(),
+            st.integers(),
+            st.floats(),
+            st.text(),
+            st.binary(),
+            st.lists(st.integers()),
+            st.datetimes(),
+        ),
+    )
+)
+def test_no_header_value_can_break_the_reading(hostile: dict[str, object]) -> None:
+    message = a_message(headers=hostile)
+
+    assert read_metadata(message, NOON).event_id
+    assert read_history(message).attempt >= 1
+
+
+def test_where_a_message_came_from_survives_the_delay_ladder() -> None:
+    delayed = a_message(
+        exchange="holdfast.delay.00",
+        routing_key="0.1.queue.q",
+        headers={headers.EXCHANGE: "events", headers.ROUTING_KEY: "order.created"},
+        type=None,
+    )
+
+    assert origin(delayed) == ("events", "order.created")
+    assert read_metadata(delayed, NOON).event_type == "order.created"
+
+
+def test_uuid7_sorts_by_time() -> None:
+    ids = [uuid7(milliseconds * 1_000_000) for milliseconds in (1, 2, 70_000, 2**40)]
+
+    assert ids == sorted(ids)
+    assert all(uuid.UUID(text).version == 7 and uuid.UUID(text).variant == uuid.RFC_4122 for text in ids)
+
+
+def test_derived_ids_are_the_same_again_and_differ_by_event_handler_and_position() -> None:
+    assert derived_id("e", "h", 0) == derived_id("e", "h", 0)
+    assert (
+        len({derived_id("e", "h", 0), derived_id("f", "h", 0), derived_id("e", "g", 0), derived_id("e", "h", 1)}) == 4
+    )
