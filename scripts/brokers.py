@@ -54,8 +54,8 @@ def made(folder: Path, release: str | None = None, include: str = "rabbitmq-serv
         command = [
             "debootstrap",
             "--variant=minbase",
-            "--include=rabbitmq-server",
-            folder.name,
+            f"--include={include}",
+            release,
             str(unfinished),
             MIRROR,
         ]

@@ -4,6 +4,7 @@ import uuid
 
 import hypothesis
 import pytest
+from running import settings_for
 
 from holdfast import Settings
 
@@ -24,10 +25,3 @@ def settings(rabbitmq_url: str, unique: str) -> Settings:
     """Settings for the real broker, with an exchange of this test's own."""
     return settings_for(rabbitmq_url, unique)
 
-
-def settings_for(url: str, exchange: str) -> Settings:
-    return Settings(
-        _env_file=None,  # type: ignore[call-arg]
-        broker={"url": url, "exchange": exchange, "max_delay": 3600},  # type: ignore[arg-type]
-        worker={"grace": 10},  # type: ignore[arg-type]
-    )

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import aiormq
 from aiormq.abc import AbstractChannel, AbstractConnection
-from aiormq.exceptions import AuthenticationError, ConnectionNotAllowed, ProbableAuthenticationError
+from aiormq.exceptions import AuthenticationError, ConnectionNotAllowed, InvalidFrameError, ProbableAuthenticationError
 from pamqp.exceptions import PAMQPException
 from yarl import URL
 
@@ -21,7 +21,6 @@ T = TypeVar("T")
 CONNECTION_ERRORS = (aiormq.exceptions.AMQPError, OSError, TimeoutError, RuntimeError, PAMQPException, EOFError)
 """What aiormq raises when a connection or channel is unusable (`ChannelInvalidStateError` is a RuntimeError)."""
 
-_REFUSALS = (AuthenticationError, ProbableAuthenticationError, ConnectionNotAllowed)
 _STEADY = 5.0  # seconds after which a connection counts as one that worked
 
 
@@ -80,7 +79,7 @@ class Link:
                     connection = await self._connect()
             except CONNECTION_ERRORS as error:
                 self.last_error = explain(error)
-                if isinstance(error, _REFUSALS) and not was_up:
+                if _is_refusal(error) and not was_up:
                     self._refuse()
                     return
             else:
@@ -163,10 +162,19 @@ def explain(error: BaseException) -> str:
             return f"the certificate is not valid: {error.verify_message}"
         case ProbableAuthenticationError():
             return f"login refused: {_text(error)}"
+        case InvalidFrameError() if _is_refusal(error):
+            return "the virtual host does not exist, or this user may not enter it"
         case ConnectionNotAllowed():
             return f"not allowed: {_text(error)}"
         case _:
             return _text(error)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Trying again would not help. aiormq hides the close that answers `connection.open` in a frame error."""
+    if isinstance(error, InvalidFrameError):
+        return "Connection.OpenOk" in str(error) and "Connection.Close" in str(error)
+    return isinstance(error, AuthenticationError | ProbableAuthenticationError | ConnectionNotAllowed)
 
 
 async def _closed(thing: AbstractConnection | AbstractChannel) -> str:

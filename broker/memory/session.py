@@ -12,6 +12,7 @@ from .consuming import MemoryConsumer
 from .server import REDECLARE_AFTER, Server, shared
 from .wire import address, as_carried
 
+MAX_BODY = 134_217_728
 ROLES: tuple[Role, ...] = ("consume", "publish")
 
 
@@ -20,13 +21,13 @@ class MemoryBroker:
 
     Brokers of one URL, in one process and on one loop, share queues and messages until the last of them
     closes; `MemoryBroker(None)` shares with nobody. All waiting is the running loop's: where its clock is
-    virtual, hours pass at once. `max_body` is in bytes.
+    virtual, hours pass at once. `max_body` is in bytes; by default it is RabbitMQ's, 128 MiB.
     """
 
     header_budget = HEADER_BUDGET
 
     def __init__(
-        self, url: str | None = "memory://", *, emit: Emit = lambda fact: None, max_body: int = 1_048_576
+        self, url: str | None = "memory://", *, emit: Emit = lambda fact: None, max_body: int = MAX_BODY
     ) -> None:
         self._url = url
         self._emit = emit

@@ -16,6 +16,15 @@ LIMIT = 45.0
 """Seconds any wait in a test may take before the test fails."""
 
 
+def settings_for(url: str, exchange: str) -> Settings:
+    """Settings for a broker, with an exchange of their own; the environment is left out."""
+    return Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        broker={"url": url, "exchange": exchange, "max_delay": 3600},  # type: ignore[arg-type]
+        worker={"grace": 10},  # type: ignore[arg-type]
+    )
+
+
 @dataclass
 class Facts:
     """Every fact so far; `until` waits for more. Give `record` to a worker as a listener."""
@@ -32,14 +41,19 @@ class Facts:
 
     async def until(self, kind: type[F], where: Callable[[F], bool] = lambda fact: True, *, count: int = 1) -> list[F]:
         """Wait until `count` facts of a kind have happened. Fails with what did happen when the limit is over."""
+        found: list[F] = []
+        looked_at = 0
         try:
             async with asyncio.timeout(LIMIT):
-                while len(found := self.of(kind, where)) < count:
+                while True:
+                    fresh, looked_at = self.all[looked_at:], len(self.all)
+                    found += [fact for fact in fresh if isinstance(fact, kind) and where(fact)]
+                    if len(found) >= count:
+                        return found
                     self._more.clear()
                     await self._more.wait()
         except TimeoutError:
             raise AssertionError(f"waited for {count} {kind.__name__}, saw only: {self.all[-20:]}") from None
-        return found
 
     async def settled(self, outcome: str | None = None, *, count: int = 1) -> list[Settled]:
         return await self.until(Settled, lambda fact: outcome in (None, fact.outcome), count=count)

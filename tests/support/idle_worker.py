@@ -1,0 +1,35 @@
+"""A worker in a process of its own whose handler never ends; prints its resident memory in KiB when asked."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from holdfast import Event, Worker, load_settings
+
+
+class Paid(Event, type="paid"):
+    order: int
+
+
+def resident() -> int:
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+
+
+async def main(url: str, exchange: str) -> None:
+    settings = load_settings(broker={"url": url, "exchange": exchange, "max_delay": 3600})
+    worker = Worker(f"{exchange}.w", settings=settings)
+
+    @worker.handler(Paid, timeout=3600)
+    async def handle(event: Paid) -> None:
+        await asyncio.Event().wait()
+
+    running = asyncio.create_task(worker.run())
+    while not worker.health().ready:
+        await asyncio.sleep(0.05)
+    print(resident(), flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    print(resident(), flush=True)
+    await running
+
+
+asyncio.run(main(*sys.argv[1:]))
