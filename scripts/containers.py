@@ -38,7 +38,7 @@ RABBITMQ_CHANGES = [
     "USER rabbitmq",
     "ENV HOME=/var/lib/rabbitmq",
     # As in the public image: guest may come from anywhere.
-    "ENV RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-rabbit loopback_users []'",
+    "ENV RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-rabbit loopback_users []",
     "EXPOSE 5672",
     'CMD ["/usr/lib/rabbitmq/bin/rabbitmq-server"]',
 ]

@@ -130,11 +130,11 @@ def _first_that_serves(
                 continue
             yield node
             return
-    tried = f" Tried {'; '.join(failures)}." if failures else ""
-    raise ServersUnavailable(
+    needed = (
         f"{name} is needed and none was found: install it (on Debian or Ubuntu: apt-get install {package}), "
-        f"start Docker, or set {variable}.{tried}"
+        f"start Docker, or set {variable}."
     )
+    raise ServersUnavailable("\n".join([needed, *(f"Tried {failure}" for failure in failures)]))
 
 
 def _after_install(package: str, make: Callable[[], AbstractContextManager[Node]]) -> AbstractContextManager[Node]:
