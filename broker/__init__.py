@@ -17,7 +17,22 @@ from .topology import (
 )
 
 __all__ = [
-    "DELIVERY_LIMIT", "Binding", "Broker", "Consumer", "Delivery", "Exchange", "Mode", "OnDelivery", "Queue", "Topology",
-    "dead_letter_queue", "header_size", "events_exchange", "headers_size",
-    "ladder", "matches", "open_broker", "work_queue",
+    "DELIVERY_LIMIT",
+    "Binding",
+    "Broker",
+    "Consumer",
+    "Delivery",
+    "Exchange",
+    "Mode",
+    "OnDelivery",
+    "Queue",
+    "Topology",
+    "dead_letter_queue",
+    "header_size",
+    "events_exchange",
+    "headers_size",
+    "ladder",
+    "matches",
+    "open_broker",
+    "work_queue",
 ]

@@ -18,6 +18,7 @@ UNIT = 0.1
 """Seconds of the lowest level."""
 
 BITS = 28
+MOST = (1 << BITS) - 1
 OUT = "holdfast.delay.out"
 UNROUTED = "holdfast.unrouted"
 SIGNIFICANT_BITS = 6
@@ -35,14 +36,14 @@ def levels_for(max_delay: float) -> int:
 
 def units(delay: float) -> int:
     """The delay in whole units, at least 1: nothing that waits comes back at once."""
-    return max(1, min(round(delay / UNIT), 2**BITS - 1))
+    return max(1, min(round(delay / UNIT), MOST))
 
 
 def rounded(delay: float) -> float:
     """A delay with at most 6 significant binary digits: at most 6 hops, at most 1.6 % off."""
     whole = units(delay)
-    shift = max(0, whole.bit_length() - SIGNIFICANT_BITS)
-    return math.floor(whole / 2**shift + 0.5) * 2**shift * UNIT
+    step = 1 << max(0, whole.bit_length() - SIGNIFICANT_BITS)
+    return math.floor(whole / step + 0.5) * step * UNIT
 
 
 def address(delay: float, target: str) -> tuple[str, str]:
@@ -75,7 +76,7 @@ def ladder(max_delay: float) -> Topology:
         name, lower = level_name(level), level_name(level - 1) if level else OUT
         higher_digits = "*." * (BITS - 1 - level)
         exchanges.append(Exchange(name))
-        queues.append(Queue(name, _rest(UNIT * 2**level, then=lower)))
+        queues.append(Queue(name, _rest(UNIT * (1 << level), then=lower)))
         bindings.append(Binding(name, name, f"{higher_digits}1.#"))
         bindings.append(Binding(name, lower, f"{higher_digits}0.#", to_exchange=True))
     return Topology(tuple(exchanges), tuple(queues), tuple(bindings))

@@ -13,6 +13,13 @@ from .settings import (
 from .version import VERSION
 
 __all__ = [
-    "VERSION", "BrokerSettings", "LogSettings", "Settings", "WorkerSettings", "environment", "known_variables", "load_settings",
+    "VERSION",
+    "BrokerSettings",
+    "LogSettings",
+    "Settings",
+    "WorkerSettings",
+    "environment",
+    "known_variables",
+    "load_settings",
     "unknown_variables",
 ]

@@ -65,9 +65,7 @@ class WorkerSettings(_Group):
     grace: Annotated[float, Field(ge=0, le=86400)] = Field(
         default=30.0, description="seconds running handlers have to finish after SIGTERM"
     )
-    max_body: int = Field(
-        default=1_048_576, ge=1, le=134_217_728, description="largest body taken or published, bytes"
-    )
+    max_body: int = Field(default=1_048_576, ge=1, le=134_217_728, description="largest body taken or published, bytes")
     block_limit: Seconds = Field(
         default=1.0, description="seconds the event loop may stand still before the log names the code that blocks it"
     )
@@ -91,7 +89,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True,
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
         nested_model_default_partial_update=True,
     )
 

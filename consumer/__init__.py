@@ -7,6 +7,17 @@ from .retry import Backoff, Retry, exponential, fixed, linear
 from .worker import Health, Worker
 
 __all__ = [
-    "Backoff", "Context", "Handler", "HandlerExit", "HandlerSpec", "HandlerTimeout", "Health", "Middleware", "Retry",
-    "Worker", "exponential", "fixed", "linear",
+    "Backoff",
+    "Context",
+    "Handler",
+    "HandlerExit",
+    "HandlerSpec",
+    "HandlerTimeout",
+    "Health",
+    "Middleware",
+    "Retry",
+    "Worker",
+    "exponential",
+    "fixed",
+    "linear",
 ]

@@ -15,7 +15,19 @@ from ..publisher import message_for
 class Context:
     """The second argument of a handler. `attempt` counts from 1."""
 
-    __slots__ = ("_closed", "_handler", "_outbox", "_settings", "_source", "attempt", "lingering", "metadata", "queue", "redelivered", "state")
+    __slots__ = (
+        "_closed",
+        "_handler",
+        "_outbox",
+        "_settings",
+        "_source",
+        "attempt",
+        "lingering",
+        "metadata",
+        "queue",
+        "redelivered",
+        "state",
+    )
 
     def __init__(
         self,
@@ -97,5 +109,5 @@ class _Ready:
         self._value = value
 
     def __await__(self) -> Generator[Any, None, Metadata]:
+        yield from ()
         return self._value
-        yield

@@ -22,7 +22,14 @@ _ROUTES = frozenset({"CC", "BCC"})
 
 
 def postponed_copy(
-    message: Message, metadata: Metadata, history: History, decision: Postpone, *, queue: str, now: datetime, budget: int
+    message: Message,
+    metadata: Metadata,
+    history: History,
+    decision: Postpone,
+    *,
+    queue: str,
+    now: datetime,
+    budget: int,
 ) -> Message:
     """The copy that returns to `queue` as the next attempt after the decided delay."""
     exchange, key = origin(message)

@@ -3,7 +3,19 @@
 from typing import assert_never
 
 from ..events import HoldfastError
-from .outcome import Ack, AlreadyDone, DeadLetter, Decision, Failed, GiveBack, Interrupted, Outcome, Postpone, Refused, Succeeded
+from .outcome import (
+    Ack,
+    AlreadyDone,
+    DeadLetter,
+    Decision,
+    Failed,
+    GiveBack,
+    Interrupted,
+    Outcome,
+    Postpone,
+    Refused,
+    Succeeded,
+)
 from .retry import Retry
 
 

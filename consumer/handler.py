@@ -60,7 +60,9 @@ class HandlerSpec:
         return decode(decoder, message)
 
     def _by_pattern(self, event_type: str) -> tuple[Decoder, int | None] | None:
-        return next((found for key, found in self.decoders.items() if _is_pattern(key) and matches(key, event_type)), None)
+        return next(
+            (found for key, found in self.decoders.items() if _is_pattern(key) and matches(key, event_type)), None
+        )
 
 
 def handler_spec(
@@ -76,7 +78,7 @@ def handler_spec(
     prefetch: int | None,
 ) -> HandlerSpec:
     """Check what the user wrote and make it data. Raises `ConfigurationError`, one line naming the handler."""
-    title = name or getattr(function, "__name__", type(function).__name__)
+    title = name or str(getattr(function, "__name__", type(function).__name__))
     where = f"handler {title!r} of worker {worker!r}"
     queue = queue or f"{worker}.{title}"
     annotation, takes_context = _signature(function, where)
@@ -104,11 +106,11 @@ def handler_spec(
     )
 
 
-def _kinds(events: tuple[type[Event] | str, ...], annotation: tuple[Any, ...], where: str) -> dict[str, Kind]:
+def _kinds(events: tuple[type[Event] | str, ...], annotation: tuple[Kind, ...], where: str) -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
     for event in events or tuple(a for a in annotation if isinstance(a, type) and issubclass(a, Event)):
         if isinstance(event, str):
-            key, kind = event, annotation[0] if len(annotation) == 1 else dict
+            key, kind = event, _kind_of_name(annotation)
             if not _PATTERN.fullmatch(key) or len(key) > 150:
                 raise ConfigurationError(f"{where}: event {key!r} is not a dotted name such as 'order.created'")
         elif isinstance(event, type) and issubclass(event, Event) and event is not Event:
@@ -123,7 +125,12 @@ def _kinds(events: tuple[type[Event] | str, ...], annotation: tuple[Any, ...], w
     return kinds
 
 
-def _signature(function: Callable[..., Any], where: str) -> tuple[tuple[Any, ...], bool]:
+def _kind_of_name(annotation: tuple[Kind, ...]) -> Kind:
+    """What an event named by text becomes: what the parameter says, where that is one thing, or else a `dict`."""
+    return annotation[0] if len(annotation) == 1 else dict
+
+
+def _signature(function: Callable[..., Any], where: str) -> tuple[tuple[Kind, ...], bool]:
     """What the first parameter is annotated with (`dict` where it is not), and whether there is a second one."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
@@ -138,7 +145,11 @@ def _signature(function: Callable[..., Any], where: str) -> tuple[tuple[Any, ...
     except Exception:
         hints = {}
     hint = hints.get(places[0].name, dict)
-    members = typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union else (hint,)
+    members = (
+        typing.get_args(hint)
+        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+        else (hint,)
+    )
     known = tuple(_kind(member) for member in members)
     return tuple(k for k in known if k is not None) or (dict,), len(places) > 1
 

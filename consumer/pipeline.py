@@ -30,7 +30,19 @@ from .decide import Expired, decide
 from .failure import describe_failure, summary
 from .handler import Handler, HandlerSpec
 from .invoke import invoke
-from .outcome import Ack, AlreadyDone, DeadLetter, Decision, Failed, GiveBack, Interrupted, Outcome, Postpone, Refused, Succeeded
+from .outcome import (
+    Ack,
+    AlreadyDone,
+    DeadLetter,
+    Decision,
+    Failed,
+    GiveBack,
+    Interrupted,
+    Outcome,
+    Postpone,
+    Refused,
+    Succeeded,
+)
 from .remembered import Remembered, identity_of
 from .settle import publish_copy, settle
 
@@ -143,7 +155,9 @@ class Pipeline:
                 copy = postponed_copy(message, metadata, history, decision, queue=queue, now=now, budget=budget)
             case DeadLetter():
                 handler = self.spec.name
-                copy = dead_letter(message, metadata, history, decision, queue=queue, handler=handler, now=now, budget=budget)
+                copy = dead_letter(
+                    message, metadata, history, decision, queue=queue, handler=handler, now=now, budget=budget
+                )
             case Ack() | GiveBack():
                 return
         await publish_copy(self.broker, copy, queue=queue, event_id=metadata.event_id, emit=self.emit)
@@ -179,11 +193,27 @@ class Pipeline:
             case Postpone(delay, error):
                 kind, text = type(error).__name__, summary(error)
                 return Settled(
-                    spec.queue, spec.name, metadata, attempt, "postponed", seconds, delay=delay, error=text, error_type=kind
+                    spec.queue,
+                    spec.name,
+                    metadata,
+                    attempt,
+                    "postponed",
+                    seconds,
+                    delay=delay,
+                    error=text,
+                    error_type=kind,
                 )
             case DeadLetter(reason, error):
                 told = describe_failure(error)
                 return Settled(
-                    spec.queue, spec.name, metadata, attempt, "dead_lettered", seconds, reason=reason,
-                    error=told.message, error_type=type(error).__name__, traceback=told.traceback,
+                    spec.queue,
+                    spec.name,
+                    metadata,
+                    attempt,
+                    "dead_lettered",
+                    seconds,
+                    reason=reason,
+                    error=told.message,
+                    error_type=type(error).__name__,
+                    traceback=told.traceback,
                 )

@@ -80,10 +80,14 @@ class Retry:
             raise ConfigurationError(f"Retry(max_age={self.max_age!r}): give seconds above 0, or None")
         for name in ("retry_on", "give_up_on"):
             kinds = getattr(self, name)
-            if not isinstance(kinds, tuple) or not all(isinstance(k, type) and issubclass(k, BaseException) for k in kinds):
+            if not isinstance(kinds, tuple) or not all(
+                isinstance(k, type) and issubclass(k, BaseException) for k in kinds
+            ):
                 raise ConfigurationError(f"Retry({name}={kinds!r}): give a tuple of exception classes")
         if not callable(self.backoff):
-            raise ConfigurationError(f"Retry(backoff={self.backoff!r}): give fixed(), linear(), exponential() or a function")
+            raise ConfigurationError(
+                f"Retry(backoff={self.backoff!r}): give fixed(), linear(), exponential() or a function"
+            )
 
     def delay(self, attempt: int, luck: float) -> float:
         """Seconds before the attempt after `attempt`. A user's function that fails or answers nonsense

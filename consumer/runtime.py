@@ -103,7 +103,12 @@ class Runtime:
     """See `Worker.run`."""
 
     def __init__(
-        self, name: str, handlers: Iterable[HandlerSpec], middleware: tuple[Middleware, ...], settings: Settings, emit: Emit
+        self,
+        name: str,
+        handlers: Iterable[HandlerSpec],
+        middleware: tuple[Middleware, ...],
+        settings: Settings,
+        emit: Emit,
     ) -> None:
         self._name = name
         self._handlers = tuple(handlers)
@@ -197,4 +202,3 @@ class Runtime:
         if left:
             await asyncio.wait(left, timeout=10)
         return len(left)
-

@@ -115,6 +115,11 @@ class Worker:
 
         return register
 
+    def configure(self, *, settings: Settings | None = None, listeners: Iterable[Callable[[Fact], None]] = ()) -> None:
+        """Replace the settings and add listeners, before the worker runs: for whoever embeds it."""
+        self._settings = settings or self._settings
+        self._listeners += tuple(listeners)
+
     def topology(self) -> Topology:
         """What this worker needs on the broker."""
         return topology_of(self.handlers, self.settings.broker)
@@ -164,7 +169,9 @@ class Worker:
 
     def _selected(self, only: tuple[str, ...]) -> tuple[HandlerSpec, ...]:
         if not self._handlers:
-            raise ConfigurationError(f"worker {self.name!r} has no handlers; register one with @worker.handler(SomeEvent)")
+            raise ConfigurationError(
+                f"worker {self.name!r} has no handlers; register one with @worker.handler(SomeEvent)"
+            )
         unknown = [name for name in only if name not in self._handlers]
         if unknown:
             raise ConfigurationError(

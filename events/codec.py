@@ -14,7 +14,9 @@ Payload: TypeAlias = Event | dict[str, Any] | bytes
 Decoder: TypeAlias = Callable[[bytes], Any]
 
 _CHARSETS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "identity", "binary"})
-_JSON_TYPES = frozenset({"", "application/json", "text/json", "text/plain", "application/octet-stream", "application/data"})
+_JSON_TYPES = frozenset(
+    {"", "application/json", "text/json", "text/plain", "application/octet-stream", "application/data"}
+)
 
 
 def encode(event: Event) -> bytes:

@@ -30,6 +30,7 @@ default_ulimits = ["nofile=10000:10000", "nproc=20000:20000"]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+exit_command_delay = 1
 [network]
 network_backend = "netavark"
 """

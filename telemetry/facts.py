@@ -123,7 +123,18 @@ class Stopped:
 
 
 Fact: TypeAlias = (
-    Settled | SettlementStale | CopyHeld | HandlerAbandoned | PipelineFailed | Connected | Disconnected | Attached | Detached
-    | LoopBlocked | Started | Draining | Stopped
+    Settled
+    | SettlementStale
+    | CopyHeld
+    | HandlerAbandoned
+    | PipelineFailed
+    | Connected
+    | Disconnected
+    | Attached
+    | Detached
+    | LoopBlocked
+    | Started
+    | Draining
+    | Stopped
 )
 Emit: TypeAlias = Callable[[Fact], None]

@@ -3,7 +3,9 @@
 import re
 
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@:'\"]*:[^\s/@'\"]*@")
-_PAIRS = re.compile(r"(?i)\b(pass(?:word|wd)?|secret|token|api[_-]?key|access[_-]?key)(\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s&,;\"')]+)")
+_PAIRS = re.compile(
+    r"(?i)\b(pass(?:word|wd)?|secret|token|api[_-]?key|access[_-]?key)(\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s&,;\"')]+)"
+)
 
 
 def redact(text: str) -> str:

@@ -24,4 +24,3 @@ def unique() -> str:
 def settings(rabbitmq_url: str, unique: str) -> Settings:
     """Settings for the real broker, with an exchange of this test's own."""
     return settings_for(rabbitmq_url, unique)
-

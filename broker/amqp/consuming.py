@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq import Channel
+from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from ...events import TopologyError
 from ...telemetry import Attached, Detached, Emit
 from ..port import Delivery, OnDelivery
-from .link import CONNECTION_ERRORS, Link, explain, full_jitter, lost_as_error, while_open
+from .link import CONNECTION_ERRORS, Link, close_quietly, explain, full_jitter, lost_as_error, open_channel, while_open
 from .translate import from_delivered
 
 _RPC = 10.0  # seconds an answer to a method may take
@@ -36,9 +37,9 @@ class AmqpConsumer:
         self._emit = emit
         self._redeclare = redeclare
         self._generation = 0
-        self._channel: AbstractChannel | None = None
+        self._channel: Channel | None = None
         self._tag: str | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._task = asyncio.create_task(self._supervise(), name=f"holdfast consumer {queue}")
 
     @property
@@ -61,7 +62,7 @@ class AmqpConsumer:
         return await _written(channel, channel.basic_reject(delivery.tag, requeue=True, wait=False))
 
     async def stop(self, *, close: bool) -> None:
-        self._stopping = True
+        self._stopping.set()
         channel, tag, self._tag = self._channel, self._tag, None
         if channel is not None and not channel.is_closed:
             with suppress(*CONNECTION_ERRORS), lost_as_error():
@@ -78,7 +79,7 @@ class AmqpConsumer:
 
     async def _supervise(self) -> None:
         failures = 0
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
                 with lost_as_error():
                     lost = await self._attach()
@@ -91,7 +92,7 @@ class AmqpConsumer:
                 if isinstance(cause, ChannelNotFoundEntity):
                     error = await self._restore(error)
             self._tag = None
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             await self._discard()
             delay = full_jitter(failures)
@@ -102,7 +103,7 @@ class AmqpConsumer:
     async def _attach(self) -> "asyncio.Future[None]":
         """A new channel, a new consumer tag, a new generation. The future ends when the broker takes it away."""
         connection = await self._link.connection()
-        channel = await connection.channel(publisher_confirms=False, timeout=_RPC)
+        channel = await open_channel(connection, confirms=False)
         self._generation += 1
         self._channel = channel
         generation = self._generation
@@ -110,13 +111,11 @@ class AmqpConsumer:
         channel.on_consumer_cancel_callbacks.add(lambda _: _end(lost))
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
 
-        def deliver(delivered: DeliveredMessage) -> None:
+        async def deliver(delivered: DeliveredMessage) -> None:
             tag, redelivered = delivered.delivery_tag or 0, bool(delivered.redelivered)
             self._on_delivery(Delivery(from_delivered(delivered), self._queue, tag, generation, redelivered, self))
 
         answer = await channel.basic_consume(self._queue, deliver, timeout=_RPC)
-        if self._stopping:
-            return lost
         self._tag = answer.consumer_tag
         self._emit(Attached(self._queue, generation))
         return lost
@@ -133,15 +132,14 @@ class AmqpConsumer:
     async def _discard(self) -> None:
         channel, self._channel = self._channel, None
         if channel is not None:
-            with suppress(*CONNECTION_ERRORS), lost_as_error():
-                await channel.close(timeout=2)
+            await close_quietly(channel, 2)
 
 
 class Cancelled(ConnectionError):
     """The broker cancelled the consumer: its queue was deleted, its node failed, or a time-out struck."""
 
 
-async def _written(channel: AbstractChannel, frame: Awaitable[None]) -> bool:
+async def _written(channel: Channel, frame: Awaitable[None]) -> bool:
     try:
         with lost_as_error():
             await (while_open(channel, frame) if channel.connection.write_queue.full() else frame)

@@ -2,20 +2,22 @@
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
-from aiormq.abc import AbstractChannel, AbstractConnection
+from aiormq import Channel, Connection
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from ...events import TopologyDrift, TopologyError, TopologyMissing
 from ..topology import Topology
-from .link import CONNECTION_ERRORS, lost_as_error
+from .link import close_quietly, open_channel
 
-_INEQUIVALENT = re.compile(r"inequivalent arg '(.+?)' for (\w+) '(.+?)' in vhost '.*?': received (.+?) but current is (.+)")
+_INEQUIVALENT = re.compile(
+    r"inequivalent arg '(.+?)' for (\w+) '(.+?)' in vhost '.*?': received (.+?) but current is (.+)"
+)
 _TIMEOUT = 30.0
 
 
-async def declare(connection: AbstractConnection, topology: Topology) -> None:
+async def declare(connection: Connection, topology: Topology) -> None:
     """Create what is missing. Raises `TopologyDrift` naming the argument that differs, `TopologyError`."""
     async with _channel(connection) as channel:
         for exchange in topology.exchanges:
@@ -35,7 +37,7 @@ async def declare(connection: AbstractConnection, topology: Topology) -> None:
                 await channel.queue_bind(binding.destination, binding.source, binding.key, timeout=_TIMEOUT)
 
 
-async def verify(connection: AbstractConnection, topology: Topology) -> None:
+async def verify(connection: Connection, topology: Topology) -> None:
     """Check that every exchange and queue exists (bindings cannot be read over AMQP). Raises `TopologyMissing`."""
     async with _channel(connection) as channel:
         for exchange in topology.exchanges:
@@ -45,8 +47,8 @@ async def verify(connection: AbstractConnection, topology: Topology) -> None:
 
 
 @asynccontextmanager
-async def _channel(connection: AbstractConnection) -> AsyncIterator[AbstractChannel]:
-    channel = await connection.channel(publisher_confirms=False, timeout=_TIMEOUT)
+async def _channel(connection: Connection) -> AsyncIterator[Channel]:
+    channel = await open_channel(connection, confirms=False, timeout=_TIMEOUT)
     try:
         yield channel
     except ChannelPreconditionFailed as error:
@@ -56,8 +58,7 @@ async def _channel(connection: AbstractConnection) -> AsyncIterator[AbstractChan
     except ChannelAccessRefused as error:
         raise TopologyError(f"{_said(error)}; grant the permission, or use HOLDFAST_BROKER__TOPOLOGY=verify") from None
     finally:
-        with suppress(*CONNECTION_ERRORS), lost_as_error():
-            await channel.close(timeout=5)
+        await close_quietly(channel, 5)
 
 
 def _difference(text: str) -> str:

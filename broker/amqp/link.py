@@ -5,10 +5,10 @@ import random
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import aiormq
-from aiormq.abc import AbstractChannel, AbstractConnection
+from aiormq import Channel, Connection
 from aiormq.exceptions import AuthenticationError, ConnectionNotAllowed, InvalidFrameError, ProbableAuthenticationError
 from pamqp.exceptions import PAMQPException
 from yarl import URL
@@ -37,17 +37,17 @@ class Link:
         self._url = URL(url).update_query(heartbeat=heartbeat, name=f"holdfast {role}")
         self._connect_timeout = connect_timeout
         self._emit = emit
-        self._up: asyncio.Future[AbstractConnection] | None = None
+        self._up: asyncio.Future[Connection] | None = None
         self._task: asyncio.Task[None] | None = None
         self._refused: BrokerUnavailable | None = None
-        self.on_connect: Callable[[AbstractConnection], Awaitable[None]] | None = None
+        self.on_connect: Callable[[Connection], Awaitable[None]] | None = None
         self.last_error = "not connected yet"
 
     @property
     def connected(self) -> bool:
         return self._up is not None and self._up.done() and not self._up.result().is_closed
 
-    async def connection(self) -> AbstractConnection:
+    async def connection(self) -> Connection:
         """The open connection; waits for it as long as it takes.
 
         Raises `BrokerUnavailable` where the broker refused login or virtual host and there never was a connection.
@@ -91,24 +91,22 @@ class Link:
                     self.last_error = await _closed(connection)
                 finally:
                     self._up = loop.create_future()
-                    with suppress(*CONNECTION_ERRORS), lost_as_error():
-                        await connection.close(timeout=5)
+                    await close_quietly(connection, 5)
                 failures = 0 if loop.time() - since > _STEADY else failures
             delay = full_jitter(failures)
             failures += 1
             self._emit(Disconnected(self._role, self.last_error, delay))
             await asyncio.sleep(delay)
 
-    async def _connect(self) -> AbstractConnection:
-        connection = aiormq.Connection(self._url)
+    async def _connect(self) -> Connection:
+        connection = Connection(self._url)
         async with asyncio.timeout(self._connect_timeout):
             try:
                 await connection.connect()
                 if self.on_connect is not None:
                     await self.on_connect(connection)
             except BaseException:
-                with suppress(*CONNECTION_ERRORS), lost_as_error():
-                    await connection.close(timeout=1)
+                await close_quietly(connection, 1)
                 raise
         return connection
 
@@ -119,7 +117,11 @@ class Link:
         self._up.exception()  # retrieved: whoever waits gets it, and no one must
 
     def __str__(self) -> str:
-        return str(URL.build(scheme=self._url.scheme, host=self._url.host or "", port=self._url.explicit_port, path=self._url.path))
+        return str(
+            URL.build(
+                scheme=self._url.scheme, host=self._url.host or "", port=self._url.explicit_port, path=self._url.path
+            )
+        )
 
 
 @contextmanager
@@ -135,7 +137,18 @@ def lost_as_error() -> Iterator[None]:
         raise ConnectionError("the connection was lost") from None
 
 
-async def while_open(channel: AbstractChannel, doing: Awaitable[T]) -> T:
+async def open_channel(connection: Connection, *, confirms: bool, timeout: float = 10.0) -> Channel:
+    """A new channel; with `confirms`, one on which an unroutable publish raises."""
+    return cast(Channel, await connection.channel(publisher_confirms=confirms, on_return_raises=True, timeout=timeout))
+
+
+async def close_quietly(thing: Connection | Channel, timeout: float) -> None:
+    """Close what may be lost already, within `timeout` seconds."""
+    with suppress(*CONNECTION_ERRORS), lost_as_error():
+        await thing.close(timeout=timeout)
+
+
+async def while_open(channel: Channel, doing: Awaitable[T]) -> T:
     """Await `doing`, but no longer than the channel lives: a frame queued for a dead writer would wait for ever.
 
     Raises `ConnectionError` when the channel is closed first.
@@ -177,7 +190,7 @@ def _is_refusal(error: BaseException) -> bool:
     return isinstance(error, AuthenticationError | ProbableAuthenticationError | ConnectionNotAllowed)
 
 
-async def _closed(thing: AbstractConnection | AbstractChannel) -> str:
+async def _closed(thing: Connection | Channel) -> str:
     try:
         await thing.closing
     except asyncio.CancelledError:
@@ -194,6 +207,6 @@ def _text(error: BaseException) -> str:
     return " ".join(words.split())[:500]
 
 
-def _server(connection: AbstractConnection) -> str:
-    properties = connection.server_properties
-    return f"{properties.get('product', '?')} {properties.get('version', '?')}"
+def _server(connection: Connection) -> str:
+    properties: dict[str, object] = dict(connection.server_properties or {})
+    return f"{properties.get('product', '?')!s} {properties.get('version', '?')!s}"

@@ -6,15 +6,15 @@ A publish to a missing exchange closes its channel; with a channel of its own fo
 import asyncio
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import aiormq
-from aiormq.abc import AbstractChannel
+from aiormq import Channel
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed, DeliveryError
 
 from ...events import Message, NotConnected, PublishError, PublishRefused, PublishTimeout, TooLarge, Unroutable
 from ..size import headers_size
-from .link import CONNECTION_ERRORS, Link, explain, lost_as_error, while_open
+from .link import CONNECTION_ERRORS, Link, close_quietly, explain, lost_as_error, open_channel, while_open
 from .translate import to_properties
 
 IN_FLIGHT = 500
@@ -29,7 +29,7 @@ class Publishing:
     def __init__(self, link: Link, *, header_budget: int) -> None:
         self._link = link
         self._header_budget = header_budget
-        self._channels: dict[str, asyncio.Task[AbstractChannel]] = {}
+        self._channels: dict[str, asyncio.Task[Channel]] = {}
         self._slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def publish(self, message: Message, timeout: float | None) -> None:
@@ -67,7 +67,7 @@ class Publishing:
                 self._link.last_error = explain(error)
                 await asyncio.sleep(0.05)
 
-    async def _send(self, channel: AbstractChannel, message: Message) -> None:
+    async def _send(self, channel: Channel, message: Message) -> None:
         publish = channel.basic_publish(
             message.body,
             exchange=message.exchange,
@@ -81,7 +81,7 @@ class Publishing:
         else:
             await publish
 
-    async def _channel(self, exchange: str) -> AbstractChannel:
+    async def _channel(self, exchange: str) -> Channel:
         """The open channel of an exchange; opening is shared by all who wait for it."""
         task = self._channels.get(exchange)
         if task is None or (task.done() and (task.cancelled() or task.exception() or task.result().is_closed)):
@@ -90,9 +90,9 @@ class Publishing:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
-    async def _open(self, exchange: str) -> AbstractChannel:
+    async def _open(self, exchange: str) -> Channel:
         connection = await self._link.connection()
-        channel = await connection.channel(publisher_confirms=True, on_return_raises=True, timeout=10)
+        channel = await open_channel(connection, confirms=True)
         if exchange:
             # Asked before anything is in flight: found out by a publish, it would close a busy channel.
             try:
@@ -114,8 +114,7 @@ class Publishing:
     async def close(self) -> None:
         for task in self._channels.values():
             if task.done() and not task.cancelled() and not task.exception():
-                with suppress(*CONNECTION_ERRORS), lost_as_error():
-                    await task.result().close(timeout=2)
+                await close_quietly(task.result(), 2)
             else:
                 task.cancel()
         self._channels.clear()
@@ -144,4 +143,8 @@ def _verdicts(message: Message) -> Iterator[None]:
 
 
 def _address(message: Message) -> str:
-    return f"{message.routing_key!r} on exchange {message.exchange!r}" if message.exchange else f"queue {message.routing_key!r}"
+    return (
+        f"{message.routing_key!r} on exchange {message.exchange!r}"
+        if message.exchange
+        else f"queue {message.routing_key!r}"
+    )

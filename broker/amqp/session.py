@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from aiormq.abc import AbstractConnection
+from aiormq import Connection
 
 from ...events import Message, TopologyError, Unroutable
 from ...telemetry import Emit
@@ -23,9 +23,7 @@ class AmqpBroker:
 
     header_budget = HEADER_BUDGET
 
-    def __init__(
-        self, url: str, *, heartbeat: int = 15, connect_timeout: float = 10.0, emit: Emit
-    ) -> None:
+    def __init__(self, url: str, *, heartbeat: int = 15, connect_timeout: float = 10.0, emit: Emit) -> None:
         self._emit = emit
         self._links = {
             role: Link(role, url, heartbeat=heartbeat, connect_timeout=connect_timeout, emit=emit)
@@ -69,7 +67,7 @@ class AmqpBroker:
         for link in self._links.values():
             await link.close()
 
-    async def _on_connect(self, connection: AbstractConnection) -> None:
+    async def _on_connect(self, connection: Connection) -> None:
         """A broker that lost its data, or another one, has none of it. Drift is found by those it hurts."""
         with suppress(TopologyError):
             await declaring.declare(connection, self._declared)
@@ -82,5 +80,8 @@ class AmqpBroker:
         if self._declared == Topology() or now - self._declared_at < _REDECLARE_EVERY:
             return
         self._declared_at = now
-        with suppress(TopologyError, *CONNECTION_ERRORS), lost_as_error():  # the publisher is told; whoever holds a copy tries again
+        with (
+            suppress(TopologyError, *CONNECTION_ERRORS),
+            lost_as_error(),
+        ):  # the publisher is told; whoever holds a copy tries again
             await declaring.declare(await self._links["publish"].connection(), self._declared)

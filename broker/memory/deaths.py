@@ -11,14 +11,18 @@ def died(message: Message, queue: str, reason: str, at: datetime) -> Message:
     """The message with its death written down: one table per queue and reason, the latest first."""
     deaths = _deaths(message)
     known = next((death for death in deaths if (death.get("queue"), death.get("reason")) == (queue, reason)), None)
-    latest = {**known, "count": known["count"] + 1} if known else {
-        "count": 1,
-        "reason": reason,
-        "queue": queue,
-        "time": at.replace(microsecond=0),
-        "exchange": message.exchange,
-        "routing-keys": [message.routing_key],
-    }
+    latest = (
+        {**known, "count": known["count"] + 1}
+        if known
+        else {
+            "count": 1,
+            "reason": reason,
+            "queue": queue,
+            "time": at.replace(microsecond=0),
+            "exchange": message.exchange,
+            "routing-keys": [message.routing_key],
+        }
+    )
     first = {"x-first-death-exchange": message.exchange, "x-first-death-queue": queue, "x-first-death-reason": reason}
     others = [death for death in deaths if death is not known]
     return replace(message, headers={**first, **message.headers, "x-death": [latest, *others]})

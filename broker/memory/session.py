@@ -53,6 +53,8 @@ class MemoryBroker:
                 pass
 
     async def publish(self, message: Message, *, timeout: float | None) -> None:
+        if self._closed:
+            raise NotConnected(f"not sent to {address(message)}: this broker was closed")
         carried = as_carried(message, max_body=self._max_body, header_budget=self.header_budget)
         try:
             async with asyncio.timeout(timeout if self._withheld is not None else None):

@@ -10,7 +10,7 @@ import pytest
 from bench import MAX_BODY, Bench, a_message
 from waiting import eventually
 
-from holdfast.broker import Binding, Broker, Exchange, Queue, Topology, ladder
+from holdfast.broker import Binding, Broker, Exchange, Queue, Topology, ladder, matches
 from holdfast.events import (
     Message,
     PublishError,
@@ -141,9 +141,22 @@ async def test_headers_within_the_budget_and_a_large_body_pass(bench: Bench, bro
         {"timestamp": datetime(1969, 1, 1, tzinfo=UTC)},
     ],
     ids=[
-        "object", "65 bits", "surrogate", "nested surrogate", "float", "decimal", "not a number", "before 1970",
-        "number as key", "long nested key", "long name", "long property", "surrogate in property", "255 bytes",
-        "priority", "timestamp before 1970",
+        "object",
+        "65 bits",
+        "surrogate",
+        "nested surrogate",
+        "float",
+        "decimal",
+        "not a number",
+        "before 1970",
+        "number as key",
+        "long nested key",
+        "long name",
+        "long property",
+        "surrogate in property",
+        "255 bytes",
+        "priority",
+        "timestamp before 1970",
     ],
 )
 async def test_what_has_no_form_on_the_wire_is_refused_and_the_session_goes_on(
@@ -290,6 +303,28 @@ async def test_a_topic_exchange_routes_by_pattern_and_each_queue_gets_one_copy(b
     _, inbox = await bench.consume(orders)
     message = (await inbox.next()).message
     assert (message.exchange, message.routing_key) == (exchange, "order.created")
+
+
+async def test_patterns_mean_to_the_broker_what_they_mean_to_us(bench: Bench, broker: Broker) -> None:
+    patterns = ("", "#", "*", "a", "a.*", "a.#", "*.b", "#.b", "a.#.b", "#.#", "*.#.*", "a.b")
+    keys = ("", "a", "b", "a.b", "a.c.b", "a.b.c", ".b", "a.")
+    exchange, queues = bench.name("events"), {pattern: bench.name(f"pattern-{n}") for n, pattern in enumerate(patterns)}
+    await bench.declare(
+        Topology(
+            (Exchange(exchange),),
+            tuple(Queue(queue) for queue in queues.values()),
+            tuple(Binding(exchange, queue, pattern) for pattern, queue in queues.items()),
+        )
+    )
+
+    for key in keys:
+        await broker.publish(a_message(key.encode(), exchange=exchange, routing_key=key), timeout=10)
+
+    for pattern, queue in queues.items():
+        expected = [key for key in keys if matches(pattern, key)]
+        await eventually(depth_of(bench, queue), len(expected))
+        _, inbox = await bench.consume(queue)
+        assert [delivery.message.routing_key for delivery in await inbox.take(len(expected))] == expected
 
 
 async def test_a_direct_exchange_routes_by_the_whole_key(bench: Bench, broker: Broker) -> None:
@@ -574,9 +609,7 @@ async def test_the_ladder_brings_a_copy_to_one_queue_and_not_too_early(
 
 async def test_the_ladder_brings_a_delayed_event_to_every_listener(bench: Bench, broker: Broker) -> None:
     event = bench.name("order.created")
-    inboxes = [
-        (await bench.consume(await a_laddered_queue(bench, word, event)))[1] for word in ("mail", "billing")
-    ]
+    inboxes = [(await bench.consume(await a_laddered_queue(bench, word, event)))[1] for word in ("mail", "billing")]
 
     exchange, key = ladder.address(0.3, ladder.to_listeners(event))
     await broker.publish(a_message(b"later", exchange=exchange, routing_key=key), timeout=10)
@@ -666,9 +699,7 @@ async def test_verifying_what_is_there_passes(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("missing", ["queue", "exchange"])
-async def test_verifying_names_what_is_missing_and_makes_nothing(
-    bench: Bench, broker: Broker, missing: str
-) -> None:
+async def test_verifying_names_what_is_missing_and_makes_nothing(bench: Bench, broker: Broker, missing: str) -> None:
     name = bench.name("missing")
     topology = Topology((Exchange(name),)) if missing == "exchange" else Topology(queues=(Queue(name),))
 

@@ -30,7 +30,10 @@ async def test_the_delays_a_handler_sees_are_those_of_its_policy(settings: Setti
 
     wanted = [0.3 * 1.9**n for n in range(4)]
     seen = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
-    assert all(abs(is_ - should) < max(0.1, 0.03 * should) for is_, should in zip(seen, wanted, strict=True)), (seen, wanted)
+    assert all(abs(is_ - should) < max(0.1, 0.03 * should) for is_, should in zip(seen, wanted, strict=True)), (
+        seen,
+        wanted,
+    )
 
 
 async def test_a_message_that_waits_ten_minutes_does_not_hold_back_one_that_waits_a_second(settings: Settings) -> None:
@@ -70,18 +73,23 @@ async def test_copies_carry_the_history_and_nothing_of_the_brokers_own(settings:
     }
     async with running(worker), a_broker(settings) as broker:
         await broker.publish(
-            Message(b"{}", settings.broker.exchange, "paid", {"mine": forged["mine"]}, message_id="foreign-1"), timeout=10
+            Message(b"{}", settings.broker.exchange, "paid", {"mine": forged["mine"]}, message_id="foreign-1"),
+            timeout=10,
         )
         await facts.settled("dead_lettered")
         [letter] = await take(broker, f"{worker.name}.handle.dead", 1)
-        await broker.publish(Message(b"{}", "", f"{worker.name}.handle", forged, message_id=uuid7(), type="paid"), timeout=10)
+        await broker.publish(
+            Message(b"{}", "", f"{worker.name}.handle", forged, message_id=uuid7(), type="paid"), timeout=10
+        )
         await facts.settled("dead_lettered", count=2)
         [second] = await take(broker, f"{worker.name}.handle.dead", 1)
 
     assert [attempt for attempt, _, _ in seen[:3]] == [1, 2, 3]
     assert {event_id for _, event_id, _ in seen[:3]} == {"foreign-1"}
     assert letter.headers["mine"] == forged["mine"] == second.headers["mine"]
-    assert not [name for letter_ in (letter, second) for name in letter_.headers if name.startswith("x-") or name == "CC"]
+    assert not [
+        name for letter_ in (letter, second) for name in letter_.headers if name.startswith("x-") or name == "CC"
+    ]
 
 
 async def test_attempts_and_the_time_of_the_first_failure_survive_a_restart_of_the_worker(settings: Settings) -> None:
@@ -105,7 +113,9 @@ async def test_attempts_and_the_time_of_the_first_failure_survive_a_restart_of_t
             [letter] = await take(broker, f"{settings.broker.exchange}.w.handle.dead", 1)
 
     assert (postponed.attempt, dead.attempt) == (1, 2)
-    waited = datetime.fromisoformat(letter.headers[h.FAILED_AT]) - datetime.fromisoformat(letter.headers[h.FIRST_FAILED_AT])
+    waited = datetime.fromisoformat(letter.headers[h.FAILED_AT]) - datetime.fromisoformat(
+        letter.headers[h.FIRST_FAILED_AT]
+    )
     assert waited.total_seconds() >= 1.4
 
 

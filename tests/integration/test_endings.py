@@ -32,7 +32,12 @@ async def the_dead_letter(worker: Worker, settings: Settings) -> Message:
 
 
 async def send(broker: Broker, settings: Settings, body: bytes, **changes: Any) -> None:
-    values = {"exchange": settings.broker.exchange, "routing_key": "paid", "message_id": uuid7(), "type": "paid"} | changes
+    values = {
+        "exchange": settings.broker.exchange,
+        "routing_key": "paid",
+        "message_id": uuid7(),
+        "type": "paid",
+    } | changes
     await broker.publish(Message(body, **values), timeout=10)
 
 

@@ -86,7 +86,9 @@ async def test_a_body_or_headers_over_the_limit_are_too_large_and_hurt_no_other_
 
 
 @pytest.mark.parametrize("value", [2**63, object(), {1, 2}, [object()]])
-async def test_a_header_that_amqp_cannot_carry_is_named_and_hurts_no_other_publish(settings: Settings, value: object) -> None:
+async def test_a_header_that_amqp_cannot_carry_is_named_and_hurts_no_other_publish(
+    settings: Settings, value: object
+) -> None:
     await a_queue(settings)
     odd = Envelope(Metadata(uuid7(), "paid", datetime.now(UTC)), b"{}", headers={"odd": value})
 
@@ -114,7 +116,9 @@ async def test_each_result_of_publish_many_belongs_to_its_own_event(settings: Se
 
 
 async def test_without_a_broker_a_publish_ends_within_its_time_and_was_never_sent(settings: Settings) -> None:
-    nowhere = with_broker(settings, url=type(settings.broker.url)("amqp://127.0.0.1:1/"), publish_timeout=0.5, connect_timeout=0.2)
+    nowhere = with_broker(
+        settings, url=type(settings.broker.url)("amqp://127.0.0.1:1/"), publish_timeout=0.5, connect_timeout=0.2
+    )
 
     async with Publisher(nowhere) as publisher:
         with pytest.raises(NotConnected, match="within 0.5 s"):
@@ -167,7 +171,9 @@ async def test_a_refused_login_is_told_at_once(settings: Settings) -> None:
 
 
 async def test_a_missing_virtual_host_is_told_at_once(settings: Settings) -> None:
-    wrong = with_broker(settings, url=type(settings.broker.url)(settings.broker.url.get_secret_value().rstrip("/") + "/nowhere"))
+    wrong = with_broker(
+        settings, url=type(settings.broker.url)(settings.broker.url.get_secret_value().rstrip("/") + "/nowhere")
+    )
 
     with pytest.raises(BrokerUnavailable, match="virtual host"):
         async with Publisher(wrong):
@@ -235,7 +241,9 @@ async def test_a_delayed_event_reaches_every_listener_after_its_delay(settings: 
         ({"at": datetime(2030, 1, 1)}, "time zone"),  # noqa: DTZ001
     ],
 )
-async def test_a_wrong_delay_is_told_and_nothing_is_sent(settings: Settings, arguments: dict[str, Any], fault: str) -> None:
+async def test_a_wrong_delay_is_told_and_nothing_is_sent(
+    settings: Settings, arguments: dict[str, Any], fault: str
+) -> None:
     queue = await a_queue(settings)
 
     async with Publisher(settings) as publisher:
@@ -245,7 +253,9 @@ async def test_a_wrong_delay_is_told_and_nothing_is_sent(settings: Settings, arg
     assert await depth(settings, queue) == 0
 
 
-async def test_a_blocked_broker_delays_publishes_but_not_acks(settings: Settings, rabbitmq_node: Any, unique: str) -> None:
+async def test_a_blocked_broker_delays_publishes_but_not_acks(
+    settings: Settings, rabbitmq_node: Any, unique: str
+) -> None:
     own = settings_for(rabbitmq_node.url, unique)
     facts, go = Facts(), asyncio.Event()
     worker = a_worker(own, facts)

@@ -12,7 +12,9 @@ class Paid(Event, type="paid"):
 
 
 def resident() -> int:
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return next(
+        int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")
+    )
 
 
 async def main(url: str, exchange: str) -> None:

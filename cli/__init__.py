@@ -1,0 +1,5 @@
+"""The command line (floor 6)."""
+
+from .app import main
+
+__all__ = ["main"]

@@ -1,0 +1,106 @@
+"""`holdfast`: its commands, and how their errors read: one line on stderr, a non-zero exit, no traceback."""
+
+import sys
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from ..config import VERSION
+from ..events import HoldfastError
+from .load import NotLoadable
+
+app = typer.Typer(
+    name="holdfast",
+    help="A RabbitMQ worker toolkit that holds fast to every message until its outcome is safe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Target = Annotated[str, typer.Argument(metavar="MODULE:WORKER", help="where the worker is, for instance app:worker")]
+
+
+def main() -> None:
+    """The console script. Exits 0, or 1 after one line on stderr that says what is wrong; 2 for wrong usage."""
+    try:
+        app()
+    except (HoldfastError, NotLoadable, ValidationError) as error:
+        for line in str(error).splitlines() or [type(error).__name__]:
+            print(f"holdfast: {line}", file=sys.stderr)
+        sys.exit(1)
+    except ExceptionGroup as group:
+        known, unknown = group.split(HoldfastError)
+        if known is None or unknown is not None:
+            raise
+        for error in known.exceptions:
+            print(f"holdfast: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"holdfast {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def holdfast(
+    version: Annotated[
+        bool, typer.Option("--version", help="say which version this is", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A RabbitMQ worker toolkit that holds fast to every message until its outcome is safe."""
+
+
+@app.command(epilog="Examples:  holdfast run app:worker   |   holdfast run app:worker --concurrency 8 --only charge")
+def run(
+    target: Target,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="handlers running at once; overrides the setting")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="HANDLER", help="run this handler alone; may be repeated")] = None,
+    reload: Annotated[bool, typer.Option("--reload", help="start again when a Python file changes (development)")] = False,
+) -> None:
+    """Run a worker until SIGTERM: it drains and exits 0. A second SIGTERM ends it at once, with exit 1."""
+    if reload:
+        from .reload import run_reloading
+
+        run_reloading()
+    from .run import run_worker
+
+    sys.exit(run_worker(target, concurrency=concurrency, only=tuple(only or ())))
+
+
+@app.command(epilog="Example:  holdfast check app:worker")
+def check(target: Target) -> None:
+    """Check settings, handlers and topology without connecting to anything. Exit 0 or 1."""
+    from .check import check_worker
+
+    check_worker(target)
+
+
+@app.command(
+    epilog="Examples:  holdfast publish order.created '{\"order_id\": \"o-1\"}' --delay 5   |   "
+    "holdfast publish order.created - < orders.ndjson"
+)
+def publish(
+    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="the event's type, for instance order.created")],
+    body: Annotated[str, typer.Argument(metavar="JSON", help="the body, or - for one JSON text per line of stdin")],
+    header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="a header; may be repeated")] = None,
+    delay: Annotated[float | None, typer.Option(metavar="SECONDS", help="publish after this long")] = None,
+) -> None:
+    """Publish events, confirmed, and print their ids. Lines that are no JSON are named; the others are published."""
+    from .publish import publish_events
+
+    sys.exit(publish_events(event_type, body, headers=header or [], delay=delay))
+
+
+@app.command(epilog="Examples:  holdfast demo   |   holdfast demo --memory")
+def demo(
+    memory: Annotated[bool, typer.Option("--memory", help="on the in-process broker: needs no server")] = False,
+) -> None:
+    """Run a small order system, break it on the way, and account for every event. Exit 0 if none is missing."""
+    from .demo import run_demo
+
+    sys.exit(run_demo(memory=memory))

@@ -1,0 +1,5 @@
+"""`holdfast demo`: an order system that is broken on purpose, and the account of every event."""
+
+from .story import run_demo
+
+__all__ = ["run_demo"]

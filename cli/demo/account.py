@@ -1,0 +1,82 @@
+"""The demo's books: what was published, what became of it, and whether anything is missing."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from rich.table import Table
+
+from .ledger import Entry
+from .shop import NEVER_CHARGED
+
+LISTENERS = ("charge", "reserve", "tell")
+
+
+@dataclass
+class Account:
+    """Filled while the demo runs; `missing` and `surplus` are empty when every event is accounted for."""
+
+    orders: set[int] = field(default_factory=set)
+    started: set[tuple[str, int, int]] = field(default_factory=set)
+    effects: dict[str, Counter[int]] = field(default_factory=lambda: {name: Counter() for name in LISTENERS})
+    effects_by: dict[tuple[str, int], set[int]] = field(default_factory=dict)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    dead: Counter[tuple[str, str]] = field(default_factory=Counter)
+    killed: set[int] = field(default_factory=set)
+
+    def note(self, entry: Entry) -> None:
+        """A line of the ledger."""
+        if entry.phase == "start":
+            self.started.add((entry.listener, entry.order, entry.process))
+            return
+        self.effects[entry.listener][entry.order] += 1
+        self.effects_by.setdefault((entry.listener, entry.order), set()).add(entry.process)
+
+    def settled(self, outcome: str, handler: str, reason: str | None) -> None:
+        """A line of a worker's log."""
+        self.outcomes[outcome] += 1
+        if outcome == "dead_lettered":
+            self.dead[handler, reason or "?"] += 1
+
+    def expected_dead(self) -> Counter[tuple[str, str]]:
+        """Order 13 is given up on; each listener refuses the malformed message; payments does not know the unknown."""
+        return Counter(
+            {
+                ("charge", "exhausted"): 1,
+                ("charge", "unreadable"): 1,
+                ("charge", "unknown-type"): 1,
+                ("reserve", "unreadable"): 1,
+            }
+        )
+
+    def missing(self) -> list[str]:
+        """What should have happened and has not."""
+        charged = self.orders - {NEVER_CHARGED}
+        wanted = {"charge": charged, "reserve": self.orders, "tell": charged}
+        lines = [f"{name}: order {order}" for name in LISTENERS for order in sorted(wanted[name] - set(self.effects[name]))]
+        lines += [f"{handler}: a dead letter ({reason})" for handler, reason in (self.expected_dead() - self.dead)]
+        return lines
+
+    def surplus(self) -> list[str]:
+        """What should not have happened: dead letters too many, effects of orders nobody placed, unexplained repeats."""
+        lines = [f"{handler}: an unexpected dead letter ({reason})" for handler, reason in (self.dead - self.expected_dead())]
+        lines += [f"{name}: unknown order {order}" for name in LISTENERS for order in set(self.effects[name]) - self.orders]
+        lines += [f"{name}: order {order} ran twice for no reason" for name, order in self.repeats() if not self._explained(order)]
+        return lines
+
+    def repeats(self) -> list[tuple[str, int]]:
+        """Effects that happened more than once: the kill struck between effect and ack, or what was sent came twice."""
+        return [(name, order) for name in LISTENERS for order, times in self.effects[name].items() if times > 1]
+
+    def _explained(self, order: int) -> bool:
+        return any(by & self.killed for (_, theirs), by in self.effects_by.items() if theirs == order)
+
+    def table(self) -> Table:
+        """For people."""
+        table = Table("", "handled", "dead-lettered", "repeated", "missing", title="Every event accounted for")
+        missing = self.missing()
+        for name in LISTENERS:
+            dead = ", ".join(f"{n} {reason}" for (handler, reason), n in sorted(self.dead.items()) if handler == name)
+            repeated = [str(order) for listener, order in self.repeats() if listener == name]
+            lost = sum(1 for line in missing if line.startswith(f"{name}:"))
+            table.add_row(name, str(len(self.effects[name])), dead or "0", ", ".join(repeated) or "0", str(lost))
+        return table

@@ -1,0 +1,75 @@
+"""The demo's order system: three workers that listen to the same events independently.
+
+`payments` charges each order and publishes what came of it, `inventory` reserves stock in a blocking function,
+`notifications` tells the customer. Some of them fail at first; order 13 can never be charged.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from ... import Context, Event, Retry, Worker, exponential
+from ...config import environment
+from .ledger import Entry, appender
+
+EXCHANGE_OF_THE_DEMO = "holdfast.demo"
+NEVER_CHARGED = 13
+
+record: Callable[[Entry], None] = appender(environment().get("ORDER_SYSTEM_LEDGER"))
+
+
+class CardNetworkBusy(Exception):
+    """Goes away by itself."""
+
+
+class CardIsBroken(Exception):
+    """Does not."""
+
+
+class OrderCreated(Event, type="order.created", key="order"):
+    order: int
+    total: float
+
+
+class PaymentProcessed(Event, type="payment.processed", key="order"):
+    order: int
+
+
+class PaymentFailed(Event, type="payment.failed", key="order"):
+    order: int
+    reason: str
+
+
+payments = Worker("demo.payments")
+inventory = Worker("demo.inventory")
+notifications = Worker("demo.notifications")
+WORKERS = {"payments": payments, "inventory": inventory, "notifications": notifications}
+
+
+@payments.handler(OrderCreated, retry=Retry(attempts=4, backoff=exponential(0.5, jitter=False)), concurrency=8)
+async def charge(event: OrderCreated, ctx: Context) -> None:
+    record(Entry("charge", event.order, ctx.attempt, "start"))
+    await asyncio.sleep(0.08)
+    if event.order == NEVER_CHARGED:
+        raise CardIsBroken(f"order {event.order}: the card cannot be read")
+    if event.order % 10 == 3 and ctx.attempt == 1:
+        raise CardNetworkBusy("try again")
+    if event.order % 17 == 0:
+        await ctx.publish(PaymentFailed(order=event.order, reason="insufficient funds"))
+    else:
+        await ctx.publish(PaymentProcessed(order=event.order))
+    record(Entry("charge", event.order, ctx.attempt, "effect"))
+
+
+@inventory.handler(OrderCreated, retry=Retry(backoff=exponential(0.5)))
+def reserve(event: OrderCreated, ctx: Context) -> None:
+    record(Entry("reserve", event.order, ctx.attempt, "start"))
+    time.sleep(0.01)
+    if event.order % 8 == 5 and ctx.attempt < 3:
+        raise TimeoutError("the warehouse does not answer")
+    record(Entry("reserve", event.order, ctx.attempt, "effect"))
+
+
+@notifications.handler(PaymentProcessed, PaymentFailed)
+async def tell(event: PaymentProcessed | PaymentFailed, ctx: Context) -> None:
+    record(Entry("tell", event.order, ctx.attempt, "effect"))

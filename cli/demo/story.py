@@ -1,0 +1,151 @@
+"""What happens in the demo, from the first order to the last line of the account."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from ...broker import open_broker
+from ...config import LogSettings, Settings, load_settings
+from ...events import Envelope, Message, Metadata, uuid7
+from ...publisher import Publisher
+from ...telemetry import configure_logging
+from ...testing.servers import ServersUnavailable, rabbitmq_server
+from .account import Account
+from .shop import EXCHANGE_OF_THE_DEMO, OrderCreated
+from .stage import OneProcess, Processes, Stage
+
+ORDERS = 300
+PATIENCE = 60.0
+"""Seconds after the last order in which every event must have found its end."""
+
+
+def run_demo(*, memory: bool) -> int:
+    """Tell the whole story. Returns 0 if every event is accounted for."""
+    configure_logging(LogSettings(level="CRITICAL"))
+    console = Console(highlight=False)
+    try:
+        return asyncio.run(_in_memory(console) if memory else _on_servers(console))
+    except KeyboardInterrupt:
+        console.print("interrupted")
+        return 130
+
+
+async def _on_servers(console: Console) -> int:
+    console.print("Looking for RabbitMQ, or starting one ...")
+    try:
+        with tempfile.TemporaryDirectory(prefix="holdfast-demo-") as folder, rabbitmq_server() as server:
+            settings = load_settings(broker={"url": server.url, "exchange": EXCHANGE_OF_THE_DEMO})
+            account = Account()
+            return await _tell(console, settings, account, Processes(server.url, Path(folder), account), per_second=15)
+    except ServersUnavailable as error:
+        console.print(f"holdfast: {error}", markup=False)
+        return 1
+
+
+async def _in_memory(console: Console) -> int:
+    settings = load_settings(broker={"url": "memory://demo", "exchange": EXCHANGE_OF_THE_DEMO})
+    account = Account()
+    broker = await open_broker(settings, lambda fact: None)  # keeps the queues while no worker is connected
+    try:
+        return await _tell(console, settings, account, OneProcess(settings, account), per_second=40)
+    finally:
+        await broker.close()
+
+
+async def _tell(console: Console, settings: Settings, account: Account, stage: Stage, *, per_second: int) -> int:
+    faults: list[str] = []
+    try:
+        for name in ("payments", "inventory", "notifications"):
+            await stage.start(name)
+        console.print(f"Three workers listen. Publishing {ORDERS} orders, a malformed message and an unknown one.\n")
+        async with _progress(console, account, stage):
+            await _publish(console, settings, account, stage, per_second)
+            await _until_settled(account, stage)
+    finally:
+        faults += await stage.stop()
+    console.print(account.table())
+    console.print(_summary(account), markup=False)
+    faults += [f"missing: {line}" for line in account.missing()] + account.surplus()
+    for fault in faults:
+        console.print(f"  {fault}", markup=False)
+    console.print("Not everything is accounted for." if faults else "Nothing was lost.")
+    return 1 if faults else 0
+
+
+async def _publish(console: Console, settings: Settings, account: Account, stage: Stage, per_second: int) -> None:
+    async with Publisher(settings, source="demo.shop") as publisher:
+        for order in range(1, ORDERS + 1):
+            await publisher.publish(OrderCreated(order=order, total=order / 4))
+            account.orders.add(order)
+            if order == ORDERS // 4:
+                await publisher.publish(_foreign("order.created", b"this is not JSON"))
+                await _send_unknown(settings)
+            if order == ORDERS // 3:
+                console.print(await stage.kill("payments"), markup=False)
+            if order == ORDERS // 2:
+                await stage.start("payments")
+                console.print("the payments worker was started again", markup=False)
+            await asyncio.sleep(1 / per_second)
+
+
+async def _send_unknown(settings: Settings) -> None:
+    """A message that somebody put into the queue of payments by hand."""
+    broker = await open_broker(settings, lambda fact: None)
+    message = Message(b"{}", "", "demo.payments.charge", message_id=uuid7(), type="nobody.knows.this")
+    try:
+        await broker.publish(message, timeout=10)
+    finally:
+        await broker.close()
+
+
+def _foreign(event_type: str, body: bytes) -> Envelope:
+    return Envelope(Metadata(uuid7(), event_type, datetime.now(UTC), source="somebody else"), body)
+
+
+async def _until_settled(account: Account, stage: Stage) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE
+    while account.missing() and loop.time() < deadline:
+        await asyncio.sleep(0.1)
+        stage.look()
+
+
+@asynccontextmanager
+async def _progress(console: Console, account: Account, stage: Stage) -> AsyncIterator[None]:
+    """Live on a terminal, a line every few seconds elsewhere."""
+    pause = 0.2 if console.is_terminal else 4.0
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+
+        async def show() -> None:
+            while True:
+                stage.look()
+                line = Text(_summary(account))
+                if console.is_terminal:
+                    live.update(line, refresh=True)
+                else:
+                    console.print(line)
+                await asyncio.sleep(pause)
+
+        showing = asyncio.create_task(show())
+        try:
+            yield
+        finally:
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
+            stage.look()
+
+
+def _summary(account: Account) -> str:
+    outcomes = account.outcomes
+    return (
+        f"orders published {len(account.orders)}/{ORDERS} · handled {outcomes['handled']} · "
+        f"retries {outcomes['postponed']} · dead-lettered {outcomes['dead_lettered']} · given back {outcomes['given_back']} · "
+        f"repeated after the kill {len(account.repeats())}"
+    )

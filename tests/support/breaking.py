@@ -1,0 +1,70 @@
+"""What a test does to a broker behind a worker's back, and what it asks the broker afterwards."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiormq
+from aiormq.abc import AbstractChannel
+from proxy import Proxy
+from running import LIMIT
+
+from holdfast import Settings
+from holdfast.testing.servers import Node
+
+
+def with_broker(settings: Settings, **changes: Any) -> Settings:
+    """The settings with other `broker` values."""
+    return settings.model_copy(update={"broker": settings.broker.model_copy(update=changes)})
+
+
+def with_worker(settings: Settings, **changes: Any) -> Settings:
+    """The settings with other `worker` values."""
+    return settings.model_copy(update={"worker": settings.worker.model_copy(update=changes)})
+
+
+def with_url(settings: Settings, url: str) -> Settings:
+    """The settings with another broker URL."""
+    return with_broker(settings, url=type(settings.broker.url)(url))
+
+
+def through(proxy: Proxy, settings: Settings) -> Settings:
+    """The same broker, reached through the proxy."""
+    return with_url(settings, proxy.url(settings.broker.url.get_secret_value()))
+
+
+@asynccontextmanager
+async def a_channel(settings: Settings) -> AsyncIterator[AbstractChannel]:
+    """A bare channel, past Holdfast."""
+    connection = await aiormq.connect(settings.broker.url.get_secret_value())
+    try:
+        yield await connection.channel()
+    finally:
+        await connection.close()
+
+
+async def delete(settings: Settings, *, exchanges: tuple[str, ...] = (), queues: tuple[str, ...] = ()) -> None:
+    """Delete exchanges and queues, whatever they hold."""
+    async with a_channel(settings) as channel:
+        for exchange in exchanges:
+            await channel.exchange_delete(exchange)
+        for queue in queues:
+            await channel.queue_delete(queue)
+
+
+async def messages_in(node: Node, queue: str) -> int | None:
+    """How many messages a queue has, those unacked included; None where there is no such queue."""
+    listing = await asyncio.to_thread(node.ctl, "list_queues", "name", "messages", "--no-table-headers")
+    return next((int(line.split()[1]) for line in listing.splitlines() if line.split()[:1] == [queue]), None)
+
+
+async def until_it_has(node: Node, queue: str, count: int) -> None:
+    """Wait until a queue has that many messages: the node counts them every few seconds, not at once."""
+    found: int | None = None
+    try:
+        async with asyncio.timeout(LIMIT):
+            while (found := await messages_in(node, queue)) != count:
+                pass
+    except TimeoutError:
+        raise AssertionError(f"{queue}: expected {count} messages within {LIMIT:g} s, found {found}") from None
