@@ -102,10 +102,7 @@ class Bench:
 
     async def open(self) -> Broker:
         """Another broker at the same place, closed after the test."""
-        settings = Settings(
-            _env_file=None,  # type: ignore[call-arg]
-            broker={"url": self.place.url},  # type: ignore[arg-type]
-        )
+        settings = Settings(_env_file=None, broker={"url": self.place.url})
         broker = await open_broker(settings, self.facts)
         self._stack.push_async_callback(broker.close)
         return broker

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from holdfast.broker import Topology, ladder, matches
@@ -84,6 +84,9 @@ def test_a_rounded_delay_has_at_most_six_bits_and_is_at_most_1_6_percent_off(del
 
 
 @given(st.floats(0.1, LONGEST))
+@example(12.7)
+@example(102.0)
+@example(LONGEST)
 def test_a_rounded_delay_still_fits_the_ladder_of_the_longest_delay(longest: float) -> None:
     exchange, _ = ladder.address(ladder.rounded(longest), "target")
 

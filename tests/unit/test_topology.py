@@ -78,7 +78,7 @@ def test_a_work_queue_falls_back_to_its_own_dead_letter_queue(kind: str) -> None
 
 def test_only_a_quorum_queue_bounds_deliveries_and_dead_letters_at_least_once() -> None:
     arguments = {
-        kind: work_queue("q", kind=kind, exchange="events", keys=()).queues[1].arguments  # type: ignore[arg-type]
+        kind: work_queue("q", kind=kind, exchange="events", keys=()).queues[1].arguments
         for kind in ("quorum", "classic")
     }
 
