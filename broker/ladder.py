@@ -30,8 +30,8 @@ def level_name(level: int) -> str:
 
 
 def levels_for(max_delay: float) -> int:
-    """How many levels a delay of up to `max_delay` seconds needs."""
-    return units(max_delay).bit_length()
+    """How many levels delays of up to `max_delay` seconds need, rounded ones too."""
+    return units(rounded(max_delay)).bit_length()
 
 
 def units(delay: float) -> int:
@@ -43,7 +43,8 @@ def rounded(delay: float) -> float:
     """A delay with at most 6 significant binary digits: at most 6 hops, at most 1.6 % off."""
     whole = units(delay)
     step = 1 << max(0, whole.bit_length() - SIGNIFICANT_BITS)
-    return math.floor(whole / step + 0.5) * step * UNIT
+    nearest = math.floor(whole / step + 0.5) * step
+    return (nearest if nearest <= MOST else nearest - step) * UNIT
 
 
 def address(delay: float, target: str) -> tuple[str, str]:

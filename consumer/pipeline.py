@@ -68,7 +68,7 @@ class Pipeline:
     settings: Settings
     source: str
     state: Any
-    done_unacked: Remembered
+    done: Remembered
     emit: Emit
 
     async def carry(self, job: Job) -> None:
@@ -86,13 +86,13 @@ class Pipeline:
             except CancelledError:  # the grace period is over: nothing is durable yet, so another worker takes it
                 outcome, decision = Interrupted(), GiveBack()
 
-            if not await settle(job.delivery, decision):
-                self._remember(job, decision, metadata)
+            written = await settle(job.delivery, decision)
+            self._remember(job, decision, metadata, written=written)
             self.emit(self._settled(decision, outcome, metadata, history, job.ran_seconds))
 
     async def _outcome(self, job: Job, metadata: Metadata, history: History, now: datetime) -> Outcome:
         message, policy = job.delivery.message, self.spec.retry
-        if self.done_unacked.take(identity_of(message)):
+        if job.delivery.redelivered and self.done.take(identity_of(message)):
             return AlreadyDone()
         if len(message.body) > self.settings.worker.max_body:
             size, most = len(message.body), self.settings.worker.max_body
@@ -162,10 +162,12 @@ class Pipeline:
                 return
         await publish_copy(self.broker, copy, queue=queue, event_id=metadata.event_id, emit=self.emit)
 
-    def _remember(self, job: Job, decision: Decision, metadata: Metadata) -> None:
-        """The delivery is stale: the broker delivers it again, and that one is acked without a run."""
-        if not isinstance(decision, GiveBack):
-            self.done_unacked.add(identity_of(job.delivery.message))
+    def _remember(self, job: Job, decision: Decision, metadata: Metadata, *, written: bool) -> None:
+        """Where the delivery is stale, or its ack is lost on its way, the broker delivers it again: acked without a run."""
+        if isinstance(decision, GiveBack):
+            return
+        self.done.add(identity_of(job.delivery.message))
+        if not written:
             self.emit(SettlementStale(self.spec.queue, metadata.event_id))
 
     def _context(self, job: Job, metadata: Metadata, history: History) -> Context:

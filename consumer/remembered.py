@@ -1,4 +1,8 @@
-"""Messages whose outcome is durable but whose ack was lost with its connection: their redelivery is acked unrun."""
+"""Messages whose outcome is durable but whose ack may be lost with its connection: their redelivery is acked unrun.
+
+Nobody confirms an ack. But the broker leaves no more than `prefetch` deliveries of a queue unsettled, so no more acks
+than that can be on their way: each handler remembers a few times as many of its own messages, and no more.
+"""
 
 from collections import OrderedDict
 from typing import TypeAlias
@@ -22,7 +26,7 @@ def identity_of(message: Message) -> Identity:
 class Remembered:
     """A bounded set: at most `limit` identities, the oldest forgotten first."""
 
-    def __init__(self, limit: int = 10_000) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._known: OrderedDict[Identity, None] = OrderedDict()
 

@@ -138,7 +138,6 @@ class Runtime:
 
     async def run(self, broker: Broker, state: Any) -> int:
         """Consume until told to stop. Returns how many deliveries were given back unfinished."""
-        done_unacked = Remembered()
         most = self._settings.worker.concurrency
         try:
             if not await self._declared(broker):
@@ -146,10 +145,11 @@ class Runtime:
             for spec in self._handlers:
                 limit = min(spec.concurrency or most, most)
                 handler = compose(spec, self._middleware, self._threads)
-                pipeline = Pipeline(spec, handler, broker, self._settings, self._name, state, done_unacked, self._emit)
+                prefetch = spec.prefetch or 2 * limit
+                done = Remembered(4 * prefetch)
+                pipeline = Pipeline(spec, handler, broker, self._settings, self._name, state, done, self._emit)
                 line = Line(pipeline, self._scheduler, limit)
                 self._lines.append(line)
-                prefetch = spec.prefetch or 2 * limit
                 self._consumers.append(await broker.consume(spec.queue, prefetch=prefetch, on_delivery=line.receive))
             self._emit(Started(self._name, tuple(spec.queue for spec in self._handlers), most))
             await self._stop.wait()

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 import pytest
-from breaking import delete, messages_in, through, until_it_has, with_broker, with_url, with_worker
+from breaking import delete, messages_in, through, with_broker, with_url, with_worker
 from proxy import Direction, Proxy, proxy_to
 from running import LIMIT, Facts, a_broker, a_worker, depth, publish_all, running, settings_for, take, until
+from waiting import eventually
 
 from holdfast import BrokerUnavailable, Context, Event, Health, Publisher, PublishError, Reject, Retry, Settings, Worker, fixed
 from holdfast.broker import Topology, ladder
@@ -120,7 +121,7 @@ async def test_while_its_copy_has_nowhere_to_go_the_original_is_kept_and_the_han
         await declare(own, worker.topology())
         await facts.settled(outcome, count=1 if outcome == "dead_lettered" else len(ended_while_held) + 1)
         await facts.settled("handled", count=2)
-        await until_it_has(rabbitmq_node, queue, 0)
+        await eventually(lambda: messages_in(rabbitmq_node, queue), 0)
 
     assert (kept, runs_while_held) == (1, 1)
     assert all(fact.metadata.event_type == "paid" and exchange in fact.queue for fact in ended_while_held)
@@ -131,29 +132,34 @@ async def test_while_its_copy_has_nowhere_to_go_the_original_is_kept_and_the_han
 async def test_a_copy_that_is_not_confirmed_is_waited_for_and_the_original_is_kept(
     own: Settings, rabbitmq_node: Node
 ) -> None:
-    facts, go = Facts(), asyncio.Event()
+    facts, began, go = Facts(), asyncio.Event(), asyncio.Event()
     async with proxy_to(own.broker.url.get_secret_value()) as between:
         worker = a_worker(through(between, own), facts)
 
         @worker.handler(Paid)
         async def handle(event: Paid) -> None:
-            await go.wait()
+            if event.order == "o-2":
+                began.set()
+                await go.wait()
             raise Reject("never")
 
         queue = f"{worker.name}.handle"
         async with running(worker):
             await publish_all(own, [Paid(order="o-1")])
-            await until_it_has(rabbitmq_node, queue, 1)
+            await facts.settled("dead_lettered")
+            await publish_all(own, [Paid(order="o-2")])
+            await began.wait()
             between.swallow(Direction.TO_CLIENT)
             go.set()
-            await until_it_has(rabbitmq_node, f"{queue}.dead", 1)
-            kept, ended = await messages_in(rabbitmq_node, queue), facts.of(Settled)
+            await eventually(lambda: depth(own, f"{queue}.dead"), 2)
+            kept, ended = await messages_in(rabbitmq_node, queue), len(facts.of(Settled))
 
             between.resume()
-            await facts.settled("dead_lettered")
-            await until_it_has(rabbitmq_node, queue, 0)
+            await facts.settled("dead_lettered", count=2)
+            await eventually(lambda: messages_in(rabbitmq_node, queue), 0)
 
-    assert (kept, ended) == (1, [])
+    assert (kept, ended) == (1, 1)
+    assert await depth(own, f"{queue}.dead") == 2
 
 
 async def test_a_copy_still_held_when_the_worker_stops_leaves_the_original_in_its_queue(settings: Settings) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import aiormq
 from aiormq.abc import AbstractChannel
 from proxy import Proxy
-from running import LIMIT
 
 from holdfast import Settings
 from holdfast.testing.servers import Node
@@ -57,14 +56,3 @@ async def messages_in(node: Node, queue: str) -> int | None:
     """How many messages a queue has, those unacked included; None where there is no such queue."""
     listing = await asyncio.to_thread(node.ctl, "list_queues", "name", "messages", "--no-table-headers")
     return next((int(line.split()[1]) for line in listing.splitlines() if line.split()[:1] == [queue]), None)
-
-
-async def until_it_has(node: Node, queue: str, count: int) -> None:
-    """Wait until a queue has that many messages: the node counts them every few seconds, not at once."""
-    found: int | None = None
-    try:
-        async with asyncio.timeout(LIMIT):
-            while (found := await messages_in(node, queue)) != count:
-                pass
-    except TimeoutError:
-        raise AssertionError(f"{queue}: expected {count} messages within {LIMIT:g} s, found {found}") from None

@@ -1,0 +1,167 @@
+"""What a user registers is checked where it is written, in one line that names the handler."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from builders import NOON, OrderCreated, a_message
+
+from holdfast import ConfigurationError, Context, Event, Settings, UnknownType, UnsupportedVersion, Worker
+from holdfast.events import headers, read_metadata
+
+
+class OrderCancelled(Event):
+    order_id: str
+
+
+def a_worker() -> Worker:
+    return Worker("billing", settings=Settings(_env_file=None, broker={"url": "memory://"}))  # type: ignore[arg-type, call-arg]
+
+
+def test_a_handlers_queue_is_the_workers_name_and_its_own() -> None:
+    worker = a_worker()
+
+    @worker.handler(OrderCreated)
+    async def charge(event: OrderCreated, ctx: Context) -> None: ...
+
+    [spec] = worker.handlers
+    assert (spec.name, spec.queue, spec.events, spec.is_async, spec.takes_context) == (
+        "charge", "billing.charge", ("order.created",), True, True,
+    )
+
+
+def test_events_come_from_the_annotation_where_none_are_given() -> None:
+    worker = a_worker()
+
+    @worker.handler()
+    def charge(event: OrderCreated | OrderCancelled) -> None: ...
+
+    [spec] = worker.handlers
+    assert spec.events == ("order.created", "order.cancelled")
+    assert not spec.is_async and not spec.takes_context
+
+
+def test_the_registered_function_stays_what_it_was() -> None:
+    worker = a_worker()
+
+    @worker.handler(OrderCreated)
+    def charge(event: OrderCreated) -> str:
+        return event.order_id
+
+    assert charge(OrderCreated(order_id="o")) == "o"
+
+
+class Charger:
+    async def __call__(self, event: OrderCreated) -> None: ...
+
+    async def method(self, event: OrderCreated, ctx: Context) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "is_async", "takes_context"),
+    [(Charger(), True, False), (Charger().method, True, True), (functools.partial(Charger().method), True, True), (lambda event: None, False, False)],
+    ids=["callable", "method", "partial", "lambda"],
+)
+def test_any_callable_will_do(function: Callable[..., Any], is_async: bool, takes_context: bool) -> None:
+    worker = a_worker()
+    worker.handler(OrderCreated, name="charge")(function)
+
+    [spec] = worker.handlers
+    assert (spec.is_async, spec.takes_context) == (is_async, takes_context)
+
+
+def no_parameters() -> None: ...
+def three(event: OrderCreated, ctx: Context, more: int) -> None: ...
+def keyword_only(event: OrderCreated, *, more: int) -> None: ...
+def unannotated(event, ctx=None):  # type: ignore[no-untyped-def]
+    ...
+
+
+@pytest.mark.parametrize("function", [no_parameters, three, keyword_only])
+def test_a_function_that_cannot_be_called_with_an_event_is_refused(function: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigurationError, match=rf"handler '{function.__name__}' of worker 'billing'.*\(event, ctx\)"):
+        a_worker().handler(OrderCreated)(function)
+
+
+@pytest.mark.parametrize(
+    ("events", "arguments", "fault"),
+    [
+        ((), {}, "takes no event"),
+        ((3,), {}, "neither an Event class nor"),
+        ((Event,), {}, "neither an Event class nor"),
+        (("a b",), {}, "'a b' is not a dotted name"),
+        ((OrderCreated, "order.created"), {}, "'order.created' is given twice"),
+        ((OrderCreated,), {"name": "a b"}, "name='a b'"),
+        ((OrderCreated,), {"queue": "q" * 200}, "queue="),
+        ((OrderCreated,), {"queue": "a*b"}, "queue="),
+        ((OrderCreated,), {"timeout": 0}, "timeout=0"),
+        ((OrderCreated,), {"timeout": None}, "timeout=None"),
+        ((OrderCreated,), {"timeout": True}, "timeout=True"),
+        ((OrderCreated,), {"concurrency": 0}, "concurrency=0"),
+        ((OrderCreated,), {"prefetch": "9"}, "prefetch='9'"),
+    ],
+)
+def test_each_wrong_argument_is_named(events: Any, arguments: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigurationError, match=fault):
+        a_worker().handler(*events, **arguments)(unannotated)
+
+
+def test_two_handlers_may_share_neither_name_nor_queue() -> None:
+    worker = a_worker()
+    worker.handler(OrderCreated, name="a", queue="shared")(unannotated)
+
+    with pytest.raises(ConfigurationError, match="two handlers named 'a'"):
+        worker.handler(OrderCreated, name="a", queue="other")(unannotated)
+    with pytest.raises(ConfigurationError, match="share queue 'shared'"):
+        worker.handler(OrderCreated, name="b", queue="shared")(unannotated)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 101, "q#", None])
+def test_a_workers_name_must_be_able_to_begin_a_queues(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match="Worker"):
+        Worker(name)
+
+
+def test_a_message_becomes_what_its_handler_asks_for() -> None:
+    worker = a_worker()
+
+    @worker.handler(OrderCreated, "legacy.*")
+    async def charge(event: OrderCreated | dict[str, Any]) -> None: ...
+
+    @worker.handler("order.#")
+    async def audit(event: bytes) -> None: ...
+
+    typed, raw = worker.handlers
+    message = a_message(b'{"order_id": "o"}')
+    assert typed.read(message, read_metadata(message, NOON)) == OrderCreated(order_id="o")
+    legacy = a_message(b'{"order_id": "o"}', type="legacy.thing")
+    assert typed.read(legacy, read_metadata(legacy, NOON)) == {"order_id": "o"}
+    assert raw.read(message, read_metadata(message, NOON)) == message.body
+
+
+def test_unknown_types_and_newer_versions_are_told_apart() -> None:
+    worker = a_worker()
+    worker.handler(OrderCreated, name="charge")(unannotated)
+    [spec] = worker.handlers
+    unknown, newer = a_message(type="x"), a_message(headers={headers.EVENT_VERSION: 3})
+
+    with pytest.raises(UnknownType, match="takes order.created"):
+        spec.read(unknown, read_metadata(unknown, NOON))
+    with pytest.raises(UnsupportedVersion, match="version 3 is newer than 2"):
+        spec.read(newer, read_metadata(newer, NOON))
+
+
+def test_the_topology_holds_a_queue_a_dead_letter_queue_and_the_bindings_of_each_handler() -> None:
+    worker = a_worker()
+    worker.handler(OrderCreated, "audit.*", name="charge")(unannotated)
+
+    topology = worker.topology()
+
+    queues = {queue.name: queue.arguments for queue in topology.queues}
+    assert queues["billing.charge"]["x-dead-letter-routing-key"] == "billing.charge.dead"
+    assert queues["billing.charge"]["x-delivery-limit"] == 100
+    assert queues["billing.charge.dead"] == {"x-queue-type": "quorum"}
+    keys = {binding.key for binding in topology.bindings if binding.destination == "billing.charge"}
+    assert {"order.created", "audit.*"} <= keys
+    assert {key.removeprefix("*." * 28) for key in keys} >= {"queue.billing.charge", "event.order.created"}
