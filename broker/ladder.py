@@ -7,7 +7,7 @@ NServiceBus' RabbitMQ transport ("Delayed delivery", Particular Software documen
 
 The target is `queue.<name>` for a copy that goes back to one queue, `event.<type>` for a delayed event that goes to
 every queue bound for the type. Whatever finds no queue at the end of the ladder rests in `holdfast.unrouted`:
-unroutable messages that stayed in a level would stop it for everyone (RabbitMQ's dead-letter worker takes 32 at a time).
+unroutable messages that stayed in a level would stop it for all (RabbitMQ's dead-letter worker has 32 in hand).
 """
 
 import math

@@ -58,9 +58,15 @@ def holdfast(
 @app.command(epilog="Examples:  holdfast run app:worker   |   holdfast run app:worker --concurrency 8 --only charge")
 def run(
     target: Target,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="handlers running at once; overrides the setting")] = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="HANDLER", help="run this handler alone; may be repeated")] = None,
-    reload: Annotated[bool, typer.Option("--reload", help="start again when a Python file changes (development)")] = False,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="handlers running at once; overrides the setting")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="HANDLER", help="run this handler alone; may be repeated")
+    ] = None,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="start again when a Python file changes (development)")
+    ] = False,
 ) -> None:
     """Run a worker until SIGTERM: it drains and exits 0. A second SIGTERM ends it at once, with exit 1."""
     if reload:
@@ -81,7 +87,7 @@ def check(target: Target) -> None:
 
 
 @app.command(
-    epilog="Examples:  holdfast publish order.created '{\"order_id\": \"o-1\"}' --delay 5   |   "
+    epilog='Examples:  holdfast publish order.created \'{"order_id": "o-1"}\' --delay 5   |   '
     "holdfast publish order.created - < orders.ndjson"
 )
 def publish(

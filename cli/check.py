@@ -27,8 +27,8 @@ def check_worker(target: str) -> None:
             console.print(f"HOLDFAST_{group}__{name}".upper() + f" = {value}", markup=False)
     queues = ", ".join(spec.queue for spec in worker.handlers)
     console.print(
-        f"\ntopology: {len(topology.exchanges)} exchanges, {len(topology.queues)} queues, {len(topology.bindings)} bindings; "
-        f"work queues: {queues}",
+        f"\ntopology: {len(topology.exchanges)} exchanges, {len(topology.queues)} queues, "
+        f"{len(topology.bindings)} bindings; work queues: {queues}",
         markup=False,
     )
     for line in unknown_variables(environment()):

@@ -47,7 +47,13 @@ class BrokerSettings(_Group):
         default=SecretStr("amqp://guest:guest@localhost:5672/"),
         description="`amqp://`, `amqps://` (certificates are verified) or `memory://` (the in-process broker)",
     )
-    exchange: str = Field(default="events", min_length=1, max_length=200, description="the exchange events go to")
+    exchange: str = Field(
+        default="events",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[A-Za-z0-9_.:-]+$",
+        description="the exchange events go to",
+    )
     queue_type: Literal["quorum", "classic"] = Field(default="quorum", description="type of the handlers' queues")
     topology: Literal["declare", "verify", "skip"] = Field(
         default="declare", description="declare what is missing, only check that it exists, or trust that it does"
@@ -55,7 +61,9 @@ class BrokerSettings(_Group):
     heartbeat: int = Field(default=15, ge=1, le=3600, description="AMQP heartbeat, seconds")
     connect_timeout: Seconds = Field(default=10.0, description="seconds for one attempt to connect")
     publish_timeout: Seconds = Field(default=10.0, description="seconds a publish may take, confirm included")
-    max_delay: Seconds = Field(default=86400.0, description="longest delay of a retry or a delayed publish, seconds")
+    max_delay: Annotated[float, Field(ge=0.1, le=26_000_000)] = Field(
+        default=86400.0, description="longest delay of a retry or a delayed publish, seconds"
+    )
 
 
 class WorkerSettings(_Group):

@@ -14,7 +14,8 @@ from typing import Any
 
 from ..broker import dead_letter_queue, header_size, headers_size, ladder
 from ..config import VERSION
-from ..events import History, Message, Metadata, headers as h, origin, uuid7
+from ..events import History, Message, Metadata, origin, uuid7
+from ..events import headers as h
 from .failure import describe_failure, summary
 from .outcome import DeadLetter, Postpone
 

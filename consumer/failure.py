@@ -42,13 +42,14 @@ def summary(error: BaseException) -> str:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as broken:
+    except Exception as broken:  # noqa: BLE001 (whatever __str__ does)
         return f"<its text cannot be read: __str__ raised {type(broken).__name__}>"
 
 
 def _trace(error: BaseException) -> str:
     frames = "".join(traceback.format_tb(error.__traceback__, limit=-_FRAMES))
-    return f"Traceback (most recent call last):\n{frames}{_type_name(error)}: {_cut(redact(_message(error)), MESSAGE_LIMIT // 2)}"
+    message = _cut(redact(_message(error)), MESSAGE_LIMIT // 2)
+    return f"Traceback (most recent call last):\n{frames}{_type_name(error)}: {message}"
 
 
 def _chain_of(error: BaseException) -> list[BaseException]:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..broker import matches
-from ..events import ConfigurationError, Event, UnknownType, UnsupportedVersion, decode, decoder_for
-from ..events import Message, Metadata
+from ..events import ConfigurationError, Event, Message, Metadata, UnknownType, UnsupportedVersion, decode, decoder_for
 from ..events.codec import Decoder
 from .context import Context
 from .retry import Retry
@@ -50,12 +49,14 @@ class HandlerSpec:
         found = self.decoders.get(metadata.event_type) or self._by_pattern(metadata.event_type)
         if found is None:
             raise UnknownType(
-                f"{metadata.event_type[:100]!r} is not an event of handler {self.name!r}, which takes {', '.join(self.events)}"
+                f"{metadata.event_type[:100]!r} is not an event of handler {self.name!r}, "
+                f"which takes {', '.join(self.events)}"
             )
         decoder, newest = found
         if newest is not None and metadata.version > newest:
             raise UnsupportedVersion(
-                f"{metadata.event_type} version {metadata.version} is newer than {newest}, the newest handler {self.name!r} knows"
+                f"{metadata.event_type} version {metadata.version} is newer than {newest}, "
+                f"the newest that handler {self.name!r} knows"
             )
         return decode(decoder, message)
 
@@ -142,7 +143,7 @@ def _signature(function: Callable[..., Any], where: str) -> tuple[tuple[Kind, ..
         raise ConfigurationError(f"{where}: a handler takes the event and, if it likes, the context: (event, ctx)")
     try:
         hints = typing.get_type_hints(function)
-    except Exception:
+    except Exception:  # noqa: BLE001 (an annotation may be any expression)
         hints = {}
     hint = hints.get(places[0].name, dict)
     members = (
@@ -162,7 +163,7 @@ def _kind(annotation: Any) -> Any:
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def _newest(kind: Kind) -> int | None:

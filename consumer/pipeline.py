@@ -130,7 +130,7 @@ class Pipeline:
             return Refused(signal, "refused")
         except CancelledError:
             return Interrupted()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 (whatever a handler raises has a defined end)
             return Failed(error)
         finally:
             job.ran_seconds = time.perf_counter() - started
@@ -163,10 +163,12 @@ class Pipeline:
         await publish_copy(self.broker, copy, queue=queue, event_id=metadata.event_id, emit=self.emit)
 
     def _remember(self, job: Job, decision: Decision, metadata: Metadata, *, written: bool) -> None:
-        """Where the delivery is stale, or its ack is lost on its way, the broker delivers it again: acked without a run."""
-        if isinstance(decision, GiveBack):
+        """A stale delivery, or one whose ack is lost on its way, comes again and is acked without a run. Two messages
+        without an id may look the same and not be: of those, only what is known to be unacked is remembered."""
+        message = job.delivery.message
+        if isinstance(decision, GiveBack) or (written and not message.message_id):
             return
-        self.done.add(identity_of(job.delivery.message))
+        self.done.add(identity_of(message))
         if not written:
             self.emit(SettlementStale(self.spec.queue, metadata.event_id))
 

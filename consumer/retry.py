@@ -96,7 +96,7 @@ class Retry:
             return self.backoff(attempt, luck)
         try:
             seconds = float(self.backoff(attempt))
-        except Exception:
+        except Exception:  # noqa: BLE001 (the user's function)
             return _FALLBACK(attempt, luck)
         return seconds if 0 <= seconds < math.inf else _FALLBACK(attempt, luck)
 

@@ -1,4 +1,4 @@
-"""Executing a decision. Nothing leaves its queue before its outcome is durable: the ack is the last step, here alone."""
+"""Executing a decision. Nothing leaves its queue before its outcome is durable: the ack is the last step, and here."""
 
 import asyncio
 import random

@@ -85,7 +85,7 @@ class Worker:
         A named type becomes what the first parameter is annotated with: an `Event` class, `dict` (the default) or
         `bytes`; its name may hold `*` and `#` as in a topic binding. The second parameter, the `Context`, is optional.
         `async def` runs on the loop, `def` in a thread. `timeout` is in seconds. `name` is the function's unless given,
-        `queue` is `<worker>.<name>`. `concurrency` bounds this handler's runs at once, `prefetch` what it holds unacked.
+        `queue` is `<worker>.<name>`. `concurrency` bounds this handler's runs at once, `prefetch` what it has unacked.
 
         Raises `ConfigurationError`, one line naming the handler.
         """
@@ -175,7 +175,8 @@ class Worker:
         unknown = [name for name in only if name not in self._handlers]
         if unknown:
             raise ConfigurationError(
-                f"worker {self.name!r} has no handler {', '.join(map(repr, unknown))}; it has {', '.join(self._handlers)}"
+                f"worker {self.name!r} has no handler {', '.join(map(repr, unknown))}; "
+                f"it has {', '.join(self._handlers)}"
             )
         return tuple(spec for spec in self.handlers if not only or spec.name in only)
 

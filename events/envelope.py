@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from . import headers as h
-from .event import Event, key_of
 from .codec import encode
+from .event import Event, key_of
 from .ids import uuid7
 from .message import Headers, Message
 from .metadata import History, Metadata

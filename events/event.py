@@ -29,7 +29,12 @@ class Event(BaseModel):
     __event_key__: ClassVar[str | None] = None
 
     def __init_subclass__(
-        cls, *, type: str | None = None, version: int = 1, key: str | None = None, **kwargs: Any
+        cls,
+        *,
+        type: str | None = None,  # noqa: A002 (the word of the trade)
+        version: int = 1,
+        key: str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init_subclass__(**kwargs)
         cls.__event_type__ = type or ".".join(word.lower() for word in _WORD.findall(cls.__name__))
@@ -42,7 +47,7 @@ class Event(BaseModel):
         where = f"class {cls.__name__}"
         if not _NAME.fullmatch(cls.__event_type__) or len(cls.__event_type__) > 150:
             raise ConfigurationError(
-                f"{where}: type={cls.__event_type__!r} is not a dotted name such as 'order.created' (at most 150 letters)"
+                f"{where}: type={cls.__event_type__!r} is not a dotted name such as 'order.created', at most 150 long"
             )
         if not isinstance(cls.__event_version__, int) or cls.__event_version__ < 1:
             raise ConfigurationError(f"{where}: version={cls.__event_version__!r} is not a whole number from 1")

@@ -15,7 +15,7 @@ def fan_out(listeners: Iterable[Emit]) -> Emit:
         for listener in everyone:
             try:
                 listener(fact)
-            except Exception:
+            except Exception:  # noqa: BLE001 (the user's function)
                 structlog.get_logger("holdfast").exception("listener.failed", fact=type(fact).__name__)
 
     return emit

@@ -106,7 +106,7 @@ class FactLog:
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
 
-def _line(fact: Fact) -> tuple[Level, str, dict[str, Any]]:
+def _line(fact: Fact) -> tuple[Level, str, dict[str, Any]]:  # noqa: C901 (one flat case per fact)
     match fact:
         case Settled():
             return _settled(fact)

@@ -8,7 +8,7 @@ from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from ...events import TopologyError
+from ...events import BrokerUnavailable, TopologyError
 from ...telemetry import Attached, Detached, Emit
 from ..port import Delivery, OnDelivery
 from .link import CONNECTION_ERRORS, Link, close_quietly, explain, full_jitter, lost_as_error, open_channel, while_open
@@ -85,8 +85,8 @@ class AmqpConsumer:
                     lost = await self._attach()
                 failures = 0
                 error = explain(await _loss(lost))
-            except TopologyError as drift:
-                error = str(drift)
+            except (TopologyError, BrokerUnavailable) as refusal:
+                error = str(refusal)
             except CONNECTION_ERRORS as cause:
                 error = explain(cause)
                 if isinstance(cause, ChannelNotFoundEntity):

@@ -50,7 +50,7 @@ class Link:
     async def connection(self) -> Connection:
         """The open connection; waits for it as long as it takes.
 
-        Raises `BrokerUnavailable` where the broker refused login or virtual host and there never was a connection.
+        Raises `BrokerUnavailable` while the broker refuses login or virtual host and there never was a connection.
         """
         if self._task is None:
             self._up = asyncio.get_running_loop().create_future()
@@ -78,12 +78,11 @@ class Link:
                 with lost_as_error():
                     connection = await self._connect()
             except CONNECTION_ERRORS as error:
-                self.last_error = explain(error)
+                self.last_error, self._refused = explain(error), None
                 if _is_refusal(error) and not was_up:
-                    self._refuse()
-                    return
+                    self._refuse()  # told to whoever asks; a limit may be lifted, so it is tried again
             else:
-                was_up, since = True, loop.time()
+                was_up, since, self._refused = True, loop.time(), None
                 assert self._up is not None
                 self._up.set_result(connection)
                 self._emit(Connected(self._role, str(self), _server(connection)))
@@ -95,7 +94,8 @@ class Link:
                 failures = 0 if loop.time() - since > _STEADY else failures
             delay = full_jitter(failures)
             failures += 1
-            self._emit(Disconnected(self._role, self.last_error, delay))
+            if self._refused is None:
+                self._emit(Disconnected(self._role, self.last_error, delay))
             await asyncio.sleep(delay)
 
     async def _connect(self) -> Connection:
@@ -115,6 +115,7 @@ class Link:
         assert self._up is not None
         self._up.set_exception(self._refused)
         self._up.exception()  # retrieved: whoever waits gets it, and no one must
+        self._up = asyncio.get_running_loop().create_future()
 
     def __str__(self) -> str:
         return str(
@@ -139,7 +140,9 @@ def lost_as_error() -> Iterator[None]:
 
 async def open_channel(connection: Connection, *, confirms: bool, timeout: float = 10.0) -> Channel:
     """A new channel; with `confirms`, one on which an unroutable publish raises."""
-    return cast(Channel, await connection.channel(publisher_confirms=confirms, on_return_raises=True, timeout=timeout))
+    return cast(
+        "Channel", await connection.channel(publisher_confirms=confirms, on_return_raises=True, timeout=timeout)
+    )
 
 
 async def close_quietly(thing: Connection | Channel, timeout: float) -> None:
@@ -176,7 +179,7 @@ def explain(error: BaseException) -> str:
         case ProbableAuthenticationError():
             return f"login refused: {_text(error)}"
         case InvalidFrameError() if _is_refusal(error):
-            return "the virtual host does not exist, or this user may not enter it"
+            return "the virtual host does not exist or is full, or this user may not enter it"
         case ConnectionNotAllowed():
             return f"not allowed: {_text(error)}"
         case _:
@@ -197,7 +200,7 @@ async def _closed(thing: Connection | Channel) -> str:
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise
         return "closed"
-    except BaseException as error:  # aiormq hands on whatever ended its reader
+    except BaseException as error:  # noqa: BLE001 (aiormq hands on whatever ended its reader)
         return explain(error)
     return "closed"
 

@@ -13,12 +13,12 @@ from aiormq import Channel
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed, DeliveryError
 
 from ...events import Message, NotConnected, PublishError, PublishRefused, PublishTimeout, TooLarge, Unroutable
-from ..size import headers_size
+from ..size import check_properties, headers_size
 from .link import CONNECTION_ERRORS, Link, close_quietly, explain, lost_as_error, open_channel, while_open
 from .translate import to_properties
 
 IN_FLIGHT = 500
-"""Publishes with a time limit that may wait for their confirm at once. Copies, which have none, are bounded by prefetch."""
+"""Publishes with a time limit that may wait for their confirm at once. Copies have none: prefetch bounds them."""
 
 _MESSAGE_SIZE = re.compile(r"message size (\d+)")
 
@@ -104,6 +104,7 @@ class Publishing:
     def _check_size(self, message: Message) -> None:
         try:
             size = headers_size(message.headers)
+            check_properties(message)
         except ValueError as error:
             raise PublishError(f"{error}; not sent to {_address(message)}") from None
         if size > self._header_budget:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from aiormq import Connection
+from aiormq.exceptions import AMQPChannelError
 
 from ...events import Message, TopologyError, Unroutable
 from ...telemetry import Emit
@@ -12,7 +13,7 @@ from ..size import HEADER_BUDGET
 from ..topology import Topology
 from . import declaring
 from .consuming import AmqpConsumer
-from .link import CONNECTION_ERRORS, Link, lost_as_error
+from .link import CONNECTION_ERRORS, Link, explain, lost_as_error
 from .publishing import Publishing
 
 _REDECLARE_EVERY = 2.0  # seconds: however much is unroutable, the topology is declared again no more often
@@ -36,6 +37,17 @@ class AmqpBroker:
         self._declared_at = float("-inf")
 
     async def declare(self, topology: Topology, mode: Mode = "declare") -> None:
+        while True:
+            try:
+                with lost_as_error():
+                    await self._match(topology, mode)
+                return
+            except AMQPChannelError as error:
+                raise TopologyError(explain(error)) from None
+            except CONNECTION_ERRORS:  # lost while declaring: what is there already may be declared again
+                await asyncio.sleep(0.05)
+
+    async def _match(self, topology: Topology, mode: Mode) -> None:
         connection = await self._links["publish"].connection()
         match mode:
             case "declare":

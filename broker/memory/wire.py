@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...events import Message, PublishError, TooLarge
-from ..size import headers_size
+from ..size import check_properties, headers_size
 
 _SHORT = 255  # bytes of a "short string"
 _AS_THEY_ARE = frozenset({bool, bytearray, float, int, str, type(None)})
@@ -21,7 +21,7 @@ def as_carried(message: Message, *, max_body: int, header_budget: int) -> Messag
         raise TooLarge(f"the body for {address(message)} has {len(message.body)} bytes; at most {max_body} go")
     try:
         size = headers_size(message.headers)
-        _check_properties(message)
+        check_properties(message)
     except ValueError as error:
         raise PublishError(f"{error}; not sent to {address(message)}") from None
     if size > header_budget:
@@ -40,15 +40,6 @@ def address(message: Message) -> str:
     if message.exchange:
         return f"{message.routing_key!r} on exchange {message.exchange!r}"
     return f"queue {message.routing_key!r}"
-
-
-def _check_properties(message: Message) -> None:
-    for name in ("message_id", "type", "content_type", "content_encoding", "correlation_id", "app_id", "reply_to"):
-        value = getattr(message, name)
-        if value is not None and _is_long(value):
-            raise ValueError(f"property {name} is longer than {_SHORT} bytes")
-    if message.priority is not None and not 0 <= message.priority <= 255:
-        raise ValueError(f"property priority is {message.priority}, not within 0 to 255")
 
 
 def _is_long(text: str) -> bool:

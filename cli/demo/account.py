@@ -52,15 +52,25 @@ class Account:
         """What should have happened and has not."""
         charged = self.orders - {NEVER_CHARGED}
         wanted = {"charge": charged, "reserve": self.orders, "tell": charged}
-        lines = [f"{name}: order {order}" for name in LISTENERS for order in sorted(wanted[name] - set(self.effects[name]))]
+        lines = [
+            f"{name}: order {order}" for name in LISTENERS for order in sorted(wanted[name] - set(self.effects[name]))
+        ]
         lines += [f"{handler}: a dead letter ({reason})" for handler, reason in (self.expected_dead() - self.dead)]
         return lines
 
     def surplus(self) -> list[str]:
-        """What should not have happened: dead letters too many, effects of orders nobody placed, unexplained repeats."""
-        lines = [f"{handler}: an unexpected dead letter ({reason})" for handler, reason in (self.dead - self.expected_dead())]
-        lines += [f"{name}: unknown order {order}" for name in LISTENERS for order in set(self.effects[name]) - self.orders]
-        lines += [f"{name}: order {order} ran twice for no reason" for name, order in self.repeats() if not self._explained(order)]
+        """What should not have happened: dead letters too many, orders nobody placed, unexplained repeats."""
+        lines = [
+            f"{handler}: an unexpected dead letter ({reason})" for handler, reason in (self.dead - self.expected_dead())
+        ]
+        lines += [
+            f"{name}: unknown order {order}" for name in LISTENERS for order in set(self.effects[name]) - self.orders
+        ]
+        lines += [
+            f"{name}: order {order} ran twice for no reason"
+            for name, order in self.repeats()
+            if not self._explained(order)
+        ]
         return lines
 
     def repeats(self) -> list[tuple[str, int]]:

@@ -146,6 +146,7 @@ def _summary(account: Account) -> str:
     outcomes = account.outcomes
     return (
         f"orders published {len(account.orders)}/{ORDERS} · handled {outcomes['handled']} · "
-        f"retries {outcomes['postponed']} · dead-lettered {outcomes['dead_lettered']} · given back {outcomes['given_back']} · "
+        f"retries {outcomes['postponed']} · dead-lettered {outcomes['dead_lettered']} · "
+        f"given back {outcomes['given_back']} · "
         f"repeated after the kill {len(account.repeats())}"
     )

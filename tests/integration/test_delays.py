@@ -1,13 +1,15 @@
 """Retries come back when the policy says, and none waits for another."""
 
 import asyncio
+import itertools
 from datetime import datetime
 
 import pytest
 from running import Facts, a_broker, a_worker, depth, publish_all, running, take
 
 from holdfast import Context, Event, Publisher, Retry, Settings, exponential
-from holdfast.events import Message, headers as h, uuid7
+from holdfast.events import Message, uuid7
+from holdfast.events import headers as h
 
 
 class Paid(Event, type="paid"):
@@ -29,7 +31,7 @@ async def test_the_delays_a_handler_sees_are_those_of_its_policy(settings: Setti
         await facts.settled("handled")
 
     wanted = [0.3 * 1.9**n for n in range(4)]
-    seen = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    seen = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert all(abs(is_ - should) < max(0.1, 0.03 * should) for is_, should in zip(seen, wanted, strict=True)), (
         seen,
         wanted,

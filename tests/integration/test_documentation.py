@@ -40,7 +40,10 @@ async def test_everything_on_the_page_works(
     page: Path, reader: dict[str, str], tmp_path: Path, settings: Settings
 ) -> None:
     async with a_broker(settings) as broker:  # somebody listens to whatever the page publishes
-        exchange, queue = Exchange(settings.broker.exchange), Queue(settings.broker.exchange, {"x-queue-type": "quorum"})
+        exchange, queue = (
+            Exchange(settings.broker.exchange),
+            Queue(settings.broker.exchange, {"x-queue-type": "quorum"}),
+        )
         await broker.declare(Topology((exchange,), (queue,), (Binding(exchange.name, queue.name, "#"),)))
 
     with a_terminal(tmp_path, reader) as run:
@@ -77,7 +80,12 @@ class Terminal:
             self._start(command)
         else:
             done = subprocess.run(
-                ["bash", "-c", command], cwd=self._folder, env=self._environment, capture_output=True, timeout=90, check=False
+                ["bash", "-c", command],
+                cwd=self._folder,
+                env=self._environment,
+                capture_output=True,
+                timeout=90,
+                check=False,
             )
             assert done.returncode == 0, f"{command}\n{done.stdout.decode()}\n{done.stderr.decode()}"
 
@@ -97,7 +105,7 @@ class Terminal:
             assert worker.wait(60) == 0, f"{command}\n{log.read_text()}"
 
 
-async def test_the_web_application_of_the_documentation_publishes(
+def test_the_web_application_of_the_documentation_publishes(
     reader: dict[str, str], tmp_path: Path, settings: Settings
 ) -> None:
     [web] = [step for step in steps(ROOT / "docs" / "publishing.md") if step.name == "web.py"]

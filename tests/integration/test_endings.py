@@ -11,7 +11,8 @@ from running import Facts, a_broker, a_worker, depth, publish_all, running, take
 
 from holdfast import Context, Event, Publisher, Reject, Retry, RetryLater, Settings, Worker, fixed
 from holdfast.broker import Broker
-from holdfast.events import Message, headers as h, uuid7
+from holdfast.events import Message, uuid7
+from holdfast.events import headers as h
 
 pytestmark = pytest.mark.timeout(120)
 

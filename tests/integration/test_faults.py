@@ -13,7 +13,19 @@ from proxy import Direction, Proxy, proxy_to
 from running import LIMIT, Facts, a_broker, a_worker, depth, publish_all, running, settings_for, take, until
 from waiting import eventually
 
-from holdfast import BrokerUnavailable, Context, Event, Health, Publisher, PublishError, Reject, Retry, Settings, Worker, fixed
+from holdfast import (
+    BrokerUnavailable,
+    Context,
+    Event,
+    Health,
+    Publisher,
+    PublishError,
+    Reject,
+    Retry,
+    Settings,
+    Worker,
+    fixed,
+)
 from holdfast.broker import Topology, ladder
 from holdfast.events import headers as h
 from holdfast.telemetry import Attached, CopyHeld, Detached, Disconnected, Settled, SettlementStale
@@ -101,7 +113,9 @@ async def test_while_its_copy_has_nowhere_to_go_the_original_is_kept_and_the_han
 
     queue, exchange = f"{worker.name}.handle", own.broker.exchange
     held, passing, outcome = (
-        ("retried", "rejected", "postponed") if missing == "delay exchange" else ("rejected", "retried", "dead_lettered")
+        ("retried", "rejected", "postponed")
+        if missing == "delay exchange"
+        else ("rejected", "retried", "dead_lettered")
     )
     await declare(own, worker.topology())
     if missing == "delay exchange":
@@ -444,7 +458,7 @@ async def test_a_worker_refused_its_second_connection_is_not_ready_until_it_is_a
 
     try:
         async with started(worker):
-            await facts.until(Detached, lambda fact: "limit" in fact.error)
+            await facts.until(Detached, lambda fact: "refused this client" in fact.error)
             missing = worker.health()
             await asyncio.to_thread(rabbitmq_node.ctl, "clear_user_limits", "guest", "all")
             await until(lambda: worker.health().ready, "ready")

@@ -11,7 +11,8 @@ from holdfast.broker import headers_size
 from holdfast.consumer.copies import dead_letter, postponed_copy
 from holdfast.consumer.failure import describe_failure, summary
 from holdfast.consumer.outcome import DeadLetter, Postpone
-from holdfast.events import Message, headers as h, read_history, read_metadata
+from holdfast.events import Message, read_history, read_metadata
+from holdfast.events import headers as h
 
 BUDGET = 126_976
 
@@ -53,7 +54,9 @@ def test_the_id_of_a_message_that_had_none_survives_in_the_copy() -> None:
     assert a_copy(message).headers[h.EVENT_ID] == read_metadata(message, NOON).event_id
 
 
-@pytest.mark.parametrize("name", ["x-death", "x-first-death-queue", "x-delivery-count", "x-acquired-count", "CC", "BCC", "holdfast-reason"])
+@pytest.mark.parametrize(
+    "name", ["x-death", "x-first-death-queue", "x-delivery-count", "x-acquired-count", "CC", "BCC", "holdfast-reason"]
+)
 def test_a_copy_carries_nothing_that_belongs_to_the_broker_or_would_route_it(name: str) -> None:
     message = a_message(headers={name: "forged", "mine": 1})
 
@@ -63,14 +66,23 @@ def test_a_copy_carries_nothing_that_belongs_to_the_broker_or_would_route_it(nam
 
 
 values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=3000), st.binary(max_size=50)),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False),
+        st.text(max_size=3000),
+        st.binary(max_size=50),
+    ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
 
 
 @given(st.dictionaries(st.text(max_size=150), values, max_size=8), st.integers(30_000, BUDGET))
-def test_whatever_headers_came_along_a_copy_fits_its_budget_and_can_be_encoded(headers: dict[str, Any], budget: int) -> None:
+def test_whatever_headers_came_along_a_copy_fits_its_budget_and_can_be_encoded(
+    headers: dict[str, Any], budget: int
+) -> None:
     message = a_message(headers=headers)
 
     for copy in (a_copy(message, budget=budget), a_letter(message, budget=budget)):
@@ -92,12 +104,17 @@ class Unspeakable(Exception):
 def raised(error: BaseException) -> BaseException:
     try:
         raise error
-    except BaseException as caught:
+    except BaseException as caught:  # noqa: BLE001
         return caught
 
 
 def test_an_error_is_described_within_bounds_whatever_it_is() -> None:
-    for error in (ValueError("ü" * 5_000_000), Unspeakable(), ExceptionGroup("g", [ValueError("x" * 10_000)] * 3), SystemExit()):
+    for error in (
+        ValueError("ü" * 5_000_000),
+        Unspeakable(),
+        ExceptionGroup("g", [ValueError("x" * 10_000)] * 3),
+        SystemExit(),
+    ):
         failure = describe_failure(raised(error))
         assert len(failure.message.encode()) <= 4_000
         assert len(failure.traceback.encode()) <= 16_000
