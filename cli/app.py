@@ -1,7 +1,7 @@
 """`holdfast`: its commands, and how their errors read: one line on stderr, a non-zero exit, no traceback."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -28,16 +28,19 @@ def main() -> None:
     try:
         app()
     except (HoldfastError, NotLoadable, ValidationError) as error:
-        for line in str(error).splitlines() or [type(error).__name__]:
-            print(f"holdfast: {line}", file=sys.stderr)
-        sys.exit(1)
+        _fail(error)
     except ExceptionGroup as group:
         known, unknown = group.split(HoldfastError)
         if known is None or unknown is not None:
             raise
-        for error in known.exceptions:
-            print(f"holdfast: {error}", file=sys.stderr)
-        sys.exit(1)
+        _fail(*known.exceptions)
+
+
+def _fail(*errors: Exception) -> NoReturn:
+    for error in errors:
+        for line in str(error).splitlines() or [type(error).__name__]:
+            print(f"holdfast: {line}", file=sys.stderr)
+    sys.exit(1)
 
 
 def _version(wanted: bool) -> None:

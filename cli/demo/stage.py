@@ -99,6 +99,8 @@ class Processes:
                 self._attached.add(name)
             case "delivery.settled":
                 self._account.settled(told["outcome"], told["handler"], told.get("reason"))
+            case _:
+                pass
 
     def _environment(self) -> dict[str, str]:
         own = {
