@@ -1,0 +1,62 @@
+"""Running `holdfast` as a user would: as a command, in a folder of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+LIMIT = 60.0
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process' environment without Holdfast's variables, and with these."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")} | variables
+
+
+def holdfast(
+    *arguments: str, folder: Path, env: Mapping[str, str], stdin: str | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "holdfast", *arguments],
+        cwd=folder, env=dict(env), input=stdin, capture_output=True, text=True, timeout=LIMIT * 2, check=False,
+    )  # fmt: skip
+
+
+class Running:
+    """A command that goes on; its log is a file."""
+
+    def __init__(self, *arguments: str, folder: Path, env: Mapping[str, str]) -> None:
+        self._log = folder / "running.log"
+        with self._log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "holdfast", *arguments],
+                cwd=folder, env=dict(env), stderr=output, stdout=output, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def until(self, condition: Callable[[str], bool]) -> None:
+        """Wait until the log says so; fails with the log when the process ends or the limit is over."""
+        deadline = time.monotonic() + LIMIT
+        while not condition(self.log):
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(LIMIT)
+
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.process.kill()
+        self.process.wait()

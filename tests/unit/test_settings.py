@@ -1,0 +1,94 @@
+"""Settings: every source, and one clear line for every fault."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast import ConfigurationError, Settings, load_settings
+from holdfast.config import known_variables, unknown_variables
+
+
+@pytest.fixture(autouse=True)
+def a_clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in known_variables():
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_arguments_beat_the_environment_which_beats_the_file_which_beats_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("HOLDFAST_WORKER__GRACE=1\nHOLDFAST_WORKER__CONCURRENCY=2\nHOLDFAST_WORKER__MAX_BODY=3\n")
+    monkeypatch.setenv("HOLDFAST_WORKER__CONCURRENCY", "20")
+    monkeypatch.setenv("HOLDFAST_WORKER__MAX_BODY", "30")
+
+    worker = load_settings(worker={"max_body": 300}).worker
+
+    assert (worker.grace, worker.concurrency, worker.max_body, worker.block_limit) == (1, 20, 300, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("HOLDFAST_BROKER__URL", "http://host/", "the scheme 'http' is not one of amqp, amqps, memory"),
+        ("HOLDFAST_BROKER__URL", "amqp:///", "names no host"),
+        ("HOLDFAST_BROKER__URL", "amqp://h:99999/", "is not a URL"),
+        ("HOLDFAST_BROKER__URL", "", "the scheme '' is not"),
+        ("HOLDFAST_BROKER__QUEUE_TYPE", "stream", "should be 'quorum' or 'classic'"),
+        ("HOLDFAST_BROKER__TOPOLOGY", "maybe", "should be 'declare', 'verify' or 'skip'"),
+        ("HOLDFAST_BROKER__HEARTBEAT", "soon", "should be a valid integer"),
+        ("HOLDFAST_BROKER__HEARTBEAT", "0", "greater than or equal to 1"),
+        ("HOLDFAST_BROKER__EXCHANGE", "a b", "should match pattern"),
+        ("HOLDFAST_BROKER__MAX_DELAY", "1e12", "less than or equal to 26000000"),
+        ("HOLDFAST_BROKER__PUBLISH_TIMEOUT", "nan", "should be"),
+        ("HOLDFAST_WORKER__CONCURRENCY", "0", "greater than or equal to 1"),
+        ("HOLDFAST_WORKER__GRACE", "-1", "greater than or equal to 0"),
+        ("HOLDFAST_LOG__LEVEL", "LOUD", "should be 'DEBUG'"),
+        ("HOLDFAST_BROKER__COLOUR", "red", "Extra inputs are not permitted"),
+        ("HOLDFAST_BROKER", "not json", "HOLDFAST_"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, fault: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+
+    assert len(caught.value.faults) == 1
+    [line] = caught.value.faults
+    assert fault in line and "\n" not in line
+    assert line.startswith(name if "__" in name else "HOLDFAST_")
+
+
+def test_every_fault_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_WORKER__CONCURRENCY", "x")
+    monkeypatch.setenv("HOLDFAST_LOG__FORMAT", "y")
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+
+    assert len(caught.value.faults) == 2
+
+
+@pytest.mark.parametrize("url", ["amqp://user:canary@host/", "amqp://user:canary@host:port/", "ftp://user:canary@host/"])
+def test_no_repr_and_no_error_shows_the_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("HOLDFAST_BROKER__URL", url)
+
+    try:
+        told: Any = repr(load_settings()) + str(load_settings().model_dump())
+    except ConfigurationError as error:
+        told = str(error)
+
+    assert "canary" not in told
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().broker = None  # type: ignore[assignment, misc]
+
+
+def test_a_variable_that_nothing_reads_is_named_with_what_was_probably_meant() -> None:
+    lines = unknown_variables({"HOLDFAST_BROKER_URL": "", "HOLDFAST_LOG__LEVEL": "", "HOLDFAST_TEST_X": "", "PATH": ""})
+
+    assert lines == ["HOLDFAST_BROKER_URL is not a setting; did you mean HOLDFAST_BROKER__URL?"]
