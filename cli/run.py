@@ -1,13 +1,18 @@
 """`holdfast run`: a worker, its log and its signals."""
 
 import asyncio
+import logging
+import os
 import signal
 import sys
+import threading
 
 from ..config import environment, unknown_variables
-from ..consumer import Worker
+from ..consumer import HANDLER_THREAD, Worker
 from ..telemetry import configure_logging
 from .load import load_worker
+
+_LAST_WORDS = 1.0  # seconds that handlers left behind have to end with the process
 
 
 def run_worker(target: str, *, concurrency: int | None, only: tuple[str, ...]) -> int:
@@ -31,4 +36,23 @@ async def _until_signalled(worker: Worker, concurrency: int | None, only: tuple[
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     await worker.run(only=only, concurrency=concurrency)
-    return 0 if signals < 2 else 1
+    code = 0 if signals < 2 else 1
+    if await _left_behind():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+async def _left_behind() -> bool:
+    """Whether handlers that were abandoned run on. All is settled or given back by now, and neither a task that
+    ignores its cancellation nor a thread can be ended: Python would wait for them for ever."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    _, alive = await asyncio.wait(tasks, timeout=_LAST_WORDS) if tasks else (None, tasks)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(HANDLER_THREAD)]
+    for thread in threads:
+        thread.join(_LAST_WORDS / len(threads))
+    return bool(alive) or any(thread.is_alive() for thread in threads)

@@ -17,6 +17,9 @@ from .remembered import Identity, Remembered, identity_of
 from .scheduler import Lane, Scheduler
 from .topology import topology_of
 
+HANDLER_THREAD = "holdfast-handler"
+"""How the names of threads that run `def` handlers begin."""
+
 _PAUSE = 5.0  # seconds before a delivery that hit a fault of ours goes back to its queue
 
 
@@ -117,7 +120,7 @@ class Runtime:
         self._emit = emit
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
-        self._threads = ThreadPoolExecutor(settings.worker.concurrency, thread_name_prefix="holdfast-handler")
+        self._threads = ThreadPoolExecutor(settings.worker.concurrency, thread_name_prefix=HANDLER_THREAD)
         self._scheduler = Scheduler(settings.worker.concurrency)
         self._lines: list[Line] = []
         self._consumers: list[Consumer] = []
@@ -199,6 +202,6 @@ class Runtime:
         left = {task for task in running if not task.done()}
         for task in left:
             task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=10)
+        if left:  # what does not end even now goes back with its channel
+            await asyncio.wait(left, timeout=1 if self._stop_now.is_set() else 10)
         return len(left)

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 
-import structlog
-
 from .facts import Emit, Fact
+from .log import holdfast_logger
 
 
 def fan_out(listeners: Iterable[Emit]) -> Emit:
@@ -16,6 +15,6 @@ def fan_out(listeners: Iterable[Emit]) -> Emit:
             try:
                 listener(fact)
             except Exception:  # noqa: BLE001 (the user's function)
-                structlog.get_logger("holdfast").exception("listener.failed", fact=type(fact).__name__)
+                holdfast_logger().exception("listener.failed", fact=type(fact).__name__)
 
     return emit

@@ -1,8 +1,11 @@
 """The log: structlog set up once, and a listener that writes one line per fact. Payloads are never written."""
 
 import logging
+import math
+import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from itertools import islice
 from typing import Any, Literal, TextIO, assert_never
 
 import structlog
@@ -24,47 +27,51 @@ from .facts import (
     Started,
     Stopped,
 )
-from .redact import redact
+from .redact import is_secret, redact
 
 TEXT_LIMIT = 4_000
-"""Characters a value of a log line may have; of what is longer, head and tail are written."""
+"""Characters a text of a log line may have; of what is longer, head and tail are written."""
 
 _TRACEBACK_LIMIT = 16_000
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+_NESTED_LIMIT, _ITEMS, _DEPTH = 1_000, 50, 4
+_TRACEBACKS = frozenset({"exception", "stack", "traceback"})
+# Control characters but tab and newline, what turns the direction of text, line separators, lone surrogates.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 Line = MutableMapping[str, Any]
+Level = Literal["debug", "info", "warning", "error", "critical"]
 
 
-def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
-    """Set up structlog and the standard library's logging: same fields, same format, to one stream.
+def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Set up structlog and the standard library's logging: same fields, same format, to one stream (stderr).
 
     JSON lines, or colours where `format` is `console`, or `auto` and the stream is a terminal.
     """
+    stream = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
-    level = logging.getLevelNamesMapping()[settings.level]
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
         safe_values,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    render: Any = (
-        structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
-        if console
-        else structlog.processors.JSONRenderer(default=str)
-    )
+    render: list[Any] = [structlog.processors.JSONRenderer(default=str)]
+    if console:
+        plain = structlog.dev.plain_traceback
+        render = [_indent, structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(settings.level)
+    logging.captureWarnings(True)
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # our facts say the same, in one line each
     structlog.configure(
         processors=[
@@ -79,69 +86,73 @@ def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> Non
     )
 
 
+def holdfast_logger() -> Any:
+    """Where Holdfast's own lines go: to structlog, or to the standard library's logging in a program that
+    did not set structlog up (which would print to standard output)."""
+    return structlog.get_logger("holdfast").bind() if structlog.is_configured() else _STANDARD.bind()
+
+
 def safe_values(logger: Any, method: str, line: Line) -> Line:
-    """Redact secrets, neutralise control characters and bound the length of every text in a line."""
-    for name, value in line.items():
-        if isinstance(value, str):
-            limit = _TRACEBACK_LIMIT if name in ("exception", "traceback", "stack") else TEXT_LIMIT
-            line[name] = _bounded(redact(value).translate(_CONTROL), limit)
-        elif isinstance(value, Mapping | list | tuple):
-            line[name] = _bounded(redact(repr(value)).translate(_CONTROL), TEXT_LIMIT)
-    return line
+    """Redact secrets, neutralise control characters and bound the length of everything in a line."""
+    return {name if name.isprintable() else _text(name, 100): _field(name, value) for name, value in line.items()}
 
 
 class FactLog:
     """One line per fact, with a stable name. Successes are `info`, postponed events `warning`, lost ones `error`."""
 
-    def __init__(self) -> None:
-        self._logger = structlog.get_logger("holdfast")
-        self._plain = logging.getLogger("holdfast")
-
     def __call__(self, fact: Fact) -> None:
-        level, event, fields = _line(fact)
-        if self._plain.isEnabledFor(logging.getLevelNamesMapping()[level.upper()]):
-            getattr(self._logger, level)(event, **fields)
+        logger, level = holdfast_logger(), _level(fact)
+        is_enabled = getattr(logger, "isEnabledFor", None) or getattr(logger, "is_enabled_for", None)
+        if is_enabled is None or is_enabled(logging.getLevelNamesMapping()[level.upper()]):
+            event, fields = _line(fact)
+            getattr(logger, level)(event, **fields)
 
 
-Level = Literal["debug", "info", "warning", "error", "critical"]
+def _level(fact: Fact) -> Level:
+    match fact:
+        case Settled(outcome="dead_lettered") | CopyHeld() | HandlerAbandoned() | LoopBlocked():
+            return "error"
+        case Settled(outcome="postponed") | SettlementStale() | Disconnected() | Detached():
+            return "warning"
+        case PipelineFailed():
+            return "critical"
+        case _:
+            return "info"
 
 
-def _line(fact: Fact) -> tuple[Level, str, dict[str, Any]]:  # noqa: C901 (one flat case per fact)
+def _line(fact: Fact) -> tuple[str, dict[str, Any]]:  # noqa: C901 (one clause per fact)
     match fact:
         case Settled():
-            return _settled(fact)
+            return "delivery.settled", _settled(fact)
         case SettlementStale(queue, event_id):
-            return "warning", "delivery.stale", {"queue": queue, "event_id": event_id}
+            return "delivery.stale", {"queue": queue, "event_id": event_id}
         case CopyHeld(queue, event_id, error, again_in):
-            fields = {"queue": queue, "event_id": event_id, "error": error, "again_in": round(again_in, 3)}
-            return "error", "copy.held", fields
+            return "copy.held", {"queue": queue, "event_id": event_id, "error": error, "again_in": round(again_in, 3)}
         case HandlerAbandoned(queue, handler, event_id, timeout):
-            fields = {"queue": queue, "handler": handler, "event_id": event_id, "timeout": timeout}
-            return "error", "handler.abandoned", fields
+            return "handler.abandoned", {"queue": queue, "handler": handler, "event_id": event_id, "timeout": timeout}
         case PipelineFailed(queue, event_id, error, again_in):
-            fields = {"queue": queue, "event_id": event_id, "again_in": again_in, "exc_info": error}
-            return "critical", "pipeline.failed", fields
+            return "pipeline.failed", {"queue": queue, "event_id": event_id, "again_in": again_in, "exc_info": error}
         case Connected(role, url, server):
-            return "info", "broker.connected", {"role": role, "url": url, "server": server}
+            return "broker.connected", {"role": role, "url": url, "server": server}
         case Disconnected(role, error, again_in):
-            return "warning", "broker.disconnected", {"role": role, "error": error, "again_in": round(again_in, 3)}
+            return "broker.disconnected", {"role": role, "error": error, "again_in": round(again_in, 3)}
         case Attached(queue, generation):
-            return "info", "consumer.attached", {"queue": queue, "generation": generation}
+            return "consumer.attached", {"queue": queue, "generation": generation}
         case Detached(queue, error, again_in):
-            return "warning", "consumer.detached", {"queue": queue, "error": error, "again_in": round(again_in, 3)}
+            return "consumer.detached", {"queue": queue, "error": error, "again_in": round(again_in, 3)}
         case LoopBlocked(seconds, task, stack):
-            return "error", "loop.blocked", {"seconds": round(seconds, 3), "task": task, "stack": stack}
+            return "loop.blocked", {"seconds": round(seconds, 3), "task": task, "stack": stack}
         case Started(worker, queues, concurrency):
-            return "info", "worker.started", {"worker": worker, "queues": ", ".join(queues), "concurrency": concurrency}
+            return "worker.started", {"worker": worker, "queues": ", ".join(queues), "concurrency": concurrency}
         case Draining(worker, running, grace):
-            return "info", "worker.draining", {"worker": worker, "running": running, "grace": grace}
+            return "worker.draining", {"worker": worker, "running": running, "grace": grace}
         case Stopped(worker, unfinished):
-            return "info", "worker.stopped", {"worker": worker, "unfinished": unfinished}
+            return "worker.stopped", {"worker": worker, "unfinished": unfinished}
         case _:
             assert_never(fact)
 
 
-def _settled(fact: Settled) -> tuple[Level, str, dict[str, Any]]:
+def _settled(fact: Settled) -> dict[str, Any]:
     metadata = fact.metadata
     fields = {
         "outcome": fact.outcome,
@@ -154,15 +165,74 @@ def _settled(fact: Settled) -> tuple[Level, str, dict[str, Any]]:
         "attempt": fact.attempt,
         "seconds": round(fact.handler_seconds, 6),
     }
-    for name in ("published", "delay", "reason", "error", "error_type", "traceback"):
-        if value := getattr(fact, name):
-            fields[name] = value
-    levels: dict[str, Level] = {"postponed": "warning", "dead_lettered": "error"}
-    return levels.get(fact.outcome, "info"), "delivery.settled", fields
+    more = {name: getattr(fact, name) for name in ("published", "delay", "reason", "error", "error_type")}
+    more["exception"] = fact.traceback
+    return fields | {name: value for name, value in more.items() if value}
 
 
-def _bounded(text: str, limit: int) -> str:
-    if len(text) <= limit:
+def _field(name: str, value: Any) -> Any:
+    if name in ("_record", "_from_structlog"):  # structlog's own, on their way to the formatter
+        return value
+    if is_secret(name):
+        return "***"
+    if isinstance(value, str):
+        return _text(value, _TRACEBACK_LIMIT if name in _TRACEBACKS else TEXT_LIMIT)
+    return _plain(value, _DEPTH)
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """A value that JSON can hold, bounded at every level."""
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case str():
+            return _text(value, _NESTED_LIMIT)
+        case Mapping() if depth:
+            pairs = [(str(name), item) for name, item in islice(value.items(), _ITEMS)]
+            return {_text(name, 100): "***" if is_secret(name) else _plain(item, depth - 1) for name, item in pairs}
+        case list() | tuple() | set() | frozenset() if depth:
+            return [_plain(item, depth - 1) for item in islice(value, _ITEMS)]
+        case _:
+            return _text(_told(value), TEXT_LIMIT)
+
+
+def _told(value: Any) -> str:
+    try:
+        return f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value)
+    except Exception as broken:  # noqa: BLE001 (a line must not fail for what it tells of)
+        return f"<a {type(value).__name__} whose text cannot be read: {type(broken).__name__}>"
+
+
+def _text(text: str, limit: int) -> str:
+    """Redacted and bounded. What is far too long is cut first: a secret at that cut is not in what is written."""
+    length = len(text)
+    if length > 4 * limit:
+        text = text[: 2 * limit] + text[-2 * limit :]
+    text = redact(text)
+    if not text.isprintable():
+        text = _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    if length <= 4 * limit and len(text) <= limit:
         return text
     half = limit // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+    return f"{text[:half]}\n... {max(length, len(text)) - 2 * half} characters left out ...\n{text[-half:]}"
+
+
+def _indent(logger: Any, method: str, line: Line) -> Line:
+    """Nobody's text begins a line of its own on the console, where it could pass for another's."""
+    if isinstance(event := line.get("event"), str) and "\n" in event:
+        line["event"] = event.replace("\n", "\n    ")
+    return line
+
+
+_STANDARD = structlog.wrap_logger(
+    logging.getLogger("holdfast"),
+    processors=[
+        structlog.stdlib.filter_by_level,
+        structlog.processors.format_exc_info,
+        safe_values,
+        structlog.processors.KeyValueRenderer(key_order=["event"]),
+    ],
+    wrapper_class=structlog.stdlib.BoundLogger,
+)

@@ -52,7 +52,9 @@ def attached(log: str) -> bool:
 def test_run_handles_what_publish_sends_and_drains_on_sigterm(folder: Path, env: dict[str, str], unique: str) -> None:
     with Running("run", "app:worker", folder=folder, env=env) as worker:
         worker.until(attached)
-        published = holdfast("publish", f"{unique}.greeted", '{"name": "Ada"}', "--header", "a=b", folder=folder, env=env)
+        published = holdfast(
+            "publish", f"{unique}.greeted", '{"name": "Ada"}', "--header", "a=b", folder=folder, env=env
+        )
         worker.until(lambda log: "GREETING Ada" in log and "SHOUT Ada" in log)
         code = worker.stop()
 
@@ -171,7 +173,9 @@ def test_a_worker_that_cannot_run_says_why_in_one_line(
     folder: Path, env: dict[str, str], settings: Settings, variables: dict[str, str], fault: str
 ) -> None:
     host = settings.broker.url.get_secret_value().split("@")[1].strip("/")
-    wrong = env | {name: value.format(host=host) for name, value in variables.items()} | {"HOLDFAST_LOG__LEVEL": "CRITICAL"}
+    wrong = (
+        env | {name: value.format(host=host) for name, value in variables.items()} | {"HOLDFAST_LOG__LEVEL": "CRITICAL"}
+    )
 
     done = holdfast("run", "app:worker", folder=folder, env=wrong)
 

@@ -11,7 +11,9 @@ from holdfast.cli.demo.ledger import Entry
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("arguments", [(), ("--memory",)], ids=["servers", "memory"])
-def test_the_demo_ends_with_every_event_accounted_for(rabbitmq_url: str, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_the_demo_ends_with_every_event_accounted_for(
+    rabbitmq_url: str, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
     done = holdfast("demo", *arguments, folder=tmp_path, env=environment(HOLDFAST_TEST_RABBITMQ_URL=rabbitmq_url))
 
     assert done.returncode == 0, done.stdout + done.stderr

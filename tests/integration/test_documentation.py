@@ -1,24 +1,17 @@
 """Every command and every sample in the README and the documentation is run, as a reader would run it."""
 
 import os
-import re
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pages import ROOT, Step, pages, steps
+from pages import ROOT, a_terminal, pages, steps
 from running import a_broker
 
 from holdfast import Settings
 from holdfast.broker import Binding, Exchange, Queue, Topology
 from holdfast.config import known_variables
-
-INSTALLS = {"pip install holdfast"}
 
 
 @pytest.fixture
@@ -49,60 +42,6 @@ async def test_everything_on_the_page_works(
     with a_terminal(tmp_path, reader) as run:
         for step in steps(page):
             run(step)
-
-
-@contextmanager
-def a_terminal(folder: Path, environment: dict[str, str]) -> Iterator["Terminal"]:
-    terminal = Terminal(folder, environment)
-    try:
-        yield terminal
-    finally:
-        terminal.close()
-
-
-class Terminal:
-    """Writes files, runs commands; `holdfast run` goes on in the background and must drain with exit 0."""
-
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self._folder = folder
-        self._environment = environment
-        self._workers: list[tuple[str, subprocess.Popen[bytes], Path]] = []
-
-    def __call__(self, step: Step) -> None:
-        command = step.text
-        if step.name is not None:
-            (self._folder / step.name).write_text(command)
-        elif command.startswith("make "):
-            assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
-        elif command.startswith("pip install"):
-            assert command in INSTALLS  # that the wheel installs is what this very run stands on
-        elif command.startswith("holdfast run"):
-            self._start(command)
-        else:
-            done = subprocess.run(
-                ["bash", "-c", command],
-                cwd=self._folder,
-                env=self._environment,
-                capture_output=True,
-                timeout=90,
-                check=False,
-            )
-            assert done.returncode == 0, f"{command}\n{done.stdout.decode()}\n{done.stderr.decode()}"
-
-    def _start(self, command: str) -> None:
-        log = self._folder / f"worker-{len(self._workers)}.log"
-        with log.open("wb") as output:
-            worker = subprocess.Popen(command.split(), cwd=self._folder, env=self._environment, stderr=output)
-        self._workers.append((command, worker, log))
-        deadline = time.monotonic() + 60
-        while b"worker.started" not in log.read_bytes():
-            assert worker.poll() is None and time.monotonic() < deadline, f"{command}\n{log.read_text()}"
-            time.sleep(0.05)
-
-    def close(self) -> None:
-        for command, worker, log in self._workers:
-            worker.send_signal(signal.SIGTERM)
-            assert worker.wait(60) == 0, f"{command}\n{log.read_text()}"
 
 
 def test_the_web_application_of_the_documentation_publishes(

@@ -369,10 +369,11 @@ async def test_a_peer_that_falls_silent_is_noticed_by_its_heartbeat(settings: Se
 # Brokers that go
 
 
-@pytest.mark.parametrize("fault", ["restarted", "killed"])
-async def test_every_publish_that_returned_is_handled_though_the_broker_goes_under_load(
-    own: Settings, rabbitmq_node: Node, fault: str
+async def test_every_publish_that_returned_is_handled_though_the_broker_is_restarted_and_killed_under_load(
+    own: Settings, rabbitmq_node: Node
 ) -> None:
+    """The kill comes second: up to some version a quorum queue declared just before a SIGKILL is lost by the broker,
+    which writes down where a new queue's data is only after a while, or when it is stopped in order."""
     facts, orders, confirmed = Facts(), Orders(), set[str]()
     own = with_broker(own, queue_type="quorum", publish_timeout=40.0)
     worker = a_worker(own, facts)
@@ -389,19 +390,22 @@ async def test_every_publish_that_returned_is_handled_though_the_broker_goes_und
     async with running(worker), Publisher(own) as publisher, asyncio.TaskGroup() as load:
         for _ in range(8):
             load.create_task(publish(publisher))
-        await until(lambda: len(orders.ended) > 200, "load")
 
-        await asyncio.to_thread(rabbitmq_node.kill if fault == "killed" else rabbitmq_node.stop)
-        before = len(confirmed)
-        await asyncio.to_thread(rabbitmq_node.start)
-        await facts.until(Attached, count=2)
-        await until(lambda: len(confirmed) > before + 200, "publishing goes on")
+        for times, fault in enumerate((rabbitmq_node.stop, rabbitmq_node.kill), start=1):
+            before = len(confirmed)
+            await until(lambda n=before: len(confirmed) > n + 200, "load")  # type: ignore[misc]
+            await asyncio.to_thread(fault)
+            before = len(orders.ended)
+            await asyncio.to_thread(rabbitmq_node.start)
+            await facts.until(Attached, count=1 + times)
+            await until(lambda n=before: len(orders.ended) > n + 200, "events handled again")  # type: ignore[misc]
+
         enough.set()
         await until(lambda: confirmed <= orders.ended.keys(), "every confirmed event handled")
         await until(lambda: worker.health().ready, "ready again")
 
     repeats = orders.ended.total() - len(orders.ended)
-    assert repeats <= 2 * worker.settings.worker.concurrency, "only what was in flight may be handled twice"
+    assert repeats <= 2 * 2 * worker.settings.worker.concurrency, "only what was in flight may be handled twice"
     assert await depth(own, f"{worker.name}.handle") == 0
 
 

@@ -4,7 +4,10 @@ import asyncio
 import io
 import json
 import logging
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -183,3 +186,137 @@ async def test_a_blocked_loop_is_told_once_with_the_line_that_blocks_it() -> Non
 def block_until(condition: Callable[[], bool]) -> None:
     while not condition():
         pass
+
+
+def test_what_a_user_logs_keeps_its_structure_and_loses_its_secrets(written: Lines) -> None:
+    structlog.get_logger().info(
+        "mine", listed=[1, {"password": "canary", "deep": [["amqp://u:canary@h"]]}], error=OSError("token=canary"),
+        token="canary", ratio=float("nan"), raw=b"\x00", many=range(3), names={"a"},
+    )  # fmt: skip
+
+    [line] = written()
+    assert line["listed"] == [1, {"password": "***", "deep": [["amqp://***@h"]]}]
+    assert (line["error"], line["token"], line["ratio"]) == ("OSError: token=***", "***", "nan")
+    assert (line["names"], line["many"]) == (["a"], "range(0, 3)")
+
+
+def test_a_value_whose_text_cannot_be_read_does_not_cost_the_line(written: Lines) -> None:
+    class Broken:
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    structlog.get_logger().info("mine", thing=Broken())
+
+    assert written()[0]["thing"] == "<a Broken whose text cannot be read: RuntimeError>"
+
+
+def test_a_traceback_keeps_its_head_and_its_tail(written: Lines) -> None:
+    try:
+        raise ValueError("begin " + "x" * 5_000_000 + " the end")
+    except ValueError:
+        logging.getLogger("theirs").exception("failed")
+
+    told = written()[0]["exception"]
+    assert told.startswith("Traceback (most recent call last)") and told.endswith("the end")
+    assert len(told) < 17_000
+
+
+def test_warnings_and_extra_fields_of_the_standard_library_are_lines_like_all_others(written: Lines) -> None:
+    logging.getLogger("theirs").info("hello", extra={"order": 7})
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(False)
+        logging.captureWarnings(True)
+        warnings.warn("careful", UserWarning, stacklevel=1)
+        logging.captureWarnings(False)
+
+    extra, warned = written()
+    assert (extra["order"], extra["logger"], extra["level"]) == (7, "theirs", "info")
+    assert "careful" in warned["event"] and warned["logger"] == "py.warnings"
+
+
+def test_the_amqp_library_is_silent_because_the_facts_say_the_same(written: Lines) -> None:
+    logging.getLogger("aiormq.connection").error("Unexpected connection close")
+
+    assert written() == []
+
+
+def test_a_level_that_is_not_wanted_is_not_written() -> None:
+    with set_up(LogSettings(format="json", level="WARNING")) as stream:
+        FactLog()(a_settled())
+        structlog.get_logger().info("mine")
+        logging.getLogger("theirs").info("theirs")
+        FactLog()(a_settled(outcome="postponed"))
+
+    assert [json.loads(line)["outcome"] for line in stream.getvalue().splitlines()] == ["postponed"]
+
+
+def test_a_dead_letter_tells_why_with_its_traceback_and_in_no_other_field_the_payload(written: Lines) -> None:
+    fact = a_settled(outcome="dead_lettered", reason="exhausted", error="E: x", error_type="E", traceback="Traceback")
+
+    FactLog()(fact)
+
+    [line] = written()
+    assert (line["reason"], line["error"], line["error_type"], line["exception"]) == (
+        "exhausted",
+        "E: x",
+        "E",
+        "Traceback",
+    )
+    assert set(line) == {
+        "attempt", "causation_id", "correlation_id", "error", "error_type", "event", "event_id", "event_type",
+        "exception", "handler", "level", "logger", "outcome", "queue", "reason", "seconds", "timestamp",
+    }  # fmt: skip
+
+
+def test_times_are_utc_in_iso_8601(written: Lines) -> None:
+    structlog.get_logger().info("mine")
+
+    assert datetime.fromisoformat(written()[0]["timestamp"]).utcoffset() == timedelta(0)
+
+
+def test_no_text_can_pass_for_a_line_of_its_own_on_the_console() -> None:
+    with set_up(LogSettings(format="console")) as stream:
+        structlog.get_logger().info(
+            "mine\n2026-01-01T00:00:00Z [info] forged", field="a\nforged", other="a\u2028\u202eb"
+        )
+
+    lines = stream.getvalue().splitlines()
+    assert not [line for line in lines if line.startswith(("2026-01-01T00:00:00Z", "forged"))]
+    assert "\u2028" not in stream.getvalue() and "\u202e" not in stream.getvalue()
+
+
+def test_in_a_program_without_structlog_facts_go_to_its_standard_logging(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    structlog.reset_defaults()
+    with caplog.at_level(logging.INFO, "holdfast"):
+        FactLog()(a_settled(error="password=canary"))
+
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("holdfast", "INFO")
+    assert "delivery.settled" in record.getMessage() and "event_id='e-9'" in record.getMessage()
+    assert "canary" not in record.getMessage()
+    assert capsys.readouterr().out == ""
+
+
+def test_structlog_as_the_application_set_it_up_is_what_facts_go_through() -> None:
+    with structlog.testing.capture_logs() as lines:
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+        FactLog()(a_settled())
+    structlog.reset_defaults()
+
+    assert [(line["event"], line["log_level"]) for line in lines] == [("delivery.settled", "info")]
+
+
+@contextmanager
+def set_up(settings: LogSettings) -> Iterator[io.StringIO]:
+    root, stream = logging.getLogger(), io.StringIO()
+    handlers, level = root.handlers[:], root.level
+    try:
+        configure_logging(settings, stream)
+        yield stream
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()

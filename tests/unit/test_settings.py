@@ -16,7 +16,9 @@ def a_clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.chdir(tmp_path)
 
 
-def test_arguments_beat_the_environment_which_beats_the_file_which_beats_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_beat_the_environment_which_beats_the_file_which_beats_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     Path(".env").write_text("HOLDFAST_WORKER__GRACE=1\nHOLDFAST_WORKER__CONCURRENCY=2\nHOLDFAST_WORKER__MAX_BODY=3\n")
     monkeypatch.setenv("HOLDFAST_WORKER__CONCURRENCY", "20")
     monkeypatch.setenv("HOLDFAST_WORKER__MAX_BODY", "30")
@@ -71,7 +73,9 @@ def test_every_fault_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(caught.value.faults) == 2
 
 
-@pytest.mark.parametrize("url", ["amqp://user:canary@host/", "amqp://user:canary@host:port/", "ftp://user:canary@host/"])
+@pytest.mark.parametrize(
+    "url", ["amqp://user:canary@host/", "amqp://user:canary@host:port/", "ftp://user:canary@host/"]
+)
 def test_no_repr_and_no_error_shows_the_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("HOLDFAST_BROKER__URL", url)
 

@@ -1,0 +1,98 @@
+"""Workers in processes of their own: `holdfast run child_app:worker`, and what they say."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from child_app import MARK
+from running import LIMIT
+
+from holdfast import Settings
+
+HERE = Path(__file__).parent
+
+
+class Child:
+    """One process. `said` are the lines of its app, `log` are the others."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.said: list[str] = []
+        self.log: list[str] = []
+        self._process = process
+        self._more = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    async def until(self, line: str, count: int = 1) -> None:
+        """Wait until it has said a line, or lines that begin so, `count` times."""
+        try:
+            async with asyncio.timeout(LIMIT):
+                while len(self.those(line)) < count:
+                    self._more.clear()
+                    await self._more.wait()
+        except TimeoutError:
+            raise AssertionError(f"waited for {count} {line!r}; said {self.said}; log {self.log[-20:]}") from None
+
+    def those(self, beginning: str) -> list[str]:
+        """What it said that begins so."""
+        return [said for said in self.said if said.startswith(beginning)]
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def let_go(self) -> None:
+        """Let the handlers go on that wait for it."""
+        assert self._process.stdin
+        self._process.stdin.write(b"go\n")
+
+    async def ended(self, within: float = LIMIT) -> int:
+        """Its exit code; fails if it is still there after `within` seconds."""
+        try:
+            async with asyncio.timeout(within):
+                code = await self._process.wait()
+        except TimeoutError:
+            raise AssertionError(f"still there after {within:g} s; said {self.said}; log {self.log[-20:]}") from None
+        await self._reading
+        return code
+
+    async def close(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+        await self.ended()
+
+    async def _read(self) -> None:
+        assert self._process.stdout
+        async for raw in self._process.stdout:
+            line = raw.decode().rstrip("\n")
+            (self.said if line.startswith(MARK) else self.log).append(line.removeprefix(MARK))
+            self._more.set()
+
+
+@asynccontextmanager
+async def a_child(settings: Settings) -> AsyncIterator[Child]:
+    """A worker process that is consuming; killed at the end if it still runs."""
+    broker, worker = settings.broker, settings.worker
+    environment = os.environ | {
+        "HOLDFAST_BROKER__URL": broker.url.get_secret_value(),
+        "HOLDFAST_BROKER__EXCHANGE": broker.exchange,
+        "HOLDFAST_BROKER__MAX_DELAY": str(broker.max_delay),
+        "HOLDFAST_WORKER__CONCURRENCY": str(worker.concurrency),
+        "HOLDFAST_WORKER__GRACE": str(worker.grace),
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "holdfast", "run", "child_app:worker"),
+        cwd=HERE,
+        env=environment,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    child = Child(process)
+    try:
+        await child.until("attached", count=2)
+        yield child
+    finally:
+        await child.close()
