@@ -8,7 +8,8 @@ import sys
 import threading
 
 from ..config import environment, unknown_variables
-from ..consumer import HANDLER_THREAD, Worker
+from ..consumer import Worker
+from ..consumer.runtime import HANDLER_THREAD
 from ..telemetry import configure_logging
 from .load import load_worker
 
@@ -51,8 +52,9 @@ async def _left_behind() -> bool:
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
-    _, alive = await asyncio.wait(tasks, timeout=_LAST_WORDS) if tasks else (None, tasks)
+    if tasks:
+        _, tasks = await asyncio.wait(tasks, timeout=_LAST_WORDS)
     threads = [thread for thread in threading.enumerate() if thread.name.startswith(HANDLER_THREAD)]
     for thread in threads:
         thread.join(_LAST_WORDS / len(threads))
-    return bool(alive) or any(thread.is_alive() for thread in threads)
+    return bool(tasks) or any(thread.is_alive() for thread in threads)

@@ -7,20 +7,19 @@ than that can be on their way: each handler remembers a few times as many of its
 from collections import OrderedDict
 from typing import TypeAlias
 
-from ..events import Message, body_digest, headers
+from ..events import Message, headers
 
 Identity: TypeAlias = tuple[object, ...]
 
 
-def identity_of(message: Message) -> Identity:
-    """What a redelivery of the same message shares with it, and no other message does."""
+def identity_of(message: Message) -> Identity | None:
+    """What a redelivery of a message shares with it, and no other message does. None for one that brought no
+    `message_id`: two of those may be equal and yet be two."""
+    if not message.message_id:
+        return None
     carried = message.headers
-    return (
-        message.message_id or body_digest(message.body),
-        str(carried.get(headers.EVENT_ID)),
-        str(carried.get(headers.ATTEMPT)),
-        message.routing_key,
-    )
+    event_id, attempt = repr(carried.get(headers.EVENT_ID)), repr(carried.get(headers.ATTEMPT))
+    return message.message_id, event_id, attempt, message.routing_key, hash(message.body)
 
 
 class Remembered:
@@ -30,11 +29,13 @@ class Remembered:
         self._limit = limit
         self._known: OrderedDict[Identity, None] = OrderedDict()
 
-    def add(self, identity: Identity) -> None:
+    def add(self, identity: Identity | None) -> None:
+        if identity is None:
+            return
         self._known[identity] = None
         if len(self._known) > self._limit:
             self._known.popitem(last=False)
 
-    def take(self, identity: Identity) -> bool:
+    def take(self, identity: Identity | None) -> bool:
         """Whether it is known; it is forgotten then."""
-        return bool(self._known) and self._known.pop(identity, self) is None
+        return identity is not None and self._known.pop(identity, self) is None

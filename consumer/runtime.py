@@ -39,7 +39,8 @@ class Line:
 
     def receive(self, delivery: Delivery) -> None:
         """Take a delivery in. One whose handler still runs on a lost connection's delivery joins it instead."""
-        job = self.jobs.get(identity_of(delivery.message))
+        identity = identity_of(delivery.message)
+        job = self.jobs.get(identity) if identity is not None else None
         if job is not None and not job.delivery.consumer.is_current(job.delivery):
             job.delivery = delivery
             return
@@ -55,7 +56,8 @@ class Line:
             asyncio.get_running_loop().call_soon(self._scheduler.release, self._lane)
             return
         job = Job(delivery, self._free_slot)
-        self.jobs[identity_of(delivery.message)] = job
+        if (identity := identity_of(delivery.message)) is not None:
+            self.jobs[identity] = job
         task = asyncio.create_task(self._pipeline.carry(job), name=f"{self.spec.queue} delivery")
         self.tasks.add(task)
         task.add_done_callback(lambda ended: self._end(ended, job))
@@ -85,7 +87,7 @@ class Line:
         self.tasks.discard(task)
         self._free_slot(job)
         identity = identity_of(job.delivery.message)
-        if self.jobs.get(identity) is job:
+        if identity is not None and self.jobs.get(identity) is job:
             del self.jobs[identity]
         if not task.cancelled() and (error := task.exception()) is not None:
             self._emit(PipelineFailed(self.spec.queue, _event_id(job), error, _PAUSE))

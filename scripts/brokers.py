@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 RELEASES = {"bookworm": "RabbitMQ 3.10", "trixie": "RabbitMQ 4.0", "sid": "RabbitMQ 4.3"}
-MIRROR = "http://deb.debian.org/debian"
 SUITES = ["tests/contract", "tests/integration", "tests/faults"]
 PROGRAM = "usr/lib/rabbitmq/bin/rabbitmq-server"
 
@@ -57,7 +56,6 @@ def made(folder: Path, release: str | None = None, include: str = "rabbitmq-serv
             f"--include={include}",
             release,
             str(unfinished),
-            MIRROR,
         ]
         if subprocess.run(command, stdout=output, stderr=output, check=False).returncode != 0:
             sys.exit(f"debootstrap failed; {log} says why.")

@@ -100,14 +100,14 @@ class Link:
 
     async def _connect(self) -> Connection:
         connection = Connection(self._url)
-        async with asyncio.timeout(self._connect_timeout):
-            try:
+        try:
+            async with asyncio.timeout(self._connect_timeout):
                 await connection.connect()
-                if self.on_connect is not None:
-                    await self.on_connect(connection)
-            except BaseException:
-                await close_quietly(connection, 1)
-                raise
+            if self.on_connect is not None:
+                await self.on_connect(connection)
+        except BaseException:
+            await close_quietly(connection, 1)
+            raise
         return connection
 
     def _refuse(self) -> None:

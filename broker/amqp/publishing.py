@@ -40,12 +40,13 @@ class Publishing:
             return
         sent = False
         try:
-            async with asyncio.timeout(timeout), self._slots:
+            async with asyncio.timeout(timeout):
                 await self._link.connection()
-                sent = True
-                await self._until_known(message)
+                async with self._slots:
+                    sent = True
+                    await self._until_known(message)
         except TimeoutError:
-            if sent:
+            if sent or self._link.connected:
                 raise PublishTimeout(
                     f"no confirm for {_address(message)} within {timeout:g} s; it may or may not be in a queue"
                 ) from None

@@ -35,6 +35,7 @@ class AmqpBroker:
         self._consumers: list[AmqpConsumer] = []
         self._declared = Topology()
         self._declared_at = float("-inf")
+        self._mending: asyncio.Task[None] | None = None
 
     async def declare(self, topology: Topology, mode: Mode = "declare") -> None:
         while True:
@@ -62,7 +63,7 @@ class AmqpBroker:
         try:
             await self._publishing.publish(message, timeout)
         except Unroutable:
-            await self._redeclare_soon()
+            self._redeclare_soon()
             raise
 
     async def consume(self, queue: str, *, prefetch: int, on_delivery: OnDelivery) -> Consumer:
@@ -75,6 +76,9 @@ class AmqpBroker:
     async def close(self) -> None:
         for consumer in self._consumers:
             await consumer.stop(close=True)
+        if self._mending is not None:
+            self._mending.cancel()
+            await asyncio.gather(self._mending, return_exceptions=True)
         await self._publishing.close()
         for link in self._links.values():
             await link.close()
@@ -87,13 +91,14 @@ class AmqpBroker:
     async def _redeclare(self) -> None:
         await declaring.declare(await self._links["consume"].connection(), self._declared)
 
-    async def _redeclare_soon(self) -> None:
+    def _redeclare_soon(self) -> None:
+        """Something this process declared may be gone. The publisher is told; whoever holds a copy tries again."""
         now = asyncio.get_running_loop().time()
         if self._declared == Topology() or now - self._declared_at < _REDECLARE_EVERY:
             return
         self._declared_at = now
-        with (
-            suppress(TopologyError, *CONNECTION_ERRORS),
-            lost_as_error(),
-        ):  # the publisher is told; whoever holds a copy tries again
+        self._mending = asyncio.create_task(self._mend(), name="holdfast redeclare")
+
+    async def _mend(self) -> None:
+        with suppress(TopologyError, *CONNECTION_ERRORS), lost_as_error():
             await declaring.declare(await self._links["publish"].connection(), self._declared)

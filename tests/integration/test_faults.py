@@ -1,4 +1,4 @@
-"""What breaks between a worker and its broker, and what still holds: nothing is lost, nothing loops, all of it mends itself."""
+"""What breaks between a worker and its broker, and what still holds: nothing is lost, nothing loops, it mends itself."""
 
 import asyncio
 import itertools

@@ -74,7 +74,7 @@ def room_for_recursion() -> Iterator[None]:
 def encodable(properties: dict[str, Any]) -> pika.BasicProperties:
     """pika writes bytes into short strings as they are, where they look like text to it."""
 
-    class Raw(str):
+    class Raw(str):  # noqa: SLOT000
         raw: bytes
 
         def encode(self, *arguments: Any, **keywords: Any) -> bytes:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
 from holdfast import Context, Event, Worker, load_settings
-from holdfast.telemetry import Attached, Fact, Settled
+from holdfast.telemetry import Attached, Draining, Fact, Settled
 
 MARK = "@ "
 
@@ -31,6 +31,8 @@ def tell(fact: Fact) -> None:
     match fact:
         case Attached():
             say("attached")
+        case Draining():
+            say("draining")
         case Settled():
             say("settled", fact.outcome)
 
