@@ -1,24 +1,24 @@
 """`holdfast`: its commands, and how their errors read: one line on stderr, a non-zero exit, no traceback."""
 
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
-from pydantic import ValidationError
 
 from ..config import VERSION
 from ..events import HoldfastError
-from .load import NotLoadable
 
 app = typer.Typer(
     name="holdfast",
-    help="A RabbitMQ worker toolkit that holds fast to every message until its outcome is safe.",
-    no_args_is_help=True,
+    epilog="\b\nExamples:\n  holdfast run app:worker\n  holdfast publish order.created '{}'\n  holdfast demo",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+# Typer exports this one alone of the errors that mean wrong usage; they have their base in common.
+_WrongUsage: Any = typer.BadParameter.__bases__[0]
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:WORKER", help="where the worker is, for instance app:worker")]
 
@@ -26,21 +26,25 @@ Target = Annotated[str, typer.Argument(metavar="MODULE:WORKER", help="where the 
 def main() -> None:
     """The console script. Exits 0, or 1 after one line on stderr that says what is wrong; 2 for wrong usage."""
     try:
-        app()
-    except (HoldfastError, NotLoadable, ValidationError) as error:
+        code = app(sys.argv[1:] or ["--help"], prog_name="holdfast", standalone_mode=False)
+    except _WrongUsage as error:
+        command = error.ctx.command_path if error.ctx else "holdfast"
+        _fail(f"{error.format_message()} (see {command} --help)", code=2)
+    except (HoldfastError, OSError) as error:
         _fail(error)
     except ExceptionGroup as group:
         known, unknown = group.split(HoldfastError)
         if known is None or unknown is not None:
             raise
         _fail(*known.exceptions)
+    sys.exit(code)
 
 
-def _fail(*errors: Exception) -> NoReturn:
+def _fail(*errors: Exception | str, code: int = 1) -> NoReturn:
     for error in errors:
         for line in str(error).splitlines() or [type(error).__name__]:
             print(f"holdfast: {line}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def _version(wanted: bool) -> None:
@@ -58,7 +62,11 @@ def holdfast(
     """A RabbitMQ worker toolkit that holds fast to every message until its outcome is safe."""
 
 
-@app.command(epilog="Examples:  holdfast run app:worker   |   holdfast run app:worker --concurrency 8 --only charge")
+@app.command(
+    short_help="run a worker until SIGTERM",
+    epilog="\b\nExamples:\n  holdfast run app:worker\n  holdfast run app:worker --concurrency 8 --only charge\n"
+    "  holdfast run app:worker --reload",
+)
 def run(
     target: Target,
     concurrency: Annotated[
@@ -81,7 +89,7 @@ def run(
     sys.exit(run_worker(target, concurrency=concurrency, only=tuple(only or ())))
 
 
-@app.command(epilog="Example:  holdfast check app:worker")
+@app.command(short_help="check settings, handlers and topology", epilog="\b\nExample:\n  holdfast check app:worker")
 def check(target: Target) -> None:
     """Check settings, handlers and topology without connecting to anything. Exit 0 or 1."""
     from .check import check_worker
@@ -90,13 +98,16 @@ def check(target: Target) -> None:
 
 
 @app.command(
-    epilog='Examples:  holdfast publish order.created \'{"order_id": "o-1"}\' --delay 5   |   '
-    "holdfast publish order.created - < orders.ndjson"
+    short_help="publish one event, or one per line of standard input",
+    epilog='\b\nExamples:\n  holdfast publish order.created \'{"order_id": "o-1"}\' --delay 5\n'
+    "  holdfast publish order.created '{}' --header tenant=blue\n  holdfast publish order.created - < orders.ndjson",
 )
 def publish(
     event_type: Annotated[str, typer.Argument(metavar="TYPE", help="the event's type, for instance order.created")],
     body: Annotated[str, typer.Argument(metavar="JSON", help="the body, or - for one JSON text per line of stdin")],
-    header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="a header; may be repeated")] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="a header, event-id for instance")
+    ] = None,
     delay: Annotated[float | None, typer.Option(metavar="SECONDS", help="publish after this long")] = None,
 ) -> None:
     """Publish events, confirmed, and print their ids. Lines that are no JSON are named; the others are published."""
@@ -105,7 +116,10 @@ def publish(
     sys.exit(publish_events(event_type, body, headers=header or [], delay=delay))
 
 
-@app.command(epilog="Examples:  holdfast demo   |   holdfast demo --memory")
+@app.command(
+    short_help="a small order system, broken on purpose",
+    epilog="\b\nExamples:\n  holdfast demo\n  holdfast demo --memory",
+)
 def demo(
     memory: Annotated[bool, typer.Option("--memory", help="on the in-process broker: needs no server")] = False,
 ) -> None:

@@ -2,12 +2,15 @@
 
 import sys
 
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from ..broker import Topology, dead_letter_queue
 from ..config import environment, unknown_variables
 from ..consumer import HandlerSpec, Worker
 from ..events import ConfigurationError
+from ..telemetry import redact
 from .load import load_worker
 
 
@@ -17,28 +20,24 @@ def check_worker(target: str) -> None:
     settings = worker.settings
     if not worker.handlers:
         raise ConfigurationError(f"{target} has no handlers; register one with @worker.handler(SomeEvent)")
-    topology = worker.topology()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(f"worker {worker.name}: {len(worker.handlers)} handler(s)\n", markup=False)
     console.print(_handlers(worker))
     console.print()
-    for group, values in settings.model_dump().items():
-        for name, value in values.items():
-            console.print(f"HOLDFAST_{group}__{name}".upper() + f" = {value}", markup=False)
-    queues = ", ".join(spec.queue for spec in worker.handlers)
-    console.print(
-        f"\ntopology: {len(topology.exchanges)} exchanges, {len(topology.queues)} queues, "
-        f"{len(topology.bindings)} bindings; work queues: {queues}",
-        markup=False,
-    )
+    for group, values in settings:
+        for name, value in values:
+            console.print(f"HOLDFAST_{group}__{name}".upper() + f" = {_shown(value)}", markup=False, soft_wrap=True)
+    for line in _topology(worker, worker.topology()):
+        console.print(line, markup=False, soft_wrap=True)
     for line in unknown_variables(environment()):
         print(f"holdfast: warning: {line}", file=sys.stderr)
-    console.print("ok")
+    console.print("\nok")
 
 
 def _handlers(worker: Worker) -> Table:
     table = Table("handler", "events", "queue", "runs", "retry", "timeout", "concurrency")
     for spec in worker.handlers:
+        most = worker.settings.worker.concurrency
         table.add_row(
             spec.name,
             ", ".join(spec.events),
@@ -46,7 +45,7 @@ def _handlers(worker: Worker) -> Table:
             "on the loop" if spec.is_async else "in a thread",
             _retry(spec),
             f"{spec.timeout:g} s",
-            str(spec.concurrency or worker.settings.worker.concurrency),
+            str(min(spec.concurrency or most, most)),
         )
     return table
 
@@ -55,4 +54,28 @@ def _retry(spec: HandlerSpec) -> str:
     policy = spec.retry
     waits = [policy.delay(attempt, 1.0) for attempt in range(1, min(policy.attempts, 5))]
     shown = ", ".join(f"{wait:g}" for wait in waits) + (", ..." if policy.attempts > 5 else "")
-    return f"{policy.attempts} attempts" + (f", up to {shown} s apart" if waits else "")
+    parts = [f"{policy.attempts} attempts" + (f", up to {shown} s apart" if waits else "")]
+    if policy.immediate:
+        parts.append(f"each run again {policy.immediate} time(s) in place")
+    if policy.give_up_on:
+        parts.append(f"not after {', '.join(kind.__name__ for kind in policy.give_up_on)}")
+    if policy.max_age is not None:
+        parts.append(f"not when {policy.max_age:g} s old")
+    return "; ".join(parts)
+
+
+def _topology(worker: Worker, topology: Topology) -> list[str]:
+    """The handlers' queues one by one, the delay ladder as a whole."""
+    broker = worker.settings.broker
+    lines = [f"\ntopology ({broker.topology}): exchange {broker.exchange}"]
+    for spec in worker.handlers:
+        lines.append(f"  queue {spec.queue} ({broker.queue_type}), bound for {', '.join(spec.events)}")
+        lines.append(f"  queue {dead_letter_queue(spec.queue)} for its dead letters")
+    levels = sum(1 for queue in topology.queues if queue.name.startswith("holdfast.delay."))
+    lines.append(f"  delay ladder of {levels} levels, for delays up to {broker.max_delay:g} s")
+    counts = len(topology.exchanges), len(topology.queues), len(topology.bindings)
+    return [*lines, "  in all {} exchanges, {} queues, {} bindings".format(*counts)]
+
+
+def _shown(value: object) -> str:
+    return redact(value.get_secret_value()) if isinstance(value, SecretStr) else str(value)

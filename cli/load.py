@@ -4,43 +4,66 @@ import importlib
 import sys
 import traceback
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from ..consumer import Worker
+from ..events import ConfigurationError
 
 
-class NotLoadable(Exception):
+class NotLoadable(ConfigurationError):
     """The text on the command line does not lead to a worker. One line says why."""
 
 
 def load_worker(target: str) -> Worker:
     """Import the worker `target` names; the current folder is importable. Raises `NotLoadable`."""
-    module_name, colon, attribute = target.partition(":")
-    if not colon or not module_name or not attribute:
+    name, colon, attribute = target.partition(":")
+    if not colon or not name or not attribute:
         raise NotLoadable(f"{target!r} is not MODULE:WORKER; write for instance app:worker")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise NotLoadable(f"there is no module {error.name!r} in {here} or on the Python path") from None
-        raise NotLoadable(_failed(module_name, error)) from error
-    except Exception as error:
-        raise NotLoadable(_failed(module_name, error)) from error
-    found = module
+    if name.endswith(".py") or "/" in name:
+        meant = name.removesuffix(".py").strip("./").replace("/", ".")
+        raise NotLoadable(f"{name!r} is a file, not a module; write {meant}:{attribute}")
+    module = _import(name)
+    found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
-            workers = [name for name, value in vars(module).items() if isinstance(value, Worker)]
-            hint = f"; it has {', '.join(f'{module_name}:{name}' for name in workers)}" if workers else ""
-            raise NotLoadable(f"module {module_name!r} has no {attribute!r}{hint}")
+            raise NotLoadable(f"module {name!r} has no {attribute!r}{_hint(name, module)}")
         found = getattr(found, part)
     if not isinstance(found, Worker):
-        raise NotLoadable(f"{target} is a {type(found).__name__}, not a holdfast.Worker")
+        kind = found.__name__ if isinstance(found, type) else type(found).__name__
+        what = "the class" if isinstance(found, type) else "a"
+        raise NotLoadable(f"{target} is {what} {kind}, not a holdfast.Worker{_hint(name, module)}")
     return found
 
 
-def _failed(module: str, error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    place = next((f" ({f.filename}:{f.lineno})" for f in reversed(frames) if "importlib" not in f.filename), "")
+def _import(name: str) -> ModuleType:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise NotLoadable(f"there is no module {error.name!r} in {here} or on the Python path") from None
+        raise NotLoadable(_failed(name, error)) from error
+    except (Exception, SystemExit) as error:
+        raise NotLoadable(_failed(name, error)) from error
+
+
+def _hint(name: str, module: ModuleType) -> str:
+    workers = [f"{name}:{attribute}" for attribute, value in vars(module).items() if isinstance(value, Worker)]
+    return f"; it has {', '.join(workers)}" if workers else ""
+
+
+def _failed(module: str, error: BaseException) -> str:
     text = " ".join(str(error).split())[:1000]
-    return f"importing {module!r} failed: {type(error).__name__}: {text}{place}"
+    return f"importing {module!r} failed: {type(error).__name__}: {text}{_place(error)}"
+
+
+def _place(error: BaseException) -> str:
+    """The innermost line that is neither Python's import machinery nor ours: the user's."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename}:{error.lineno})"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+    here = Path(__file__).parent.parent
+    theirs = [f for f in frames if here not in Path(f.filename).parents]
+    return f" ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""

@@ -6,10 +6,14 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
 
 from ..config import environment, unknown_variables
 from ..consumer import Worker
 from ..consumer.runtime import HANDLER_THREAD
+from ..events import HoldfastError
 from ..telemetry import configure_logging
 from .load import load_worker
 
@@ -17,27 +21,37 @@ _LAST_WORDS = 1.0  # seconds that handlers left behind have to end with the proc
 
 
 def run_worker(target: str, *, concurrency: int | None, only: tuple[str, ...]) -> int:
-    """Run until a signal. Returns the exit code: 0 when drained, 1 when forced by a second signal."""
+    """Run until a signal. Returns the exit code: 0 when drained, 1 when forced by a second signal or failed."""
     worker = load_worker(target)
     configure_logging(worker.settings.log)
     for line in unknown_variables(environment()):
-        print(f"holdfast: warning: {line}", file=sys.stderr)
+        structlog.get_logger("holdfast").warning("setting.unknown", setting=line)
     return asyncio.run(_until_signalled(worker, concurrency, only))
 
 
 async def _until_signalled(worker: Worker, concurrency: int | None, only: tuple[str, ...]) -> int:
-    loop = asyncio.get_running_loop()
-    signals = 0
+    loop, threads = asyncio.get_running_loop(), ThreadPoolExecutor(thread_name_prefix=f"{HANDLER_THREAD}-to-thread")
+    loop.set_default_executor(threads)  # of our own, to know whether one of its threads is stuck
+    signals, code = 0, 1
 
     def stop() -> None:
         nonlocal signals
         signals += 1
         worker.stop(now=signals > 1)
+        if signals > 1:  # a third one ends the process as if we were not there
+            loop.remove_signal_handler(signal.SIGTERM)
+            loop.remove_signal_handler(signal.SIGINT)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    await worker.run(only=only, concurrency=concurrency)
-    code = 0 if signals < 2 else 1
+    try:
+        await worker.run(only=only, concurrency=concurrency)
+        code = 0 if signals < 2 else 1
+    except (HoldfastError, ExceptionGroup):  # main() has a line for these
+        raise
+    except Exception:  # noqa: BLE001 (the user's lifespan)
+        structlog.get_logger("holdfast").critical("worker.failed", worker=worker.name, exc_info=True)
+    threads.shutdown(wait=False, cancel_futures=True)
     if await _left_behind():
         logging.shutdown()
         sys.stdout.flush()

@@ -163,12 +163,10 @@ class Pipeline:
         await publish_copy(self.broker, copy, queue=queue, event_id=metadata.event_id, emit=self.emit)
 
     def _remember(self, job: Job, decision: Decision, metadata: Metadata, *, written: bool) -> None:
-        """A stale delivery, or one whose ack is lost on its way, comes again and is acked without a run. Two messages
-        without an id may look the same and not be: of those, only what is known to be unacked is remembered."""
-        message = job.delivery.message
-        if isinstance(decision, GiveBack) or (written and not message.message_id):
+        """A stale delivery, or one whose ack is lost on its way, comes again and is acked without a run."""
+        if isinstance(decision, GiveBack):
             return
-        self.done.add(identity_of(message))
+        self.done.add(identity_of(job.delivery.message))
         if not written:
             self.emit(SettlementStale(self.spec.queue, metadata.event_id))
 

@@ -11,7 +11,18 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from ...events import BrokerUnavailable, TopologyError
 from ...telemetry import Attached, Detached, Emit
 from ..port import Delivery, OnDelivery
-from .link import CONNECTION_ERRORS, Link, close_quietly, explain, full_jitter, lost_as_error, open_channel, while_open
+from .link import (
+    CONNECTION_ERRORS,
+    STEADY,
+    Link,
+    close_quietly,
+    explain,
+    full_jitter,
+    heed_cancellation,
+    lost_as_error,
+    open_channel,
+    while_open,
+)
 from .translate import from_delivered
 
 _RPC = 10.0  # seconds an answer to a method may take
@@ -83,8 +94,12 @@ class AmqpConsumer:
             try:
                 with lost_as_error():
                     lost = await self._attach()
-                failures = 0
+                if self._stopping.is_set():  # attached too late: what came goes back with the channel
+                    await self._discard()
+                    return
+                since = asyncio.get_running_loop().time()
                 error = explain(await _loss(lost))
+                failures = 0 if asyncio.get_running_loop().time() - since > STEADY else failures
             except (TopologyError, BrokerUnavailable) as refusal:
                 error = str(refusal)
             except CONNECTION_ERRORS as cause:
@@ -116,6 +131,7 @@ class AmqpConsumer:
             self._on_delivery(Delivery(from_delivered(delivered), self._queue, tag, generation, redelivered, self))
 
         answer = await channel.basic_consume(self._queue, deliver, timeout=_RPC)
+        heed_cancellation()
         self._tag = answer.consumer_tag
         self._emit(Attached(self._queue, generation))
         return lost

@@ -21,7 +21,7 @@ T = TypeVar("T")
 CONNECTION_ERRORS = (aiormq.exceptions.AMQPError, OSError, TimeoutError, RuntimeError, PAMQPException, EOFError)
 """What aiormq raises when a connection or channel is unusable (`ChannelInvalidStateError` is a RuntimeError)."""
 
-_STEADY = 5.0  # seconds after which a connection counts as one that worked
+STEADY = 5.0  # seconds after which a connection counts as one that worked
 
 
 def full_jitter(failures: int, *, base: float = 0.2, cap: float = 10.0) -> float:
@@ -91,7 +91,7 @@ class Link:
                 finally:
                     self._up = loop.create_future()
                     await close_quietly(connection, 5)
-                failures = 0 if loop.time() - since > _STEADY else failures
+                failures = 0 if loop.time() - since > STEADY else failures
             delay = full_jitter(failures)
             failures += 1
             if self._refused is None:
@@ -105,6 +105,7 @@ class Link:
                 await connection.connect()
             if self.on_connect is not None:
                 await self.on_connect(connection)
+            heed_cancellation()
         except BaseException:
             await close_quietly(connection, 1)
             raise
@@ -136,6 +137,14 @@ def lost_as_error() -> Iterator[None]:
         if task is None or task.cancelling():
             raise
         raise ConnectionError("the connection was lost") from None
+
+
+def heed_cancellation() -> None:
+    """Raises `CancelledError` where this task was cancelled and that was swallowed: up to Python 3.11 `wait_for`, which
+    aiormq uses, does so if what it waits for ends at the same time."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def open_channel(connection: Connection, *, confirms: bool, timeout: float = 10.0) -> Channel:

@@ -13,7 +13,7 @@ from ..size import HEADER_BUDGET
 from ..topology import Topology
 from . import declaring
 from .consuming import AmqpConsumer
-from .link import CONNECTION_ERRORS, Link, explain, lost_as_error
+from .link import CONNECTION_ERRORS, Link, explain, heed_cancellation, lost_as_error
 from .publishing import Publishing
 
 _REDECLARE_EVERY = 2.0  # seconds: however much is unroutable, the topology is declared again no more often
@@ -46,6 +46,7 @@ class AmqpBroker:
             except AMQPChannelError as error:
                 raise TopologyError(explain(error)) from None
             except CONNECTION_ERRORS:  # lost while declaring: what is there already may be declared again
+                heed_cancellation()
                 await asyncio.sleep(0.05)
 
     async def _match(self, topology: Topology, mode: Mode) -> None:

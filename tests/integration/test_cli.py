@@ -1,7 +1,14 @@
 """The command line: every command and flag, and how its errors read."""
 
 import json
+import os
+import pty
 import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,22 +18,33 @@ from running import depth
 from holdfast import Settings
 
 APP = """
+import os
+import time
 from holdfast import Context, Event, Worker
 
 class Greeted(Event, type="{exchange}.greeted"):
     name: str
 
+class Slow(Event, type="{exchange}.slow"):
+    name: str
+
 worker = Worker("{exchange}")
 other = Worker("{exchange}.other")
 nothing = Worker("{exchange}.nothing")
+number = 7
 
 @worker.handler(Greeted)
 async def greet(event: Greeted, ctx: Context) -> None:
     print("GREETING", event.name, flush=True)
 
-@worker.handler(Greeted)
-def shout(event: Greeted) -> None:
-    print("SHOUT", event.name, flush=True)
+@worker.handler(Greeted, Slow)
+def shout(event: Greeted | Slow) -> None:
+    if isinstance(event, Greeted):
+        return print("SHOUT", event.name, flush=True)
+    print("BEGAN", event.name, flush=True)
+    while not os.path.exists("go"):
+        time.sleep(0.02)
+    print("ENDED", event.name, flush=True)
 """
 
 
@@ -129,24 +147,39 @@ def test_check_shows_settings_handlers_and_topology_without_a_server(folder: Pat
     [
         (("run", "app"), "'app' is not MODULE:WORKER"),
         (("run", "nowhere:worker"), "there is no module 'nowhere'"),
+        (("run", "./app.py:worker"), "'./app.py' is a file, not a module; write app:worker"),
+        (("run", "app:number"), "app:number is a int, not a holdfast.Worker"),
         (("run", "app:nobody"), "module 'app' has no 'nobody'; it has app:worker"),
-        (("run", "app:Greeted"), "app:Greeted is a ModelMetaclass, not a holdfast.Worker"),
+        (("run", "app:Greeted"), "app:Greeted is the class Greeted, not a holdfast.Worker; it has app:worker"),
         (("run", "app:nothing"), "has no handlers"),
         (("run", "app:worker", "--only", "nobody"), "has no handler 'nobody'; it has greet, shout"),
         (("check", "app:nothing"), "has no handlers"),
-        (("check", "broken:worker"), "importing 'broken' failed: ZeroDivisionError: division by zero"),
+        (
+            ("check", "broken:worker"),
+            "importing 'broken' failed: ZeroDivisionError: division by zero ({folder}/broken.py:2)",
+        ),
+        (
+            ("check", "typo:worker"),
+            "importing 'typo' failed: SyntaxError: invalid syntax (typo.py, line 2) ({folder}/typo.py:2)",
+        ),
+        (("check", "leaves:worker"), "importing 'leaves' failed: SystemExit: 3 ({folder}/leaves.py:2)"),
         (("check", "needs:worker"), "importing 'needs' failed: ModuleNotFoundError: No module named 'nonsense'"),
         (("check", "twice:worker"), "takes no event"),
         (("publish", "x.y", "not json"), "not JSON"),
         (("publish", "x.y", "{}", "--header", "novalue"), "--header 'novalue' is not NAME=VALUE"),
         (("publish", "x.y", "{}"), "no queue is bound for 'x.y'"),
         (("publish", "x.y", "{}", "--delay", "-1"), "delay=-1.0"),
+        (("publish", "x.y", "[1, NaN]"), "not JSON"),
+        (("publish", "", "{}"), "'' is no event type"),
+        (("publish", "x" * 256, "{}"), "is no event type"),
     ],
 )
 def test_an_error_is_one_line_on_stderr_and_exit_1(
     folder: Path, env: dict[str, str], arguments: tuple[str, ...], fault: str
 ) -> None:
-    (folder / "broken.py").write_text("1 / 0\n")
+    (folder / "broken.py").write_text("import json\n1 / 0\n")
+    (folder / "typo.py").write_text("import json\n1 +\n")
+    (folder / "leaves.py").write_text("import sys\nsys.exit(3)\n")
     (folder / "needs.py").write_text("import nonsense\n")
     (folder / "twice.py").write_text(
         "from holdfast import Worker\nworker = Worker('w')\n@worker.handler()\ndef f(event): ...\n"
@@ -157,7 +190,7 @@ def test_an_error_is_one_line_on_stderr_and_exit_1(
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     [line] = done.stderr.splitlines()
-    assert line.startswith("holdfast: ") and fault in line
+    assert line.startswith("holdfast: ") and fault.format(folder=folder) in line
 
 
 @pytest.mark.parametrize(
@@ -190,3 +223,210 @@ def test_version_and_help_answer(folder: Path) -> None:
     assert re.fullmatch(r"holdfast \S+\n", version.stdout)
     assert all(name in overview.stdout for name in ("run", "check", "publish", "demo"))
     assert all(page.returncode == 0 and "Example" in page.stdout for page in pages)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (("run",), "Missing argument 'MODULE:WORKER'. (see holdfast run --help)"),
+        (("run", "app:worker", "--concurrency", "0"), "--concurrency"),
+        (("publish", "x.y", "{}", "--nonsense"), "No such option: --nonsense"),
+        (("nonsense",), "No such command 'nonsense'"),
+    ],
+)
+def test_wrong_usage_is_one_line_on_stderr_and_exit_2(folder: Path, arguments: tuple[str, ...], fault: str) -> None:
+    done = holdfast(*arguments, folder=folder, env=environment())
+
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("holdfast: ") and fault in line
+
+
+def test_without_a_command_it_explains_itself(folder: Path) -> None:
+    done = holdfast(folder=folder, env=environment())
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Examples:" in done.stdout
+
+
+def test_ctrl_c_in_the_terminal_drains_a_reloading_worker_once(folder: Path, env: dict[str, str], unique: str) -> None:
+    with Running("run", "app:worker", "--reload", folder=folder, env=env, own_group=True) as worker:
+        worker.until(attached)
+        holdfast("publish", f"{unique}.slow", '{"name": "Ada"}', folder=folder, env=env)
+        worker.until(lambda log: "BEGAN Ada" in log)
+        os.killpg(worker.process.pid, signal.SIGINT)
+        worker.until(lambda log: "worker.draining" in log)
+        (folder / "go").touch()
+        code = worker.process.wait(60)
+
+    assert "ENDED Ada" in worker.log
+    assert code == 0
+
+
+def test_a_second_ctrl_c_ends_a_reloading_worker_at_once(folder: Path, env: dict[str, str], unique: str) -> None:
+    with Running("run", "app:worker", "--reload", folder=folder, env=env, own_group=True) as worker:
+        worker.until(attached)
+        holdfast("publish", f"{unique}.slow", '{"name": "Ada"}', folder=folder, env=env)
+        worker.until(lambda log: "BEGAN Ada" in log)
+        os.killpg(worker.process.pid, signal.SIGINT)
+        worker.until(lambda log: "worker.draining" in log)
+        os.killpg(worker.process.pid, signal.SIGINT)
+        code = worker.process.wait(60)
+
+    assert "given_back" in worker.log and "ENDED" not in worker.log
+    assert code == 1
+
+
+def test_a_worker_that_does_not_load_is_started_again_once_it_is_mended(folder: Path, env: dict[str, str]) -> None:
+    text = (folder / "app.py").read_text()
+    (folder / "app.py").write_text(text + "\nbroken(\n")
+    with Running("run", "app:worker", "--reload", folder=folder, env=env) as worker:
+        worker.until(lambda log: "importing 'app' failed" in log)
+        (folder / "app.py").write_text(text)
+        worker.until(attached)
+        code = worker.stop()
+
+    assert code == 0
+
+
+def test_a_lifespan_that_fails_is_a_log_line_and_exit_1(folder: Path, env: dict[str, str]) -> None:
+    (folder / "moody.py").write_text(
+        "from contextlib import asynccontextmanager\n"
+        "from holdfast import Worker\n"
+        "@asynccontextmanager\n"
+        "async def lifespan():\n"
+        "    raise OSError('no database')\n"
+        "    yield\n"
+        "worker = Worker('w', lifespan=lifespan)\n"
+        "@worker.handler('a.b')\n"
+        "async def f(event): ...\n"
+    )
+
+    done = holdfast("run", "moody:worker", folder=folder, env=env)
+
+    [line] = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert json.loads(line)["event"] == "worker.failed" and "OSError: no database" in json.loads(line)["exception"]
+
+
+def test_a_stuck_thread_of_the_handlers_own_does_not_keep_the_process(folder: Path, env: dict[str, str]) -> None:
+    (folder / "stuck.py").write_text(
+        "import asyncio, threading\n"
+        "from holdfast import Worker\n"
+        f"worker = Worker('{env['HOLDFAST_BROKER__EXCHANGE']}')\n"
+        f"@worker.handler('{env['HOLDFAST_BROKER__EXCHANGE']}.stuck')\n"
+        "async def f(event):\n"
+        "    print('BEGAN', flush=True)\n"
+        "    await asyncio.to_thread(threading.Event().wait)\n"
+    )
+
+    with Running("run", "stuck:worker", folder=folder, env=env | {"HOLDFAST_WORKER__GRACE": "0"}) as worker:
+        worker.until(lambda log: "consumer.attached" in log)
+        holdfast("publish", f"{env['HOLDFAST_BROKER__EXCHANGE']}.stuck", "{}", folder=folder, env=env)
+        worker.until(lambda log: "BEGAN" in log)
+        code = worker.stop()
+
+    assert "given_back" in worker.log
+    assert code == 0
+
+
+def test_run_warns_of_a_variable_that_nothing_reads(folder: Path, env: dict[str, str]) -> None:
+    with Running("run", "app:worker", folder=folder, env=env | {"HOLDFAST_BROKER_URL": "x"}) as worker:
+        worker.until(attached)
+        worker.stop()
+
+    [line] = [json.loads(line) for line in worker.log.splitlines() if '"setting.unknown"' in line]
+    assert "did you mean HOLDFAST_BROKER__URL?" in line["setting"]
+
+
+def test_what_a_slow_producer_writes_is_published_as_it_comes(folder: Path, env: dict[str, str], unique: str) -> None:
+    with Running("run", "app:worker", folder=folder, env=env) as worker:
+        worker.until(attached)
+        with publishing(f"{unique}.greeted", folder=folder, env=env) as (publisher, _):
+            for name in ("Ada", "Grace"):
+                publisher.stdin.write(f'{{"name": "{name}"}}\n'.encode())
+                publisher.stdin.flush()
+                worker.until(lambda log, name=name: f"GREETING {name}" in log)
+            output, _ = publisher.communicate(timeout=60)
+
+    assert (publisher.returncode, output) == (0, b"2 published\n")
+
+
+def test_a_progress_bar_appears_on_a_terminal_when_it_takes_long(
+    folder: Path, env: dict[str, str], unique: str
+) -> None:
+    with Running("run", "app:worker", folder=folder, env=env) as worker:
+        worker.until(attached)
+        with publishing(f"{unique}.greeted", folder=folder, env=env | {"TERM": "xterm"}) as (publisher, terminal):
+            publisher.stdin.write(b'{"name": "Ada"}\nnot json\n')
+            publisher.stdin.flush()
+            shown = b""
+            while b"1 published" not in shown:
+                shown += os.read(terminal, 65536)
+            publisher.communicate(timeout=60)
+
+    assert b"holdfast: line 2: not JSON" in shown
+    assert publisher.returncode == 1
+
+
+def test_lines_that_are_no_text_or_too_long_are_named_and_the_rest_is_published(
+    folder: Path, env: dict[str, str], unique: str
+) -> None:
+    with Running("run", "app:worker", folder=folder, env=env) as worker:
+        worker.until(attached)
+        worker.stop()
+    lines = [
+        b'\xef\xbb\xbf{"name": "first"}',
+        b"\xff\xfe",
+        b'{"name": "' + b"x" * 3_000_000 + b'"}',
+        b'{"name": "last"}',
+    ]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast", "publish", f"{unique}.greeted", "-"],
+        cwd=folder, env=env, input=b"\n".join(lines), capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout) == (1, b"2 published, 2 not\n")
+    assert [line.split(b":")[1] for line in done.stderr.splitlines()] == [b" line 2", b" line 3"]
+
+
+def test_headers_of_the_command_line_are_those_on_the_wire(folder: Path, env: dict[str, str], unique: str) -> None:
+    with Running("run", "app:worker", folder=folder, env=env) as worker:
+        worker.until(attached)
+        given = ("--header", "event-id=mine", "--header", "causation-id=theirs", "--header", "tenant=blue")
+        done = holdfast("publish", f"{unique}.greeted", '{"name": "Ada"}', *given, folder=folder, env=env)
+        worker.until(lambda log: log.count("delivery.settled") == 2)
+        worker.stop()
+
+    [settled, _] = [json.loads(line) for line in worker.log.splitlines() if '"delivery.settled"' in line]
+    assert done.stdout == "mine\n"
+    assert (settled["event_id"], settled["causation_id"], settled["correlation_id"]) == ("mine", "theirs", "mine")
+
+
+def test_check_says_what_the_topology_will_be(folder: Path, unique: str) -> None:
+    done = holdfast("check", "app:worker", folder=folder, env=environment(HOLDFAST_BROKER__QUEUE_TYPE="classic"))
+
+    assert f"queue {unique}.greet (classic), bound for {unique}.greeted" in done.stdout
+    assert f"queue {unique}.greet.dead for its dead letters" in done.stdout
+    assert "HOLDFAST_BROKER__URL = amqp://***@localhost:5672/" in done.stdout
+    assert "delay ladder of 20 levels" in done.stdout
+
+
+@contextmanager
+def publishing(
+    event_type: str, *, folder: Path, env: dict[str, str]
+) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
+    """`holdfast publish TYPE -` with a pipe to write to, and the terminal its standard error is."""
+    terminal, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "holdfast", "publish", event_type, "-"],
+        cwd=folder, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=theirs,
+    )  # fmt: skip
+    try:
+        yield process, terminal
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(theirs)
+        os.close(terminal)

@@ -29,12 +29,14 @@ def holdfast(
 class Running:
     """A command that goes on; its log is a file."""
 
-    def __init__(self, *arguments: str, folder: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, *arguments: str, folder: Path, env: Mapping[str, str], own_group: bool = False) -> None:
+        """`own_group`: as the foreground job of a terminal, whose Ctrl-C goes to the whole process group."""
         self._log = folder / "running.log"
         with self._log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "holdfast", *arguments],
                 cwd=folder, env=dict(env), stderr=output, stdout=output, stdin=subprocess.DEVNULL,
+                start_new_session=own_group,
             )  # fmt: skip
 
     @property
