@@ -111,7 +111,7 @@ async def test_while_its_copy_has_nowhere_to_go_the_original_is_kept_and_the_han
         if event.order == "rejected":
             raise Reject("never")
 
-    queue, exchange = f"{worker.name}.handle", own.broker.exchange
+    queue = f"{worker.name}.handle"
     held, passing, outcome = (
         ("retried", "rejected", "postponed")
         if missing == "delay exchange"
@@ -133,12 +133,11 @@ async def test_while_its_copy_has_nowhere_to_go_the_original_is_kept_and_the_han
         runs_while_held, ended_while_held = runs[held], [f for f in facts.of(Settled) if f.outcome == outcome]
 
         await declare(own, worker.topology())
-        await facts.settled(outcome, count=1 if outcome == "dead_lettered" else len(ended_while_held) + 1)
+        await facts.settled(outcome)
         await facts.settled("handled", count=2)
         await eventually(lambda: messages_in(rabbitmq_node, queue), 0)
 
-    assert (kept, runs_while_held) == (1, 1)
-    assert all(fact.metadata.event_type == "paid" and exchange in fact.queue for fact in ended_while_held)
+    assert (kept, runs_while_held, ended_while_held) == (1, 1, [])
     assert runs == {"retried": 2, "rejected": 1, "good": 1}
     assert await depth(own, f"{queue}.dead") == 1
 
