@@ -2,7 +2,7 @@
 
 from . import ladder
 from .open import open_broker
-from .port import Broker, Consumer, Delivery, Mode, OnDelivery
+from .port import Broker, Browser, Consumer, Delivery, Depth, Held, Mode, OnDelivery, OnHeld
 from .size import header_size, headers_size
 from .topic import matches
 from .topology import (
@@ -13,6 +13,7 @@ from .topology import (
     Topology,
     dead_letter_queue,
     events_exchange,
+    resting_queue,
     work_queue,
 )
 
@@ -20,11 +21,15 @@ __all__ = [
     "DELIVERY_LIMIT",
     "Binding",
     "Broker",
+    "Browser",
     "Consumer",
     "Delivery",
+    "Depth",
     "Exchange",
+    "Held",
     "Mode",
     "OnDelivery",
+    "OnHeld",
     "Queue",
     "Topology",
     "dead_letter_queue",
@@ -34,5 +39,6 @@ __all__ = [
     "ladder",
     "matches",
     "open_broker",
+    "resting_queue",
     "work_queue",
 ]

@@ -12,7 +12,7 @@ unroutable messages that stayed in a level would stop it for all (RabbitMQ's dea
 
 import math
 
-from .topology import Binding, Exchange, Queue, Topology
+from .topology import Binding, Exchange, Queue, Topology, resting_queue
 
 UNIT = 0.1
 """Seconds of the lowest level."""
@@ -71,7 +71,7 @@ def arrival(target: str) -> str:
 def ladder(max_delay: float) -> Topology:
     """The shared levels, declared as far up as `max_delay` seconds needs."""
     exchanges = [Exchange(UNROUTED, "fanout"), Exchange(OUT, "topic", {"alternate-exchange": UNROUTED})]
-    queues = [Queue(UNROUTED, {"x-queue-type": "quorum"})]
+    queues = [resting_queue(UNROUTED)]
     bindings = [Binding(UNROUTED, UNROUTED, "")]
     for level in range(levels_for(max_delay)):
         name, lower = level_name(level), level_name(level - 1) if level else OUT

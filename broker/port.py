@@ -51,6 +51,49 @@ class Consumer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How many messages are ready in a queue, and how many consumers it has."""
+
+    ready: int
+    consumers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A message its queue has lent to a browser. `returns` counts how often it was delivered and came back before,
+    where the queue counts that; the header that says so is left out of the message."""
+
+    message: Message
+    tag: int
+    returns: int
+
+
+OnHeld: TypeAlias = Callable[[Held], None]
+
+
+class Browser(Protocol):
+    """A queue being read: each message is lent, in order, and stays the queue's until it is removed.
+
+    However this ends (closed, the connection lost, the process killed), what was not removed is back in its queue, in
+    its order. One browser at a time reads a queue.
+    """
+
+    async def caught_up(self) -> int:
+        """Return once all that was ready when reading began has been handed on, with its count.
+
+        Raises `BrokerUnavailable` where the connection is lost before."""
+        ...
+
+    async def remove(self, tag: int) -> bool:
+        """Take a message off its queue: its outcome is durable. False where the connection is lost: it is back."""
+        ...
+
+    async def close(self) -> None:
+        """Return what was not removed."""
+        ...
+
+
 class Broker(Protocol):
     """A supervised connection to a broker. Made by `open_broker`."""
 
@@ -74,6 +117,16 @@ class Broker(Protocol):
 
     async def consume(self, queue: str, *, prefetch: int, on_delivery: OnDelivery) -> Consumer:
         """Deliver messages of `queue` to `on_delivery`, at most `prefetch` of them unsettled."""
+        ...
+
+    async def count(self, queue: str) -> Depth | None:
+        """What is in a queue, without touching it; None where there is no such queue."""
+        ...
+
+    async def browse(self, queue: str, on_held: OnHeld) -> Browser:
+        """Lend all messages of `queue` to `on_held`, which is called as they come.
+
+        Raises `TopologyMissing`, `QueueInUse` while another browser reads it, `BrokerUnavailable`."""
         ...
 
     async def close(self) -> None:

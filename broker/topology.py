@@ -55,6 +55,9 @@ def _distinct(things: tuple[_T, ...]) -> tuple[_T, ...]:
 
 DEAD_SUFFIX = ".dead"
 DELIVERY_LIMIT = 100
+NO_LIMIT = 1_000_000_000
+"""A delivery limit that is none. RabbitMQ 4 gives a quorum queue that names no limit one of 20, and drops what passes
+it; each look at a dead-letter queue counts as a delivery of everything in it. (-1, "none" on 4, is zero on 3.)"""
 
 
 def dead_letter_queue(queue: str) -> str:
@@ -87,6 +90,11 @@ def work_queue(name: str, *, kind: Literal["quorum", "classic"], exchange: str, 
     else:
         arguments = {"x-queue-type": "classic", **backstop}
     return Topology(
-        queues=(Queue(dead, {"x-queue-type": "quorum"}), Queue(name, arguments)),
+        queues=(resting_queue(dead), Queue(name, arguments)),
         bindings=tuple(Binding(exchange, name, key) for key in keys),
     )
+
+
+def resting_queue(name: str) -> Queue:
+    """A queue in which messages rest until somebody decides; they may be looked at as often as one likes."""
+    return Queue(name, {"x-queue-type": "quorum", "x-delivery-limit": NO_LIMIT})

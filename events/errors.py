@@ -5,6 +5,7 @@ HoldfastError
 ├── TopologyError           the broker's exchanges and queues are not as this worker needs them
 │   ├── TopologyMissing     something that must exist does not (modes `verify` and `skip`)
 │   └── TopologyDrift       something exists with other arguments (RabbitMQ's 406)
+├── QueueInUse              another tool is reading the queue; one at a time does
 ├── BrokerUnavailable       the broker cannot be reached, or refused the login or the virtual host
 ├── DecodeError             a message cannot become an event; it is dead-lettered, never retried
 │   ├── Unreadable          not JSON, wrong shape, wrong content type
@@ -44,6 +45,10 @@ class TopologyMissing(TopologyError):
 
 class TopologyDrift(TopologyError):
     """An exchange or queue exists with other arguments than the declared ones."""
+
+
+class QueueInUse(HoldfastError):
+    """A queue is being read by another browser, or consumed by somebody."""
 
 
 class BrokerUnavailable(HoldfastError):

@@ -21,7 +21,7 @@ from .link import (
     heed_cancellation,
     lost_as_error,
     open_channel,
-    while_open,
+    written,
 )
 from .translate import from_delivered
 
@@ -64,13 +64,13 @@ class AmqpConsumer:
         channel = self._channel
         if channel is None or not self.is_current(delivery):
             return False
-        return await _written(channel, channel.basic_ack(delivery.tag, wait=False))
+        return await written(channel, channel.basic_ack(delivery.tag, wait=False))
 
     async def give_back(self, delivery: Delivery) -> bool:
         channel = self._channel
         if channel is None or not self.is_current(delivery):
             return False
-        return await _written(channel, channel.basic_reject(delivery.tag, requeue=True, wait=False))
+        return await written(channel, channel.basic_reject(delivery.tag, requeue=True, wait=False))
 
     async def stop(self, *, close: bool) -> None:
         self._stopping.set()
@@ -153,15 +153,6 @@ class AmqpConsumer:
 
 class Cancelled(ConnectionError):
     """The broker cancelled the consumer: its queue was deleted, its node failed, or a time-out struck."""
-
-
-async def _written(channel: Channel, frame: Awaitable[None]) -> bool:
-    try:
-        with lost_as_error():
-            await (while_open(channel, frame) if channel.connection.write_queue.full() else frame)
-    except CONNECTION_ERRORS:
-        return False
-    return True
 
 
 def _end(lost: "asyncio.Future[None]") -> None:

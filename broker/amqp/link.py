@@ -178,6 +178,16 @@ async def while_open(channel: Channel, doing: Awaitable[T]) -> T:
             await asyncio.gather(task, return_exceptions=True)
 
 
+async def written(channel: Channel, frame: Awaitable[None]) -> bool:
+    """Await the writing of a frame that has no answer. False where the channel is lost."""
+    try:
+        with lost_as_error():
+            await (while_open(channel, frame) if channel.connection.write_queue.full() else frame)
+    except CONNECTION_ERRORS:
+        return False
+    return True
+
+
 def explain(error: BaseException) -> str:
     """One line for what aiormq, asyncio or the operating system raised."""
     match error:

@@ -4,16 +4,18 @@ import asyncio
 from contextlib import suppress
 
 from aiormq import Connection
-from aiormq.exceptions import AMQPChannelError
+from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
+from yarl import URL
 
-from ...events import Message, TopologyError, Unroutable
+from ...events import BrokerUnavailable, Message, TopologyError, Unroutable
 from ...telemetry import Emit
-from ..port import Consumer, Mode, OnDelivery
+from ..port import Consumer, Depth, Mode, OnDelivery, OnHeld
 from ..size import HEADER_BUDGET
 from ..topology import Topology
 from . import declaring
+from .browsing import AmqpBrowser, depth_of, open_browser
 from .consuming import AmqpConsumer
-from .link import CONNECTION_ERRORS, Link, explain, heed_cancellation, lost_as_error
+from .link import CONNECTION_ERRORS, Link, close_quietly, explain, heed_cancellation, lost_as_error, open_channel
 from .publishing import Publishing
 
 _REDECLARE_EVERY = 2.0  # seconds: however much is unroutable, the topology is declared again no more often
@@ -26,6 +28,8 @@ class AmqpBroker:
 
     def __init__(self, url: str, *, heartbeat: int = 15, connect_timeout: float = 10.0, emit: Emit) -> None:
         self._emit = emit
+        self._url = URL(url).update_query(heartbeat=heartbeat)
+        self._connect_timeout = connect_timeout
         self._links = {
             role: Link(role, url, heartbeat=heartbeat, connect_timeout=connect_timeout, emit=emit)
             for role in ("consume", "publish")
@@ -73,6 +77,23 @@ class AmqpBroker:
         )
         self._consumers.append(consumer)
         return consumer
+
+    async def count(self, queue: str) -> Depth | None:
+        try:
+            with lost_as_error():
+                async with asyncio.timeout(self._connect_timeout):
+                    channel = await open_channel(await self._links["publish"].connection(), confirms=False)
+                depth = await depth_of(channel, queue)
+        except ChannelNotFoundEntity:
+            return None
+        except CONNECTION_ERRORS as error:
+            heed_cancellation()
+            raise BrokerUnavailable(f"cannot ask {self._links['publish']} about {queue}: {explain(error)}") from None
+        await close_quietly(channel, 5)
+        return depth
+
+    async def browse(self, queue: str, on_held: OnHeld) -> AmqpBrowser:
+        return await open_browser(self._url, queue, on_held, connect_timeout=self._connect_timeout)
 
     async def close(self) -> None:
         for consumer in self._consumers:

@@ -6,8 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ...events import Message, PublishRefused, TopologyDrift, TopologyMissing, Unroutable
+from ...events import Message, PublishRefused, QueueInUse, TopologyDrift, TopologyMissing, Unroutable
+from ..port import OnHeld
 from ..topology import Binding, Exchange, Queue, Topology
+from .browsing import MemoryBrowser
 from .deaths import completes_a_cycle, died
 from .queue import Entry, MemoryQueue, Taker
 from .routing import Routing
@@ -39,6 +41,7 @@ class Server:
         self._routing = Routing()
         self._watchers: list[Callable[[str], None]] = []
         self._awaiting: dict[str, dict[Taker, None]] = {}
+        self._read: set[str] = set()
         self._again: asyncio.TimerHandle | None = None
         self._epoch: tuple[datetime, float] | None = None
 
@@ -97,6 +100,20 @@ class Server:
             return False
         taker.attach(queue)
         return True
+
+    def browse(self, name: str, on_held: OnHeld) -> MemoryBrowser:
+        """Read a queue, alone. Raises `TopologyMissing`, `QueueInUse`."""
+        queue = self.queues.get(name)
+        if queue is None:
+            raise TopologyMissing(f"there is no queue {name!r}")
+        if name in self._read:
+            raise QueueInUse(f"{name} is being read or worked on by another tool; try again later")
+        if queue.takers:
+            raise QueueInUse(f"{name} has {len(queue.takers)} consumer(s): it is not a queue of dead letters")
+        self._read.add(name)
+        browser = MemoryBrowser(queue, on_held, lambda: self._read.discard(name))
+        browser.attach(queue)
+        return browser
 
     def delete_queue(self, name: str) -> None:
         """Delete a queue with its messages and bindings. Whoever consumes it is detached until it exists again."""

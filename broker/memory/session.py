@@ -5,10 +5,12 @@ from contextlib import suppress
 
 from ...events import BrokerUnavailable, Message, NotConnected, PublishTimeout, TopologyError
 from ...telemetry import Connected, Detached, Disconnected, Emit, Role
-from ..port import Consumer, Mode, OnDelivery
+from ..port import Consumer, Depth, Mode, OnDelivery, OnHeld
 from ..size import HEADER_BUDGET
 from ..topology import Topology
+from .browsing import MemoryBrowser
 from .consuming import MemoryConsumer
+from .queue import Taker
 from .server import REDECLARE_AFTER, Server, shared
 from .wire import address, as_carried
 
@@ -34,6 +36,7 @@ class MemoryBroker:
         self._max_body = max_body
         self._server: Server | None = None
         self._consumers: list[MemoryConsumer] = []
+        self._browsers: list[MemoryBrowser] = []
         self._declared = Topology()
         self._redeclaring: asyncio.TimerHandle | None = None
         self._withheld: set[asyncio.Future[bool]] | None = None
@@ -74,7 +77,18 @@ class MemoryBroker:
         self._attach(consumer)
         return consumer
 
+    async def count(self, queue: str) -> Depth | None:
+        found = self._connect().queues.get(queue)
+        return None if found is None else Depth(len(found.ready), len(found.takers))
+
+    async def browse(self, queue: str, on_held: OnHeld) -> MemoryBrowser:
+        browser = self._connect().browse(queue, on_held)
+        self._browsers.append(browser)
+        return browser
+
     async def close(self) -> None:
+        for browser in self._browsers:
+            await browser.close()
         for consumer in self._consumers:
             await consumer.stop(close=True)
         self._consumers.clear()
@@ -116,8 +130,9 @@ class MemoryBroker:
         """
         for role in ROLES:
             self._emit(Disconnected(role, "connection lost", 0.0))
-        for consumer in self._consumers:
-            consumer.detach("connection lost", 0.0)
+        takers: list[Taker] = [*self._consumers, *self._browsers]
+        for taker in takers:
+            taker.detach("connection lost", 0.0)
         for confirm in self._withheld or ():
             if not confirm.done():
                 confirm.set_result(False)

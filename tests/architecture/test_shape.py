@@ -35,6 +35,7 @@ PUBLIC = [
     "PublishRefused",
     "PublishTimeout",
     "Publisher",
+    "QueueInUse",
     "Reject",
     "Retry",
     "RetryLater",

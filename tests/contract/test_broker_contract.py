@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from bench import MAX_BODY, Bench, a_message
-from waiting import eventually
+from waiting import Arrivals, eventually
 
-from holdfast.broker import Binding, Broker, Exchange, Queue, Topology, ladder, matches
+from holdfast.broker import Binding, Broker, Depth, Exchange, Held, Queue, Topology, ladder, matches
 from holdfast.events import (
     Message,
     PublishError,
     PublishRefused,
+    QueueInUse,
     TooLarge,
     TopologyDrift,
     TopologyMissing,
@@ -766,3 +767,108 @@ async def test_what_was_connected_is_told_for_both_roles(bench: Bench) -> None:
     roles = {fact.role for fact in bench.facts.all if isinstance(fact, Connected)}
 
     assert roles == {"consume", "publish"}
+
+
+# Reading without taking
+
+
+async def read(broker: Broker, queue: str) -> list[bytes]:
+    """The bodies in a queue, in order; they stay there."""
+    held: list[Held] = []
+    browser = await broker.browse(queue, held.append)
+    await browser.caught_up()
+    await browser.close()
+    return [one.message.body for one in held]
+
+
+BODIES = [str(n).encode() for n in range(200)]
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+async def test_reading_a_queue_leaves_it_as_it_was_however_often(bench: Bench, broker: Broker, kind: str) -> None:
+    queue = await bench.queue("rest", kind)
+    await bench.publish(*BODIES, to=queue)
+
+    readings = [await read(broker, queue) for _ in range(3)]
+
+    assert readings == [BODIES] * 3
+    assert await broker.count(queue) == Depth(200, 0)
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+async def test_a_reader_that_is_cut_off_leaves_the_queue_as_it_was(bench: Bench, broker: Broker, kind: str) -> None:
+    queue = await bench.queue("rest", kind)
+    await bench.publish(*BODIES, to=queue)
+    held: Arrivals[Held] = Arrivals()
+    browser = await broker.browse(queue, held)
+    await held.take(100)
+
+    bench.place.lose_connection(broker)
+
+    await eventually(depth_of(bench, queue), 200)
+    assert not await browser.remove(held.all[0].tag)
+    await browser.close()
+    assert await read(broker, queue) == BODIES
+
+
+async def test_reading_ends_where_the_queue_ended_when_it_began(bench: Bench, broker: Broker) -> None:
+    queue, empty = await bench.queue("rest", "quorum"), await bench.queue("empty")
+    await bench.publish(*BODIES[:10], to=queue)
+
+    assert await read(broker, empty) == []
+    assert await read(broker, queue) == BODIES[:10]
+
+
+async def test_what_is_removed_is_gone_and_the_rest_keeps_its_order(bench: Bench, broker: Broker) -> None:
+    queue = await bench.queue("rest", "quorum")
+    await bench.publish(*BODIES, to=queue)
+    held: list[Held] = []
+    browser = await broker.browse(queue, held.append)
+    await browser.caught_up()
+
+    removed = [await browser.remove(one.tag) for one in held[::3]]
+    await browser.close()
+
+    assert all(removed)
+    assert await read(broker, queue) == [body for n, body in enumerate(BODIES) if n % 3]
+
+
+async def test_a_reader_says_how_often_a_message_came_back_and_hands_on_the_message_as_it_was(
+    bench: Bench, broker: Broker
+) -> None:
+    queue = await bench.queue("rest", "quorum")
+    await broker.publish(a_message(b"one", routing_key=queue, headers={"mine": 1}), timeout=10)
+    await read(broker, queue)
+    held: Arrivals[Held] = Arrivals()
+    browser = await broker.browse(queue, held)
+
+    one = await held.next()
+
+    assert (one.returns, dict(one.message.headers)) == (1, {"mine": 1})
+    await browser.close()
+
+
+async def test_one_reader_at_a_time(bench: Bench, broker: Broker) -> None:
+    queue, another = await bench.queue("rest", "quorum"), await bench.open()
+    await bench.publish(*BODIES[:3], to=queue)
+    held: Arrivals[Held] = Arrivals()
+    browser = await broker.browse(queue, held)
+
+    for other in (broker, another):
+        with pytest.raises(QueueInUse):
+            await other.browse(queue, held)
+
+    await browser.close()
+    assert await read(another, queue) == BODIES[:3]
+
+
+async def test_a_queue_with_consumers_and_one_that_is_not_there_are_not_read(bench: Bench, broker: Broker) -> None:
+    queue = await bench.queue("work")
+    await bench.consume(queue)
+    await bench.facts.first(lambda fact: isinstance(fact, Attached))
+
+    with pytest.raises(QueueInUse):
+        await broker.browse(queue, lambda held: None)
+    with pytest.raises(TopologyMissing):
+        await broker.browse(bench.name("nothing"), lambda held: None)
+    assert await broker.count(bench.name("nothing")) is None

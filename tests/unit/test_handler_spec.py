@@ -170,7 +170,7 @@ def test_the_topology_holds_a_queue_a_dead_letter_queue_and_the_bindings_of_each
     queues = {queue.name: queue.arguments for queue in topology.queues}
     assert queues["billing.charge"]["x-dead-letter-routing-key"] == "billing.charge.dead"
     assert queues["billing.charge"]["x-delivery-limit"] == 100
-    assert queues["billing.charge.dead"] == {"x-queue-type": "quorum"}
+    assert queues["billing.charge.dead"] == {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
     keys = {binding.key for binding in topology.bindings if binding.destination == "billing.charge"}
     assert {"order.created", "audit.*"} <= keys
     assert {key.removeprefix("*." * 28) for key in keys} >= {"queue.billing.charge", "event.order.created"}

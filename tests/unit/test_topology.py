@@ -68,7 +68,7 @@ def test_a_work_queue_falls_back_to_its_own_dead_letter_queue(kind: str) -> None
     topology = work_queue("billing.charge", kind=kind, exchange="events", keys=("order.created",))  # type: ignore[arg-type]
 
     dead, work = topology.queues
-    assert dead == Queue("billing.charge.dead", {"x-queue-type": "quorum"})
+    assert dead == Queue("billing.charge.dead", {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000})
     assert work.name == "billing.charge"
     assert work.arguments["x-queue-type"] == kind
     assert work.arguments["x-dead-letter-exchange"] == ""

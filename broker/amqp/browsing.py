@@ -1,0 +1,174 @@
+"""Reading a queue without taking anything off it.
+
+A consumer with manual acks is lent every message; when its channel goes, however it goes, what was not acked is back in
+the queue. For the order to be the old one, on quorum queues as well (tried on 3.10.8, 4.0.5 and 4.3.6, with the channel
+closed and with the connection cut):
+
+- one consumer after the other, each with the largest prefetch there is, their tags in alphabetical order. `basic.get`
+  makes a consumer of each message, and up to 4.0 a queue takes back from more than 32 consumers in no order;
+- one reader of a queue at a time: two would be given every other message. An exclusive queue on the reader's own
+  connection is the lock, gone with the connection (quorum queues take no heed of an exclusive consumer);
+- nothing is returned one by one: what is returned while a consumer reads is delivered to it again.
+"""
+
+import asyncio
+from dataclasses import replace
+
+from aiormq import Channel, Connection
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
+from yarl import URL
+
+from ...events import BrokerUnavailable, QueueInUse, TopologyMissing
+from ..port import Depth, Held, OnHeld
+from .link import CONNECTION_ERRORS, close_quietly, explain, lost_as_error, open_channel, written
+from .translate import from_delivered
+
+PREFETCH = 65_535
+CONSUMERS = 31
+_RPC = 30.0
+_LOOK_AGAIN = 1.0  # seconds without a message after which the queue is asked whether there is more
+_RETURNED_WITHIN = 5.0
+_GONE_WITHIN = 1.0
+_COUNTERS = ("x-delivery-count", "x-acquired-count")
+
+
+class AmqpBrowser:
+    """See `broker.port.Browser`. On a connection of its own, which is also what the lock hangs on."""
+
+    def __init__(self, connection: Connection, queue: str, on_held: OnHeld, prefetch: int) -> None:
+        self._connection = connection
+        self._queue = queue
+        self._on_held = on_held
+        self._prefetch = prefetch
+        self._channel: Channel
+        self._wanted = 0
+        self._lent = 0
+        self._removed = 0
+        self._consumers = 0
+        self._more = asyncio.Event()
+        self._complete = asyncio.Event()
+        self._next: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Lock the queue and begin to read it."""
+        channel = self._channel = await open_channel(self._connection, confirms=False)
+        try:
+            lock = await open_channel(self._connection, confirms=False)
+            await lock.queue_declare(f"{self._queue}.reader", exclusive=True, auto_delete=True, timeout=_RPC)
+            depth = await self._at_rest(channel)
+        except ChannelNotFoundEntity:
+            raise TopologyMissing(f"there is no queue {self._queue!r}") from None
+        except ChannelLockedResource:
+            raise QueueInUse(f"{self._queue} is being read or worked on by another tool; try again later") from None
+        if depth.consumers:
+            raise QueueInUse(f"{self._queue} has {depth.consumers} consumer(s): it is not a queue of dead letters")
+        self._wanted = min(depth.ready, self._prefetch * CONSUMERS)
+        await channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
+        if self._wanted:
+            await self._consume()
+        else:
+            self._complete.set()
+
+    async def caught_up(self) -> int:
+        complete, lost = asyncio.ensure_future(self._complete.wait()), self._channel.closing
+        try:
+            while not complete.done():
+                self._more.clear()
+                await asyncio.wait({complete, lost}, timeout=_LOOK_AGAIN, return_when=asyncio.FIRST_COMPLETED)
+                if lost.done():
+                    raise BrokerUnavailable(f"the connection was lost while {self._queue} was read")
+                if not complete.done() and not self._more.is_set() and await self._is_drained():
+                    break  # messages that were there have expired, or were taken, before they could be lent
+        finally:
+            complete.cancel()
+        return self._lent
+
+    async def remove(self, tag: int) -> bool:
+        if self._channel.is_closed or not await written(self._channel, self._channel.basic_ack(tag, wait=False)):
+            return False
+        self._removed += 1
+        return True
+
+    async def close(self) -> None:
+        """Flush the acks, return the rest, and let go of the lock once the queue has it all back."""
+        held = self._lent - self._removed
+        if self._next is not None:
+            self._next.cancel()
+        try:
+            with lost_as_error():
+                await self._channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
+                await self._channel.close(timeout=_RPC)
+                await self._until_returned(held)
+        except CONNECTION_ERRORS:
+            pass
+        await close_quietly(self._connection, 5)
+
+    async def _at_rest(self, channel: Channel) -> Depth:
+        """The depth under the lock; the consumers of a reader that was killed a moment ago have a moment to go."""
+        deadline = asyncio.get_running_loop().time() + _GONE_WITHIN
+        while True:
+            depth = await depth_of(channel, self._queue)
+            if not depth.consumers or asyncio.get_running_loop().time() > deadline:
+                return depth
+            await asyncio.sleep(0.05)
+
+    async def _consume(self) -> None:
+        """The next consumer. The tags are in order: that is the order in which what they hold goes back."""
+        self._consumers += 1
+        await self._channel.basic_consume(
+            self._queue, self._lend, consumer_tag=f"reader.{self._consumers:04d}", timeout=_RPC
+        )
+
+    async def _lend(self, delivered: DeliveredMessage) -> None:
+        message = from_delivered(delivered)
+        headers = message.headers
+        count = headers.get(_COUNTERS[0])
+        if any(name in headers for name in _COUNTERS):
+            message = replace(message, headers={n: v for n, v in headers.items() if n not in _COUNTERS})
+        self._lent += 1
+        self._more.set()
+        self._on_held(Held(message, delivered.delivery_tag or 0, count if type(count) is int else 0))
+        if self._lent == self._wanted:
+            self._complete.set()
+        if self._lent == self._prefetch * self._consumers and self._consumers < CONSUMERS:
+            self._next = asyncio.create_task(self._consume())
+
+    async def _is_drained(self) -> bool:
+        try:
+            with lost_as_error():
+                return not (await depth_of(self._channel, self._queue)).ready
+        except CONNECTION_ERRORS as error:
+            raise BrokerUnavailable(f"lost while {self._queue} was read: {explain(error)}") from None
+
+    async def _until_returned(self, held: int) -> None:
+        channel = await open_channel(self._connection, confirms=False)
+        async with asyncio.timeout(_RETURNED_WITHIN):
+            while (await depth_of(channel, self._queue)).ready < held:  # noqa: ASYNC110 (only the server knows)
+                await asyncio.sleep(0.01)
+
+
+async def open_browser(
+    url: URL, queue: str, on_held: OnHeld, *, connect_timeout: float, prefetch: int = PREFETCH
+) -> AmqpBrowser:
+    """See `Broker.browse`. `prefetch` is what one consumer holds at most."""
+    connection = Connection(url.update_query(name="holdfast browse"))
+    browser = AmqpBrowser(connection, queue, on_held, prefetch)
+    try:
+        with lost_as_error():
+            async with asyncio.timeout(connect_timeout):
+                await connection.connect()
+            await browser.start()
+    except CONNECTION_ERRORS as error:
+        await close_quietly(connection, 1)
+        raise BrokerUnavailable(f"cannot read {queue}: {explain(error)}") from None
+    except BaseException:
+        await close_quietly(connection, 1)
+        raise
+    return browser
+
+
+async def depth_of(channel: Channel, queue: str) -> Depth:
+    """Raises `ChannelNotFoundEntity`, which closes the channel."""
+    answer = await channel.queue_declare(queue, passive=True, timeout=_RPC)
+    return Depth(answer.message_count or 0, answer.consumer_count or 0)
