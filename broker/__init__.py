@@ -7,18 +7,21 @@ from .size import header_size, headers_size
 from .topic import matches
 from .topology import (
     DELIVERY_LIMIT,
+    REGISTRY,
     Binding,
     Exchange,
     Queue,
     Topology,
     dead_letter_queue,
     events_exchange,
+    registry,
     resting_queue,
     work_queue,
 )
 
 __all__ = [
     "DELIVERY_LIMIT",
+    "REGISTRY",
     "Binding",
     "Broker",
     "Browser",
@@ -39,6 +42,7 @@ __all__ = [
     "ladder",
     "matches",
     "open_broker",
+    "registry",
     "resting_queue",
     "work_queue",
 ]

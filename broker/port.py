@@ -85,8 +85,9 @@ class Browser(Protocol):
         Raises `BrokerUnavailable` where the connection is lost before."""
         ...
 
-    async def remove(self, tag: int) -> bool:
-        """Take a message off its queue: its outcome is durable. False where the connection is lost: it is back."""
+    async def remove(self, *tags: int) -> bool:
+        """Take messages off the queue, their outcome being durable, and return once the broker has heard of it. False
+        where the connection is lost: each of them may be back in the queue, or gone."""
         ...
 
     async def close(self) -> None:
@@ -123,8 +124,8 @@ class Broker(Protocol):
         """What is in a queue, without touching it; None where there is no such queue."""
         ...
 
-    async def browse(self, queue: str, on_held: OnHeld) -> Browser:
-        """Lend all messages of `queue` to `on_held`, which is called as they come.
+    async def browse(self, queue: str, on_held: OnHeld, *, most: int | None = None) -> Browser:
+        """Lend all messages of `queue`, or the first `most`, to `on_held`, which is called as they come.
 
         Raises `TopologyMissing`, `QueueInUse` while another browser reads it, `BrokerUnavailable`."""
         ...

@@ -98,3 +98,13 @@ def work_queue(name: str, *, kind: Literal["quorum", "classic"], exchange: str, 
 def resting_queue(name: str) -> Queue:
     """A queue in which messages rest until somebody decides; they may be looked at as often as one likes."""
     return Queue(name, {"x-queue-type": "quorum", "x-delivery-limit": NO_LIMIT})
+
+
+REGISTRY = "holdfast.queues"
+
+
+def registry() -> Topology:
+    """Where each worker that starts leaves the names of its queues: AMQP cannot list queues, and whoever looks for dead
+    letters has to know where. Bounded; readers remove what is said twice."""
+    arguments = {**resting_queue(REGISTRY).arguments, "x-max-length": 10_000, "x-overflow": "drop-head"}
+    return Topology(queues=(Queue(REGISTRY, arguments),))

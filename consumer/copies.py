@@ -90,7 +90,7 @@ def _copy(message: Message, exchange: str, key: str, ours: Mapping[str, Any], bu
 
 
 def _is_senders(name: str) -> bool:
-    return name not in _ROUTES and not name.startswith(h.OURS) and not name.startswith(h.BROKERS_OWN)
+    return name in h.KEPT or not (name in _ROUTES or name.startswith((h.OURS, *h.BROKERS_OWN)))
 
 
 def _fit(theirs: dict[str, Any], ours: Mapping[str, Any], budget: int) -> dict[str, Any]:

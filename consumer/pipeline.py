@@ -44,6 +44,7 @@ from .outcome import (
     Succeeded,
 )
 from .remembered import Remembered, identity_of
+from .reports import report
 from .settle import publish_copy, settle
 
 
@@ -89,6 +90,7 @@ class Pipeline:
             written = await settle(job.delivery, decision)
             self._remember(job, decision, metadata, written=written)
             self.emit(self._settled(decision, outcome, metadata, history, job.ran_seconds))
+            await report(self.broker, message, decision, history.attempt)
 
     async def _outcome(self, job: Job, metadata: Metadata, history: History, now: datetime) -> Outcome:
         message, policy = job.delivery.message, self.spec.retry

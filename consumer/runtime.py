@@ -14,6 +14,7 @@ from .handler import HandlerSpec, Middleware
 from .invoke import compose
 from .pipeline import Job, Pipeline
 from .remembered import Identity, Remembered, identity_of
+from .reports import announce
 from .scheduler import Lane, Scheduler
 from .topology import topology_of
 
@@ -126,6 +127,7 @@ class Runtime:
         self._scheduler = Scheduler(settings.worker.concurrency)
         self._lines: list[Line] = []
         self._consumers: list[Consumer] = []
+        self._announcing: asyncio.Task[None] | None = None
 
     def stop(self, *, now: bool) -> None:
         self._stop.set()
@@ -156,6 +158,7 @@ class Runtime:
                 line = Line(pipeline, self._scheduler, limit)
                 self._lines.append(line)
                 self._consumers.append(await broker.consume(spec.queue, prefetch=prefetch, on_delivery=line.receive))
+            self._announcing = asyncio.create_task(announce(broker, self._name, self._handlers))
             self._emit(Started(self._name, tuple(spec.queue for spec in self._handlers), most))
             await self._stop.wait()
         finally:
@@ -189,6 +192,8 @@ class Runtime:
             await delivery.consumer.give_back(delivery)
         unfinished = await self._finish(grace)
         await asyncio.gather(*(consumer.stop(close=True) for consumer in self._consumers))
+        if self._announcing is not None:
+            self._announcing.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._emit(Stopped(self._name, unfinished))
         return unfinished

@@ -29,8 +29,16 @@ from .event import Event, key_of
 from .ids import derived_id, uuid7
 from .message import Headers, Message
 from .metadata import History, Metadata
+from .receipts import RECEIPTS, Receipt, ReceiptOutcome, read_receipt, receipt_message, replay_mark, replay_of
 
 __all__ = [
+    "RECEIPTS",
+    "Receipt",
+    "ReceiptOutcome",
+    "read_receipt",
+    "receipt_message",
+    "replay_mark",
+    "replay_of",
     "BrokerUnavailable",
     "ConfigurationError",
     "DecodeError",

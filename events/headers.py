@@ -26,7 +26,12 @@ HANDLER = "holdfast-handler"
 FAILED_AT = "holdfast-failed-at"
 WORKER = "holdfast-worker"
 
+# On dead letters that are replayed, and on every copy of them after that.
+REPLAY = "holdfast-replay"
+REPLAY_FORCED = "holdfast-replay-forced"
+
 OURS = "holdfast-"
+KEPT = (REPLAY, REPLAY_FORCED)
 
 # RabbitMQ's own. Up to 3.13 a client-sent x-death makes the broker drop what it takes for a
 # cycle, so copies never carry these.

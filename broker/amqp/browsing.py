@@ -36,11 +36,12 @@ _COUNTERS = ("x-delivery-count", "x-acquired-count")
 class AmqpBrowser:
     """See `broker.port.Browser`. On a connection of its own, which is also what the lock hangs on."""
 
-    def __init__(self, connection: Connection, queue: str, on_held: OnHeld, prefetch: int) -> None:
+    def __init__(self, connection: Connection, queue: str, on_held: OnHeld, *, prefetch: int, most: int | None) -> None:
         self._connection = connection
         self._queue = queue
         self._on_held = on_held
-        self._prefetch = prefetch
+        self._prefetch = prefetch if most is None else min(prefetch, most)
+        self._most = CONSUMERS * prefetch if most is None else most
         self._channel: Channel
         self._wanted = 0
         self._lent = 0
@@ -63,7 +64,7 @@ class AmqpBrowser:
             raise QueueInUse(f"{self._queue} is being read or worked on by another tool; try again later") from None
         if depth.consumers:
             raise QueueInUse(f"{self._queue} has {depth.consumers} consumer(s): it is not a queue of dead letters")
-        self._wanted = min(depth.ready, self._prefetch * CONSUMERS)
+        self._wanted = min(depth.ready, self._most)
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
         if self._wanted:
             await self._consume()
@@ -84,10 +85,15 @@ class AmqpBrowser:
             complete.cancel()
         return self._lent
 
-    async def remove(self, tag: int) -> bool:
-        if self._channel.is_closed or not await written(self._channel, self._channel.basic_ack(tag, wait=False)):
+    async def remove(self, *tags: int) -> bool:
+        for tag in tags:
+            if self._channel.is_closed or not await written(self._channel, self._channel.basic_ack(tag, wait=False)):
+                return False
+        self._removed += len(tags)
+        try:
+            await self._flush()
+        except CONNECTION_ERRORS:
             return False
-        self._removed += 1
         return True
 
     async def close(self) -> None:
@@ -96,8 +102,8 @@ class AmqpBrowser:
         if self._next is not None:
             self._next.cancel()
         try:
+            await self._flush()
             with lost_as_error():
-                await self._channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
                 await self._channel.close(timeout=_RPC)
                 await self._until_returned(held)
         except CONNECTION_ERRORS:
@@ -131,7 +137,7 @@ class AmqpBrowser:
         self._on_held(Held(message, delivered.delivery_tag or 0, count if type(count) is int else 0))
         if self._lent == self._wanted:
             self._complete.set()
-        if self._lent == self._prefetch * self._consumers and self._consumers < CONSUMERS:
+        if self._lent == self._prefetch * self._consumers and self._lent < self._most:
             self._next = asyncio.create_task(self._consume())
 
     async def _is_drained(self) -> bool:
@@ -141,6 +147,11 @@ class AmqpBrowser:
         except CONNECTION_ERRORS as error:
             raise BrokerUnavailable(f"lost while {self._queue} was read: {explain(error)}") from None
 
+    async def _flush(self) -> None:
+        """An answer on the same channel shows that the acks before it arrived."""
+        with lost_as_error():
+            await self._channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
+
     async def _until_returned(self, held: int) -> None:
         channel = await open_channel(self._connection, confirms=False)
         async with asyncio.timeout(_RETURNED_WITHIN):
@@ -149,11 +160,17 @@ class AmqpBrowser:
 
 
 async def open_browser(
-    url: URL, queue: str, on_held: OnHeld, *, connect_timeout: float, prefetch: int = PREFETCH
+    url: URL,
+    queue: str,
+    on_held: OnHeld,
+    *,
+    connect_timeout: float,
+    most: int | None = None,
+    prefetch: int = PREFETCH,
 ) -> AmqpBrowser:
     """See `Broker.browse`. `prefetch` is what one consumer holds at most."""
     connection = Connection(url.update_query(name="holdfast browse"))
-    browser = AmqpBrowser(connection, queue, on_held, prefetch)
+    browser = AmqpBrowser(connection, queue, on_held, prefetch=prefetch, most=most)
     try:
         with lost_as_error():
             async with asyncio.timeout(connect_timeout):

@@ -11,13 +11,12 @@ from .queue import Entry, MemoryQueue
 class MemoryBrowser:
     """See `broker.port.Browser`. `let_go` releases the lock on the queue."""
 
-    has_room = True
-
-    def __init__(self, queue: MemoryQueue, on_held: OnHeld, let_go: Callable[[], None]) -> None:
+    def __init__(self, queue: MemoryQueue, on_held: OnHeld, most: int | None, let_go: Callable[[], None]) -> None:
         self._queue: MemoryQueue | None = queue
         self._on_held = on_held
         self._let_go = let_go
-        self._wanted = len(queue.ready)
+        self._most = most
+        self._wanted = len(queue.ready) if most is None else min(most, len(queue.ready))
         self._tag = 0
         self._lent: dict[int, Entry] = {}
         self._complete = asyncio.Event()
@@ -25,17 +24,22 @@ class MemoryBrowser:
         if not self._wanted:
             self._complete.set()
 
+    @property
+    def has_room(self) -> bool:
+        return self._most is None or self._tag < self._most
+
     async def caught_up(self) -> int:
         await self._complete.wait()
         if self._lost is not None:
             raise BrokerUnavailable(self._lost)
         return self._tag
 
-    async def remove(self, tag: int) -> bool:
-        entry = self._lent.pop(tag, None)
-        if entry is None or self._queue is None:
+    async def remove(self, *tags: int) -> bool:
+        if self._queue is None:
             return False
-        self._queue.settled()
+        for tag in tags:
+            del self._lent[tag]
+            self._queue.settled()
         return True
 
     async def close(self) -> None:

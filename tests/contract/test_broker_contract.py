@@ -826,10 +826,10 @@ async def test_what_is_removed_is_gone_and_the_rest_keeps_its_order(bench: Bench
     browser = await broker.browse(queue, held.append)
     await browser.caught_up()
 
-    removed = [await browser.remove(one.tag) for one in held[::3]]
+    removed = await browser.remove(*(one.tag for one in held[::3]))
     await browser.close()
 
-    assert all(removed)
+    assert removed
     assert await read(broker, queue) == [body for n, body in enumerate(BODIES) if n % 3]
 
 
@@ -872,3 +872,17 @@ async def test_a_queue_with_consumers_and_one_that_is_not_there_are_not_read(ben
     with pytest.raises(TopologyMissing):
         await broker.browse(bench.name("nothing"), lambda held: None)
     assert await broker.count(bench.name("nothing")) is None
+
+
+async def test_a_reader_of_the_first_few_is_lent_no_more(bench: Bench, broker: Broker) -> None:
+    queue = await bench.queue("rest", "quorum")
+    await bench.publish(*BODIES[:10], to=queue)
+    held: Arrivals[Held] = Arrivals()
+
+    browser = await broker.browse(queue, held, most=3)
+
+    assert await browser.caught_up() == 3
+    assert [one.message.body for one in held.all] == BODIES[:3]
+    await eventually(depth_of(bench, queue), 7)
+    await browser.close()
+    assert await read(broker, queue) == BODIES[:10]

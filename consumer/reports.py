@@ -1,0 +1,38 @@
+"""What a worker says of itself, for the tools that look after dead letters. Nothing depends on its arriving."""
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+
+from ..broker import REGISTRY, Broker
+from ..events import HoldfastError, Message, Receipt, receipt_message, replay_of, uuid7
+from .failure import describe_failure, summary
+from .handler import HandlerSpec
+from .outcome import Ack, DeadLetter, Decision, GiveBack, Postpone
+
+_PATIENCE = 5.0
+
+
+async def announce(broker: Broker, worker: str, handlers: Iterable[HandlerSpec]) -> None:
+    """Leave the names of the worker's queues where dead-letter tools look for them."""
+    told = {"worker": worker, "queues": {spec.queue: spec.name for spec in handlers}}
+    message = Message(json.dumps(told).encode(), "", REGISTRY, message_id=uuid7(), content_type="application/json")
+    with suppress(HoldfastError):
+        await broker.publish(message, timeout=_PATIENCE)
+
+
+async def report(broker: Broker, message: Message, decision: Decision, attempt: int) -> None:
+    """Tell whoever replayed this dead letter what became of it. Of any other message there is nothing to tell."""
+    if (replayed := replay_of(message.headers)) is None:
+        return
+    match decision:
+        case Ack(settled):
+            receipt = Receipt(*replayed, settled, attempt)
+        case Postpone(_, error):
+            receipt = Receipt(*replayed, "postponed", attempt, summary(error), describe_failure(error).fingerprint)
+        case DeadLetter(_, error):
+            receipt = Receipt(*replayed, "dead_lettered", attempt, summary(error), describe_failure(error).fingerprint)
+        case GiveBack():
+            return
+    with suppress(HoldfastError):
+        await broker.publish(receipt_message(receipt), timeout=_PATIENCE)
