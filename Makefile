@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WHEEL := dist/holdfast-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-py3-none-any.whl
 # What goes into the wheel: the package folders, found as long as they hold Python files.
-SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer events publisher telemetry testing -name '*.py' 2>/dev/null)
+SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer dead_letters events publisher telemetry testing -name '*.py' 2>/dev/null)
 
 .PHONY: help
 help: ## Say what there is

@@ -6,6 +6,7 @@ from .port import Broker, Browser, Consumer, Delivery, Depth, Held, Mode, OnDeli
 from .size import header_size, headers_size
 from .topic import matches
 from .topology import (
+    DEAD_SUFFIX,
     DELIVERY_LIMIT,
     REGISTRY,
     Binding,
@@ -20,6 +21,7 @@ from .topology import (
 )
 
 __all__ = [
+    "DEAD_SUFFIX",
     "DELIVERY_LIMIT",
     "REGISTRY",
     "Binding",

@@ -2,6 +2,7 @@
 
 from .settings import (
     BrokerSettings,
+    DeadLetterSettings,
     LogSettings,
     Settings,
     WorkerSettings,
@@ -15,6 +16,7 @@ from .version import VERSION
 __all__ = [
     "VERSION",
     "BrokerSettings",
+    "DeadLetterSettings",
     "LogSettings",
     "Settings",
     "WorkerSettings",

@@ -90,6 +90,16 @@ class LogSettings(_Group):
     )
 
 
+class DeadLetterSettings(_Group):
+    """Where the dead-letter tools keep their files."""
+
+    folder: str = Field(
+        default="~/.local/state/holdfast",
+        min_length=1,
+        description="folder of the dead-letter tools: indexes, the journal of operations, archives",
+    )
+
+
 class Settings(BaseSettings):
     """All settings. `Settings(broker={"url": "memory://"})` overrides what the environment says.
 
@@ -109,6 +119,7 @@ class Settings(BaseSettings):
     broker: BrokerSettings = BrokerSettings()
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
 
 
 def load_settings(**overrides: Any) -> Settings:

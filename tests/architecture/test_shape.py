@@ -10,7 +10,7 @@ import pytest
 import holdfast
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("broker", "cli", "config", "consumer", "events", "publisher", "telemetry", "testing")
+PACKAGES = ("broker", "cli", "config", "consumer", "dead_letters", "events", "publisher", "telemetry", "testing")
 
 VIRTUAL_TIME = ("test_memory_broker.py", "test_claims", "test_claim_store")  # their seconds pass at once
 
@@ -75,6 +75,17 @@ def test_one_line_of_the_consumer_acks() -> None:
     ]
 
     assert len(places) == 1 and places[0].startswith("settle.py"), places
+
+
+def test_one_line_of_the_dead_letter_tools_acks() -> None:
+    places = [
+        f"{path.name}:{call.lineno}"
+        for path, tree in sources("dead_letters")
+        for call in calls(tree)
+        if isinstance(call.func, ast.Attribute) and call.func.attr in ("ack", "basic_ack")
+    ]
+
+    assert len(places) == 1 and places[0].startswith("receiving.py"), places
 
 
 def test_the_public_names_are_these() -> None:

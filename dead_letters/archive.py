@@ -1,0 +1,110 @@
+"""Messages as lines of JSON, exactly: what is discarded, exported and indexed is kept in this form.
+
+A body that is UTF-8 is kept as text, any other as base64. A value that JSON has no form for is an object with one key:
+`$bytes`, `$time`, `$decimal`, or `$table` for a table that itself has one key beginning with a dollar sign.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from ..events import ConfigurationError, Message
+
+VERSION = 1
+_TEXTS = (
+    "exchange", "routing_key", "message_id", "type", "content_type", "content_encoding", "correlation_id", "app_id",
+    "reply_to",
+)  # fmt: skip
+_OTHERS = {"body", "headers", "timestamp", "priority"}
+assert {field.name for field in fields(Message)} == _OTHERS | set(_TEXTS)
+
+
+def to_line(message: Message, **about: Any) -> str:
+    """One line for a message; `about` is written beside it."""
+    told = {"holdfast-letter": VERSION, **about, "message": to_json(message)}
+    return json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogatepass").decode("utf-8", "replace") + "\n"
+
+
+def from_line(line: str | bytes) -> tuple[Message, dict[str, Any]]:
+    """The message of a line and what was written beside it. Raises `ConfigurationError` saying what is wrong."""
+    try:
+        told = json.loads(line)
+        if not isinstance(told, dict) or told.pop("holdfast-letter", None) != VERSION:
+            raise ConfigurationError("not a line of an archive of dead letters")
+        return from_json(told.pop("message")), told
+    except (ValueError, KeyError, TypeError, RecursionError, InvalidOperation) as error:
+        raise ConfigurationError(f"not a line of an archive of dead letters ({type(error).__name__})") from None
+
+
+def to_json(message: Message) -> dict[str, Any]:
+    """The message as a value that JSON has a form for; equal messages give equal values."""
+    found: dict[str, Any] = {name: value for name in _TEXTS if (value := getattr(message, name)) is not None}
+    try:
+        found["body"] = message.body.decode()
+    except UnicodeDecodeError:
+        found["body_base64"] = base64.b64encode(message.body).decode()
+    if message.headers:
+        found["headers"] = {name: _plain(message.headers[name]) for name in sorted(message.headers)}
+    if message.timestamp is not None:
+        found["timestamp"] = message.timestamp.isoformat()
+    if message.priority is not None:
+        found["priority"] = message.priority
+    return found
+
+
+def from_json(told: Mapping[str, Any]) -> Message:
+    """Undoes `to_json`. Raises `ValueError`, `KeyError` or `TypeError` for anything else."""
+    body = base64.b64decode(told["body_base64"], validate=True) if "body_base64" in told else told["body"].encode()
+    texts: dict[str, Any] = {name: told.get(name) for name in _TEXTS}
+    if not all(value is None or isinstance(value, str) for value in texts.values()):
+        raise TypeError("a property is not text")
+    texts |= {"exchange": texts["exchange"] or "", "routing_key": texts["routing_key"] or ""}
+    timestamp, priority = told.get("timestamp"), told.get("priority")
+    if priority is not None and type(priority) is not int:
+        raise TypeError("priority is not a number")
+    return Message(
+        body,
+        headers={str(name): _rich(value) for name, value in told.get("headers", {}).items()},
+        timestamp=None if timestamp is None else datetime.fromisoformat(timestamp),
+        priority=priority,
+        **texts,
+    )
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case bytes() | bytearray():
+            return {"$bytes": base64.b64encode(value).decode()}
+        case datetime():
+            return {"$time": value.isoformat()}
+        case Decimal():
+            return {"$decimal": str(value)}
+        case Mapping():
+            table = {str(name): _plain(value[name]) for name in sorted(value, key=str)}
+            return {"$table": table} if len(table) == 1 and next(iter(table)).startswith("$") else table
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+        case _:
+            return value
+
+
+def _rich(value: Any) -> Any:
+    match value:
+        case {"$bytes": str(text)} if len(value) == 1:
+            return bytearray(base64.b64decode(text, validate=True))
+        case {"$time": str(text)} if len(value) == 1:
+            return datetime.fromisoformat(text)
+        case {"$decimal": str(text)} if len(value) == 1:
+            return Decimal(text)
+        case {"$table": dict(table)} if len(value) == 1:
+            return {name: _rich(inner) for name, inner in table.items()}
+        case dict():
+            return {name: _rich(inner) for name, inner in value.items()}
+        case list():
+            return [_rich(inner) for inner in value]
+        case _:
+            return value

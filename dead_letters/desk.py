@@ -1,0 +1,213 @@
+"""`DeadLetters`: everything that can be done to dead letters, for the command line and the page alike."""
+
+import base64
+import getpass
+import hashlib
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..broker import Broker
+from ..config import Settings
+from ..events import ConfigurationError, Message
+from ..events import headers as h
+from .acting import Action, Discard, EditAndReplay, Replay
+from .archive import from_line, to_line
+from .index import Index
+from .journal import Journal, Kind, Operation, Wish
+from .letter import key_of
+from .places import Place, places, resolve
+from .reading import reading
+from .remake import Edit, target_of
+from .selection import Selection
+from .work import Pace, Work, is_running
+
+Tell = Callable[[], None]
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+class DeadLetters:
+    """The dead letters of one broker. What has to outlive the process is in a folder of files only their owner reads:
+    an index per queue, the journal of operations, the archives. `by` is who the audit log names."""
+
+    def __init__(self, settings: Settings, broker: Broker, *, by: str | None = None) -> None:
+        self.broker = broker
+        self.by = by or _whoever()
+        self.folder = Path(settings.dead_letters.folder).expanduser() / _place_of(settings)
+        (self.folder / "archive").mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.journal = Journal(self.folder / "journal.sqlite")
+        self._indexes: dict[str, Index] = {}
+
+    def close(self) -> None:
+        for index in self._indexes.values():
+            index.close()
+        self.journal.close()
+
+    async def places(self, names: Iterable[str] = ()) -> list[Place]:
+        """The dead-letter queues of these names, or all that workers have told of."""
+        return await places(self.broker, [await resolve(self.broker, name) for name in names])
+
+    async def resolve(self, name: str) -> str:
+        return await resolve(self.broker, name)
+
+    def index(self, queue: str) -> Index:
+        """The index of a dead-letter queue as it was last read."""
+        if queue not in self._indexes:
+            self._indexes[queue] = Index(self.folder / f"{_file(queue)}.index.sqlite")
+        return self._indexes[queue]
+
+    async def read(self, queue: str, *, tell: Callable[[int], None] = lambda n: None, worn_too: bool = False) -> Index:
+        """Read the queue into its index."""
+        own = Index(self.folder / f"{_file(queue)}.index.sqlite")  # what is being written is not seen by who reads
+        try:
+            async with reading(self.broker, queue, own, tell=tell, worn_too=worn_too):
+                pass
+        finally:
+            own.close()
+        return self.index(queue)
+
+    def replay(self, queue: str, selection: Selection, *, to: str | None = None, forced: bool = False) -> Operation:
+        """Fix the set of letters to replay: those selected, by the last reading. Nothing is touched before `work`."""
+        return self._begin("replay", queue, selection, {"to": to, "forced": forced})
+
+    def discard(self, queue: str, selection: Selection) -> Operation:
+        """Fix the set of letters to discard. `archive_of` says where they will be kept."""
+        return self._begin("discard", queue, selection, {})
+
+    def edit(self, queue: str, key: str, edit: Edit, *, to: str | None = None) -> Operation:
+        """Fix what one letter is to become."""
+        options = {"body": base64.b64encode(edit.body).decode(), "headers": dict(edit.headers), "to": to}
+        return self._begin("edit", queue, Selection(ids=(key,)), options)
+
+    def _begin(self, kind: Kind, queue: str, selection: Selection, options: Mapping[str, object]) -> Operation:
+        index = self.index(queue)
+        keys = index.keys(selection)
+        if not keys:
+            raise ConfigurationError(f"no letter in {queue} is meant by that")
+        if kind == "edit" and len(keys) > 1:
+            raise ConfigurationError(f"{selection.ids[0]!r} means {len(keys)} letters; give more of the id")
+        if kind != "discard":
+            for letter in index.letters(replace(selection, limit=1)):
+                target_of(letter, queue, str(options["to"]) if options.get("to") else None)
+        kinds = index.fingerprints(keys)
+        return self.journal.begin(kind, queue, [(key, kinds[key]) for key in keys], by=self.by, options=options)
+
+    def archive_of(self, operation: Operation) -> Path:
+        """The file in which an operation keeps what it takes away."""
+        return self.folder / "archive" / f"{_file(operation.queue)}.{operation.id}.ndjson"
+
+    def work(self, operation: Operation, pace: Pace = Pace(), tell: Tell = lambda: None) -> Work:  # noqa: B008 (frozen)
+        """What carries the operation out, from wherever it is. Raises `ConfigurationError` where it is over."""
+        if operation.state in ("cancelled", "done"):
+            raise ConfigurationError(f"{operation.id} is {operation.state}")
+        action: Action
+        match operation.kind:
+            case "replay":
+                action = Replay(self.broker, operation)
+            case "edit":
+                action = EditAndReplay(self.broker, operation, self.archive_of(operation))
+            case "discard":
+                action = Discard(operation, self.archive_of(operation))
+        return Work(
+            operation, action, pace,
+            broker=self.broker, index=self.index(operation.queue), journal=self.journal, folder=self.folder, tell=tell,
+        )  # fmt: skip
+
+    def is_running(self, operation: Operation) -> bool:
+        """Whether some process is carrying it out now."""
+        return is_running(self.folder, operation.id)
+
+    def ask(self, operation: Operation, wish: Wish) -> None:
+        """Have a running operation paused or cancelled; one that is not running is cancelled here and now."""
+        self.journal.ask(operation.id, wish)
+        self.journal.log(self.by, wish, operation.queue, operation.id)
+        if wish == "cancel" and not self.is_running(operation) and operation.state not in ("done", "cancelled"):
+            self.journal.change(operation.id, "cancelled")
+
+    def export(self, queue: str, selection: Selection, path: Path) -> int:
+        """Write the selected letters, by the last reading, to a file; they stay. Returns their number."""
+        part, count = path.with_name(path.name + ".part"), 0
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            for letter in self.index(queue).letters(selection):
+                file.write(to_line(letter.message, key=letter.key, queue=queue))
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        self.journal.log(self.by, "export", queue, f"{count} letter(s) to {path}")
+        return count
+
+    async def restore(
+        self, path: Path, *, to: str | None = None, tell: Callable[[int], None] = lambda n: None
+    ) -> tuple[int, int]:
+        """Put the letters of an archive back into their dead-letter queues (or into `to`). A letter that is in its
+        queue is left out, so a restore that was broken off is simply begun again. Returns how many were restored and
+        left out.
+
+        Raises `ConfigurationError` naming the line, before anything is published."""
+        queues = sorted({to} if to else {queue for queue, _ in _letters_of(path)})
+        restored = present = 0
+        for queue in queues:
+            await self.resolve(queue)
+            await self.read(queue, worn_too=True)
+            there = set(self.index(queue).keys(Selection()))
+            seen: dict[str, int] = {}
+            for named, message in _letters_of(path):
+                if not to and named != queue:
+                    continue
+                key = key_of(message)
+                seen[key] = seen.get(key, 0) + 1
+                if (key if seen[key] == 1 else f"{key}-{seen[key]}") in there:
+                    present += 1
+                    continue
+                await self.broker.publish(_restored(message, queue), timeout=30)
+                restored += 1
+                tell(restored)
+            self.journal.log(self.by, "import", queue, f"{restored} letter(s) from {path}, {present} were there")
+        return restored, present
+
+
+def _letters_of(path: Path) -> Iterator[tuple[str, Message]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                message, about = from_line(line)
+                queue = about.get("queue")
+                if not isinstance(queue, str) or not queue:
+                    raise ConfigurationError("it names no queue")
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{path}, line {number}: {error}") from None
+            yield queue, message
+
+
+def _restored(message: Message, queue: str) -> Message:
+    """As it was; where it was first published moves to a header, as on every copy."""
+    headers = dict(message.headers)
+    if message.exchange and h.ROUTING_KEY not in headers and "x-death" not in headers:
+        headers |= {h.EXCHANGE: message.exchange, h.ROUTING_KEY: message.routing_key}
+    return replace(message, exchange="", routing_key=queue, headers=headers)
+
+
+def _file(queue: str) -> str:
+    """A file name for a queue: readable, and never another queue's."""
+    safe = _UNSAFE.sub("_", queue)[:120]
+    return safe if safe == queue else f"{safe}-{hashlib.blake2b(queue.encode(), digest_size=4).hexdigest()}"
+
+
+def _place_of(settings: Settings) -> str:
+    """One folder for each broker and virtual host."""
+    parts = urlsplit(settings.broker.url.get_secret_value())
+    address = f"{parts.scheme}://{parts.hostname}:{parts.port}{parts.path}"
+    return f"{_file(parts.hostname or 'memory')[:40]}-{hashlib.blake2b(address.encode(), digest_size=4).hexdigest()}"
+
+
+def _whoever() -> str:
+    with suppress(OSError, KeyError):
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    return f"{os.getuid()}@{socket.gethostname()}"

@@ -1,0 +1,185 @@
+"""An index beside a dead-letter queue: a SQLite file that is filled by reading the queue, and can be at any time."""
+
+import json
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .archive import from_json, to_json
+from .letter import Letter, read_letter
+from .selection import Selection
+
+BATCH = 500
+BUCKETS = 24
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS letters (
+    position INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, event_id TEXT, event_type TEXT, version INTEGER,
+    reason TEXT, handler TEXT, target TEXT, fingerprint TEXT, error_type TEXT, error_message TEXT,
+    failed_at REAL, worker TEXT, returns INTEGER, message BLOB);
+CREATE INDEX IF NOT EXISTS by_fingerprint ON letters (fingerprint, failed_at);
+CREATE INDEX IF NOT EXISTS by_event ON letters (event_id);
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value REAL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Letters with the same fingerprint. `trend` counts them in equal parts of the time they span."""
+
+    fingerprint: str
+    count: int
+    reason: str
+    error_type: str
+    error_message: str
+    handlers: tuple[str, ...]
+    event_types: tuple[str, ...]
+    workers: tuple[str, ...]
+    first_seen: datetime | None
+    last_seen: datetime | None
+    example: str
+    trend: tuple[int, ...]
+
+
+class Index:
+    """One queue's letters. With the path None in memory. Times are UTC."""
+
+    def __init__(self, path: Path | None) -> None:
+        if path is not None:
+            path.touch(mode=0o600)
+        self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
+        self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;" + _SCHEMA)
+
+    @contextmanager
+    def rewriting(self) -> Iterator[None]:
+        """What is added inside replaces what was there before; where it ends in an exception, nothing does."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.execute("DELETE FROM letters")
+            yield
+            self._db.execute("INSERT OR REPLACE INTO about VALUES ('read_at', ?)", [time.time()])
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def add(self, letters: Iterable[Letter]) -> None:
+        self._db.executemany(
+            f"INSERT OR IGNORE INTO letters VALUES ({', '.join('?' * 15)})", [_row(letter) for letter in letters]
+        )
+
+    def remove(self, keys: Iterable[str]) -> None:
+        self._db.executemany("DELETE FROM letters WHERE key = ?", [(key,) for key in keys])
+
+    @property
+    def read_at(self) -> datetime | None:
+        """When the queue was last read to its end."""
+        found = self._db.execute("SELECT value FROM about WHERE name = 'read_at'").fetchone()
+        return None if found is None else datetime.fromtimestamp(found[0], UTC)
+
+    @property
+    def returns(self) -> int:
+        """How often the letters have been delivered and come back, by the last reading."""
+        return int(self._db.execute("SELECT coalesce(max(returns) + 1, 0) FROM letters").fetchone()[0])
+
+    def count(self, selection: Selection = Selection()) -> int:  # noqa: B008 (frozen)
+        where, values = selection.where()
+        [found] = self._db.execute(f"SELECT count(*) FROM letters WHERE {where}", values).fetchone()
+        return int(found if selection.limit is None else min(found, selection.limit))
+
+    def keys(self, selection: Selection) -> list[str]:
+        """The keys of the selected letters, in the order of the queue."""
+        return [key for (key,) in self._select("key", selection)]
+
+    def fingerprints(self, keys: Iterable[str]) -> dict[str, str]:
+        """What kind of failure each of the letters is."""
+        wanted = set(keys)
+        return {key: kind for key, kind in self._db.execute("SELECT key, fingerprint FROM letters") if key in wanted}
+
+    def letters(self, selection: Selection, *, skip: int = 0) -> Iterator[Letter]:
+        """The selected letters, in the order of the queue, without the first `skip`."""
+        for key, position, returns, message in self._select("key, position, returns, message", selection, skip):
+            yield _letter(key, position, returns, message)
+
+    def get(self, key: str) -> Letter | None:
+        """The letter with exactly this key."""
+        row = self._db.execute("SELECT key, position, returns, message FROM letters WHERE key = ?", [key]).fetchone()
+        return None if row is None else _letter(*row)
+
+    def groups(self, selection: Selection = Selection()) -> list[Group]:  # noqa: B008 (frozen)
+        """The selected letters by fingerprint, the largest group first."""
+        where, values = selection.where()
+        rows = self._db.execute(
+            "SELECT fingerprint, count(*), min(reason), min(error_type), min(error_message),"
+            " json_group_array(DISTINCT handler), json_group_array(DISTINCT event_type),"
+            " json_group_array(DISTINCT worker), min(failed_at), max(failed_at), min(key)"
+            f" FROM letters WHERE {where} GROUP BY fingerprint ORDER BY count(*) DESC, fingerprint",
+            values,
+        ).fetchall()
+        times = [time for row in rows for time in row[8:10] if time is not None]
+        first, last = (min(times), max(times)) if times else (0.0, 0.0)
+        trends = self._trends(where, values, first, last)
+        return [_group(row, tuple(trends.get(row[0], [0] * BUCKETS))) for row in rows]
+
+    def oldest(self) -> datetime | None:
+        return _time(self._db.execute("SELECT min(failed_at) FROM letters").fetchone()[0])
+
+    def values(self, column: str) -> list[str]:
+        """What there is of reasons, event types or handlers."""
+        assert column in ("reason", "event_type", "handler")
+        return [value for (value,) in self._db.execute(f"SELECT DISTINCT {column} FROM letters ORDER BY 1") if value]
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _trends(self, where: str, values: list[Any], first: float, last: float) -> dict[str, list[int]]:
+        width = (last - first) / BUCKETS or 1.0
+        trends: dict[str, list[int]] = {}
+        for fingerprint, bucket, count in self._db.execute(
+            f"SELECT fingerprint, CAST((failed_at - ?) / ? AS INTEGER) AS bucket, count(*) FROM letters"
+            f" WHERE failed_at IS NOT NULL AND {where} GROUP BY fingerprint, bucket",
+            [first, width, *values],
+        ):
+            trends.setdefault(fingerprint, [0] * BUCKETS)[min(bucket, BUCKETS - 1)] += count
+        return trends
+
+    def _select(self, columns: str, selection: Selection, skip: int = 0) -> "sqlite3.Cursor":
+        where, values = selection.where()
+        limit = -1 if selection.limit is None else selection.limit
+        query = f"SELECT {columns} FROM letters WHERE {where} ORDER BY position LIMIT ? OFFSET ?"
+        return self._db.execute(query, [*values, limit, skip])
+
+
+def _row(letter: Letter) -> tuple[Any, ...]:
+    message = zlib.compress(json.dumps(to_json(letter.message)).encode(), 1)
+    failed_at = None if letter.failed_at is None else letter.failed_at.timestamp()
+    texts = (letter.reason, letter.handler, letter.target, letter.fingerprint, letter.error_type)
+    clean = [text.encode("utf-8", "replace").decode() for text in (*texts, letter.error_message[:1000])]
+    return (
+        letter.position, letter.key, letter.event_id, letter.event_type, letter.version, *clean, failed_at,
+        letter.worker, letter.returns, message,
+    )  # fmt: skip
+
+
+def _letter(key: str, position: int, returns: int, message: bytes) -> Letter:
+    told = json.loads(zlib.decompress(message))
+    return read_letter(from_json(told), key=key, position=position, returns=returns)
+
+
+def _group(row: tuple[Any, ...], trend: tuple[int, ...]) -> Group:
+    fingerprint, count, reason, error_type, error, handlers, types, workers, first, last, example = row
+    names = [tuple(name for name in json.loads(listed) if name) for listed in (handlers, types, workers)]
+    versions = tuple(sorted({name.rpartition(" ")[2] for name in names[2]}))
+    return Group(
+        fingerprint, count, reason, error_type, error, names[0], names[1], versions, _time(first), _time(last),
+        example, trend,
+    )  # fmt: skip
+
+
+def _time(value: float | None) -> datetime | None:
+    return None if value is None else datetime.fromtimestamp(value, UTC)

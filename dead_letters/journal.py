@@ -1,0 +1,270 @@
+"""What was begun and how far it has come: operations, their letters, the audit log and notes, in one SQLite file.
+
+Whatever is written here is on disk when the call returns, so an operation goes on where it was when its process ended.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from ..events import ConfigurationError, Receipt, uuid7
+
+Kind: TypeAlias = Literal["replay", "discard", "edit"]
+State: TypeAlias = Literal["running", "paused", "stopped", "cancelled", "waiting", "done"]
+"""`stopped`: by itself, for a reason; `waiting`: all is replayed and some outcomes are not known yet."""
+
+ItemState: TypeAlias = Literal[
+    "waiting", "sending", "sent", "retrying", "handled", "skipped", "failed", "removed", "gone"
+]
+"""`gone`: it was no longer in the queue, somebody else took it. `skipped`: its event had completed before."""
+
+Wish: TypeAlias = Literal["run", "pause", "cancel"]
+
+_FINAL = ("handled", "skipped", "failed")
+_HEARD = {"handled": "handled", "duplicate": "skipped", "postponed": "retrying", "dead_lettered": "failed"}
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS operations (
+    id TEXT PRIMARY KEY, kind TEXT, queue TEXT, state TEXT, wish TEXT, detail TEXT, options TEXT, total INTEGER,
+    by TEXT, begun REAL, changed REAL);
+CREATE TABLE IF NOT EXISTS items (
+    operation TEXT, n INTEGER, key TEXT, fingerprint TEXT, state TEXT, published INTEGER, removed INTEGER,
+    returned TEXT, error TEXT, PRIMARY KEY (operation, n));
+CREATE INDEX IF NOT EXISTS items_by_key ON items (operation, key);
+CREATE INDEX IF NOT EXISTS items_by_state ON items (operation, removed, state);
+CREATE TABLE IF NOT EXISTS audit (at REAL, who TEXT, action TEXT, queue TEXT, detail TEXT);
+CREATE TABLE IF NOT EXISTS notes (queue TEXT, fingerprint TEXT, text TEXT, who TEXT, at REAL,
+    PRIMARY KEY (queue, fingerprint));
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Something done to a fixed set of letters. `counts` says how many of them are in which state."""
+
+    id: str
+    kind: Kind
+    queue: str
+    state: State
+    detail: str
+    options: Mapping[str, Any]
+    total: int
+    by: str
+    begun: datetime
+    changed: datetime
+    counts: Mapping[ItemState, int]
+
+    @property
+    def unconfirmed(self) -> int:
+        return self.counts.get("sent", 0) + self.counts.get("retrying", 0)
+
+    @property
+    def left(self) -> int:
+        """How many it has not come to."""
+        return self.counts.get("waiting", 0) + self.counts.get("sending", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One letter of an operation. `published`: the broker has confirmed what replaces it."""
+
+    key: str
+    fingerprint: str
+    state: ItemState
+    published: bool
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A line of the audit log."""
+
+    at: datetime
+    who: str
+    action: str
+    queue: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What somebody wrote on a group."""
+
+    text: str
+    who: str
+    at: datetime
+
+
+class Journal:
+    """See above. With the path None in memory."""
+
+    def __init__(self, path: Path | None) -> None:
+        if path is not None:
+            path.touch(mode=0o600)
+        self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
+        self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;" + _SCHEMA)
+
+    def begin(
+        self, kind: Kind, queue: str, letters: Iterable[tuple[str, str]], *, by: str, options: Mapping[str, Any]
+    ) -> Operation:
+        """A new operation on these letters, (key, fingerprint), and no others."""
+        name, now = f"{kind}-{uuid7()[-8:]}", time.time()
+        items = [(name, n, key, fingerprint) for n, (key, fingerprint) in enumerate(letters)]
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.execute(
+                "INSERT INTO operations VALUES (?, ?, ?, 'paused', 'run', '', ?, ?, ?, ?, ?)",
+                [name, kind, queue, json.dumps(options), len(items), by, now, now],
+            )
+            self._db.executemany("INSERT INTO items VALUES (?, ?, ?, ?, 'waiting', 0, 0, '', '')", items)
+        self.log(by, kind, queue, f"{name}: {len(items)} letter(s)")
+        return self.operation(name)
+
+    def operation(self, name: str) -> Operation:
+        """The operation with this name or this beginning of it. Raises `ConfigurationError`."""
+        rows = self._db.execute("SELECT * FROM operations WHERE id = ? OR substr(id, 1, length(?)) = ?", [name] * 3)
+        found = rows.fetchall()
+        exact = [row for row in found if row[0] == name] or found
+        if len(exact) != 1:
+            raise ConfigurationError(f"there is {'no' if not exact else 'more than one'} operation {name!r}")
+        return self._operation(exact[0])
+
+    def operations(self, limit: int = 50) -> list[Operation]:
+        """The latest first."""
+        rows = self._db.execute("SELECT * FROM operations ORDER BY begun DESC LIMIT ?", [limit]).fetchall()
+        return [self._operation(row) for row in rows]
+
+    def change(self, name: str, state: State, detail: str = "") -> None:
+        self._db.execute(
+            "UPDATE operations SET state = ?, detail = ?, changed = ? WHERE id = ?", [state, detail, time.time(), name]
+        )
+
+    def wish(self, name: str) -> Wish:
+        """What whoever watches wants of it."""
+        found: Wish = self._db.execute("SELECT wish FROM operations WHERE id = ?", [name]).fetchone()[0]
+        return found
+
+    def ask(self, name: str, wish: Wish) -> None:
+        self._db.execute("UPDATE operations SET wish = ?, changed = ? WHERE id = ?", [wish, time.time(), name])
+
+    def left(self, name: str) -> list[Item]:
+        """The letters that are not off their queue, in its order."""
+        rows = self._db.execute(
+            "SELECT key, fingerprint, state, published, error FROM items WHERE operation = ? AND removed = 0"
+            " AND state != 'gone' ORDER BY n",
+            [name],
+        )
+        return [Item(key, kind, state, bool(published), error) for key, kind, state, published, error in rows]
+
+    def removed(self, name: str) -> set[str]:
+        """The letters that were taken off their queue, as far as this tool knows."""
+        return {key for (key,) in self._db.execute("SELECT key FROM items WHERE operation = ? AND removed", [name])}
+
+    def failures(self, name: str, limit: int = 20) -> list[Item]:
+        """Letters that failed again, or are being retried."""
+        rows = self._db.execute(
+            "SELECT key, fingerprint, state, published, error FROM items WHERE operation = ?"
+            " AND state IN ('failed', 'retrying') ORDER BY n LIMIT ?",
+            [name, limit],
+        )
+        return [Item(key, kind, state, bool(published), error) for key, kind, state, published, error in rows]
+
+    def states(self, name: str, keys: Sequence[str]) -> list[ItemState]:
+        """How a few letters stand."""
+        query = f"SELECT state FROM items WHERE operation = ? AND key IN ({', '.join('?' * len(keys))})"
+        return [state for (state,) in self._db.execute(query, [name, *keys])]
+
+    def sending(self, name: str, keys: Iterable[str]) -> None:
+        """Their replacements are about to be published."""
+        self._each(
+            "UPDATE items SET state = 'sending' WHERE operation = ? AND key = ? AND state = 'waiting'", name, keys
+        )
+
+    def published(self, name: str, keys: Iterable[str]) -> None:
+        """The broker has confirmed their replacements (or the archive holds them)."""
+        self._each("UPDATE items SET published = 1 WHERE operation = ? AND key = ?", name, keys)
+
+    def took(self, name: str, keys: Iterable[str], state: ItemState) -> None:
+        """They are off their queue."""
+        self._each(
+            "UPDATE items SET removed = 1, state = CASE WHEN state IN ('waiting', 'sending')"
+            f" THEN '{state}' ELSE state END WHERE operation = ? AND key = ?",
+            name,
+            keys,
+        )
+        assert state in get_args(ItemState)
+
+    def gone(self, name: str, keys: Iterable[str]) -> None:
+        """They are not in the queue any more, and it was not this operation that took them."""
+        self._each("UPDATE items SET state = 'gone' WHERE operation = ? AND key = ?", name, keys)
+
+    def hear(self, receipts: Iterable[Receipt]) -> None:
+        """Workers say what became of letters: they were published, whatever else is known."""
+        with self._db:
+            self._db.execute("BEGIN")
+            for receipt in receipts:
+                final = ("handled",) if receipt.outcome == "handled" else _FINAL
+                self._db.execute(
+                    "UPDATE items SET published = 1, returned = ?, error = ?, state = ? WHERE operation = ? AND key = ?"
+                    f" AND state NOT IN ({', '.join('?' * len(final))})",
+                    [
+                        receipt.fingerprint,
+                        receipt.error,
+                        _HEARD[receipt.outcome],
+                        receipt.replay,
+                        receipt.letter,
+                        *final,
+                    ],
+                )
+
+    def same_failures(self, name: str) -> int:
+        """How many letters failed, again, with the failure they had been dead-lettered for."""
+        return int(
+            self._db.execute(
+                "SELECT count(*) FROM items WHERE operation = ? AND state IN ('failed', 'retrying')"
+                " AND returned = fingerprint",
+                [name],
+            ).fetchone()[0]
+        )
+
+    def log(self, who: str, action: str, queue: str, detail: str) -> None:
+        """A line of the audit log."""
+        self._db.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?)", [time.time(), who, action, queue, detail])
+
+    def acts(self, limit: int = 200) -> list[Act]:
+        """The audit log, the latest first."""
+        rows = self._db.execute("SELECT * FROM audit ORDER BY at DESC LIMIT ?", [limit])
+        return [Act(datetime.fromtimestamp(at, UTC), *texts) for at, *texts in rows]
+
+    def write_note(self, queue: str, fingerprint: str, text: str, *, who: str) -> None:
+        """Put a note on a group; an empty text takes it away."""
+        if text:
+            row = [queue, fingerprint, text[:4000], who, time.time()]
+            self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?)", row)
+        else:
+            self._db.execute("DELETE FROM notes WHERE queue = ? AND fingerprint = ?", [queue, fingerprint])
+        self.log(who, "note", queue, f"{fingerprint}: {text[:200]}")
+
+    def notes(self, queue: str) -> dict[str, Note]:
+        rows = self._db.execute("SELECT fingerprint, text, who, at FROM notes WHERE queue = ?", [queue])
+        return {kind: Note(text, who, datetime.fromtimestamp(at, UTC)) for kind, text, who, at in rows}
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _each(self, statement: str, name: str, keys: Iterable[str]) -> None:
+        with self._db:
+            self._db.execute("BEGIN")
+            self._db.executemany(statement, [(name, key) for key in keys])
+
+    def _operation(self, row: tuple[Any, ...]) -> Operation:
+        name, kind, queue, state, _wish, detail, options, total, by, begun, changed = row
+        counts = dict(
+            self._db.execute("SELECT state, count(*) FROM items WHERE operation = ? GROUP BY state", [name]).fetchall()
+        )
+        moments = (datetime.fromtimestamp(begun, UTC), datetime.fromtimestamp(changed, UTC))
+        return Operation(name, kind, queue, state, detail, json.loads(options), total, by, *moments, counts)

@@ -1,0 +1,140 @@
+"""A dead letter as a value: what its message says of why it died, whoever wrote that down."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ..events import Message, origin, read_history, read_metadata
+from ..events import headers as h
+from .archive import to_json
+
+NO_TIME = datetime.fromtimestamp(0, UTC)
+_ERROR = re.compile(r"^([A-Za-z_][\w.<>]*)(?::|$)", re.MULTILINE)
+_NOT_PART_OF_IT = (h.EXCHANGE, h.ROUTING_KEY)
+_TEXT = 4_000
+_NAMES = {"delivery_limit": "delivery-limit"}
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message in a dead-letter queue. `key` names it there: the same message has the same key whenever the queue is
+    read. `target` is the queue it died in, where a replay takes it. `is_foreign`: not written by Holdfast."""
+
+    key: str
+    position: int
+    event_id: str
+    event_type: str
+    version: int
+    reason: str
+    handler: str
+    target: str
+    error_type: str
+    error_message: str
+    fingerprint: str
+    attempt: int
+    first_failed_at: datetime | None
+    failed_at: datetime | None
+    worker: str
+    is_foreign: bool
+    returns: int
+    message: Message
+
+    @property
+    def traceback(self) -> str:
+        return _text(self.message.headers.get(h.TRACEBACK), 100_000)
+
+    @property
+    def chain(self) -> list[str]:
+        """The types of the exceptions behind it, the last one raised last."""
+        parts = self.traceback.split("Traceback (most recent call last):\n")[1:]
+        return [found[1] for part in parts if (found := _ERROR.search(part))] or [self.error_type]
+
+    @property
+    def replayed(self) -> str:
+        """The replay it came back from, if it did."""
+        return _text(self.message.headers.get(h.REPLAY)).partition("/")[0]
+
+
+def key_of(message: Message) -> str:
+    """What names a message in its queue: a digest of all of it but where it was published and how often delivered."""
+    whole = to_json(message)
+    del whole["exchange"], whole["routing_key"]
+    headers = {name: value for name, value in whole.get("headers", {}).items() if name not in _NOT_PART_OF_IT}
+    whole["headers"] = headers
+    return hashlib.blake2b(json.dumps(whole, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def read_letter(message: Message, *, key: str, position: int, returns: int = 0) -> Letter:
+    """What a message in a dead-letter queue says of itself. Nothing in it is trusted to be there or to be text."""
+    headers = message.headers
+    metadata, history = read_metadata(message, NO_TIME), read_history(message)
+    deaths = _deaths(message)
+    death = deaths[0] if deaths else {}
+    ours = _text(headers.get(h.REASON))
+    died_at = _time(death.get("time"))
+    failed_at = _time(headers.get(h.FAILED_AT))
+    by_broker = bool(death) and not (ours and (failed_at is None or died_at is None or died_at < failed_at))
+    reason = _NAMES.get(_text(death.get("reason")), _text(death.get("reason"))) if by_broker else ours
+    target = _text(death.get("queue")) if by_broker else ""
+    target = target or _text(headers.get(h.QUEUE)) or _text(headers.get("x-first-death-queue"))
+    error_type, error = _text(headers.get(h.ERROR_TYPE), 200), _text(headers.get(h.ERROR_MESSAGE))
+    if by_broker:
+        error_type, error = f"broker: {reason}", history.last_error or ""
+    fingerprint = "" if by_broker else _text(headers.get(h.FINGERPRINT), 64)
+    return Letter(
+        key=key,
+        position=position,
+        event_id=metadata.event_id,
+        event_type=message.type or origin_of(message)[1],
+        version=metadata.version,
+        reason=reason or "unknown",
+        handler=_text(headers.get(h.HANDLER), 200),
+        target=target,
+        error_type=error_type or "unknown",
+        error_message=error,
+        fingerprint=fingerprint or _made_up(reason, target, message.type or origin_of(message)[1]),
+        attempt=history.attempt,
+        first_failed_at=history.first_failed_at,
+        failed_at=died_at if by_broker else failed_at,
+        worker=_text(headers.get(h.WORKER), 200),
+        is_foreign=not ours and h.EVENT_ID not in headers,
+        returns=returns,
+        message=message,
+    )
+
+
+def origin_of(message: Message) -> tuple[str, str]:
+    """Exchange and routing key the message was first published with, also where RabbitMQ has dead-lettered it since."""
+    keys = [key for death in _deaths(message)[-1:] for key in (death.get("routing-keys") or [])[:1]]
+    if h.ROUTING_KEY in message.headers or not keys or not isinstance(keys[0], str):
+        return origin(message)
+    return _text(_deaths(message)[-1].get("exchange")), keys[0]
+
+
+def _deaths(message: Message) -> list[dict[str, Any]]:
+    """What RabbitMQ wrote of why a message left its queues, the latest first."""
+    deaths = message.headers.get("x-death")
+    return [death for death in deaths if isinstance(death, dict)] if isinstance(deaths, list) else []
+
+
+def _made_up(*parts: str) -> str:
+    """Letters that no failure was written on are grouped by what little is known."""
+    return hashlib.blake2b("\n".join(parts).encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def _text(value: object, limit: int = _TEXT) -> str:
+    return value[:limit] if isinstance(value, str) else ""
+
+
+def _time(value: object) -> datetime | None:
+    if isinstance(value, str) and len(value) <= 40:
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    return value if value.tzinfo else value.replace(tzinfo=UTC)

@@ -1,0 +1,96 @@
+"""Reading a dead-letter queue into an index. The letters stay where they are."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from ..broker import Broker, Browser, Held, Topology, resting_queue
+from ..events import HoldfastError, TopologyDrift
+from .index import BATCH, Index
+from .letter import Letter, key_of, read_letter
+
+WORN = 15
+"""Readings after which a queue that may have RabbitMQ 4's delivery limit of 20 is left alone: it drops what passes."""
+
+
+class WornOut(HoldfastError):
+    """The letters have been delivered so often that the broker may drop them when they are read again."""
+
+
+class Shelf:
+    """A queue while it is being read. `tags` are what the browser knows the letters by."""
+
+    def __init__(self, index: Index, tell: Callable[[int], None]) -> None:
+        self.tags: dict[str, int] = {}
+        self.browser: Browser
+        self._index = index
+        self._tell = tell
+        self._fresh: list[Letter] = []
+        self._complete = False
+
+    def receive(self, held: Held) -> None:
+        """A letter is lent. What arrives after the reading was complete is none of its concern."""
+        if self._complete:
+            return
+        key = once = key_of(held.message)
+        twin = 1
+        while key in self.tags:  # messages that are alike in everything are told apart by their order
+            twin += 1
+            key = f"{once}-{twin}"
+        self.tags[key] = held.tag
+        self._fresh.append(read_letter(held.message, key=key, position=len(self.tags), returns=held.returns))
+        if len(self._fresh) >= BATCH:
+            self._flush()
+
+    def complete(self) -> None:
+        self._complete = True
+        self._flush()
+
+    async def remove(self, keys: list[str]) -> bool:
+        """Take letters off the queue. False where the connection was lost; see `Browser.remove`."""
+        removed = await self.browser.remove(*(self.tags.pop(key) for key in keys))
+        self._index.remove(keys)
+        return removed
+
+    def _flush(self) -> None:
+        self._index.add(self._fresh)
+        self._fresh.clear()
+        self._tell(len(self.tags))
+
+
+@asynccontextmanager
+async def reading(
+    broker: Broker,
+    queue: str,
+    index: Index,
+    *,
+    tell: Callable[[int], None] = lambda count: None,
+    worn_too: bool = False,
+) -> AsyncIterator[Shelf]:
+    """The whole queue, in `index` and on a shelf; until this ends no other tool reads it, then it is as it was.
+
+    `tell` is called with the number read so far. Raises `TopologyMissing`, `QueueInUse`, `BrokerUnavailable`, and
+    `WornOut` unless `worn_too`.
+    """
+    if index.returns >= WORN and not worn_too:
+        await _check_limit(broker, queue, index.returns)
+    shelf = Shelf(index, tell)
+    shelf.browser = await broker.browse(queue, shelf.receive)
+    try:
+        with index.rewriting():
+            await shelf.browser.caught_up()
+            shelf.complete()
+        yield shelf
+    finally:
+        await shelf.browser.close()
+
+
+async def _check_limit(broker: Broker, queue: str, returns: int) -> None:
+    """Raises `WornOut` where the queue was not declared, as Holdfast does, without a delivery limit."""
+    try:
+        if await broker.count(queue) is not None:
+            await broker.declare(Topology(queues=(resting_queue(queue),)))
+    except TopologyDrift:
+        raise WornOut(
+            f"the letters in {queue} have been delivered {returns} times; RabbitMQ 4 drops them after 20 unless the "
+            "queue has a delivery limit of its own. Discard them to an archive and import that, or read on with --worn"
+        ) from None

@@ -1,0 +1,76 @@
+"""What is published in a letter's stead: the same event to the queue it died in, or an edited one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..broker import DEAD_SUFFIX
+from ..events import ConfigurationError, Message, derived_id, read_metadata, replay_mark, uuid7
+from ..events import headers as h
+from .letter import NO_TIME, Letter, origin_of
+
+_ROUTES = ("CC", "BCC")
+_IDENTITY = (h.EVENT_ID, h.EVENT_TIME, h.EVENT_VERSION, h.CAUSATION_ID)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What is to be different. `headers` with the value None are taken away."""
+
+    body: bytes
+    headers: Mapping[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.headers:
+            if name.startswith((h.OURS, *h.BROKERS_OWN)) or name in _IDENTITY or name in _ROUTES or not name:
+                raise ConfigurationError(f"the header {name!r} is not one that can be edited")
+
+
+def target_of(letter: Letter, dead_queue: str, to: str | None = None) -> str:
+    """The queue a replay of the letter goes to: `to`, or the one it died in. Raises `ConfigurationError`."""
+    target = to or dead_queue.removesuffix(DEAD_SUFFIX)
+    if target == dead_queue:
+        target = letter.target
+    if not target or target == dead_queue:
+        raise ConfigurationError(f"nothing in letter {letter.key} says which queue it died in; name one with --to")
+    return target
+
+
+def replayed(letter: Letter, *, operation: str, target: str, forced: bool) -> Message:
+    """The same event for `target` alone, as its first attempt. `forced`: also where the event has completed."""
+    message = letter.message
+    exchange, key = origin_of(message)
+    metadata = read_metadata(message, NO_TIME)
+    ours: dict[str, Any] = {
+        h.EVENT_ID: letter.event_id,
+        h.REPLAY: replay_mark(operation, letter.key),
+        h.EXCHANGE: exchange,
+        h.ROUTING_KEY: key,
+    }
+    if metadata.time != NO_TIME:
+        ours[h.EVENT_TIME] = metadata.time.isoformat()
+    if forced:
+        ours[h.REPLAY_FORCED] = operation
+    theirs = {name: value for name, value in message.headers.items() if _is_senders(name)}
+    return replace(message, exchange="", routing_key=target, headers={**theirs, **ours}, message_id=uuid7())
+
+
+def edited(letter: Letter, edit: Edit, *, operation: str, target: str) -> Message:
+    """A new event made of an old one, which it names as its cause. Its id is the same however often this is asked."""
+    message = replayed(letter, operation=operation, target=target, forced=False)
+    headers = dict(message.headers)
+    for name, value in edit.headers.items():
+        headers.pop(name, None)
+        if value is not None:
+            headers[name] = value
+    headers |= {h.EVENT_ID: edited_id(letter, operation), h.CAUSATION_ID: letter.event_id}
+    return replace(message, body=edit.body, headers=headers)
+
+
+def edited_id(letter: Letter, operation: str) -> str:
+    """The id of the event that an edit makes of a letter."""
+    return derived_id(letter.event_id, operation, 0)
+
+
+def _is_senders(name: str) -> bool:
+    return name not in _ROUTES and not name.startswith((h.OURS, *h.BROKERS_OWN))

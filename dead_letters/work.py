@@ -1,0 +1,259 @@
+"""Carrying an operation through: as often as it takes, from wherever it was, until each of its letters has an outcome.
+
+A pass reads the queue, which lends it every letter and shuts other tools out; then, batch by batch: note what is about
+to happen, make it durable (publish confirmed, or archive on disk), note that, take the letters off the queue. Whatever
+breaks off in between, the next pass finds out from the queue and the journal where it was. A pass holds the queue a
+quarter of an hour at most: RabbitMQ takes deliveries back after half an hour.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..broker import Broker
+from ..events import BrokerUnavailable, HoldfastError, NotConnected, PublishTimeout, QueueInUse
+from .acting import Action
+from .index import Index
+from .journal import Item, Journal, Operation
+from .reading import Shelf, reading
+from .receiving import receiving
+
+BATCH = 100
+CANARY = (1, 10)
+HOLD = 900.0
+_LOOK = 0.25
+_BREATH = 0.05
+_PASSING = (BrokerUnavailable, NotConnected, PublishTimeout, QueueInUse)
+
+
+class Stopped(HoldfastError):
+    """The operation stops by itself; it can be resumed."""
+
+
+class Leave(Exception):
+    """The operation is to be paused or cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast and how carefully. `rate` is letters per second; `wait` the seconds without a word after which
+    outcomes are not waited for any more; `canary`: 1 letter, then 10, then the rest, each after the outcome of the
+    last; `keep_going`: whatever fails again."""
+
+    rate: float | None = None
+    canary: bool = True
+    wait: float = 60.0
+    keep_going: bool = False
+
+
+class Work:
+    """One operation being carried out by this process."""
+
+    def __init__(
+        self,
+        operation: Operation,
+        action: Action,
+        pace: Pace,
+        *,
+        broker: Broker,
+        index: Index,
+        journal: Journal,
+        folder: Path,
+        tell: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._name = operation.id
+        self._operation = operation
+        self._action = action
+        self._pace = pace
+        self._broker = broker
+        self._index = index
+        self._journal = journal
+        self._lock = folder / f"{operation.id}.lock"
+        self._tell = tell
+        self._progress = asyncio.Event()
+
+    async def run(self) -> Operation:
+        """Return when there is nothing more to do or to wait for; the operation says how it ended."""
+        with _alone(self._lock, self._name):
+            self._journal.ask(self._name, "run")
+            self._journal.change(self._name, "running")
+            try:
+                async with self._listening():
+                    await self._take_all()
+                    await self._outcomes(None)
+                operation = self._journal.operation(self._name)
+                self._journal.change(self._name, "waiting" if operation.unconfirmed else "done")
+            except Stopped as reason:
+                self._journal.change(self._name, "stopped", str(reason))
+            except Leave:
+                cancelled = self._journal.wish(self._name) == "cancel"
+                self._journal.change(self._name, "cancelled" if cancelled else "paused")
+            except BaseException:
+                self._journal.change(self._name, "paused", "interrupted")
+                raise
+            finally:
+                self._tell()
+        return self._journal.operation(self._name)
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        if self._action.after != "sent":
+            yield
+            return
+        async with receiving(self._broker, self._name, self._journal, self._heard):
+            yield
+
+    def _heard(self) -> None:
+        self._progress.set()
+        self._tell()
+
+    async def _take_all(self) -> None:
+        failures = 0
+        while self._journal.left(self._name):
+            self._heed()
+            try:
+                await self._pass()
+                failures = 0
+            except _PASSING as trouble:
+                self._journal.change(self._name, "running", f"waiting: {trouble}")
+                self._tell()
+                await self._pause(min(30.0, 0.25 * 2**failures))
+                failures = min(failures + 1, 10)
+
+    async def _pass(self) -> None:
+        queue, name = self._operation.queue, self._name
+        until = asyncio.get_running_loop().time() + HOLD
+        async with reading(self._broker, queue, self._index, worn_too=True) as shelf:
+            self._journal.change(name, "running")
+            await self._clear(shelf)
+            left = self._journal.left(name)
+            self._journal.gone(name, [item.key for item in left if item.key not in shelf.tags])
+            there = [item for item in left if item.key in shelf.tags]
+            for batch, is_canary in self._batches(there):
+                await self._do(shelf, batch)
+                if asyncio.get_running_loop().time() > until:
+                    return
+                await self._between(batch, is_canary=is_canary)
+
+    async def _clear(self, shelf: Shelf) -> None:
+        """Take away what has its outcome and is in the queue all the same: the connection was lost on the way."""
+        left, removed = self._journal.left(self._name), self._journal.removed(self._name)
+        over = removed.union(item.key for item in left if item.published)
+        if keys := [key for key in shelf.tags if key in over]:
+            await self._remove(shelf, keys)
+
+    async def _do(self, shelf: Shelf, batch: Sequence[Item]) -> None:
+        name, journal = self._name, self._journal
+        letters = [letter for item in batch if (letter := self._index.get(item.key)) is not None]
+        journal.sending(name, [letter.key for letter in letters])
+        results = await self._action(letters)
+        done = [letter.key for letter, error in zip(letters, results, strict=True) if error is None]
+        journal.published(name, done)
+        await self._remove(shelf, done)
+        for error in results:
+            if isinstance(error, _PASSING):
+                raise error
+            if error is not None:
+                raise Stopped(str(error))
+
+    async def _remove(self, shelf: Shelf, keys: list[str]) -> None:
+        if keys and not await shelf.remove(keys):
+            raise BrokerUnavailable("the connection was lost")
+        self._journal.took(self._name, keys, self._action.after)
+        self._tell()
+
+    def _batches(self, items: Sequence[Item]) -> Iterator[tuple[Sequence[Item], bool]]:
+        """The letters in portions, and whether a portion is one of the first few, with more to come."""
+        size = BATCH if self._pace.rate is None else max(1, min(BATCH, round(self._pace.rate / 4)))
+        begin, canary = 0, list(CANARY) if self._pace.canary and self._action.after == "sent" else []
+        while begin < len(items):
+            is_canary = bool(canary)
+            step = canary.pop(0) if canary else size
+            end = begin + step
+            yield items[begin:end], is_canary and end < len(items)
+            begin = end
+
+    async def _between(self, batch: Sequence[Item], *, is_canary: bool) -> None:
+        """After a batch: heed what is wished, keep the rate, and go on only as long as the failures do not return."""
+        self._heed()
+        if is_canary:
+            keys = [item.key for item in batch]
+            await self._outcomes(keys)
+            states = set(self._journal.states(self._name, keys))
+            if "failed" in states and not self._pace.keep_going:
+                raise Stopped("one of the first few letters came back dead; the rest was left where it is")
+            if states & {"sent", "retrying"} and not self._pace.keep_going:
+                raise Stopped(
+                    f"no outcome of the first few letters within {self._pace.wait:g} s; is a worker running? "
+                    "The rest was left where it is"
+                )
+        self._judge()
+        if self._pace.rate:
+            await self._pause(len(batch) / self._pace.rate)
+
+    def _judge(self) -> None:
+        if self._pace.keep_going or self._action.after != "sent":
+            return
+        if same := self._journal.same_failures(self._name):
+            raise Stopped(f"{same} letter(s) failed with the failure they had been dead-lettered for; it is not mended")
+
+    async def _outcomes(self, keys: Sequence[str] | None) -> None:
+        """Return when each of these letters (or all) has its outcome, or there was no word for as long as we wait."""
+        if self._action.after != "sent":
+            return
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._pace.wait
+        while True:
+            states = self._journal.states(self._name, keys) if keys is not None else None
+            operation = self._journal.operation(self._name)
+            open_ones = operation.unconfirmed if states is None else sum(s in ("sent", "retrying") for s in states)
+            if not open_ones or loop.time() >= until:
+                return
+            if keys is not None:
+                self._judge()
+            self._heed()
+            self._progress.clear()
+            try:
+                async with asyncio.timeout(min(_LOOK, max(0.0, until - loop.time()))):
+                    await self._progress.wait()
+                until = loop.time() + self._pace.wait
+                await asyncio.sleep(_BREATH)  # receipts come in crowds; counting is not for each of them
+            except TimeoutError:
+                pass
+
+    async def _pause(self, seconds: float) -> None:
+        until = asyncio.get_running_loop().time() + seconds
+        while (left := until - asyncio.get_running_loop().time()) > 0:
+            self._heed()
+            await asyncio.sleep(min(_LOOK, left))
+
+    def _heed(self) -> None:
+        if self._journal.wish(self._name) != "run":
+            raise Leave
+
+
+@contextmanager
+def _alone(path: Path, name: str) -> Iterator[None]:
+    """One process carries out an operation. The lock goes with the process, however it ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise QueueInUse(f"{name} is being carried out by another process") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_running(folder: Path, name: str) -> bool:
+    """Whether some process is carrying out the operation now."""
+    try:
+        with _alone(folder / f"{name}.lock", name):
+            return False
+    except QueueInUse:
+        return True
