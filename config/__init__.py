@@ -3,6 +3,7 @@
 from .settings import (
     BrokerSettings,
     DeadLetterSettings,
+    IdempotencySettings,
     LogSettings,
     Settings,
     WorkerSettings,
@@ -17,6 +18,7 @@ __all__ = [
     "VERSION",
     "BrokerSettings",
     "DeadLetterSettings",
+    "IdempotencySettings",
     "LogSettings",
     "Settings",
     "WorkerSettings",

@@ -6,7 +6,7 @@ from os import environ
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from ..events import ConfigurationError
@@ -32,6 +32,36 @@ def _broker_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _claims_url(secret: SecretStr) -> SecretStr:
+    scheme = secret.get_secret_value().partition("://")[0]
+    if scheme not in CLAIM_SCHEMES:
+        raise ValueError(f"the scheme {scheme[:40]!r} is not one of {', '.join(CLAIM_SCHEMES)}; {_CLAIMS_EXAMPLE}")
+    if scheme == "memory":
+        return secret
+    try:
+        parts = urlsplit(secret.get_secret_value())
+        hosts = parts.netloc.rpartition("@")[2].split(",")
+        ports = [urlsplit(f"//{host}").port for host in hosts]
+    except ValueError as error:
+        raise ValueError(f"is not a URL ({error})") from None
+    if not all(urlsplit(f"//{host}").hostname for host in hosts):
+        raise ValueError(f"names no host; {_CLAIMS_EXAMPLE}")
+    if 0 in ports:
+        raise ValueError("names port 0")
+    if len(hosts) > 1 and "+" not in scheme:
+        raise ValueError("names several hosts; write redis+sentinel:// or redis+cluster://")
+    if "+sentinel" in scheme and not parts.path.strip("/"):
+        raise ValueError("names no service; write redis+sentinel://host:26379,host:26379/mymaster")
+    if "+cluster" in scheme and parts.path.strip("/") not in ("", "0"):
+        raise ValueError("names a database; a cluster has number 0 alone")
+    return secret
+
+
+CLAIM_SCHEMES = (
+    "redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster", "memory",
+)  # fmt: skip
+_CLAIMS_EXAMPLE = "write redis://user:password@host:6379/0"
+ClaimsUrl = Annotated[SecretStr, AfterValidator(_claims_url)]
 BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400, allow_inf_nan=False)]
 
@@ -79,6 +109,38 @@ class WorkerSettings(_Group):
     )
 
 
+class IdempotencySettings(_Group):
+    """Where claims are kept, for how long, and what happens when that place is away."""
+
+    url: ClaimsUrl | None = Field(
+        default=None,
+        description="`redis://`, `rediss://` (certificates are verified), "
+        "`redis+sentinel://host:port,host:port/service/0`, `redis+cluster://host:port,host:port`, their `rediss+` "
+        "forms, or `memory://`; where it is not given: "
+        "`memory://` for a memory broker, else `redis://localhost:6379/0`",
+    )
+    password: SecretStr | None = Field(default=None, description="overrides the password in the URL")
+    password_file: FilePath | None = Field(
+        default=None, description="a file holding the password, such as a mounted secret; overrides `PASSWORD`"
+    )
+    ca_file: FilePath | None = Field(default=None, description="certificate authority that signed the server's (PEM)")
+    cert_file: FilePath | None = Field(default=None, description="client certificate (PEM)")
+    key_file: FilePath | None = Field(default=None, description="key of the client certificate (PEM)")
+    prefix: str = Field(
+        default="holdfast", pattern=r"^[A-Za-z0-9_.:-]{1,40}$", description="how the names of all keys begin"
+    )
+    ttl: Seconds = Field(default=86400.0, description="the window: seconds an event is remembered after it completed")
+    lease: Annotated[float, Field(ge=0.5, le=3600)] = Field(
+        default=15.0, description="seconds after which the claims of a worker that died are free"
+    )
+    timeout: Annotated[float, Field(ge=0.05, le=60)] = Field(
+        default=1.0, description="seconds an answer may take before the store counts as away"
+    )
+    on_outage: Literal["pause", "process"] = Field(
+        default="pause", description="store away: `pause` until it is back, or `process` without protection"
+    )
+
+
 class LogSettings(_Group):
     """What the log looks like."""
 
@@ -117,9 +179,18 @@ class Settings(BaseSettings):
     )
 
     broker: BrokerSettings = BrokerSettings()
+    idempotency: IdempotencySettings = IdempotencySettings()
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
+
+    @property
+    def claims_url(self) -> str:
+        """Where claims are kept: as set, else beside a memory broker in memory, else in the Redis of this machine."""
+        if self.idempotency.url is not None:
+            return self.idempotency.url.get_secret_value()
+        in_memory = self.broker.url.get_secret_value().startswith("memory:")
+        return "memory://" if in_memory else "redis://localhost:6379/0"
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -9,6 +9,7 @@ import structlog
 
 from ..config import Settings
 from ..events import Event, History, HoldfastError, Message, Metadata, derived_id, seal
+from ..idempotency import Lease
 from ..publisher import message_for
 
 
@@ -18,7 +19,9 @@ class Context:
     __slots__ = (
         "_closed",
         "_handler",
+        "_lease",
         "_outbox",
+        "_owner",
         "_settings",
         "_source",
         "attempt",
@@ -40,6 +43,7 @@ class Context:
         redelivered: bool,
         state: Any,
         settings: Settings,
+        lease: Lease | None = None,
     ) -> None:
         self.metadata = metadata
         self.attempt = history.attempt
@@ -50,6 +54,8 @@ class Context:
         self._handler = handler
         self._source = source
         self._settings = settings
+        self._lease = lease
+        self._owner = lease.owner if lease is not None else None
         self._outbox: list[Message] = []
         self._closed = False
 
@@ -57,6 +63,12 @@ class Context:
     def event_id(self) -> str:
         """The id of the event being handled."""
         return self.metadata.event_id
+
+    @property
+    def lease_lost(self) -> bool:
+        """Whether this worker's heartbeat stopped reaching the claim store while the handler ran. Another worker may
+        be handling the event by now: a long handler looks here before each effect, and raises `RetryLater`."""
+        return self._lease is not None and not self._lease.holds(self._owner)
 
     @property
     def log(self) -> Any:
@@ -90,7 +102,9 @@ class Context:
             redelivered=self.redelivered,
             state=self.state,
             settings=self._settings,
+            lease=self._lease,
         )
+        fresh._owner = self._owner
         fresh.lingering = self.lingering
         return fresh
 

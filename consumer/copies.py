@@ -32,16 +32,18 @@ def postponed_copy(
     now: datetime,
     budget: int,
 ) -> Message:
-    """The copy that returns to `queue` as the next attempt after the decided delay."""
+    """The copy that returns to `queue` after the decided delay: as the next attempt, or, where it only waits, as the
+    same one."""
     exchange, key = origin(message)
-    ours = _identity(metadata) | {
-        h.ATTEMPT: history.attempt + 1,
-        h.FIRST_FAILED_AT: (history.first_failed_at or now).isoformat(),
-        h.LAST_ERROR: summary(decision.error),
-        h.QUEUE: queue,
-        h.EXCHANGE: exchange,
-        h.ROUTING_KEY: key,
-    }
+    ours = _identity(metadata) | {h.QUEUE: queue, h.EXCHANGE: exchange, h.ROUTING_KEY: key}
+    if decision.error is None:
+        ours |= _unchanged(history) | {h.HELD_SINCE: (history.held_since or now).isoformat()}
+    else:
+        ours |= {
+            h.ATTEMPT: history.attempt + 1,
+            h.FIRST_FAILED_AT: (history.first_failed_at or now).isoformat(),
+            h.LAST_ERROR: summary(decision.error),
+        }
     level, address = ladder.address(ladder.rounded(decision.delay), ladder.to_queue(queue))
     return _copy(message, level, address, ours, budget)
 
@@ -81,6 +83,12 @@ def dead_letter(
 def _identity(metadata: Metadata) -> dict[str, Any]:
     """The id must survive: a copy has a new `message_id`, and a foreign message may have had no other."""
     return {h.EVENT_ID: metadata.event_id, h.EVENT_TIME: metadata.time.isoformat()}
+
+
+def _unchanged(history: History) -> dict[str, Any]:
+    first = history.first_failed_at
+    told = {h.FIRST_FAILED_AT: first and first.isoformat(), h.LAST_ERROR: history.last_error}
+    return {h.ATTEMPT: history.attempt} | {name: value for name, value in told.items() if value is not None}
 
 
 def _copy(message: Message, exchange: str, key: str, ours: Mapping[str, Any], budget: int) -> Message:

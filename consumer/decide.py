@@ -10,10 +10,12 @@ from .outcome import (
     Decision,
     Failed,
     GiveBack,
+    HeldElsewhere,
     Interrupted,
     Outcome,
     Postpone,
     Refused,
+    StoreAway,
     Succeeded,
 )
 from .retry import Retry
@@ -21,6 +23,13 @@ from .retry import Retry
 
 class Expired(HoldfastError):
     """The event is older than its policy's `max_age`."""
+
+
+class HeldTooLong(HoldfastError):
+    """Another worker held the event longer than any handler may take."""
+
+
+_LONGEST_WAIT = 300.0
 
 
 def decide(outcome: Outcome, *, attempt: int, age: float, policy: Retry, luck: float, longest: float) -> Decision:
@@ -33,8 +42,13 @@ def decide(outcome: Outcome, *, attempt: int, age: float, policy: Retry, luck: f
             return Ack("handled")
         case AlreadyDone():
             return Ack("duplicate")
-        case Interrupted():
+        case Interrupted() | StoreAway():
             return GiveBack()
+        case HeldElsewhere(waited, most, lease) if waited <= most:
+            return Postpone(min(max(lease / 3, waited / 2), _LONGEST_WAIT, longest), None)
+        case HeldElsewhere(waited, most, _):
+            error = HeldTooLong(f"another worker has held this event for {waited:.0f} s; a handler has {most:.0f} s")
+            return _after_failure(error, policy.delay(attempt, luck), attempt, age, policy, luck, longest)
         case Refused(error, reason):
             return DeadLetter(reason, error)
         case Failed(error, after):

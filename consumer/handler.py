@@ -6,10 +6,21 @@ import types
 import typing
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ..broker import matches
-from ..events import ConfigurationError, Event, Message, Metadata, UnknownType, UnsupportedVersion, decode, decoder_for
+from ..config import Settings
+from ..events import (
+    ConfigurationError,
+    Event,
+    HoldfastError,
+    Message,
+    Metadata,
+    UnknownType,
+    UnsupportedVersion,
+    decode,
+    decoder_for,
+)
 from ..events.codec import Decoder
 from .context import Context
 from .retry import Retry
@@ -19,6 +30,11 @@ Handler: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 
 Middleware: TypeAlias = Callable[[Handler], Handler]
 Kind: TypeAlias = type[Event] | type[dict[str, Any]] | type[bytes]
+
+Key: TypeAlias = str | Callable[[Any], Any]
+"""What makes an event the same one: the name of a field, or a function of the event."""
+
+OnOutage: TypeAlias = Literal["pause", "process"]
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,180}")
 _PATTERN = re.compile(r"[A-Za-z0-9_*#-]+(\.[A-Za-z0-9_*#-]+)*")
@@ -38,6 +54,9 @@ class HandlerSpec:
     timeout: float
     concurrency: int | None
     prefetch: int | None
+    idempotent: bool
+    key: Key | None
+    on_outage: OnOutage | None
     decoders: Mapping[str, tuple[Decoder, int | None]]
 
     @property
@@ -60,6 +79,23 @@ class HandlerSpec:
             )
         return decode(decoder, message)
 
+    def key_of(self, event: Any) -> str | None:
+        """What `key=` makes of the event; None where the event's own id is its key. Raises `HoldfastError` for nothing,
+        and whatever the user's function does."""
+        if self.key is None:
+            return None
+        if callable(self.key):
+            found = self.key(event)
+        else:
+            found = event.get(self.key) if isinstance(event, dict) else getattr(event, self.key)
+        if found is None or found == "":
+            raise HoldfastError(f"key= of handler {self.name!r} is empty for this event")
+        return str(found)
+
+    def pauses(self, settings: Settings) -> bool:
+        """Whether it stops where the claim store is away."""
+        return self.idempotent and (self.on_outage or settings.idempotency.on_outage) == "pause"
+
     def _by_pattern(self, event_type: str) -> tuple[Decoder, int | None] | None:
         return next(
             (found for key, found in self.decoders.items() if _is_pattern(key) and matches(key, event_type)), None
@@ -77,6 +113,9 @@ def handler_spec(
     timeout: float,
     concurrency: int | None,
     prefetch: int | None,
+    idempotent: bool,
+    key: Key | None,
+    on_outage: OnOutage | None,
 ) -> HandlerSpec:
     """Check what the user wrote and make it data. Raises `ConfigurationError`, one line naming the handler."""
     title = name or str(getattr(function, "__name__", type(function).__name__))
@@ -92,6 +131,9 @@ def handler_spec(
     for label, number in (("concurrency", concurrency), ("prefetch", prefetch)):
         if number is not None and (type(number) is not int or not 1 <= number <= 65_535):
             raise ConfigurationError(f"{where}: {label}={number!r}; give a whole number from 1 to 65535, or None")
+    if on_outage not in (None, "pause", "process"):
+        raise ConfigurationError(f"{where}: on_outage={on_outage!r}; give 'pause', 'process', or None for the setting")
+    _check_key(key, kinds, idempotent, where)
     return HandlerSpec(
         name=title,
         queue=queue,
@@ -103,8 +145,27 @@ def handler_spec(
         timeout=timeout,
         concurrency=concurrency,
         prefetch=prefetch,
+        idempotent=idempotent,
+        key=key,
+        on_outage=on_outage,
         decoders={key: (decoder_for(kind), _newest(kind)) for key, kind in kinds.items()},
     )
+
+
+def _check_key(key: Key | None, kinds: Mapping[str, Kind], idempotent: bool, where: str) -> None:
+    if key is None:
+        return
+    if not idempotent:
+        raise ConfigurationError(f"{where}: key= means nothing with idempotent=False")
+    if callable(key):
+        return
+    if not isinstance(key, str):
+        raise ConfigurationError(f"{where}: key={key!r}; give the name of a field, or a function of the event")
+    for kind in kinds.values():
+        if kind is bytes:
+            raise ConfigurationError(f"{where}: key={key!r}: a body of bytes has no fields; give a function of it")
+        if isinstance(kind, type) and issubclass(kind, Event) and key not in kind.model_fields:
+            raise ConfigurationError(f"{where}: {kind.__name__} has no field {key!r} for key=")
 
 
 def _kinds(events: tuple[type[Event] | str, ...], annotation: tuple[Kind, ...], where: str) -> dict[str, Kind]:

@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Reason: TypeAlias = Literal[
-    "exhausted", "refused", "unreadable", "unknown-type", "unsupported-version", "expired", "too-large"
+    "exhausted",
+    "refused",
+    "unreadable",
+    "unknown-type",
+    "unsupported-version",
+    "expired",
+    "too-large",
+    "crashed",
+    "fingerprint-mismatch",
 ]
 """Why a message was dead-lettered: the `holdfast-reason` header."""
 
@@ -18,7 +26,22 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyDone:
-    """It was handled before and only its ack was lost."""
+    """It was handled before: it came twice, or only its ack was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldElsewhere:
+    """Another delivery of it is being handled. `waited`: the seconds since it was first found so; what is longer than
+    `longest` no handler takes; `lease`: the seconds after which a dead worker's claim is free."""
+
+    waited: float
+    longest: float
+    lease: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAway:
+    """The claim store is away, and the handler does not run without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +65,7 @@ class Interrupted:
     """The worker is stopping and the handler had not finished."""
 
 
-Outcome: TypeAlias = Succeeded | AlreadyDone | Failed | Refused | Interrupted
+Outcome: TypeAlias = Succeeded | AlreadyDone | HeldElsewhere | StoreAway | Failed | Refused | Interrupted
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +77,11 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Postpone:
-    """Publish a copy that comes back after `delay` seconds, then take the original off the queue."""
+    """Publish a copy that comes back after `delay` seconds, then take the original off the queue. A copy that only
+    waits has no `error` and spends no attempt."""
 
     delay: float
-    error: BaseException
+    error: BaseException | None
 
 
 @dataclass(frozen=True, slots=True)

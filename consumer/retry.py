@@ -62,6 +62,7 @@ class Retry:
     follow each failed run before it counts as a failed attempt. Errors of `give_up_on`, and those not of
     `retry_on`, are dead-lettered at once (an exception group is of a type when all it holds are). `max_age` is the
     age in seconds, since the event happened, after which it is dead-lettered as `expired` instead of run again.
+    An event whose runs ended `max_crashes` times with their worker process is dead-lettered as `crashed`.
     """
 
     attempts: int = 5
@@ -70,12 +71,15 @@ class Retry:
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     give_up_on: tuple[type[BaseException], ...] = ()
     max_age: float | None = None
+    max_crashes: int = 3
 
     def __post_init__(self) -> None:
         if type(self.attempts) is not int or self.attempts < 1:
             raise ConfigurationError(f"Retry(attempts={self.attempts!r}): give a whole number from 1")
         if type(self.immediate) is not int or self.immediate < 0:
             raise ConfigurationError(f"Retry(immediate={self.immediate!r}): give a whole number from 0")
+        if type(self.max_crashes) is not int or not 1 <= self.max_crashes <= 200:
+            raise ConfigurationError(f"Retry(max_crashes={self.max_crashes!r}): give a whole number from 1 to 200")
         if self.max_age is not None and not self.max_age > 0:
             raise ConfigurationError(f"Retry(max_age={self.max_age!r}): give seconds above 0, or None")
         for name in ("retry_on", "give_up_on"):
@@ -99,6 +103,15 @@ class Retry:
         except Exception:  # noqa: BLE001 (the user's function)
             return _FALLBACK(attempt, luck)
         return seconds if 0 <= seconds < math.inf else _FALLBACK(attempt, luck)
+
+    def span(self, timeout: float, enough: float) -> float:
+        """The seconds from the first attempt to the end of the last, at the longest; no further than `enough`."""
+        total = timeout
+        for attempt in range(1, self.attempts):
+            if total > enough:
+                break
+            total += self.delay(attempt, 1.0) + timeout
+        return total if self.max_age is None else min(total, self.max_age)
 
     def retries(self, error: BaseException) -> bool:
         """Whether the policy tries again after this error."""

@@ -1,6 +1,7 @@
 """One run of a worker: take deliveries, run them in tasks of its own, drain when told to stop."""
 
 import asyncio
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -8,8 +9,21 @@ from typing import Any
 
 from ..broker import Broker, Consumer, Delivery
 from ..config import Settings
-from ..events import read_metadata
-from ..telemetry import Draining, Emit, HandlerAbandoned, PipelineFailed, Started, Stopped
+from ..events import has_id, origin, read_metadata
+from ..idempotency import OpenClaims, StoreUnavailable
+from ..telemetry import (
+    ClaimsEndangered,
+    Draining,
+    Emit,
+    HandlerAbandoned,
+    MissingId,
+    Paused,
+    PipelineFailed,
+    Resumed,
+    Started,
+    Stopped,
+)
+from .claiming import Claiming, short_windows
 from .handler import HandlerSpec, Middleware
 from .invoke import compose
 from .pipeline import Job, Pipeline
@@ -22,23 +36,55 @@ HANDLER_THREAD = "holdfast-handler"
 """How the names of threads that run `def` handlers begin."""
 
 _PAUSE = 5.0  # seconds before a delivery that hit a fault of ours goes back to its queue
+_LAST_WORDS = 2.0  # seconds a worker that stops has to record what the claim store did not take
 
 
 class Line:
-    """One handler at work: its lane, its pipeline and the jobs under way."""
+    """One handler at work: its lane, its pipeline, its consumer and the jobs under way."""
 
     def __init__(self, pipeline: Pipeline, scheduler: Scheduler, limit: int) -> None:
         self.spec = pipeline.spec
         self.jobs: dict[Identity, Job] = {}
         self.tasks: set[asyncio.Task[None]] = set()
+        self.consumer: Consumer | None = None
         self._pipeline = pipeline
+        self._prefetch = pipeline.spec.prefetch or 2 * limit
         self._scheduler = scheduler
         self._lane = Lane(pipeline.spec.queue, limit, self._start)
         self._emit = pipeline.emit
+        self._left: list[Consumer] = []
         self._returns: set[asyncio.Future[bool]] = set()
+        self._without_id = False
         scheduler.add(self._lane)
 
-    def receive(self, delivery: Delivery) -> None:
+    @property
+    def pauses(self) -> bool:
+        """Whether it does not run while the claim store is away."""
+        return self._pipeline.claims is not None and self.spec.pauses(self._pipeline.settings)
+
+    async def attach(self) -> None:
+        """Consume the queue."""
+        self._scheduler.resume(self._lane)
+        broker, queue = self._pipeline.broker, self.spec.queue
+        self.consumer = await broker.consume(queue, prefetch=self._prefetch, on_delivery=self._receive)
+
+    async def detach(self) -> None:
+        """Consume it no more. What waits goes back to it once; what runs ends, and is settled where it came from."""
+        waiting = self._scheduler.pause(self._lane)
+        leaving, self.consumer = self.consumer, None
+        if leaving is not None:
+            self._left.append(leaving)
+            await leaving.stop(close=False)
+        for delivery in [*waiting, *self._scheduler.pause(self._lane)]:
+            await delivery.consumer.give_back(delivery)
+
+    async def close(self) -> None:
+        """Leave the queue for good: what is still unsettled goes back."""
+        await self.detach()
+        leaving, self._left = self._left, []
+        await asyncio.gather(*(consumer.stop(close=True) for consumer in leaving))
+
+    def _receive(self, delivery: Delivery) -> None:
         """Take a delivery in. One whose handler still runs on a lost connection's delivery joins it instead."""
         identity = identity_of(delivery.message)
         job = self.jobs.get(identity) if identity is not None else None
@@ -56,12 +102,19 @@ class Line:
         if not delivery.consumer.is_current(delivery):
             asyncio.get_running_loop().call_soon(self._scheduler.release, self._lane)
             return
-        job = Job(delivery, self._free_slot)
+        job = Job(delivery, self._free_slot, self._be_alone)
         if (identity := identity_of(delivery.message)) is not None:
             self.jobs[identity] = job
+        if not self._without_id and not has_id(delivery.message):
+            self._without_id = True
+            self._emit(MissingId(self.spec.queue, origin(delivery.message)[1]))
         task = asyncio.create_task(self._pipeline.carry(job), name=f"{self.spec.queue} delivery")
         self.tasks.add(task)
         task.add_done_callback(lambda ended: self._end(ended, job))
+
+    async def _be_alone(self, job: Job) -> None:
+        await self._scheduler.be_alone()
+        job.is_alone = True
 
     def _free_slot(self, job: Job) -> None:
         """The handler has ended; one that was abandoned keeps its slot until it really returns."""
@@ -79,14 +132,17 @@ class Line:
             if not future.cancelled():
                 future.exception()  # it was told of its time-out already
             if not straggling:
-                self._scheduler.release(self._lane)
+                self._scheduler.release(self._lane, abandoned=True)
 
         for future in tuple(straggling):
             future.add_done_callback(returned)
+        self._scheduler.abandon()
 
     def _end(self, task: asyncio.Task[None], job: Job) -> None:
         self.tasks.discard(task)
         self._free_slot(job)
+        if job.is_alone:
+            self._scheduler.end_alone()
         identity = identity_of(job.delivery.message)
         if identity is not None and self.jobs.get(identity) is job:
             del self.jobs[identity]
@@ -126,7 +182,10 @@ class Runtime:
         self._threads = ThreadPoolExecutor(settings.worker.concurrency, thread_name_prefix=HANDLER_THREAD)
         self._scheduler = Scheduler(settings.worker.concurrency)
         self._lines: list[Line] = []
-        self._consumers: list[Consumer] = []
+        self._claims: Claiming | None = None
+        self._changed = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+        self._started = False
         self._announcing: asyncio.Task[None] | None = None
 
     def stop(self, *, now: bool) -> None:
@@ -138,62 +197,112 @@ class Runtime:
         """What keeps this worker from being ready."""
         if self._stop.is_set():
             return ("draining",)
-        if len(self._consumers) < len(self._handlers):
+        if not self._started:
             return ("starting",)
-        pairs = zip(self._lines, self._consumers, strict=True)
-        return tuple(f"consumer of {line.spec.queue}" for line, consumer in pairs if not consumer.attached)
+        error = self._claims.error if self._claims is not None else None
+        away = error is not None and any(line.pauses for line in self._lines)
+        detached = [line for line in self._lines if line.consumer is None or not line.consumer.attached]
+        waited_for = [line for line in detached if not (away and line.pauses)]
+        store = (f"claim store: {error}",) if away else ()
+        return (*store, *(f"consumer of {line.spec.queue}" for line in waited_for))
 
-    async def run(self, broker: Broker, state: Any) -> int:
+    async def run(self, broker: Broker, state: Any, opened: OpenClaims | None) -> int:
         """Consume until told to stop. Returns how many deliveries were given back unfinished."""
         most = self._settings.worker.concurrency
+        stopping = asyncio.create_task(self._stop.wait())
         try:
-            if not await self._declared(broker):
+            await self._claim_with(opened)
+            if not await self._declared(broker, stopping):
                 return 0
-            for spec in self._handlers:
-                limit = min(spec.concurrency or most, most)
-                handler = compose(spec, self._middleware, self._threads)
-                prefetch = spec.prefetch or 2 * limit
-                done = Remembered(4 * prefetch)
-                pipeline = Pipeline(spec, handler, broker, self._settings, self._name, state, done, self._emit)
-                line = Line(pipeline, self._scheduler, limit)
-                self._lines.append(line)
-                self._consumers.append(await broker.consume(spec.queue, prefetch=prefetch, on_delivery=line.receive))
+            self._lines = [self._line(spec, broker, state, most) for spec in self._handlers]
+            self._changed.set()
+            self._following = asyncio.create_task(self._follow_the_store(), name="holdfast consumers")
             self._announcing = asyncio.create_task(announce(broker, self._name, self._handlers))
             self._emit(Started(self._name, tuple(spec.queue for spec in self._handlers), most))
-            await self._stop.wait()
+            await asyncio.wait({self._following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if self._following.done():
+                self._following.result()
         finally:
+            stopping.cancel()
             unfinished = await asyncio.shield(self._drain())
         return unfinished
 
-    async def _declared(self, broker: Broker) -> bool:
+    def _line(self, spec: HandlerSpec, broker: Broker, state: Any, most: int) -> Line:
+        limit = min(spec.concurrency or most, most)
+        handler = compose(spec, self._middleware, self._threads)
+        done = Remembered(4 * (spec.prefetch or 2 * limit))
+        claims = self._claims if spec.idempotent else None
+        pipeline = Pipeline(spec, handler, broker, claims, self._settings, self._name, state, done, self._emit)
+        return Line(pipeline, self._scheduler, limit)
+
+    async def _claim_with(self, opened: OpenClaims | None) -> None:
+        """Take the lease, and say what endangers the claims. A store that is away is waited for, paused."""
+        if opened is None:
+            return
+        prefix = self._settings.idempotency.prefix
+        self._claims = Claiming(opened, prefix=prefix, on_change=self._changed.set)
+        try:
+            findings = await opened.findings()
+        except StoreUnavailable as error:
+            self._claims.goes_away(error)
+            findings = []
+        await opened.lease.start()
+        for finding in [*findings, *short_windows(self._handlers, self._settings.idempotency.ttl)]:
+            self._emit(ClaimsEndangered(finding))
+
+    async def _follow_the_store(self) -> None:
+        """Attach each line; detach those that pause while the claim store is away, and attach them again after it."""
+        paused: set[Line] = set()
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            claims = self._claims
+            if claims is not None and claims.error is not None:
+                pausing = [line for line in self._lines if line.pauses and line not in paused]
+                for line in pausing:
+                    self._emit(Paused(line.spec.queue, "claim store", claims.error))
+                paused |= set(pausing)
+                await asyncio.gather(*(line.detach() for line in pausing))
+            else:
+                for line in paused:
+                    seconds = time.monotonic() - claims.away_since if claims is not None else 0.0
+                    self._emit(Resumed(line.spec.queue, "claim store", seconds))
+                paused.clear()
+            for line in self._lines:
+                if line.consumer is None and line not in paused:
+                    await line.attach()
+            self._started = True
+
+    async def _declared(self, broker: Broker, stopping: asyncio.Task[Any]) -> bool:
         """Wait for the broker and declare the topology; False where the worker is stopped before that."""
         topology = topology_of(self._handlers, self._settings.broker)
         declaring = asyncio.create_task(broker.declare(topology, self._settings.broker.topology))
-        stopping = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({declaring, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if declaring.done():
                 declaring.result()
             return declaring.done()
         finally:
-            stopping.cancel()
             declaring.cancel()
             await asyncio.gather(declaring, return_exceptions=True)
 
     async def _drain(self) -> int:
         """Stop taking, give back what waits, let what runs finish, give back the rest."""
         self._stop.set()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait({self._following})
         grace = self._settings.worker.grace
         tasks = {task for line in self._lines for task in line.tasks}
         self._emit(Draining(self._name, len(tasks), grace))
-        waiting = self._scheduler.close()
-        await asyncio.gather(*(consumer.stop(close=False) for consumer in self._consumers))
-        for delivery in [*waiting, *self._scheduler.close()]:
-            await delivery.consumer.give_back(delivery)
+        self._scheduler.close()
+        await asyncio.gather(*(line.detach() for line in self._lines))
         unfinished = await self._finish(grace)
-        await asyncio.gather(*(consumer.stop(close=True) for consumer in self._consumers))
+        await asyncio.gather(*(line.close() for line in self._lines))
         if self._announcing is not None:
             self._announcing.cancel()
+        if self._claims is not None:
+            await self._claims.close(_LAST_WORDS)
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._emit(Stopped(self._name, unfinished))
         return unfinished

@@ -1,5 +1,6 @@
 """Which delivery runs next: one lane per queue, a bound for the process, and no lane that starves another."""
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,17 +17,24 @@ class Lane:
     start: Callable[[Delivery], None]
     inbox: deque[Delivery] = field(default_factory=deque)
     running: int = 0
+    is_paused: bool = False
 
 
 class Scheduler:
     """At most `concurrency` handlers run. Where there are enough slots, each lane has one of its own, so that
-    handlers that hang in one queue never stop another; the rest are shared, the lane that runs least going first."""
+    handlers that hang in one queue never stop another; the rest are shared, the lane that runs least going first.
+
+    A running one may ask to be alone: nothing more starts until the others have ended and it has had its turn.
+    """
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
         self._lanes: list[Lane] = []
         self._running = 0
+        self._abandoned = 0
         self._closed = False
+        self._shy: deque[asyncio.Future[None]] = deque()
+        self._one_is_alone = False
 
     def add(self, lane: Lane) -> None:
         self._lanes.append(lane)
@@ -37,31 +45,72 @@ class Scheduler:
 
     def offer(self, lane: Lane, delivery: Delivery) -> None:
         """Start the delivery now or let it wait for a slot."""
-        if not self._closed and not lane.inbox and self._may_start(lane):
+        if not lane.inbox and self._may_start(lane):
             self._start(lane, delivery)
         else:
             lane.inbox.append(delivery)
 
-    def release(self, lane: Lane) -> None:
+    def release(self, lane: Lane, *, abandoned: bool = False) -> None:
         """A handler of the lane has ended: its slot goes to whoever runs least."""
         lane.running -= 1
         self._running -= 1
-        while not self._closed:
-            ready = [lane for lane in self._lanes if lane.inbox and self._may_start(lane)]
-            if not ready:
-                return
-            least = min(ready, key=lambda lane: lane.running)
-            self._start(least, least.inbox.popleft())
+        self._abandoned -= abandoned
+        self._next()
+
+    def abandon(self) -> None:
+        """A handler does not end. It keeps its slot until `release(abandoned=True)`, but nobody waits for it."""
+        self._abandoned += 1
+        self._next()
+
+    async def be_alone(self) -> None:
+        """Return once nothing else runs. Whoever called it has a slot, and calls `end_alone` when it is through."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._shy.append(turn)
+        self._next()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn in self._shy:
+                self._shy.remove(turn)
+                self._next()
+            else:
+                self.end_alone()
+            raise
+
+    def end_alone(self) -> None:
+        self._one_is_alone = False
+        self._next()
+
+    def pause(self, lane: Lane) -> list[Delivery]:
+        """Start nothing of the lane. Returns what was waiting in it."""
+        lane.is_paused = True
+        waiting = list(lane.inbox)
+        lane.inbox.clear()
+        return waiting
+
+    def resume(self, lane: Lane) -> None:
+        lane.is_paused = False
 
     def close(self) -> list[Delivery]:
         """Start nothing more. Returns what was waiting."""
         self._closed = True
-        waiting = [delivery for lane in self._lanes for delivery in lane.inbox]
-        for lane in self._lanes:
-            lane.inbox.clear()
-        return waiting
+        return [delivery for lane in self._lanes for delivery in self.pause(lane)]
+
+    def _next(self) -> None:
+        if self._one_is_alone:
+            return
+        if self._shy:
+            if self._running - self._abandoned <= len(self._shy):
+                self._one_is_alone = True
+                self._shy.popleft().set_result(None)
+            return
+        while ready := [lane for lane in self._lanes if lane.inbox and self._may_start(lane)]:
+            least = min(ready, key=lambda lane: lane.running)
+            self._start(least, least.inbox.popleft())
 
     def _may_start(self, lane: Lane) -> bool:
+        if self._closed or lane.is_paused or self._shy or self._one_is_alone:
+            return False
         if lane.running >= lane.limit or self._running >= self._concurrency:
             return False
         if lane.running == 0 or len(self._lanes) > self._concurrency:

@@ -11,8 +11,9 @@ from typing import Any, TypeAlias, TypeVar
 from ..broker import Topology, open_broker
 from ..config import Settings, load_settings
 from ..events import ConfigurationError, Event, HoldfastError
+from ..idempotency import open_claims
 from ..telemetry import Fact, FactLog, Watchdog, fan_out
-from .handler import HandlerSpec, Middleware, handler_spec
+from .handler import HandlerSpec, Key, Middleware, OnOutage, handler_spec
 from .retry import Retry
 from .runtime import Runtime
 from .topology import topology_of
@@ -79,6 +80,9 @@ class Worker:
         timeout: float = 60.0,
         concurrency: int | None = None,
         prefetch: int | None = None,
+        idempotent: bool = True,
+        key: Key | None = None,
+        on_outage: OnOutage | None = None,
     ) -> Callable[[Function], Function]:
         """Register a function for one or more events, each an `Event` class or the name of a type.
 
@@ -86,6 +90,10 @@ class Worker:
         `bytes`; its name may hold `*` and `#` as in a topic binding. The second parameter, the `Context`, is optional.
         `async def` runs on the loop, `def` in a thread. `timeout` is in seconds. `name` is the function's unless given,
         `queue` is `<worker>.<name>`. `concurrency` bounds this handler's runs at once, `prefetch` what it has unacked.
+
+        An event that completed is not handled again within `HOLDFAST_IDEMPOTENCY__TTL`, unless `idempotent` is False.
+        What makes it the same event is its id, or what `key` gives: the name of a field, or a function of the event.
+        `on_outage` says what this handler does while the claim store is away, instead of the setting.
 
         Raises `ConfigurationError`, one line naming the handler.
         """
@@ -101,6 +109,9 @@ class Worker:
                 timeout=timeout,
                 concurrency=concurrency,
                 prefetch=prefetch,
+                idempotent=idempotent,
+                key=key,
+                on_outage=on_outage,
             )
             if spec.name in self._handlers:
                 raise ConfigurationError(f"worker {self.name!r} has two handlers named {spec.name!r}; give one name=")
@@ -139,7 +150,8 @@ class Worker:
         """Handle events until `stop` is called or this is cancelled; both drain first.
 
         `only` names the handlers to run (all where empty), `concurrency` overrides the setting. A broker that is
-        away is waited for. Returns how many deliveries were given back unfinished.
+        away is waited for; so is a claim store, or it is done without (`on_outage`). Returns how many deliveries were
+        given back unfinished.
 
         Raises `ConfigurationError`, `TopologyError`, and `BrokerUnavailable` where login or virtual host are refused.
         """
@@ -157,7 +169,8 @@ class Worker:
                 state = await self._enter_lifespan(stack)
                 broker = await open_broker(settings, emit)
                 stack.push_async_callback(broker.close)
-                return await self._runtime.run(broker, state)
+                claims = open_claims(settings, emit) if any(spec.idempotent for spec in handlers) else None
+                return await self._runtime.run(broker, state, claims)
         finally:
             self._runtime = None
 

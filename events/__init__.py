@@ -2,7 +2,7 @@
 
 from . import headers
 from .codec import Payload, decode, decoder_for, describe, encode
-from .envelope import Envelope, body_digest, origin, read_history, read_metadata, seal, to_message
+from .envelope import Envelope, body_digest, has_id, origin, read_history, read_metadata, seal, to_message
 from .errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -72,6 +72,7 @@ __all__ = [
     "derived_id",
     "describe",
     "encode",
+    "has_id",
     "headers",
     "key_of",
     "origin",

@@ -108,9 +108,15 @@ def read_history(message: Message) -> History:
     headers = message.headers
     return History(
         attempt=_whole(headers.get(h.ATTEMPT), 1, MAX_ATTEMPT),
+        held_since=_time(headers.get(h.HELD_SINCE)),
         first_failed_at=_time(headers.get(h.FIRST_FAILED_AT)),
         last_error=_text(headers.get(h.LAST_ERROR), 2000),
     )
+
+
+def has_id(message: Message) -> bool:
+    """Whether the message brought an id; otherwise a digest of its body stands for one."""
+    return bool(_text(message.headers.get(h.EVENT_ID)) or _text(message.message_id))
 
 
 def origin(message: Message) -> tuple[str, str]:

@@ -14,6 +14,7 @@ LAST_ERROR = "holdfast-last-error"
 QUEUE = "holdfast-queue"
 EXCHANGE = "holdfast-exchange"
 ROUTING_KEY = "holdfast-routing-key"
+HELD_SINCE = "holdfast-held-since"
 NOTE = "holdfast-note"
 
 # On dead letters alone.

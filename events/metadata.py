@@ -21,8 +21,10 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What earlier attempts left in a message's headers. `attempt` counts from 1, this run included."""
+    """What earlier attempts left in a message's headers. `attempt` counts from 1, this run included. `held_since` is
+    when it was first found held by another worker, of those waits that follow one another."""
 
     attempt: int = 1
+    held_since: datetime | None = None
     first_failed_at: datetime | None = None
     last_error: str | None = None

@@ -8,11 +8,18 @@ from ..events import Metadata
 
 Role: TypeAlias = Literal["consume", "publish"]
 SettledAs: TypeAlias = Literal["handled", "duplicate", "postponed", "dead_lettered", "given_back"]
+ClaimResult: TypeAlias = Literal["acquired", "duplicate", "busy", "mismatch", "crashed", "unprotected", "unavailable"]
+CompletionResult: TypeAlias = Literal["recorded", "fenced", "absent", "unrecorded"]
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """One delivery reached its end. Exactly one of these per delivery taken; seconds are monotonic."""
+    """One delivery reached its end. Exactly one of these per delivery taken; seconds are monotonic.
+
+    `claim` is None where the handler is not idempotent, or the event never came to be claimed. `completion` tells
+    how the completion went: `fenced`, another worker had taken the event over; `absent`, the store had lost the claim;
+    `unrecorded`, the store was away (it is tried on in the background).
+    """
 
     queue: str
     handler: str
@@ -20,6 +27,9 @@ class Settled:
     attempt: int
     outcome: SettledAs
     handler_seconds: float
+    claim: ClaimResult | None = None
+    claim_seconds: float = 0.0
+    completion: CompletionResult | None = None
     published: int = 0
     delay: float | None = None
     reason: str | None = None
@@ -54,6 +64,68 @@ class HandlerAbandoned:
     handler: str
     event_id: str
     timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTaken:
+    """This process, as `owner`, is alive in the claim store."""
+
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """No heartbeat arrived for most of a lease: what runs may be taken over, and its late completion is fenced."""
+
+    owner: str
+    lease: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimsLost:
+    """The claim store lost keys (flushed, evicted, failed over): events within the window may be handled again."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimsEndangered:
+    """Something found at the start that may make events repeat."""
+
+    finding: str
+
+
+@dataclass(frozen=True, slots=True)
+class MissingId:
+    """A message without an id came: a digest of its body stands for it. Told once for each queue."""
+
+    queue: str
+    event_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class CrashSuspected:
+    """An event whose last run ended with its process is to run alone; until then nothing new starts here."""
+
+    queue: str
+    event_id: str
+    crashes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A queue is not consumed until what is missing is back."""
+
+    queue: str
+    reason: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    queue: str
+    reason: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +199,14 @@ Fact: TypeAlias = (
     | SettlementStale
     | CopyHeld
     | HandlerAbandoned
+    | LeaseTaken
+    | LeaseLost
+    | ClaimsLost
+    | ClaimsEndangered
+    | MissingId
+    | CrashSuspected
+    | Paused
+    | Resumed
     | PipelineFailed
     | Connected
     | Disconnected

@@ -13,15 +13,23 @@ import structlog
 from ..config import LogSettings
 from .facts import (
     Attached,
+    ClaimsEndangered,
+    ClaimsLost,
     Connected,
     CopyHeld,
+    CrashSuspected,
     Detached,
     Disconnected,
     Draining,
     Fact,
     HandlerAbandoned,
+    LeaseLost,
+    LeaseTaken,
     LoopBlocked,
+    MissingId,
+    Paused,
     PipelineFailed,
+    Resumed,
     Settled,
     SettlementStale,
     Started,
@@ -110,10 +118,18 @@ class FactLog:
 
 def _level(fact: Fact) -> Level:
     match fact:
-        case Settled(outcome="dead_lettered") | CopyHeld() | HandlerAbandoned() | LoopBlocked():
+        case (
+            Settled(outcome="dead_lettered") | CopyHeld() | HandlerAbandoned() | LoopBlocked() | Paused() | ClaimsLost()
+        ):
             return "error"
-        case Settled(outcome="postponed") | SettlementStale() | Disconnected() | Detached():
+        case Settled(claim="busy"):
+            return "info"
+        case Settled(outcome="postponed") | Settled(completion="fenced" | "absent" | "unrecorded"):
             return "warning"
+        case SettlementStale() | Disconnected() | Detached() | LeaseLost() | ClaimsEndangered() | CrashSuspected():
+            return "warning"
+        case LeaseTaken():
+            return "debug"
         case PipelineFailed():
             return "critical"
         case _:
@@ -130,6 +146,22 @@ def _line(fact: Fact) -> tuple[str, dict[str, Any]]:  # noqa: C901 (one clause p
             return "copy.held", {"queue": queue, "event_id": event_id, "error": error, "again_in": round(again_in, 3)}
         case HandlerAbandoned(queue, handler, event_id, timeout):
             return "handler.abandoned", {"queue": queue, "handler": handler, "event_id": event_id, "timeout": timeout}
+        case LeaseTaken(owner):
+            return "lease.taken", {"owner": owner}
+        case LeaseLost(owner, lease):
+            return "lease.lost", {"owner": owner, "lease": lease}
+        case ClaimsLost(error):
+            return "claims.lost", {"error": error}
+        case ClaimsEndangered(finding):
+            return "claims.endangered", {"finding": finding}
+        case MissingId(queue, event_type):
+            return "event.without_id", {"queue": queue, "event_type": event_type}
+        case CrashSuspected(queue, event_id, crashes):
+            return "event.suspected", {"queue": queue, "event_id": event_id, "crashes": crashes}
+        case Paused(queue, reason, error):
+            return "queue.paused", {"queue": queue, "reason": reason, "error": error}
+        case Resumed(queue, reason, seconds):
+            return "queue.resumed", {"queue": queue, "reason": reason, "seconds": round(seconds, 3)}
         case PipelineFailed(queue, event_id, error, again_in):
             return "pipeline.failed", {"queue": queue, "event_id": event_id, "again_in": again_in, "exc_info": error}
         case Connected(role, url, server):
@@ -166,6 +198,8 @@ def _settled(fact: Settled) -> dict[str, Any]:
         "seconds": round(fact.handler_seconds, 6),
     }
     more = {name: getattr(fact, name) for name in ("published", "delay", "reason", "error", "error_type")}
+    more["claim"] = fact.claim if fact.claim != "acquired" else None
+    more["completion"] = fact.completion if fact.completion != "recorded" else None
     more["exception"] = fact.traceback
     return fields | {name: value for name, value in more.items() if value}
 

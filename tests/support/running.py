@@ -16,11 +16,13 @@ LIMIT = 45.0
 """Seconds any wait in a test may take before the test fails."""
 
 
-def settings_for(url: str, exchange: str) -> Settings:
-    """Settings for a broker, with an exchange of their own; the environment is left out."""
+def settings_for(url: str, exchange: str, claims: str = "memory://", **idempotency: Any) -> Settings:
+    """Settings for a broker, with an exchange of their own; the environment is left out. Claims are kept in memory
+    unless a test is about them."""
     return Settings(
         _env_file=None,  # type: ignore[call-arg]
         broker={"url": url, "exchange": exchange, "max_delay": 3600},  # type: ignore[arg-type]
+        idempotency={"url": claims, **idempotency},  # type: ignore[arg-type]
         worker={"grace": 10},  # type: ignore[arg-type]
     )
 

@@ -1,0 +1,145 @@
+"""The claims of one running worker: made, ended, and made good in the background where the store was away."""
+
+import asyncio
+import random
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Literal, TypeAlias
+
+from ..idempotency import Answer, Claim, Completion, OpenClaims, StoreUnavailable, claim_key
+from .handler import HandlerSpec
+
+_BACKLOG = 10_000
+_CHUNK = 500
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+
+End: TypeAlias = Literal["complete", "release", "forget"]
+
+
+def short_windows(handlers: Iterable[HandlerSpec], window: float) -> list[str]:
+    """One line for each handler whose last retry may come after its event was forgotten."""
+    return [
+        f"handler {spec.name!r} may retry for {span:.0f} s, longer than HOLDFAST_IDEMPOTENCY__TTL={window:g}: "
+        "an event may be forgotten before its last attempt; raise the one or lower the other"
+        for spec in handlers
+        if spec.idempotent and (span := spec.retry.span(spec.timeout, window)) > window
+    ]
+
+
+class Claiming:
+    """One store seen by one worker. Once a question was not answered the store is away: `error` says why, nothing more
+    is asked of it than a probe with jitter, and `on_change` is called when it goes and when it is back."""
+
+    def __init__(self, opened: OpenClaims, *, prefix: str, on_change: Callable[[], None]) -> None:
+        self.lease = opened.lease
+        self.error: str | None = None
+        self.away_since = 0.0
+        self._store = opened.store
+        self._prefix = prefix
+        self._on_change = on_change
+        self._recovery: asyncio.Task[None] | None = None
+        self._backlog: OrderedDict[bytes, tuple[Claim, End]] = OrderedDict()
+
+    def wish(self, key: str, fingerprint: bytes) -> Claim:
+        """A claim to ask for, with a token of its own."""
+        return Claim(key, secrets.token_bytes(8), fingerprint, self.lease.owner)
+
+    async def claim(self, claim: Claim, *, alone: bool, max_crashes: int) -> Answer:
+        """Raises `StoreUnavailable`. What the store may have noted all the same is released when it is back."""
+        if self.error is not None:
+            raise StoreUnavailable(self.error)
+        if not self.lease.holds(claim.owner):
+            raise self.goes_away(StoreUnavailable("the worker's heartbeat does not arrive"))
+        try:
+            return await self._store.claim(claim, alone=alone, max_crashes=max_crashes)
+        except StoreUnavailable as error:
+            self._later(claim, "release")
+            raise self.goes_away(error) from None
+
+    async def complete(self, claim: Claim) -> Completion | Literal["unrecorded"]:
+        """Recorded now, or when the store is back: held up till then, the message would surely be handled again."""
+        if self.error is None:
+            try:
+                return await self._store.complete(claim)
+            except StoreUnavailable as error:
+                self.goes_away(error)
+        self._later(claim, "complete")
+        return "unrecorded"
+
+    async def release(self, claim: Claim, *, forget: bool = False) -> None:
+        """At once, or when the store is back."""
+        if self.error is None:
+            try:
+                await self._store.release(claim, forget=forget)
+            except StoreUnavailable as error:
+                self.goes_away(error)
+            else:
+                return
+        self._later(claim, "forget" if forget else "release")
+
+    def goes_away(self, error: StoreUnavailable) -> StoreUnavailable:
+        """Pause, probe, and come back. Returns the error, to be raised."""
+        if self._recovery is None:
+            self.error, self.away_since = str(error), time.monotonic()
+            self._recovery = asyncio.create_task(self._recover(), name="holdfast claim store recovery")
+            self._on_change()
+        return error
+
+    async def close(self, patience: float) -> None:
+        """End the lease, after one last try, for at most `patience` seconds, at what is still to be recorded."""
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.wait({self._recovery})
+        try:
+            async with asyncio.timeout(patience):
+                await self._make_good()
+        except (StoreUnavailable, TimeoutError):
+            pass
+        await self.lease.stop()
+        await self._store.close()
+
+    def _later(self, claim: Claim, end: End) -> None:
+        self._backlog[claim.token] = (claim, end)
+        if len(self._backlog) > _BACKLOG:
+            self._backlog.popitem(last=False)
+
+    async def _recover(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            try:
+                await self._probe()
+                await self._make_good()
+                break
+            except StoreUnavailable as error:
+                self.error = str(error)
+        self.error, self._recovery = None, None
+        self._on_change()
+
+    async def _probe(self) -> None:
+        """A claim, since a store may answer and yet take none."""
+        if not self.lease.holds():
+            raise StoreUnavailable("the worker's heartbeat does not arrive")
+        probe = self.wish(claim_key(self._prefix, "probe", self.lease.owner.hex()), bytes(8))
+        await self._store.claim(probe)
+        await self._store.release(probe)
+
+    async def _make_good(self) -> None:
+        while self._backlog:
+            chunk = list(self._backlog.values())[:_CHUNK]
+            results = await asyncio.gather(*map(self._end, *zip(*chunk, strict=True)), return_exceptions=True)
+            for (claim, _), result in zip(chunk, results, strict=True):
+                if not isinstance(result, BaseException):
+                    self._backlog.pop(claim.token, None)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+
+    async def _end(self, claim: Claim, end: End) -> None:
+        if end == "complete":
+            await self._store.complete(claim)
+        else:
+            await self._store.release(claim, forget=end == "forget")

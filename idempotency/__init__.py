@@ -1,0 +1,40 @@
+"""Idempotency (floor 3): claims on events, kept in Redis or in memory."""
+
+from .keys import claim_key, fingerprint_of
+from .lease import Lease
+from .memory import MemoryClaims
+from .open import OpenClaims, open_claims, open_heart
+from .port import (
+    Acquired,
+    Answer,
+    Busy,
+    Claim,
+    ClaimStore,
+    Completion,
+    Done,
+    Heart,
+    Mismatch,
+    StoreUnavailable,
+    Suspect,
+)
+
+__all__ = [
+    "Acquired",
+    "Answer",
+    "Busy",
+    "Claim",
+    "ClaimStore",
+    "Completion",
+    "Done",
+    "Heart",
+    "Lease",
+    "MemoryClaims",
+    "Mismatch",
+    "OpenClaims",
+    "StoreUnavailable",
+    "Suspect",
+    "claim_key",
+    "fingerprint_of",
+    "open_claims",
+    "open_heart",
+]

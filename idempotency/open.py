@@ -1,0 +1,56 @@
+"""From the settings to a store and a lease on it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from ..config import Settings
+from ..telemetry import Emit
+from .lease import Lease
+from .memory import MemoryClaims
+from .port import ClaimStore, Heart
+
+_shared: dict[tuple[asyncio.AbstractEventLoop, str], MemoryClaims] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenClaims:
+    """`findings` says what endangers the claims, one line each; it raises `StoreUnavailable`, `ConfigurationError`."""
+
+    store: ClaimStore
+    lease: Lease
+    findings: Callable[[], Awaitable[list[str]]]
+
+
+def open_claims(settings: Settings, emit: Emit) -> OpenClaims:
+    """The store the settings name. It connects when it is first used. Call it on the worker's loop."""
+    url, idempotency = settings.claims_url, settings.idempotency
+    if url.startswith("memory:"):
+        memory = shared(url, idempotency.ttl)
+        return OpenClaims(memory, Lease(memory, seconds=None, emit=emit), _nothing)
+
+    from .redis import RedisClaims, RedisHeart
+
+    store, heart = RedisClaims(url, idempotency), RedisHeart(url, idempotency)
+    return OpenClaims(store, Lease(heart, seconds=idempotency.lease, emit=emit), store.findings)
+
+
+def open_heart(settings: Settings) -> Heart | None:
+    """Where a supervisor declares the owner dead whose process it saw end. None where it died with its store."""
+    if settings.claims_url.startswith("memory:"):
+        return None
+    from .redis import RedisHeart
+
+    return RedisHeart(settings.claims_url, settings.idempotency)
+
+
+def shared(url: str, ttl: float) -> MemoryClaims:
+    """The claims of a `memory://` URL on the running loop."""
+    for known in [known for known in _shared if known[0].is_closed()]:
+        del _shared[known]
+    loop = asyncio.get_running_loop()
+    return _shared.setdefault((loop, url), MemoryClaims(ttl=ttl, clock=loop.time))
+
+
+async def _nothing() -> list[str]:
+    return []

@@ -1,0 +1,291 @@
+"""Claims in Redis: one server, Sentinel or Cluster, with or without TLS. The only place that knows redis-py."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from redis import Redis, RedisCluster, Sentinel
+from redis import exceptions as faults
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio import RedisCluster as AsyncRedisCluster
+from redis.asyncio import Sentinel as AsyncSentinel
+from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from ..config import IdempotencySettings
+from ..events import ConfigurationError
+from . import lua
+from .batch import Batches
+from .keys import heartbeat_key
+from .port import Acquired, Answer, Busy, Claim, Completion, Done, Mismatch, StoreUnavailable, Suspect
+
+_ROUNDS = 3  # a claim may change hands while its owner's heartbeat is looked at
+_DONE, _MISMATCH, _SUSPECT = -1, -2, -100
+_COMPLETIONS: tuple[Completion, ...] = ("fenced", "recorded", "absent")
+_REFUSED = (faults.AuthenticationError, faults.AuthorizationError, faults.NoPermissionError)
+Question: TypeAlias = tuple[lua.Script, str, tuple[bytes | int, ...]]
+
+
+class RedisClaims:
+    """A store of claims. Questions of one turn of the loop travel in one pipeline."""
+
+    def __init__(self, url: str, settings: IdempotencySettings) -> None:
+        self._client = _Server.of(url, settings).asynchronous()
+        self._settings = settings
+        self._window = round(settings.ttl * 1000)
+        self._batches: Batches[Question, Any] = Batches(self._send)
+        self._complete, self._release = lua.COMPLETE, lua.RELEASE
+
+    async def claim(self, claim: Claim, *, alone: bool = False, max_crashes: int = 3) -> Answer:
+        arguments = (claim.token, claim.fingerprint, claim.owner, self._window, int(alone), max_crashes)
+        for _ in range(_ROUNDS):
+            reply = await self._batches.ask((lua.CLAIM, claim.key, arguments))
+            if isinstance(reply, int):
+                return _answer(reply)
+            token, owner = reply[1:9], reply[17:25]
+            if await self._is_alive(owner):
+                return Busy()
+            await self._batches.ask((lua.ORPHAN, claim.key, (token, self._window)))
+        return Busy()
+
+    async def complete(self, claim: Claim) -> Completion:
+        arguments = (claim.token, claim.fingerprint, self._window)
+        reply: int = await self._batches.ask((self._complete, claim.key, arguments))
+        return _COMPLETIONS[reply]
+
+    async def release(self, claim: Claim, *, forget: bool = False) -> None:
+        await self._batches.ask((self._release, claim.key, (claim.token, self._window, int(forget))))
+
+    async def close(self) -> None:
+        await self._batches.close()
+        await self._client.aclose()
+
+    async def findings(self) -> list[str]:
+        """What of this server endangers the claims, one line each. Raises `StoreUnavailable`, `ConfigurationError`."""
+        try:
+            server, memory, kept = [await self._info(part) for part in ("server", "memory", "persistence")]
+        except _REFUSED as error:
+            if isinstance(error, faults.NoPermissionError):
+                return ["this user may not read INFO: eviction, persistence and version of Redis are unchecked"]
+            raise ConfigurationError(f"HOLDFAST_IDEMPOTENCY__URL: Redis refused the login: {error}") from None
+        except faults.InvalidResponse as error:
+            raise ConfigurationError(f"HOLDFAST_IDEMPOTENCY__URL: what answers there is not Redis: {error}") from None
+        except (faults.RedisError, OSError) as error:
+            raise _away(error) from None
+        version = str(server.get("redis_version", "7"))
+        major = int(version.partition(".")[0])
+        self._complete, self._release = lua.COMPLETE.for_version(major), lua.RELEASE.for_version(major)
+        return [*_version(version, major), *_eviction(memory), *await self._persistence(kept)]
+
+    async def _info(self, section: str) -> dict[str, Any]:
+        if isinstance(self._client, AsyncRedisCluster):
+            return dict(await self._client.info(section, target_nodes=self._client.get_primaries()[0]))
+        return dict(await self._client.info(section))
+
+    async def _persistence(self, kept: dict[str, Any]) -> list[str]:
+        if kept.get("aof_enabled"):
+            return []
+        try:
+            saved = await self._client.config_get("save")
+        except (faults.RedisError, OSError):
+            return []  # many hosted servers allow no CONFIG
+        if isinstance(saved, dict) and not any(saved.values()):
+            return ["Redis keeps nothing on disk: a restart forgets every completed event; set `appendonly yes`"]
+        return []
+
+    async def _is_alive(self, owner: bytes) -> bool:
+        try:
+            return bool(await self._client.exists(heartbeat_key(self._settings.prefix, owner)))
+        except (faults.RedisError, OSError) as error:
+            raise _away(error) from None
+
+    async def _send(self, questions: Sequence[Question]) -> Sequence[Any]:
+        """Ask in one pipeline. What a server did not know or could not serve yet is asked once more, by itself."""
+        replies = await self._pipeline([_by_sha(question) for question in questions])
+        again = [at for at, reply in enumerate(replies) if _is_worth_another_try(reply)]
+        if again:
+            retried = await self._pipeline([_in_full(questions[at]) for at in again])
+            replies = [*replies]
+            for at, reply in zip(again, retried, strict=True):
+                replies[at] = reply
+        return [_away(reply) if isinstance(reply, Exception) else reply for reply in replies]
+
+    async def _pipeline(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        try:
+            async with asyncio.timeout(2 * self._settings.timeout):
+                pipeline = self._client.pipeline(transaction=False)
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return list(await pipeline.execute(raise_on_error=False))
+        except (faults.RedisError, OSError) as error:  # OSError: TimeoutError is one
+            return [error] * len(commands)
+
+
+class RedisHeart:
+    """Where a worker shows that it is alive. It blocks, and so has a connection and a thread of its own."""
+
+    def __init__(self, url: str, settings: IdempotencySettings) -> None:
+        self._server = _Server.of(url, settings)
+        self._prefix = settings.prefix
+        self._client: Redis | RedisCluster | None = None
+
+    def beat(self, owner: bytes, seconds: float) -> bool:
+        key = heartbeat_key(self._prefix, owner)
+        return self._run("SET", key, "1", "PX", round(seconds * 1000), "GET") is not None
+
+    def stop(self, owner: bytes) -> None:
+        self._run("DEL", heartbeat_key(self._prefix, owner))
+
+    def _run(self, *command: str | int) -> Any:
+        try:
+            if self._client is None:
+                self._client = self._server.synchronous()
+            return self._client.execute_command(*command)
+        except (faults.RedisError, OSError) as error:
+            raise _away(error) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """A URL taken apart. Clients retry once, and only where the connection was lost: a claim may be sent twice."""
+
+    kind: str
+    hosts: tuple[tuple[str, int], ...]
+    service: str
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, url: str, settings: IdempotencySettings) -> "_Server":
+        parts = urlsplit(url)
+        scheme, _, kind = parts.scheme.partition("+")
+        login, _, places = parts.netloc.rpartition("@")
+        user, _, password = login.partition(":")
+        default = 26379 if kind == "sentinel" else 6379
+        named = [urlsplit(f"//{place}") for place in places.split(",")]
+        service, _, database = parts.path.strip("/").rpartition("/") if kind == "sentinel" else ("", "", parts.path)
+        if kind == "sentinel" and not service:
+            service, database = database, "0"
+        options: dict[str, Any] = {
+            "username": unquote(user) or None,
+            "password": _password(settings) or unquote(password) or None,
+            "socket_timeout": settings.timeout,
+            "socket_connect_timeout": settings.timeout,
+            "client_name": "holdfast",
+            "protocol": 2,
+        }
+        if kind != "cluster":
+            options["db"] = int(database.strip("/") or 0)
+        if scheme == "rediss":
+            files = {
+                "ssl_ca_certs": settings.ca_file,
+                "ssl_certfile": settings.cert_file,
+                "ssl_keyfile": settings.key_file,
+            }
+            options |= {name: str(path) for name, path in files.items() if path is not None}
+            options["ssl"] = True
+        return cls(
+            kind, tuple((place.hostname or "localhost", place.port or default) for place in named), service, options
+        )
+
+    def asynchronous(self) -> "AsyncRedis | AsyncRedisCluster":
+        retry, quiet = AsyncRetry(NoBackoff(), 1, (faults.ConnectionError,)), _quiet()
+        if self.kind == "cluster":
+            nodes = [AsyncClusterNode(host, port) for host, port in self.hosts]
+            return AsyncRedisCluster(startup_nodes=nodes, retry=retry, maint_notifications_config=quiet, **self.options)
+        options = {**self.options, "retry": retry, "maint_notifications_config": quiet}
+        if self.kind == "sentinel":
+            watchers = AsyncSentinel(self.hosts, sentinel_kwargs=self._for_sentinels())
+            return watchers.master_for(self.service, **options)
+        (host, port), *_ = self.hosts
+        return AsyncRedis(host=host, port=port, **options)
+
+    def synchronous(self) -> "Redis | RedisCluster":
+        retry, quiet = Retry(NoBackoff(), 1, (faults.ConnectionError,)), _quiet()
+        if self.kind == "cluster":
+            nodes = [ClusterNode(host, port) for host, port in self.hosts]
+            return RedisCluster(startup_nodes=nodes, retry=retry, maint_notifications_config=quiet, **self.options)
+        options = {**self.options, "retry": retry, "maint_notifications_config": quiet}
+        if self.kind == "sentinel":
+            watchers = Sentinel(list(self.hosts), sentinel_kwargs=self._for_sentinels())
+            return watchers.master_for(self.service, **options)
+        (host, port), *_ = self.hosts
+        return Redis(host=host, port=port, **options)
+
+    def _for_sentinels(self) -> dict[str, Any]:
+        """Sentinels have no databases, and logins of their own, which a URL cannot name."""
+        return {name: value for name, value in self.options.items() if name not in ("db", "username", "password")}
+
+
+def _quiet() -> MaintNotificationsConfig:
+    return MaintNotificationsConfig(enabled=False)
+
+
+def _password(settings: IdempotencySettings) -> str | None:
+    if settings.password_file is not None:
+        try:
+            return settings.password_file.read_text().rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"HOLDFAST_IDEMPOTENCY__PASSWORD_FILE: {error}") from None
+    return settings.password.get_secret_value() if settings.password is not None else None
+
+
+def _answer(reply: int) -> Answer:
+    match reply:
+        case 0:
+            return Acquired()
+        case -1:
+            return Done()
+        case -2:
+            return Mismatch()
+        case crashes if crashes > 0:
+            return Acquired(crashes)
+        case _:
+            return Suspect(_SUSPECT - reply)
+
+
+def _by_sha(question: Question) -> tuple[Any, ...]:
+    script, key, arguments = question
+    return "EVALSHA", script.sha, 1, key, *arguments
+
+
+def _in_full(question: Question) -> tuple[Any, ...]:
+    """The server keeps a script that was sent in full."""
+    script, key, arguments = question
+    return "EVAL", script.source, 1, key, *arguments
+
+
+def _is_worth_another_try(reply: Any) -> bool:
+    """A server that restarted knows no script; one that was demoted, loads or moves a slot is soon another."""
+    return isinstance(
+        reply,
+        faults.NoScriptError | faults.ReadOnlyError | faults.BusyLoadingError | faults.TryAgainError
+        | faults.ClusterDownError | faults.ConnectionError,
+    )  # fmt: skip
+
+
+def _away(error: Exception) -> StoreUnavailable:
+    told = str(error) or type(error).__name__
+    if isinstance(error, TimeoutError | faults.TimeoutError):
+        told = "Redis did not answer in time"
+    elif isinstance(error, faults.OutOfMemoryError):
+        told = "Redis is out of memory (maxmemory)"
+    return StoreUnavailable(told)
+
+
+def _version(version: str, major: int) -> list[str]:
+    if major >= 7:
+        return []
+    return [f"Redis {version} is older than 7: out of memory, it refuses completions as well, and events repeat"]
+
+
+def _eviction(memory: dict[str, Any]) -> list[str]:
+    policy = str(memory.get("maxmemory_policy", "noeviction"))
+    if policy == "noeviction":
+        return []
+    return [f"maxmemory-policy is {policy}: Redis may evict claims, and events repeat; set it to noeviction"]
