@@ -28,11 +28,11 @@ async def report(broker: Broker, message: Message, decision: Decision, attempt: 
     match decision:
         case Ack(settled):
             receipt = Receipt(*replayed, settled, attempt)
-        case Postpone(_, None) | GiveBack():
-            return
-        case Postpone(_, error):
+        case Postpone(_, error) if error is not None:
             receipt = Receipt(*replayed, "postponed", attempt, summary(error), describe_failure(error).fingerprint)
         case DeadLetter(_, error):
             receipt = Receipt(*replayed, "dead_lettered", attempt, summary(error), describe_failure(error).fingerprint)
+        case Postpone() | GiveBack():
+            return
     with suppress(HoldfastError):
         await broker.publish(receipt_message(receipt), timeout=_PATIENCE)

@@ -28,8 +28,9 @@ class Stage(Protocol):
 class Processes:
     """Each worker is `holdfast run` in a process of its own; books are kept from the ledger and the JSON logs."""
 
-    def __init__(self, url: str, folder: Path, account: Account) -> None:
+    def __init__(self, url: str, claims: str, folder: Path, account: Account) -> None:
         self._url = url
+        self._claims = claims
         self._folder = folder
         self._account = account
         self._children: dict[str, asyncio.subprocess.Process] = {}
@@ -106,6 +107,8 @@ class Processes:
         own = {
             "HOLDFAST_BROKER__URL": self._url,
             "HOLDFAST_BROKER__EXCHANGE": shop.EXCHANGE_OF_THE_DEMO,
+            "HOLDFAST_IDEMPOTENCY__URL": self._claims,
+            "HOLDFAST_IDEMPOTENCY__LEASE": "5",
             "HOLDFAST_LOG__FORMAT": "json",
             "ORDER_SYSTEM_LEDGER": str(self._folder / "ledger"),
         }

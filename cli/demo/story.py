@@ -16,12 +16,15 @@ from ...config import LogSettings, Settings, load_settings
 from ...events import Envelope, Message, Metadata, uuid7
 from ...publisher import Publisher
 from ...telemetry import configure_logging
-from ...testing.servers import ServersUnavailable, rabbitmq_server
+from ...testing.servers import ServersUnavailable, rabbitmq_server, redis_server
 from .account import Account
 from .shop import EXCHANGE_OF_THE_DEMO, OrderCreated
 from .stage import OneProcess, Processes, Stage
 
 ORDERS = 300
+EVERY_SO_MANY_TWICE = 10
+"""Some orders are published twice, as by a publisher that had no answer the first time."""
+
 PATIENCE = 60.0
 """Seconds after the last order in which every event must have found its end."""
 
@@ -38,19 +41,26 @@ def run_demo(*, memory: bool) -> int:
 
 
 async def _on_servers(console: Console) -> int:
-    console.print("Looking for RabbitMQ, or starting one ...")
+    console.print("Looking for RabbitMQ and Redis, or starting them ...")
     try:
-        with tempfile.TemporaryDirectory(prefix="holdfast-demo-") as folder, rabbitmq_server() as server:
+        with (
+            tempfile.TemporaryDirectory(prefix="holdfast-demo-") as folder,
+            rabbitmq_server() as server,
+            redis_server() as redis,
+        ):
             settings = load_settings(broker={"url": server.url, "exchange": EXCHANGE_OF_THE_DEMO})
             account = Account()
-            return await _tell(console, settings, account, Processes(server.url, Path(folder), account), per_second=15)
+            stage = Processes(server.url, redis.url, Path(folder), account)
+            return await _tell(console, settings, account, stage, per_second=15)
     except ServersUnavailable as error:
         console.print(f"holdfast: {error}", markup=False)
         return 1
 
 
 async def _in_memory(console: Console) -> int:
-    settings = load_settings(broker={"url": "memory://demo", "exchange": EXCHANGE_OF_THE_DEMO})
+    settings = load_settings(
+        broker={"url": "memory://demo", "exchange": EXCHANGE_OF_THE_DEMO}, idempotency={"url": "memory://demo"}
+    )
     account = Account()
     broker = await open_broker(settings, lambda fact: None)  # keeps the queues while no worker is connected
     try:
@@ -82,8 +92,11 @@ async def _tell(console: Console, settings: Settings, account: Account, stage: S
 async def _publish(console: Console, settings: Settings, account: Account, stage: Stage, per_second: int) -> None:
     async with Publisher(settings, source="demo.shop") as publisher:
         for order in range(1, ORDERS + 1):
-            await publisher.publish(OrderCreated(order=order, total=order / 4))
+            created = OrderCreated(order=order, total=order / 4)
+            metadata = await publisher.publish(created)
             account.orders.add(order)
+            if order % EVERY_SO_MANY_TWICE == 0:
+                await publisher.publish(created, metadata=metadata)
             if order == ORDERS // 4:
                 await publisher.publish(_foreign("order.created", b"this is not JSON"))
                 await _send_unknown(settings)
@@ -146,7 +159,7 @@ def _summary(account: Account) -> str:
     outcomes = account.outcomes
     return (
         f"orders published {len(account.orders)}/{ORDERS} · handled {outcomes['handled']} · "
-        f"retries {outcomes['postponed']} · dead-lettered {outcomes['dead_lettered']} · "
-        f"given back {outcomes['given_back']} · "
+        f"duplicates {outcomes['duplicate']} · postponed {outcomes['postponed']} · "
+        f"dead-lettered {outcomes['dead_lettered']} · given back {outcomes['given_back']} · "
         f"repeated after the kill {len(account.repeats())}"
     )

@@ -60,6 +60,7 @@ def env(settings: Settings) -> dict[str, str]:
         HOLDFAST_BROKER__URL=settings.broker.url.get_secret_value(),
         HOLDFAST_BROKER__EXCHANGE=settings.broker.exchange,
         HOLDFAST_BROKER__MAX_DELAY="3600",
+        HOLDFAST_IDEMPOTENCY__URL="memory://",
     )
 
 

@@ -15,14 +15,15 @@ from holdfast.config import known_variables
 
 
 @pytest.fixture
-def reader(settings: Settings, tmp_path: Path) -> dict[str, str]:
-    """A reader's environment: the broker, a fresh folder, `holdfast` and `python` on the path."""
+def reader(settings: Settings, redis_url: str, tmp_path: Path) -> dict[str, str]:
+    """A reader's environment: broker and Redis, a fresh folder, `holdfast` and `python` on the path."""
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HOLDFAST_BROKER__URL": settings.broker.url.get_secret_value(),
         "HOLDFAST_BROKER__EXCHANGE": settings.broker.exchange,
         "HOLDFAST_BROKER__MAX_DELAY": "3600",
+        "HOLDFAST_IDEMPOTENCY__URL": redis_url,
         "HOLDFAST_LOG__FORMAT": "json",
     }
 

@@ -55,11 +55,15 @@ async def test_ten_thousand_events_through_three_handlers_with_random_failures_a
 
 
 @pytest.mark.timeout(180)
-async def test_an_idle_worker_is_small_and_a_hundred_thousand_waiting_messages_hardly_show(settings: Settings) -> None:
+async def test_an_idle_worker_is_small_and_a_hundred_thousand_waiting_messages_hardly_show(
+    settings: Settings, redis_url: str
+) -> None:
     """The child prints its memory when it is ready, and again while the backlog waits behind its prefetch."""
     url, exchange = settings.broker.url.get_secret_value(), settings.broker.exchange
     child = await asyncio.create_subprocess_exec(
-        sys.executable, str(SUPPORT / "idle_worker.py"), url, exchange, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        *(sys.executable, str(SUPPORT / "idle_worker.py"), url, exchange, redis_url),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert child.stdin and child.stdout
     try:

@@ -79,6 +79,8 @@ async def a_child(settings: Settings) -> AsyncIterator[Child]:
         "HOLDFAST_BROKER__URL": broker.url.get_secret_value(),
         "HOLDFAST_BROKER__EXCHANGE": broker.exchange,
         "HOLDFAST_BROKER__MAX_DELAY": str(broker.max_delay),
+        "HOLDFAST_IDEMPOTENCY__URL": settings.claims_url,
+        "HOLDFAST_IDEMPOTENCY__LEASE": str(settings.idempotency.lease),
         "HOLDFAST_WORKER__CONCURRENCY": str(worker.concurrency),
         "HOLDFAST_WORKER__GRACE": str(worker.grace),
     }

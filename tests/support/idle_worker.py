@@ -17,8 +17,8 @@ def resident() -> int:
     )
 
 
-async def main(url: str, exchange: str) -> None:
-    settings = load_settings(broker={"url": url, "exchange": exchange, "max_delay": 3600})
+async def main(url: str, exchange: str, claims: str) -> None:
+    settings = load_settings(broker={"url": url, "exchange": exchange, "max_delay": 3600}, idempotency={"url": claims})
     worker = Worker(f"{exchange}.w", settings=settings)
 
     @worker.handler(Paid, timeout=3600)
