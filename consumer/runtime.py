@@ -295,8 +295,8 @@ class Runtime:
         grace = self._settings.worker.grace
         tasks = {task for line in self._lines for task in line.tasks}
         self._emit(Draining(self._name, len(tasks), grace))
-        self._scheduler.close()
         await asyncio.gather(*(line.detach() for line in self._lines))
+        self._scheduler.close()
         unfinished = await self._finish(grace)
         await asyncio.gather(*(line.close() for line in self._lines))
         if self._announcing is not None:

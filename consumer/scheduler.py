@@ -91,10 +91,9 @@ class Scheduler:
     def resume(self, lane: Lane) -> None:
         lane.is_paused = False
 
-    def close(self) -> list[Delivery]:
-        """Start nothing more. Returns what was waiting."""
+    def close(self) -> None:
+        """Start nothing more."""
         self._closed = True
-        return [delivery for lane in self._lanes for delivery in self.pause(lane)]
 
     def _next(self) -> None:
         if self._one_is_alone:

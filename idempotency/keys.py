@@ -25,7 +25,7 @@ def fingerprint_of(message: Message, metadata: Metadata, *, own_key: bool) -> by
     """8 bytes that tell one payload from another.
 
     A derived id (UUIDv5, `ctx.publish`) stands for what its handler published at one place: a handler that ran
-    twice may have written another time into it, and the id decides alone. See docs/decisions/0008.
+    twice may have written another time into it, and the id decides alone. See docs/decisions/0009.
     """
     if not own_key and _is_derived(metadata.event_id):
         return bytes(8)

@@ -74,7 +74,8 @@ def test_closing_starts_nothing_more_and_hands_back_what_waited() -> None:
     scheduler.offer(lane, a_delivery(1))
     scheduler.offer(lane, a_delivery(2))
 
-    waiting = scheduler.close()
+    waiting = scheduler.pause(lane)
+    scheduler.close()
     scheduler.release(lane)
     scheduler.offer(lane, a_delivery(3))
 
