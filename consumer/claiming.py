@@ -29,8 +29,9 @@ def short_windows(handlers: Iterable[HandlerSpec], window: float) -> list[str]:
 
 
 class Claiming:
-    """One store seen by one worker. Once a question was not answered the store is away: `error` says why, nothing more
-    is asked of it than a probe with jitter, and `on_change` is called when it goes and when it is back."""
+    """One store seen by one worker. Once a question was not answered the store is away: `error` says why, no claim is
+    made but a probe with jitter, and `on_change` is called when it goes and when it is back. What ends a claim is still
+    tried: a store without memory takes it."""
 
     def __init__(self, opened: OpenClaims, *, prefix: str, on_change: Callable[[], None]) -> None:
         self.lease = opened.lease
@@ -60,24 +61,20 @@ class Claiming:
 
     async def complete(self, claim: Claim) -> Completion | Literal["unrecorded"]:
         """Recorded now, or when the store is back: held up till then, the message would surely be handled again."""
-        if self.error is None:
-            try:
-                return await self._store.complete(claim)
-            except StoreUnavailable as error:
-                self.goes_away(error)
+        try:
+            return await self._store.complete(claim)
+        except StoreUnavailable as error:
+            self.goes_away(error)
         self._later(claim, "complete")
         return "unrecorded"
 
     async def release(self, claim: Claim, *, forget: bool = False) -> None:
         """At once, or when the store is back."""
-        if self.error is None:
-            try:
-                await self._store.release(claim, forget=forget)
-            except StoreUnavailable as error:
-                self.goes_away(error)
-            else:
-                return
-        self._later(claim, "forget" if forget else "release")
+        try:
+            await self._store.release(claim, forget=forget)
+        except StoreUnavailable as error:
+            self.goes_away(error)
+            self._later(claim, "forget" if forget else "release")
 
     def goes_away(self, error: StoreUnavailable) -> StoreUnavailable:
         """Pause, probe, and come back. Returns the error, to be raised."""

@@ -29,7 +29,7 @@ class HeldTooLong(HoldfastError):
     """Another worker held the event longer than any handler may take."""
 
 
-_LONGEST_WAIT = 300.0
+_FIRST_WAIT, _MARGIN = 1.0, 0.1
 
 
 def decide(outcome: Outcome, *, attempt: int, age: float, policy: Retry, luck: float, longest: float) -> Decision:
@@ -44,8 +44,8 @@ def decide(outcome: Outcome, *, attempt: int, age: float, policy: Retry, luck: f
             return Ack("duplicate")
         case Interrupted() | StoreAway():
             return GiveBack()
-        case HeldElsewhere(waited, most, lease) if waited <= most:
-            return Postpone(min(max(lease / 3, waited / 2), _LONGEST_WAIT, longest), None)
+        case HeldElsewhere(waited, most, free_in) if waited <= most:
+            return Postpone(min(max(_FIRST_WAIT, waited / 2), free_in + _MARGIN, longest), None)
         case HeldElsewhere(waited, most, _):
             error = HeldTooLong(f"another worker has held this event for {waited:.0f} s; a handler has {most:.0f} s")
             return _after_failure(error, policy.delay(attempt, luck), attempt, age, policy, luck, longest)

@@ -32,11 +32,11 @@ class AlreadyDone:
 @dataclass(frozen=True, slots=True)
 class HeldElsewhere:
     """Another delivery of it is being handled. `waited`: the seconds since it was first found so; what is longer than
-    `longest` no handler takes; `lease`: the seconds after which a dead worker's claim is free."""
+    `longest` no handler takes; in `free_in` seconds its claim is free, should its worker be dead."""
 
     waited: float
     longest: float
-    lease: float
+    free_in: float
 
 
 @dataclass(frozen=True, slots=True)

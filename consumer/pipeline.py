@@ -116,7 +116,7 @@ class Pipeline:
 
         with event_context(metadata, queue=self.spec.queue, handler=self.spec.name, attempt=history.attempt):
             try:
-                outcome = await self._outcome(job, metadata, history, now)
+                outcome = await self._outcome(job, metadata, history)
                 job.free_slot(job)
                 decision = self._decide(outcome, metadata, history)
                 await self._make_durable(job, decision, metadata, history)
@@ -141,7 +141,7 @@ class Pipeline:
             )
             await report(self.broker, message, decision, history.attempt)
 
-    async def _outcome(self, job: Job, metadata: Metadata, history: History, now: datetime) -> Outcome:
+    async def _outcome(self, job: Job, metadata: Metadata, history: History) -> Outcome:
         message = job.delivery.message
         if job.delivery.redelivered and self.done.take(identity_of(message)):
             return AlreadyDone()
@@ -158,11 +158,9 @@ class Pipeline:
             return Refused(error, "unreadable")
         if self.claims is None:
             return await self._handle(job, event, metadata, history)
-        return await self._claimed(self.claims, job, event, metadata, history, now)
+        return await self._claimed(self.claims, job, event, metadata, history)
 
-    async def _claimed(
-        self, claims: Claiming, job: Job, event: Any, metadata: Metadata, history: History, now: datetime
-    ) -> Outcome:
+    async def _claimed(self, claims: Claiming, job: Job, event: Any, metadata: Metadata, history: History) -> Outcome:
         try:
             wish = self._wish(claims, job.delivery.message, event, metadata)
         except Exception as error:  # noqa: BLE001 (the user's key function)
@@ -180,6 +178,9 @@ class Pipeline:
             job.claimed = "unprotected"
             return await self._handle(job, event, metadata, history)
 
+        return await self._answered(answer, job, event, metadata, history)
+
+    async def _answered(self, answer: Answer, job: Job, event: Any, metadata: Metadata, history: History) -> Outcome:
         match answer:
             case Acquired(crashes) if crashes >= self.spec.retry.max_crashes:
                 job.claimed = "crashed"
@@ -195,11 +196,13 @@ class Pipeline:
                 return Refused(
                     FingerprintMismatch("this key came before, with another payload"), "fingerprint-mismatch"
                 )
-            case Busy() | Suspect():
+            case Busy(free_in):
                 job.claimed = "busy"
-                lease = self.settings.idempotency.lease
-                waited = (now - history.held_since).total_seconds() if history.held_since else 0.0
-                return HeldElsewhere(waited, self.spec.timeout + CANCEL_GRACE + 3 * lease, lease)
+                since, now = history.held_since, datetime.now(UTC)
+                longest = self.spec.timeout + CANCEL_GRACE + 3 * self.settings.idempotency.lease
+                return HeldElsewhere((now - since).total_seconds() if since else 0.0, longest, free_in)
+            case Suspect():
+                raise AssertionError("who claims alone is never told to be alone")
             case _:
                 assert_never(answer)
 

@@ -44,6 +44,9 @@ redis.call('SET', KEYS[1], 'r' .. ARGV[1] .. ARGV[2] .. ARGV[3] .. value:sub(26,
 return crashes
 """)
 
+# KEYS: an owner's heartbeat. Answers: its life in ms, below 0 where there is none.
+LIFE = Script("return redis.call('PTTL', KEYS[1])")
+
 # KEYS: claim. ARGV: the token it was seen with, window (ms). Its owner is dead: it rests, one crash more.
 ORPHAN = Script("""
 local value = redis.call('GET', KEYS[1])

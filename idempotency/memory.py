@@ -1,5 +1,6 @@
 """Claims in this process's memory: for tests, for `memory://` brokers, and as the plainest statement of the rules."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,8 +39,8 @@ class MemoryClaims:
             return Done()
         crashes = known.crashes
         if known.state == "running":
-            if self._is_alive(known.claim.owner):
-                return Busy()
+            if (left := self._life_of(known.claim.owner)) > 0:
+                return Busy(left)
             crashes += 1
             self._write("resting", known.claim, crashes)
         if alone or crashes >= max_crashes:
@@ -67,15 +68,15 @@ class MemoryClaims:
         """Nothing to close: the memory is the process's."""
 
     def beat(self, owner: bytes, seconds: float) -> bool:
-        was_alive = self._is_alive(owner)
+        was_alive = self._life_of(owner) > 0
         self._alive[owner] = self._clock() + seconds
         return was_alive
 
     def stop(self, owner: bytes) -> None:
         self._alive.pop(owner, None)
 
-    def _is_alive(self, owner: bytes) -> bool:
-        return self._alive.get(owner, float("-inf")) > self._clock()
+    def _life_of(self, owner: bytes) -> float:
+        return self._alive.get(owner, -math.inf) - self._clock()
 
     def _find(self, key: str) -> _Record | None:
         known = self._records.get(key)

@@ -12,6 +12,7 @@
 A store compares tokens, so a late owner changes nothing. Expiry is relative: no clocks of two machines are compared.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -57,7 +58,9 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """A worker that is alive holds it."""
+    """A worker that is alive holds it. Should it be dead, that is known in `seconds`."""
+
+    seconds: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,5 +102,5 @@ class Heart(Protocol):
         ...
 
     def stop(self, owner: bytes) -> None:
-        """Be dead now: the owner's claims are free."""
+        """Be dead now: the owner's claims are free. Closes the connection too; another beat opens it again."""
         ...

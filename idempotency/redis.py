@@ -49,8 +49,8 @@ class RedisClaims:
             if isinstance(reply, int):
                 return _answer(reply)
             token, owner = reply[1:9], reply[17:25]
-            if await self._is_alive(owner):
-                return Busy()
+            if (left := await self._life_of(owner)) > 0:
+                return Busy(left)
             await self._batches.ask((lua.ORPHAN, claim.key, (token, self._window)))
         return Busy()
 
@@ -65,6 +65,8 @@ class RedisClaims:
     async def close(self) -> None:
         await self._batches.close()
         await self._client.aclose()
+        for sentinel in _sentinels(self._client):
+            await sentinel.aclose()
 
     async def findings(self) -> list[str]:
         """What of this server endangers the claims, one line each. Raises `StoreUnavailable`, `ConfigurationError`."""
@@ -85,6 +87,7 @@ class RedisClaims:
 
     async def _info(self, section: str) -> dict[str, Any]:
         if isinstance(self._client, AsyncRedisCluster):
+            await self._client.initialize()
             return dict(await self._client.info(section, target_nodes=self._client.get_primaries()[0]))
         return dict(await self._client.info(section))
 
@@ -99,11 +102,9 @@ class RedisClaims:
             return ["Redis keeps nothing on disk: a restart forgets every completed event; set `appendonly yes`"]
         return []
 
-    async def _is_alive(self, owner: bytes) -> bool:
-        try:
-            return bool(await self._client.exists(heartbeat_key(self._settings.prefix, owner)))
-        except (faults.RedisError, OSError) as error:
-            raise _away(error) from None
+    async def _life_of(self, owner: bytes) -> float:
+        left: int = await self._batches.ask((lua.LIFE, heartbeat_key(self._settings.prefix, owner), ()))
+        return left / 1000
 
     async def _send(self, questions: Sequence[Question]) -> Sequence[Any]:
         """Ask in one pipeline. What a server did not know or could not serve yet is asked once more, by itself."""
@@ -140,7 +141,13 @@ class RedisHeart:
         return self._run("SET", key, "1", "PX", round(seconds * 1000), "GET") is not None
 
     def stop(self, owner: bytes) -> None:
-        self._run("DEL", heartbeat_key(self._prefix, owner))
+        try:
+            self._run("DEL", heartbeat_key(self._prefix, owner))
+        finally:
+            if self._client is not None:
+                for client in (self._client, *_sentinels(self._client)):
+                    client.close()
+            self._client = None
 
     def _run(self, *command: str | int) -> Any:
         try:
@@ -176,7 +183,6 @@ class _Server:
             "password": _password(settings) or unquote(password) or None,
             "socket_timeout": settings.timeout,
             "socket_connect_timeout": settings.timeout,
-            "client_name": "holdfast",
             "protocol": 2,
         }
         if kind != "cluster":
@@ -220,6 +226,12 @@ class _Server:
     def _for_sentinels(self) -> dict[str, Any]:
         """Sentinels have no databases, and logins of their own, which a URL cannot name."""
         return {name: value for name, value in self.options.items() if name not in ("db", "username", "password")}
+
+
+def _sentinels(client: Any) -> list[Any]:
+    """The connections through which a client asks who is master: it does not close them."""
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    return list(manager.sentinels) if manager is not None else []
 
 
 def _quiet() -> MaintNotificationsConfig:

@@ -66,7 +66,9 @@ async def test_the_first_claim_is_acquired_and_the_next_finds_it_busy(place: Pla
 
     answers = [await place.store.claim(first), await place.store.claim(second)]
 
-    assert answers == [Acquired(), Busy()]
+    assert answers[0] == Acquired()
+    assert isinstance(answers[1], Busy)
+    assert 50 < answers[1].seconds <= 60
 
 
 async def test_a_claim_sent_twice_is_not_its_own_duplicate(place: Place) -> None:
@@ -204,7 +206,7 @@ async def test_a_worker_whose_heart_stands_still_is_dead_by_itself(place: Place)
     async def answer() -> Any:
         return await place.store.claim(place.claim(B))
 
-    assert await answer() == Busy()
+    assert isinstance(await answer(), Busy)
     await eventually(answer, Suspect(1))
 
 

@@ -42,7 +42,7 @@ async def test_hostile_properties_break_neither_the_connection_nor_their_neighbo
     facts = Facts()
     worker = a_worker(settings, facts)
 
-    @worker.handler("#")
+    @worker.handler("#", idempotent=False)  # bodies without an id, and alike
     async def handle(event: bytes) -> None: ...
 
     async with running(worker):

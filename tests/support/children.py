@@ -72,8 +72,10 @@ class Child:
 
 
 @asynccontextmanager
-async def a_child(settings: Settings) -> AsyncIterator[Child]:
-    """A worker process that is consuming; killed at the end if it still runs."""
+async def a_child(
+    settings: Settings, app: str = "child_app", *, queues: int = 2, only: str | None = None, **variables: str
+) -> AsyncIterator[Child]:
+    """A worker process that is consuming its queues; killed at the end if it still runs."""
     broker, worker = settings.broker, settings.worker
     environment = os.environ | {
         "HOLDFAST_BROKER__URL": broker.url.get_secret_value(),
@@ -83,9 +85,11 @@ async def a_child(settings: Settings) -> AsyncIterator[Child]:
         "HOLDFAST_IDEMPOTENCY__LEASE": str(settings.idempotency.lease),
         "HOLDFAST_WORKER__CONCURRENCY": str(worker.concurrency),
         "HOLDFAST_WORKER__GRACE": str(worker.grace),
+        "HOLDFAST_BROKER__QUEUE_TYPE": broker.queue_type,
+        **variables,
     }
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "holdfast", "run", "child_app:worker"),
+        *(sys.executable, "-m", "holdfast", "run", f"{app}:worker", *(("--only", only) if only else ())),
         cwd=HERE,
         env=environment,
         stdin=asyncio.subprocess.PIPE,
@@ -94,7 +98,7 @@ async def a_child(settings: Settings) -> AsyncIterator[Child]:
     )
     child = Child(process)
     try:
-        await child.until("attached", count=2)
+        await child.until("attached", count=queues)
         yield child
     finally:
         await child.close()

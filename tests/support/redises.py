@@ -1,0 +1,101 @@
+"""Redis in every shape it is run in: with TLS, behind a password, watched by a Sentinel, as a cluster."""
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from holdfast.testing.servers import free_port
+
+LOOPBACK = "127.0.0.1"
+
+
+@contextmanager
+def a_redis(folder: Path, *options: str, port: int | None = None, cli: tuple[str, ...] = ()) -> Iterator[int]:
+    """A server with these options; the port it listens on."""
+    port, data = port or free_port(), Path(tempfile.mkdtemp(dir=folder))
+    usual = ("--bind", LOOPBACK, "--dir", str(data), "--save", "", "--appendonly", "yes")
+    listens = () if "--tls-port" in options else ("--port", str(port))
+    program = ("redis-server", *((options[0],) if options[:1] and options[0].startswith("/") else ()))
+    rest = options[1:] if len(program) == 2 else options
+    with (data / "log").open("wb") as log:
+        server = subprocess.Popen([*program, *listens, *usual, *rest], stdout=log, stderr=log)
+    try:
+        while "PONG" not in ask(port, "ping", cli=cli):
+            assert server.poll() is None, (data / "log").read_text()
+        yield port
+    finally:
+        server.kill()
+        server.wait()
+
+
+def ask(port: int, *words: str, cli: tuple[str, ...] = ()) -> str:
+    done = subprocess.run(["redis-cli", "-p", str(port), *cli, *words], capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+@contextmanager
+def with_tls(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """URL and settings of a server that asks for a client certificate."""
+    certificates(folder)
+    port = free_port()
+    files = {"ca_file": str(folder / "ca.pem"), "cert_file": str(folder / "c.pem"), "key_file": str(folder / "c.key")}
+    cli = ("--tls", "--cacert", files["ca_file"], "--cert", files["cert_file"], "--key", files["key_file"])
+    options = ("--tls-port", str(port), "--port", "0", "--tls-ca-cert-file", files["ca_file"])
+    own = ("--tls-cert-file", str(folder / "s.pem"), "--tls-key-file", str(folder / "s.key"))
+    with a_redis(folder, *options, *own, port=port, cli=cli):
+        yield f"rediss://{LOOPBACK}:{port}/0", files
+
+
+@contextmanager
+def with_users(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """URL and settings of a server whose user may do what the documentation says, with a password from a file."""
+    (folder / "password").write_text("s3cret\n")
+    rights = ("on", ">s3cret", "~holdfast:*", "+eval", "+evalsha", "+get", "+set", "+del", "+pttl")
+    checks = ("+info", "+config|get", "+ping")
+    cli = ("--user", "worker", "--pass", "s3cret", "--no-auth-warning")
+    acl = folder / "users.acl"
+    acl.write_text("user default off\nuser worker " + " ".join((*rights, *checks)) + "\n")
+    with a_redis(folder, "--aclfile", str(acl), cli=cli) as port:
+        yield f"redis://worker@{LOOPBACK}:{port}/0", {"password_file": str(folder / "password")}
+
+
+@contextmanager
+def with_sentinel(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """URL of a service of two servers, one the other's replica."""
+    with a_redis(folder) as master, a_redis(folder, "--replicaof", f"{LOOPBACK} {master}"):
+        config = folder / "sentinel.conf"
+        config.write_text(
+            f"sentinel monitor orders {LOOPBACK} {master} 1\nsentinel down-after-milliseconds orders 500\n"
+        )
+        with a_redis(folder, str(config), "--sentinel") as sentinel:
+            yield f"redis+sentinel://{LOOPBACK}:{sentinel}/orders/0", {}
+
+
+@contextmanager
+def with_cluster(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """URL of a cluster of three nodes."""
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+    with ExitStack() as stack:
+        ports = [stack.enter_context(a_redis(folder, *options)) for _ in range(3)]
+        places = [f"{LOOPBACK}:{port}" for port in ports]
+        ask(ports[0], "--cluster", "create", *places, "--cluster-yes")
+        while not all("cluster_state:ok" in ask(port, "cluster", "info") for port in ports):
+            pass
+        yield f"redis+cluster://{','.join(places)}", {}
+
+
+def certificates(folder: Path) -> None:
+    """An authority (`ca`), and certificates it signed for this host: a server's (`s`) and a client's (`c`)."""
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    key = ("-newkey", "rsa:2048", "-nodes")
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test authority", "-days", "2")
+    (folder / "names").write_text(f"subjectAltName=IP:{LOOPBACK},DNS:localhost\n")
+    for name in ("s", "c"):
+        openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
+        openssl("x509", "-req", "-in", f"{name}.csr", *signed, "-out", f"{name}.pem")
