@@ -7,6 +7,7 @@ import typer
 
 from ..config import VERSION
 from ..events import HoldfastError
+from .dead import dead_app
 
 app = typer.Typer(
     name="holdfast",
@@ -16,6 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(dead_app, name="dead")
 
 # Typer exports this one alone of the errors that mean wrong usage; they have their base in common.
 _WrongUsage: Any = typer.BadParameter.__bases__[0]

@@ -32,6 +32,7 @@ from .facts import (
 )
 from .listeners import fan_out
 from .log import FactLog, configure_logging
+from .neutral import neutral
 from .redact import redact
 from .watchdog import Watchdog
 
@@ -68,5 +69,6 @@ __all__ = [
     "configure_logging",
     "event_context",
     "fan_out",
+    "neutral",
     "redact",
 ]

@@ -1,0 +1,254 @@
+"""The commands of `holdfast dead`, their arguments and their help. What they do is in the files beside this one."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...dead_letters import Pace, Selection, moment
+
+dead_app = typer.Typer(
+    help="Dead letters: see why, decide, replay safely.",
+    epilog="\b\nExamples:\n  holdfast dead list\n  holdfast dead show billing.charge\n"
+    "  holdfast dead replay billing.charge --fingerprint 3f2a --dry-run",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+QueueName = Annotated[
+    str, typer.Argument(metavar="QUEUE", help="the handler's queue, or its dead-letter queue: billing.charge")
+]
+Ids = Annotated[
+    list[str] | None,
+    typer.Option("--id", metavar="ID", help="a letter's id, its beginning, or its event id; repeatable"),
+]
+OneLetter = Annotated[str | None, typer.Argument(metavar="ID", help="a letter's id, its beginning, or an event id")]
+Reason = Annotated[str | None, typer.Option(help="why it died: exhausted, unreadable, delivery-limit ...")]
+Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="the event's type")]
+Fingerprint = Annotated[str | None, typer.Option(help="the group, or the beginning of its fingerprint")]
+HandlerName = Annotated[str | None, typer.Option("--handler", metavar="NAME", help="the handler it failed in")]
+Text = Annotated[str | None, typer.Option(metavar="TEXT", help="what the error says")]
+Since = Annotated[str | None, typer.Option(metavar="WHEN", help="died since: 15m, 2h, 3d or 2026-01-31T12:00 (UTC)")]
+Until = Annotated[str | None, typer.Option(metavar="WHEN", help="died before")]
+Limit = Annotated[int | None, typer.Option(min=1, help="the first so many")]
+Run = Annotated[bool, typer.Option("--run", help="also run the handler on each; what it publishes is caught")]
+Json = Annotated[bool, typer.Option("--json", help="for programs")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="only say which letters are meant")]
+Worn = Annotated[bool, typer.Option("--worn", help="read on although the broker may drop letters read this often")]
+Cached = Annotated[bool, typer.Option("--cached", help="by the last reading; the queue is not read again")]
+Target = Annotated[str | None, typer.Option("--to", metavar="QUEUE", help="replay to this queue")]
+Rate = Annotated[float | None, typer.Option(min=0.01, help="letters per second")]
+Canary = Annotated[bool, typer.Option("--canary/--no-canary", help="1 letter, 10, the rest, while none fails again")]
+Wait = Annotated[float, typer.Option(min=0, help="seconds without a word after which outcomes are not waited for")]
+KeepGoing = Annotated[bool, typer.Option("--keep-going", help="do not stop when letters fail again")]
+OperationName = Annotated[str, typer.Argument(metavar="OPERATION", help="its name, as `dead operations` lists it")]
+WorkerName = Annotated[
+    str, typer.Argument(metavar="MODULE:WORKER", help="where the worker is that takes these events, such as app:worker")
+]
+
+
+@dead_app.command(name="list", short_help="dead-letter queues, how much is in them, since when")
+def list_(
+    queues: Annotated[list[str] | None, typer.Argument(metavar="QUEUE", help="these queues alone")] = None,
+    json: Json = False,
+) -> None:
+    """List the dead-letter queues that workers of this broker have told of."""
+    from .browse import list_places
+
+    sys.exit(list_places(queues or [], as_json=json))
+
+
+@dead_app.command(
+    short_help="groups and letters of a queue, or one letter",
+    epilog="\b\nExamples:\n  holdfast dead show billing.charge\n  holdfast dead show billing.charge --reason exhausted\n"
+    "  holdfast dead show billing.charge 3fa9c2",
+)
+def show(
+    queue: QueueName,
+    letter: OneLetter = None,
+    ids: Ids = None, reason: Reason = None, type_: Type = None, fingerprint: Fingerprint = None,
+    handler: HandlerName = None, text: Text = None, since: Since = None, until: Until = None, limit: Limit = None,
+    cached: Cached = False, worn: Worn = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Show a queue's letters by what they died of, and one by one; or all that is known of one letter."""
+    from .browse import show_letter, show_queue
+
+    if letter is not None:
+        sys.exit(show_letter(queue, letter, cached=cached, worn=worn, as_json=json))
+    selection = _selection(ids, reason, type_, fingerprint, handler, text, since, until, limit)
+    sys.exit(show_queue(queue, selection, cached=cached, worn=worn, as_json=json))
+
+
+@dead_app.command(
+    short_help="give letters back to the handler they failed in",
+    epilog="\b\nExamples:\n  holdfast dead replay billing.charge --dry-run\n"
+    "  holdfast dead replay billing.charge --fingerprint 3f2a --rate 20\n"
+    "  holdfast dead replay billing.charge --since 2h --yes",
+)
+def replay(
+    queue: QueueName,
+    ids: Ids = None, reason: Reason = None, type_: Type = None, fingerprint: Fingerprint = None,
+    handler: HandlerName = None, text: Text = None, since: Since = None, until: Until = None, limit: Limit = None,
+    rate: Rate = None, canary: Canary = True, wait: Wait = 60.0, keep_going: KeepGoing = False,
+    force: Annotated[bool, typer.Option("--force", help="also events that have completed")] = False,
+    to: Target = None, dry_run: DryRun = False, yes: Yes = False, worn: Worn = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Replay letters to the queue they died in, as first attempts. The set is fixed at the start; success is what the
+    worker reports. Ctrl-C pauses; `dead resume` goes on. Exit 0 when every outcome is known and none is a failure, or
+    with --wait 0 when all are sent."""
+    from .operate import replay_letters
+
+    selection = _selection(ids, reason, type_, fingerprint, handler, text, since, until, limit)
+    pace = Pace(rate=rate, canary=canary and wait > 0, wait=wait, keep_going=keep_going)
+    sys.exit(
+        replay_letters(
+            queue, selection, pace, to=to, forced=force, dry_run=dry_run, yes=yes, worn=worn, as_json=json
+        )
+    )  # fmt: skip
+
+
+@dead_app.command(
+    short_help="take letters away, into an archive",
+    epilog="\b\nExample:\n  holdfast dead discard billing.charge --type order.created --since 1d",
+)
+def discard(
+    queue: QueueName,
+    ids: Ids = None, reason: Reason = None, type_: Type = None, fingerprint: Fingerprint = None,
+    handler: HandlerName = None, text: Text = None, since: Since = None, until: Until = None, limit: Limit = None,
+    dry_run: DryRun = False, yes: Yes = False, worn: Worn = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Discard letters. Each is on disk, in an archive that `dead import` reads, before it leaves its queue."""
+    from .operate import discard_letters
+
+    selection = _selection(ids, reason, type_, fingerprint, handler, text, since, until, limit)
+    sys.exit(discard_letters(queue, selection, dry_run=dry_run, yes=yes, worn=worn, as_json=json))
+
+
+@dead_app.command(
+    short_help="replay one letter with another body or other headers",
+    epilog="\b\nExamples:\n  holdfast dead edit billing.charge 3fa9c2 app:worker --body fixed.json\n"
+    "  holdfast dead edit billing.charge 3fa9c2 app:worker --body - --header tenant=blue < fixed.json",
+)
+def edit(
+    queue: QueueName,
+    letter: Annotated[str, typer.Argument(metavar="ID", help="the letter's id or its beginning")],
+    worker: WorkerName,
+    body: Annotated[str | None, typer.Option(metavar="FILE", help="the new body; - is standard input")] = None,
+    header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="set a header; repeatable")] = None,
+    no_header: Annotated[list[str] | None, typer.Option(metavar="NAME", help="take a header away; repeatable")] = None,
+    to: Target = None, wait: Wait = 60.0, yes: Yes = False, worn: Worn = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Replay one letter as a new event, with the old one as its cause. The body must be what the worker's handler
+    takes; the original goes to an archive."""
+    from .operate import edit_letter
+
+    headers = header or []
+    sys.exit(
+        edit_letter(
+            queue, letter, worker, body, headers, no_header or [], to=to, wait=wait, yes=yes, worn=worn, as_json=json
+        )
+    )  # fmt: skip
+
+
+@dead_app.command(
+    short_help="would these letters be read by today's code?",
+    epilog="\b\nExample:\n  holdfast dead check billing.charge app:worker --reason unreadable",
+)
+def check(
+    queue: QueueName, worker: WorkerName,
+    ids: Ids = None, reason: Reason = None, type_: Type = None, fingerprint: Fingerprint = None,
+    handler: HandlerName = None, text: Text = None, since: Since = None, until: Until = None, limit: Limit = None,
+    run: Run = False,
+    cached: Cached = False, worn: Worn = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Try letters against today's models without touching them. With --run the handler really runs, here: what it
+    publishes is caught and counted, whatever else it does is done."""
+    from .tryout import check_letters
+
+    selection = _selection(ids, reason, type_, fingerprint, handler, text, since, until, limit)
+    sys.exit(check_letters(queue, selection, worker, run=run, cached=cached, worn=worn, as_json=json))
+
+
+@dead_app.command(short_help="write letters to a file; they stay")
+def export(
+    queue: QueueName,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="newline-delimited JSON, one letter per line")],
+    ids: Ids = None, reason: Reason = None, type_: Type = None, fingerprint: Fingerprint = None,
+    handler: HandlerName = None, text: Text = None, since: Since = None, until: Until = None, limit: Limit = None,
+    worn: Worn = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Export letters, exactly; they stay where they are."""
+    from .transfer import export_letters
+
+    selection = _selection(ids, reason, type_, fingerprint, handler, text, since, until, limit)
+    sys.exit(export_letters(queue, selection, file, worn=worn, as_json=json))
+
+
+@dead_app.command(name="import", short_help="put letters of a file back")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="an archive or an export", exists=True, dir_okay=False)],
+    to: Annotated[str | None, typer.Option(metavar="QUEUE", help="into this dead-letter queue")] = None,
+    yes: Yes = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Put letters back into the dead-letter queues they came from. Those that are there already are left out, so an
+    import that was broken off is simply begun again."""
+    from .transfer import import_letters
+
+    sys.exit(import_letters(file, to=to, yes=yes, as_json=json))
+
+
+@dead_app.command(short_help="what was begun, and how it stands")
+def operations(json: Json = False) -> None:
+    """List replays, edits and discards, the latest first."""
+    from .operate import list_operations
+
+    sys.exit(list_operations(as_json=json))
+
+
+@dead_app.command(short_help="go on with an operation")
+def resume(
+    operation: OperationName,
+    rate: Rate = None, canary: Canary = True, wait: Wait = 60.0, keep_going: KeepGoing = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Go on with an operation that was paused, stopped or broken off, with the letters it was begun with."""
+    from .operate import resume_operation
+
+    pace = Pace(rate=rate, canary=canary and wait > 0, wait=wait, keep_going=keep_going)
+    sys.exit(resume_operation(operation, pace, as_json=json))
+
+
+@dead_app.command(short_help="have a running operation paused")
+def pause(operation: OperationName) -> None:
+    """Pause an operation that another process carries out; what is on its way is finished."""
+    from .operate import ask_operation
+
+    sys.exit(ask_operation(operation, "pause"))
+
+
+@dead_app.command(short_help="end an operation for good")
+def cancel(operation: OperationName) -> None:
+    """Cancel an operation: what it has not come to stays in its queue."""
+    from .operate import ask_operation
+
+    sys.exit(ask_operation(operation, "cancel"))
+
+
+def _selection(
+    ids: list[str] | None, reason: str | None, event_type: str | None, fingerprint: str | None, handler: str | None,
+    text: str | None, since: str | None, until: str | None, limit: int | None,
+) -> Selection:  # fmt: skip
+    now = datetime.now(UTC)
+    return Selection(
+        ids=tuple(ids or ()),
+        reason=reason,
+        event_type=event_type,
+        fingerprint=fingerprint,
+        handler=handler,
+        text=text,
+        since=moment(since, now) if since else None,
+        until=moment(until, now) if until else None,
+        limit=limit,
+    )

@@ -1,0 +1,46 @@
+"""`holdfast dead export` and `import`."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import typer
+
+from ...dead_letters import Selection
+from ...events import ConfigurationError
+from .session import a_desk, read
+from .words import print_json
+
+
+def export_letters(name: str, selection: Selection, path: Path, *, worn: bool, as_json: bool) -> int:
+    async def command() -> int:
+        async with a_desk() as desk:
+            queue, _ = await read(desk, name, worn=worn)
+            count = desk.export(queue, selection, path)
+        if as_json:
+            print_json({"queue": queue, "exported": count, "file": str(path)})
+        else:
+            print(f"{count:,} letter(s) of {queue} written to {path}; they are still in the queue")
+        return 0
+
+    return asyncio.run(command())
+
+
+def import_letters(path: Path, *, to: str | None, yes: bool, as_json: bool) -> int:
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise ConfigurationError("nobody is there to confirm this; say --yes")
+        if not typer.confirm(f"Put the letters of {path} back into their dead-letter queues?"):
+            raise ConfigurationError("nothing was done")
+
+    async def command() -> int:
+        async with a_desk() as desk:
+            target = None if to is None else await desk.resolve(to)
+            restored, present = await desk.restore(path, to=target)
+        if as_json:
+            print_json({"imported": restored, "present": present})
+        else:
+            print(f"{restored:,} letter(s) imported" + (f", {present:,} were there already" if present else ""))
+        return 0
+
+    return asyncio.run(command())
