@@ -23,6 +23,7 @@ from ..events import (
     UnknownType,
     Unreadable,
     UnsupportedVersion,
+    forced_by,
     read_history,
     read_metadata,
 )
@@ -209,7 +210,9 @@ class Pipeline:
     def _wish(self, claims: Claiming, message: Message, event: Any, metadata: Metadata) -> Claim:
         """By default an event is its source and its id; `key=` of the handler says otherwise."""
         own_key = self.spec.key_of(event)
-        identity = (metadata.source, metadata.event_id) if own_key is None else ("key", "", own_key)
+        identity: tuple[str, ...] = (metadata.source, metadata.event_id) if own_key is None else ("key", "", own_key)
+        if (forced := forced_by(message.headers)) is not None:
+            identity = (*identity, "forced", forced)
         key = claim_key(self.settings.idempotency.prefix, self.spec.queue, *identity)
         return claims.wish(key, fingerprint_of(message, metadata, own_key=own_key is not None))
 

@@ -29,12 +29,22 @@ from .event import Event, key_of
 from .ids import derived_id, uuid7
 from .message import Headers, Message
 from .metadata import History, Metadata
-from .receipts import RECEIPTS, Receipt, ReceiptOutcome, read_receipt, receipt_message, replay_mark, replay_of
+from .receipts import (
+    RECEIPTS,
+    Receipt,
+    ReceiptOutcome,
+    forced_by,
+    read_receipt,
+    receipt_message,
+    replay_mark,
+    replay_of,
+)
 
 __all__ = [
     "RECEIPTS",
     "Receipt",
     "ReceiptOutcome",
+    "forced_by",
     "read_receipt",
     "receipt_message",
     "replay_mark",

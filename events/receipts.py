@@ -45,6 +45,12 @@ def replay_of(headers: Headers) -> tuple[str, str] | None:
     return None if found is None else (found[1], found[2])
 
 
+def forced_by(headers: Headers) -> str | None:
+    """The replay that wants this event handled even if it has completed: then it is claimed as that replay's own."""
+    name = headers.get(h.REPLAY_FORCED)
+    return name if isinstance(name, str) and 0 < len(name) <= 60 and replay_of(headers) is not None else None
+
+
 def receipt_message(receipt: Receipt) -> Message:
     """The receipt, ready to be published."""
     body = json.dumps(asdict(receipt)).encode()

@@ -63,7 +63,8 @@ def list_(
 
 @dead_app.command(
     short_help="groups and letters of a queue, or one letter",
-    epilog="\b\nExamples:\n  holdfast dead show billing.charge\n  holdfast dead show billing.charge --reason exhausted\n"
+    epilog="\b\nExamples:\n  holdfast dead show billing.charge\n"
+    "  holdfast dead show billing.charge --reason exhausted\n"
     "  holdfast dead show billing.charge 3fa9c2",
 )
 def show(

@@ -47,7 +47,8 @@ async def rehearse(target: str, spec: HandlerSpec, letters: Sequence[Letter]) ->
     broker_settings = worker.settings.broker.model_copy(
         update={"url": SecretStr(f"memory://{uuid.uuid4().hex}"), "topology": "declare"}
     )
-    settings = worker.settings.model_copy(update={"broker": broker_settings})
+    claims = worker.settings.idempotency.model_copy(update={"url": SecretStr(f"memory://{uuid.uuid4().hex}")})
+    settings = worker.settings.model_copy(update={"broker": broker_settings, "idempotency": claims})
     worker.configure(settings=settings, listeners=[hear])
     broker = await open_broker(settings, lambda fact: None)
     running = asyncio.create_task(worker.run(only=[spec.name]))

@@ -56,6 +56,7 @@ def env(settings: Settings, tmp_path: Path) -> dict[str, str]:
         HOLDFAST_BROKER__URL=settings.broker.url.get_secret_value(),
         HOLDFAST_BROKER__EXCHANGE=settings.broker.exchange,
         HOLDFAST_BROKER__MAX_DELAY="3600",
+        HOLDFAST_IDEMPOTENCY__URL="memory://",
         HOLDFAST_DEAD_LETTERS__FOLDER=str(tmp_path / "state"),
     )
 

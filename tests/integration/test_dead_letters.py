@@ -1,6 +1,7 @@
 """Dead letters: read, grouped, replayed, discarded and restored, on a real broker."""
 
 import asyncio
+import uuid
 from pathlib import Path
 
 import pytest
@@ -303,6 +304,28 @@ async def test_what_the_broker_gave_up_on_is_recognised_and_replayed(morgue: Mor
     assert (letter.reason, letter.event_id, letter.target) == ("delivery-limit", "e-1", morgue.queue)
     assert dict(done.counts) == {"handled": 1}
     assert morgue.charge.effects == {"poison": 1}
+
+
+async def test_a_completed_event_is_skipped_and_said_so_unless_it_is_forced(morgue: Morgue, tmp_path: Path) -> None:
+    morgue.charge.mended = True
+    async with a_desk(morgue.settings, tmp_path) as desk, running(morgue.worker()):
+        await morgue.publish("a")
+        handled = [fact for fact in await morgue.facts.settled("handled", count=2) if fact.handler == "charge"]
+        metadata = handled[0].metadata
+
+        async def replay_copy(*, forced: bool) -> dict[str, int]:
+            headers = {"event-id": metadata.event_id, "event-time": metadata.time.isoformat()}
+            copy = Message(
+                b'{"order":"a"}', "", morgue.dead, headers,
+                type=metadata.event_type, app_id=metadata.source, message_id=uuid.uuid4().hex,
+            )  # fmt: skip
+            await desk.broker.publish(copy, timeout=10)
+            return dict((await replay(desk, morgue.dead, forced=forced)).counts)  # type: ignore[arg-type]
+
+        outcomes = [await replay_copy(forced=False), await replay_copy(forced=True)]
+
+    assert outcomes == [{"skipped": 1}, {"handled": 1}]
+    assert morgue.charge.effects == {"a": 2}
 
 
 async def test_a_queue_that_another_tool_reads_is_left_to_it(morgue: Morgue, tmp_path: Path) -> None:
