@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WHEEL := dist/holdfast-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-py3-none-any.whl
 # What goes into the wheel: the package folders, found as long as they hold Python files.
-SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer dead_letters events publisher telemetry testing -name '*.py' 2>/dev/null)
+SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer dead_letters events idempotency publisher telemetry testing -name '*.py' 2>/dev/null)
 
 .PHONY: help
 help: ## Say what there is
@@ -55,6 +55,10 @@ test-brokers: venv ## Contract, integration and fault tests against RabbitMQ 3.1
 .PHONY: test-containers
 test-containers: venv ## What runs in containers, through podman where there is no Docker (root on Debian or Ubuntu)
 	$(BIN)/python scripts/containers.py
+
+.PHONY: bench-claims
+bench-claims: venv ## What claims cost, batched and one by one: make bench-claims REDIS=redis://localhost:6379/0
+	$(BIN)/python benchmarks/claims.py $(REDIS)
 
 .PHONY: clean
 clean: ## Remove everything these targets made in this folder

@@ -10,9 +10,12 @@ import pytest
 import holdfast
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("broker", "cli", "config", "consumer", "dead_letters", "events", "publisher", "telemetry", "testing")
+PACKAGES = (
+    *("broker", "cli", "config", "consumer", "dead_letters", "events"),
+    *("idempotency", "publisher", "telemetry", "testing"),
+)
 
-VIRTUAL_TIME = ("test_memory_broker.py", "test_claims", "test_claim_store")  # their seconds pass at once
+VIRTUAL_TIME = ("test_memory_broker.py", "test_claims.py")  # their seconds pass at once
 
 PUBLIC = [
     "Backoff",
