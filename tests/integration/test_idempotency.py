@@ -20,6 +20,7 @@ from waiting import eventually
 from holdfast import Context, Event, Publisher, Retry, Settings, Worker, fixed
 from holdfast.events import Message, uuid7
 from holdfast.events import headers as h
+from holdfast.idempotency import open_heart
 from holdfast.telemetry import (
     ClaimsEndangered,
     ClaimsLost,
@@ -105,6 +106,25 @@ async def test_an_event_of_a_killed_worker_is_handled_again_within_a_lease(claim
 
     assert effects(ledger) == {"o-1": 1}
     assert took < LEASE + 2
+
+
+async def test_where_a_supervisor_saw_it_die_its_events_are_free_at_once(claiming: Settings, tmp_path: Path) -> None:
+    ledger, loop, settings = tmp_path / "ledger", asyncio.get_running_loop(), with_claims(claiming, lease=60.0)
+    async with a_claimant(settings, ledger) as other, a_claimant(settings, ledger) as first:
+        await publish_all(settings, [Work(name="o-1", does="wait")])
+        victim, heir = await _who_began(first, other)
+        [lease] = victim.those("lease ")
+        victim.send(signal.SIGKILL)
+        killed = loop.time()
+        heart = open_heart(settings)
+        assert heart is not None
+        await asyncio.to_thread(heart.stop, bytes.fromhex(lease.split()[1]))
+        heir.let_go()
+        await heir.until("settled handled")
+        took = loop.time() - killed
+
+    assert effects(ledger) == {"o-1": 1}
+    assert took < 2
 
 
 async def _who_began(*children: Child) -> tuple[Child, Child]:

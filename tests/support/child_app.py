@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
 from holdfast import Context, Event, Worker, load_settings
-from holdfast.telemetry import Attached, Draining, Fact, Settled
+from holdfast.telemetry import Attached, Draining, Fact, LeaseTaken, Settled
 
 MARK = "@ "
 
@@ -33,6 +33,8 @@ def tell(fact: Fact) -> None:
             say("attached")
         case Draining():
             say("draining")
+        case LeaseTaken(owner):
+            say("lease", owner)
         case Settled():
             say("settled", fact.outcome)
 
