@@ -45,7 +45,7 @@ async def _until_signalled(worker: Worker, concurrency: int | None, only: tuple[
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     try:
-        await worker.run(only=only, concurrency=concurrency)
+        await worker.run(only=only, concurrency=concurrency, http=True)
         code = 0 if signals < 2 else 1
     except (HoldfastError, ExceptionGroup):  # main() has a line for these
         raise

@@ -3,6 +3,7 @@
 from .settings import (
     BrokerSettings,
     DeadLetterSettings,
+    HttpSettings,
     IdempotencySettings,
     LogSettings,
     Settings,
@@ -17,6 +18,7 @@ from .version import VERSION
 __all__ = [
     "VERSION",
     "BrokerSettings",
+    "HttpSettings",
     "DeadLetterSettings",
     "IdempotencySettings",
     "LogSettings",

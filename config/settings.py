@@ -107,6 +107,9 @@ class WorkerSettings(_Group):
     block_limit: Seconds = Field(
         default=1.0, description="seconds the event loop may stand still before the log names the code that blocks it"
     )
+    live_limit: Seconds = Field(
+        default=10.0, description="seconds the event loop may stand still before `/livez` fails"
+    )
 
 
 class IdempotencySettings(_Group):
@@ -152,6 +155,15 @@ class LogSettings(_Group):
     )
 
 
+class HttpSettings(_Group):
+    """Where `/metrics`, `/livez` and `/readyz` are served."""
+
+    host: str = Field(
+        default="127.0.0.1", min_length=1, max_length=255, description="address of the metrics and the probes"
+    )
+    port: int = Field(default=9464, ge=0, le=65_535, description="their port; 0: any free one, which the log names")
+
+
 class DeadLetterSettings(_Group):
     """Where the dead-letter tools keep their files."""
 
@@ -182,6 +194,7 @@ class Settings(BaseSettings):
     idempotency: IdempotencySettings = IdempotencySettings()
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
+    http: HttpSettings = HttpSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
 
     @property

@@ -39,6 +39,7 @@ from ..idempotency import (
     claim_key,
     fingerprint_of,
 )
+from ..publisher import send
 from ..telemetry import ClaimResult, CompletionResult, CrashSuspected, Emit, SettlementStale, event_context
 from .claiming import Claiming
 from .context import Context
@@ -242,7 +243,7 @@ class Pipeline:
                     context = context.again()
             outbox = context.take_outbox()
             for published in outbox:  # confirmed before the ack; the ids are derived, so a repeat publishes the same
-                await self.broker.publish(published, timeout=None)
+                await send(self.broker, published, timeout=None, emit=self.emit)
         except RetryLater as signal:
             return Failed(signal, signal.after)
         except Reject as signal:

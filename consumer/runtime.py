@@ -12,13 +12,16 @@ from ..config import Settings
 from ..events import has_id, origin, read_metadata
 from ..idempotency import OpenClaims, StoreUnavailable
 from ..telemetry import (
+    Began,
     ClaimsEndangered,
     Draining,
     Emit,
+    Ended,
     HandlerAbandoned,
     MissingId,
     Paused,
     PipelineFailed,
+    Received,
     Resumed,
     Started,
     Stopped,
@@ -55,6 +58,8 @@ class Line:
         self._left: list[Consumer] = []
         self._returns: set[asyncio.Future[bool]] = set()
         self._without_id = False
+        queue = pipeline.spec.queue
+        self._received, self._began, self._ended = Received(queue), Began(queue), Ended(queue)
         scheduler.add(self._lane)
 
     @property
@@ -86,6 +91,7 @@ class Line:
 
     def _receive(self, delivery: Delivery) -> None:
         """Take a delivery in. One whose handler still runs on a lost connection's delivery joins it instead."""
+        self._emit(self._received)
         identity = identity_of(delivery.message)
         job = self.jobs.get(identity) if identity is not None else None
         if job is not None and not job.delivery.consumer.is_current(job.delivery):
@@ -102,6 +108,7 @@ class Line:
         if not delivery.consumer.is_current(delivery):
             asyncio.get_running_loop().call_soon(self._scheduler.release, self._lane)
             return
+        self._emit(self._began)
         job = Job(delivery, self._free_slot, self._be_alone)
         if (identity := identity_of(delivery.message)) is not None:
             self.jobs[identity] = job
@@ -140,6 +147,7 @@ class Line:
 
     def _end(self, task: asyncio.Task[None], job: Job) -> None:
         self.tasks.discard(task)
+        self._emit(self._ended)
         self._free_slot(job)
         if job.is_alone:
             self._scheduler.end_alone()
@@ -218,7 +226,7 @@ class Runtime:
             self._changed.set()
             self._following = asyncio.create_task(self._follow_the_store(), name="holdfast consumers")
             self._announcing = asyncio.create_task(announce(broker, self._name, self._handlers))
-            self._emit(Started(self._name, tuple(spec.queue for spec in self._handlers), most))
+            self._emit(self._begins(most))
             await asyncio.wait({self._following, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if self._following.done():
                 self._following.result()
@@ -226,6 +234,11 @@ class Runtime:
             stopping.cancel()
             unfinished = await asyncio.shield(self._drain())
         return unfinished
+
+    def _begins(self, concurrency: int) -> Started:
+        queues = tuple(spec.queue for spec in self._handlers)
+        types = {event_type for spec in self._handlers for event_type in spec.events}
+        return Started(self._name, queues, concurrency, tuple(sorted(types)))
 
     def _line(self, spec: HandlerSpec, broker: Broker, state: Any, most: int) -> Line:
         limit = min(spec.concurrency or most, most)

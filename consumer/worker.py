@@ -12,7 +12,7 @@ from ..broker import Topology, open_broker
 from ..config import Settings, load_settings
 from ..events import ConfigurationError, Event, HoldfastError
 from ..idempotency import open_claims
-from ..telemetry import Fact, FactLog, Watchdog, fan_out
+from ..telemetry import Endpoint, Fact, FactLog, Links, Metrics, Serving, Watchdog, fan_out
 from .handler import HandlerSpec, Key, Middleware, OnOutage, handler_spec
 from .retry import Retry
 from .runtime import Runtime
@@ -24,10 +24,13 @@ Lifespan: TypeAlias = Callable[..., AbstractAsyncContextManager[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether a worker takes messages from all its queues, and what is missing where it does not."""
+    """Whether a worker takes messages from all its queues, and what is missing where it does not. `live` is False
+    while its event loop stands still for longer than `HOLDFAST_WORKER__LIVE_LIMIT`: for `still` seconds now."""
 
     ready: bool
     missing: tuple[str, ...]
+    live: bool = True
+    still: float = 0.0
 
 
 class Worker:
@@ -58,6 +61,8 @@ class Worker:
         self._listeners = tuple(listeners)
         self._handlers: dict[str, HandlerSpec] = {}
         self._runtime: Runtime | None = None
+        self._watchdog: Watchdog | None = None
+        self._links = Links()
 
     @property
     def settings(self) -> Settings:
@@ -136,9 +141,11 @@ class Worker:
         return topology_of(self.handlers, self.settings.broker)
 
     def health(self) -> Health:
-        """Whether it takes messages now."""
-        missing = self._runtime.missing() if self._runtime is not None else ("not running",)
-        return Health(not missing, missing)
+        """Whether it takes messages now. Any thread may ask."""
+        runtime, watchdog = self._runtime, self._watchdog
+        missing = (*self._links.down(), *runtime.missing()) if runtime is not None else ("not running",)
+        still = watchdog.still() if watchdog is not None else 0.0
+        return Health(not missing, missing, still <= self.settings.worker.live_limit, still)
 
     def stop(self, *, now: bool = False) -> None:
         """Tell a running worker to stop: take nothing more, finish what runs within the grace period (with `now`
@@ -146,10 +153,11 @@ class Worker:
         if self._runtime is not None:
             self._runtime.stop(now=now)
 
-    async def run(self, *, only: Iterable[str] = (), concurrency: int | None = None) -> int:
+    async def run(self, *, only: Iterable[str] = (), concurrency: int | None = None, http: bool = False) -> int:
         """Handle events until `stop` is called or this is cancelled; both drain first.
 
-        `only` names the handlers to run (all where empty), `concurrency` overrides the setting. A broker that is
+        `only` names the handlers to run (all where empty), `concurrency` overrides the setting. With `http`, metrics
+        and probes are served at `HOLDFAST_HTTP__HOST` and `PORT` meanwhile, as `holdfast run` does. A broker that is
         away is waited for; so is a claim store, or it is done without (`on_outage`). Returns how many deliveries were
         given back unfinished.
 
@@ -159,20 +167,34 @@ class Worker:
             raise HoldfastError(f"worker {self.name!r} is already running")
         handlers = self._selected(tuple(only))
         settings = self._with(concurrency)
-        emit = fan_out((FactLog(), *self._listeners))
+        metrics = Metrics() if http else None
+        self._links = Links()
+        emit = fan_out((FactLog(), self._links, *((metrics,) if metrics else ()), *self._listeners))
         self._runtime = Runtime(self.name, handlers, self._middleware, settings, emit)
-        watchdog = Watchdog(settings.worker.block_limit, emit)
+        self._watchdog = Watchdog(settings.worker.block_limit, emit)
         try:
             async with AsyncExitStack() as stack:
-                watchdog.start(asyncio.get_running_loop())
-                stack.callback(watchdog.stop)
+                if metrics is not None:
+                    endpoint = Endpoint(settings.http, collect=metrics.collect, live=self._live, ready=self._ready)
+                    emit(Serving(endpoint.start()))
+                    stack.callback(endpoint.stop)
+                self._watchdog.start(asyncio.get_running_loop())
+                stack.callback(self._watchdog.stop)
                 state = await self._enter_lifespan(stack)
                 broker = await open_broker(settings, emit)
                 stack.push_async_callback(broker.close)
                 claims = open_claims(settings, emit) if any(spec.idempotent for spec in handlers) else None
                 return await self._runtime.run(broker, state, claims)
         finally:
-            self._runtime = None
+            self._runtime = self._watchdog = None
+
+    def _live(self) -> tuple[bool, dict[str, Any]]:
+        health = self.health()
+        return health.live, {"live": health.live, "still": round(health.still, 3)}
+
+    def _ready(self) -> tuple[bool, dict[str, Any]]:
+        health = self.health()
+        return health.ready, {"ready": health.ready, "missing": health.missing}
 
     async def _enter_lifespan(self, stack: AsyncExitStack) -> Any:
         if self._lifespan is None:

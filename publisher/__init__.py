@@ -2,5 +2,6 @@
 
 from .dispatch import message_for
 from .publisher import Publisher
+from .sending import send
 
-__all__ = ["Publisher", "message_for"]
+__all__ = ["Publisher", "message_for", "send"]

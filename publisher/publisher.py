@@ -13,6 +13,7 @@ from ..config import Settings, load_settings
 from ..events import Envelope, Event, Message, Metadata, PublishError, seal
 from ..telemetry import Emit, FactLog
 from .dispatch import message_for
+from .sending import send
 
 PIPELINE = 500
 """How many events of one `publish_many` are on their way at once."""
@@ -105,7 +106,7 @@ class Publisher:
         timeout = self._settings.broker.publish_timeout
         if delayed and not self._has_ladder:
             await self._declare_ladder(timeout)
-        await self._broker.publish(message, timeout=timeout)
+        await send(self._broker, message, timeout=timeout, emit=self._emit)
 
     async def _declare_exchange(self) -> None:
         assert self._broker is not None

@@ -1,8 +1,10 @@
-"""Facts and their listeners (floor 1): the log, the context of the event being handled, the watchdog."""
+"""Facts and their listeners (floor 1): the log, metrics and health over HTTP, the context of the
+event being handled, the watchdog."""
 
 from .binding import event_context
 from .facts import (
     Attached,
+    Began,
     ClaimResult,
     ClaimsEndangered,
     ClaimsLost,
@@ -14,30 +16,42 @@ from .facts import (
     Disconnected,
     Draining,
     Emit,
+    Ended,
     Fact,
     HandlerAbandoned,
     LeaseLost,
     LeaseTaken,
     LoopBlocked,
+    LoopTurned,
     MissingId,
     Paused,
     PipelineFailed,
+    Published,
+    PublishResult,
+    Received,
     Resumed,
     Role,
+    Serving,
     Settled,
     SettledAs,
     SettlementStale,
     Started,
     Stopped,
 )
+from .http import Endpoint, Probe
+from .links import Links
 from .listeners import fan_out
 from .log import FactLog, configure_logging
+from .metrics import Metrics
 from .neutral import neutral
+from .page import metrics_of
 from .redact import redact
+from .sheet import Sheet
 from .watchdog import Watchdog
 
 __all__ = [
     "Attached",
+    "Began",
     "ClaimResult",
     "ClaimsEndangered",
     "ClaimsLost",
@@ -49,26 +63,38 @@ __all__ = [
     "Disconnected",
     "Draining",
     "Emit",
+    "Ended",
+    "Endpoint",
     "Fact",
     "FactLog",
     "HandlerAbandoned",
     "LeaseLost",
     "LeaseTaken",
+    "Links",
     "LoopBlocked",
+    "LoopTurned",
+    "Metrics",
     "MissingId",
     "Paused",
     "PipelineFailed",
+    "Probe",
+    "PublishResult",
+    "Published",
+    "Received",
     "Resumed",
     "Role",
+    "Serving",
     "Settled",
     "SettledAs",
     "SettlementStale",
+    "Sheet",
     "Started",
     "Stopped",
     "Watchdog",
     "configure_logging",
     "event_context",
     "fan_out",
+    "metrics_of",
     "neutral",
     "redact",
 ]

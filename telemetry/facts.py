@@ -10,6 +10,30 @@ Role: TypeAlias = Literal["consume", "publish"]
 SettledAs: TypeAlias = Literal["handled", "duplicate", "postponed", "dead_lettered", "given_back"]
 ClaimResult: TypeAlias = Literal["acquired", "duplicate", "busy", "mismatch", "crashed", "unprotected", "unavailable"]
 CompletionResult: TypeAlias = Literal["recorded", "fenced", "absent", "unrecorded"]
+PublishResult: TypeAlias = Literal[
+    "confirmed", "unroutable", "refused", "timeout", "not_connected", "too_large", "failed"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The broker delivered a message. One value for each queue, emitted again for each message."""
+
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A delivery took a slot: its handling begins. One value for each queue."""
+
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """All that was to be done about a delivery is done, or was given up. One value for each queue."""
+
+    queue: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +78,15 @@ class CopyHeld:
     event_id: str
     error: str
     again_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The broker's word on an event, or that there was none, `seconds` after it was asked. Copies are not events."""
+
+    event_type: str
+    outcome: PublishResult
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +208,27 @@ class LoopBlocked:
 
 
 @dataclass(frozen=True, slots=True)
+class LoopTurned:
+    """The event loop came to what was due `lag` seconds after it was. A few times a second."""
+
+    lag: float
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """`/metrics`, `/livez` and `/readyz` are answered below this URL."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
+    """The worker takes what its queues hold from now on. `event_types` are those its handlers are registered for."""
+
     worker: str
     queues: tuple[str, ...]
     concurrency: int
+    event_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +244,10 @@ class Stopped:
     unfinished: int
 
 
-Fact: TypeAlias = (
+Counted: TypeAlias = Received | Began | Ended | Published | LoopTurned
+"""Facts that come with every message or several times a second: they are counted, and have no log line."""
+
+Told: TypeAlias = (
     Settled
     | SettlementStale
     | CopyHeld
@@ -213,8 +266,12 @@ Fact: TypeAlias = (
     | Attached
     | Detached
     | LoopBlocked
+    | Serving
     | Started
     | Draining
     | Stopped
 )
+"""Facts with a log line each: docs/operations.md lists them."""
+
+Fact: TypeAlias = Counted | Told
 Emit: TypeAlias = Callable[[Fact], None]

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Mapping, MutableMapping
 from itertools import islice
-from typing import Any, Literal, TextIO, assert_never
+from typing import Any, Literal, TextIO, assert_never, get_args
 
 import structlog
 
@@ -17,6 +17,7 @@ from .facts import (
     ClaimsLost,
     Connected,
     CopyHeld,
+    Counted,
     CrashSuspected,
     Detached,
     Disconnected,
@@ -30,10 +31,12 @@ from .facts import (
     Paused,
     PipelineFailed,
     Resumed,
+    Serving,
     Settled,
     SettlementStale,
     Started,
     Stopped,
+    Told,
 )
 from .redact import is_secret, redact
 
@@ -108,7 +111,11 @@ def safe_values(logger: Any, method: str, line: Line) -> Line:
 class FactLog:
     """One line per fact, with a stable name. Successes are `info`, postponed events `warning`, lost ones `error`."""
 
+    ignores = frozenset(get_args(Counted))
+
     def __call__(self, fact: Fact) -> None:
+        if isinstance(fact, Counted):
+            return
         logger, level = holdfast_logger(), _level(fact)
         is_enabled = getattr(logger, "isEnabledFor", None) or getattr(logger, "is_enabled_for", None)
         if is_enabled is None or is_enabled(logging.getLevelNamesMapping()[level.upper()]):
@@ -116,7 +123,7 @@ class FactLog:
             getattr(logger, level)(event, **fields)
 
 
-def _level(fact: Fact) -> Level:
+def _level(fact: Told) -> Level:
     match fact:
         case (
             Settled(outcome="dead_lettered") | CopyHeld() | HandlerAbandoned() | LoopBlocked() | Paused() | ClaimsLost()
@@ -136,7 +143,7 @@ def _level(fact: Fact) -> Level:
             return "info"
 
 
-def _line(fact: Fact) -> tuple[str, dict[str, Any]]:  # noqa: C901 (one clause per fact)
+def _line(fact: Told) -> tuple[str, dict[str, Any]]:  # noqa: C901 (one clause per fact)
     match fact:
         case Settled():
             return "delivery.settled", _settled(fact)
@@ -174,6 +181,8 @@ def _line(fact: Fact) -> tuple[str, dict[str, Any]]:  # noqa: C901 (one clause p
             return "consumer.detached", {"queue": queue, "error": error, "again_in": round(again_in, 3)}
         case LoopBlocked(seconds, task, stack):
             return "loop.blocked", {"seconds": round(seconds, 3), "task": task, "stack": stack}
+        case Serving(url):
+            return "http.serving", {"url": url}
         case Started(worker, queues, concurrency):
             return "worker.started", {"worker": worker, "queues": ", ".join(queues), "concurrency": concurrency}
         case Draining(worker, running, grace):

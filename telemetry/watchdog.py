@@ -7,42 +7,52 @@ import time
 import traceback
 from contextlib import suppress
 
-from .facts import Emit, LoopBlocked
+from .facts import Emit, LoopBlocked, LoopTurned
 
 _FRAMES = 25
 
 
 class Watchdog:
-    """Emits one `LoopBlocked` each time the loop has not turned for `limit` seconds. It is emitted from the
-    watching thread: the loop cannot do it."""
+    """Emits one `LoopBlocked` each time the loop has not turned for `limit` seconds, from the watching thread: the
+    loop cannot do it. While the loop turns, it emits a `LoopTurned` a few times a second."""
 
     def __init__(self, limit: float, emit: Emit) -> None:
         self._limit = limit
+        self._period = min(limit / 4, 0.25)
         self._emit = emit
         self._beat = time.monotonic()
         self._stopped = threading.Event()
+        self._watching = False
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch `loop`; call it on the loop's own thread."""
-        self._turn(loop)
+        self._watching = True
+        self._beat = time.monotonic()
+        self._timer = loop.call_later(self._period, self._turn, loop)
         watched = threading.get_ident()
         threading.Thread(target=self._watch, args=(loop, watched), name="holdfast-watchdog", daemon=True).start()
 
+    def still(self) -> float:
+        """For how many seconds the loop has not turned; 0 where it is not watched. Any thread may ask."""
+        return max(0.0, time.monotonic() - self._beat - self._period) if self._watching else 0.0
+
     def stop(self) -> None:
+        self._watching = False
         self._stopped.set()
         if self._timer is not None:
             self._timer.cancel()
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._beat = time.monotonic()
-        self._timer = loop.call_later(self._limit / 4, self._turn, loop)
+        lag, self._beat = self.still(), time.monotonic()
+        self._timer = loop.call_later(self._period, self._turn, loop)
+        self._emit(LoopTurned(lag))
 
     def _watch(self, loop: asyncio.AbstractEventLoop, watched: int) -> None:
         told = 0.0
-        while not self._stopped.wait(self._limit / 4):
+        while not self._stopped.wait(self._period):
             beat = self._beat
-            still = time.monotonic() - beat - self._limit / 4
+            still = time.monotonic() - beat - self._period
             if still >= self._limit and beat != told:
                 told = beat
                 self._emit(LoopBlocked(still, _task_name(loop), _stack(watched)))

@@ -24,7 +24,7 @@ CONNECTION_ERRORS = (aiormq.exceptions.AMQPError, OSError, TimeoutError, Runtime
 STEADY = 5.0  # seconds after which a connection counts as one that worked
 
 
-def full_jitter(failures: int, *, base: float = 0.2, cap: float = 10.0) -> float:
+def full_jitter(failures: int, *, base: float = 0.2, cap: float = 4.0) -> float:
     """Seconds to wait after `failures` failures in a row ("Exponential Backoff And Jitter", AWS, 2015)."""
     return random.uniform(0, min(cap, base * 2 ** min(failures, 16)))
 

@@ -110,6 +110,7 @@ class Processes:
             "HOLDFAST_IDEMPOTENCY__URL": self._claims,
             "HOLDFAST_IDEMPOTENCY__LEASE": "5",
             "HOLDFAST_LOG__FORMAT": "json",
+            "HOLDFAST_HTTP__PORT": "0",
             "ORDER_SYSTEM_LEDGER": str(self._folder / "ledger"),
         }
         return {**environment(), **own}

@@ -305,7 +305,7 @@ def test_a_lifespan_that_fails_is_a_log_line_and_exit_1(folder: Path, env: dict[
 
     done = holdfast("run", "moody:worker", folder=folder, env=env)
 
-    [line] = done.stderr.splitlines()
+    [_, line] = done.stderr.splitlines()  # the first names the port of the probes
     assert done.returncode == 1
     assert json.loads(line)["event"] == "worker.failed" and "OSError: no database" in json.loads(line)["exception"]
 

@@ -25,6 +25,7 @@ def reader(settings: Settings, redis_url: str, tmp_path: Path) -> dict[str, str]
         "HOLDFAST_BROKER__MAX_DELAY": "3600",
         "HOLDFAST_IDEMPOTENCY__URL": redis_url,
         "HOLDFAST_LOG__FORMAT": "json",
+        "HOLDFAST_HTTP__PORT": "0",
     }
 
 

@@ -80,6 +80,7 @@ async def a_child(
     environment = os.environ | {
         "HOLDFAST_BROKER__URL": broker.url.get_secret_value(),
         "HOLDFAST_BROKER__EXCHANGE": broker.exchange,
+        "HOLDFAST_HTTP__PORT": "0",
         "HOLDFAST_BROKER__MAX_DELAY": str(broker.max_delay),
         "HOLDFAST_IDEMPOTENCY__URL": settings.claims_url,
         "HOLDFAST_IDEMPOTENCY__LEASE": str(settings.idempotency.lease),

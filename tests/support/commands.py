@@ -12,8 +12,9 @@ LIMIT = 60.0
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process' environment without Holdfast's variables, and with these."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")} | variables
+    """This process' environment without Holdfast's variables, and with these; metrics are served on any free port."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
+    return inherited | {"HOLDFAST_HTTP__PORT": "0"} | variables
 
 
 def holdfast(

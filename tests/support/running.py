@@ -24,6 +24,7 @@ def settings_for(url: str, exchange: str, claims: str = "memory://", **idempoten
         broker={"url": url, "exchange": exchange, "max_delay": 3600},  # type: ignore[arg-type]
         idempotency={"url": claims, **idempotency},  # type: ignore[arg-type]
         worker={"grace": 10},  # type: ignore[arg-type]
+        http={"port": 0},  # type: ignore[arg-type]
     )
 
 
@@ -76,9 +77,9 @@ def a_worker(settings: Settings, facts: Facts, name: str = "w", **arguments: Any
 
 
 @asynccontextmanager
-async def running(*workers: Worker) -> AsyncIterator[None]:
-    """Run workers until the block ends; they are ready when it begins."""
-    tasks = [asyncio.create_task(worker.run()) for worker in workers]
+async def running(*workers: Worker, http: bool = False) -> AsyncIterator[None]:
+    """Run workers until the block ends; they are ready when it begins. With `http` they serve metrics and probes."""
+    tasks = [asyncio.create_task(worker.run(http=http)) for worker in workers]
     try:
         for worker, task in zip(workers, tasks, strict=True):
             await until(lambda w=worker, t=task: w.health().ready or t.done(), f"{worker.name} ready")  # type: ignore[misc]

@@ -168,7 +168,7 @@ def test_console_output_is_for_people_and_auto_knows_a_terminal_from_a_file() ->
 
 async def test_a_blocked_loop_is_told_once_with_the_line_that_blocks_it() -> None:
     told: list[Fact] = []
-    watchdog = Watchdog(0.1, told.append)
+    watchdog = Watchdog(0.1, lambda fact: told.append(fact) if isinstance(fact, LoopBlocked) else None)
     watchdog.start(asyncio.get_running_loop())
     try:
         block_until(lambda: bool(told))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from waiting import Arrivals
 
-from holdfast.telemetry import Fact, LoopBlocked, Watchdog
+from holdfast.telemetry import Fact, LoopBlocked, LoopTurned, Watchdog
 
 
 class Told:
@@ -19,6 +19,8 @@ class Told:
         self._more = threading.Semaphore(0)
 
     def __call__(self, fact: Fact) -> None:
+        if isinstance(fact, LoopTurned):
+            return
         assert isinstance(fact, LoopBlocked)
         self.facts.append(fact)
         self.thread = threading.current_thread().name
@@ -50,6 +52,21 @@ async def the_loop_turns(times: int) -> None:
         turned: Arrivals[None] = Arrivals()
         asyncio.get_running_loop().call_later(0.03, turned, None)
         await turned.next()
+
+
+async def test_while_the_loop_turns_its_lag_is_told_and_it_never_stands_still() -> None:
+    heard: Arrivals[Fact] = Arrivals()
+    watchdog = Watchdog(10, heard)
+    still_before = watchdog.still()
+
+    watchdog.start(asyncio.get_running_loop())
+    turned = await heard.take(2)
+    still = watchdog.still()
+    watchdog.stop()
+
+    assert all(isinstance(fact, LoopTurned) and 0 <= fact.lag < 5 for fact in turned)
+    assert still < 5
+    assert (still_before, watchdog.still()) == (0, 0)
 
 
 async def test_a_blocked_loop_is_told_with_seconds_task_and_stack(told: Told, watchdog: Watchdog) -> None:

@@ -1,0 +1,34 @@
+"""Sending one event, and saying what the broker said of it. Copies of messages are no events and are not told of."""
+
+import time
+
+from ..broker import Broker
+from ..events import Message, NotConnected, PublishError, PublishRefused, PublishTimeout, TooLarge, Unroutable
+from ..telemetry import Emit, Published, PublishResult
+
+
+async def send(broker: Broker, message: Message, *, timeout: float | None, emit: Emit) -> None:
+    """See `Broker.publish`; emits one `Published`, unless it is cancelled."""
+    started = time.perf_counter()
+    try:
+        await broker.publish(message, timeout=timeout)
+    except PublishError as error:
+        emit(Published(message.type or "", _result(error), time.perf_counter() - started))
+        raise
+    emit(Published(message.type or "", "confirmed", time.perf_counter() - started))
+
+
+def _result(error: PublishError) -> PublishResult:
+    match error:
+        case Unroutable():
+            return "unroutable"
+        case PublishRefused():
+            return "refused"
+        case PublishTimeout():
+            return "timeout"
+        case NotConnected():
+            return "not_connected"
+        case TooLarge():
+            return "too_large"
+        case _:
+            return "failed"

@@ -1,0 +1,128 @@
+"""Every metric, as data: its name, its labels, and how the figures of several processes become one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
+Join: TypeAlias = Literal["sum", "least", "most"]
+
+# Handlers take from a millisecond to their time-out; events may be hours old when they are settled.
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+AGES = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
+TRIPS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Family:
+    """One metric. `join` says what several processes come to: `least` is 1 only where it is 1 in each of them."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+    join: Join = "sum"
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many values a series of it has: of a histogram the buckets, the one without a bound, and the sum."""
+        return len(self.buckets) + 2 if self.kind == "histogram" else 1
+
+
+RECEIVED = Family("holdfast_messages_received_total", "counter", ("queue",), "Deliveries taken from the broker.")
+SETTLED = Family(
+    "holdfast_messages_settled_total",
+    "counter",
+    ("queue", "handler", "event_type", "outcome"),
+    "Deliveries that came to their end: handled, duplicate, postponed, dead_lettered or given_back.",
+)
+HANDLER_SECONDS = Family(
+    "holdfast_handler_seconds", "histogram", ("queue", "handler"), "How long a handler ran.", buckets=SECONDS
+)
+EVENT_AGE = Family(
+    "holdfast_event_age_seconds",
+    "histogram",
+    ("queue", "handler"),
+    "How old an event was when it was handled or dead-lettered, by the clocks of its sender and of this machine.",
+    buckets=AGES,
+)
+IN_FLIGHT = Family("holdfast_in_flight", "gauge", ("queue",), "Deliveries that are being handled.")
+RETRIES = Family(
+    "holdfast_retries_total",
+    "counter",
+    ("queue", "handler", "error"),
+    "Attempts that failed and are followed by another, by the class of the error.",
+)
+DEAD_LETTERS = Family(
+    "holdfast_dead_letters_total", "counter", ("queue", "handler", "reason"), "Messages that were dead-lettered."
+)
+PUBLISHED = Family(
+    "holdfast_published_total",
+    "counter",
+    ("event_type", "outcome"),
+    "Events published: confirmed, unroutable, refused, timeout, not_connected, too_large or failed.",
+)
+PUBLISH_SECONDS = Family(
+    "holdfast_publish_seconds", "histogram", (), "From a publish to the broker's word on it.", buckets=TRIPS
+)
+CLAIMS = Family(
+    "holdfast_claims_total",
+    "counter",
+    ("queue", "result"),
+    "Claims: acquired, duplicate, busy, mismatch, crashed, unprotected or unavailable.",
+)
+CLAIM_SECONDS = Family("holdfast_claim_seconds", "histogram", (), "How long a claim took.", buckets=TRIPS)
+CONNECTED = Family(
+    "holdfast_broker_connected", "gauge", ("role",), "1 while the connection that consumes or publishes is up.", "least"
+)
+RECONNECTS = Family(
+    "holdfast_broker_reconnects_total", "counter", ("role",), "Connections made after the first one was lost."
+)
+ATTACHED = Family(
+    "holdfast_consumer_attached", "gauge", ("queue",), "1 while the broker delivers from the queue.", "least"
+)
+PAUSED = Family(
+    "holdfast_paused", "gauge", ("queue", "reason"), "1 while the queue is not consumed for this reason.", "most"
+)
+LOOP_LAG = Family(
+    "holdfast_loop_lag_seconds",
+    "gauge",
+    (),
+    "The longest the event loop was late within the last 15 seconds.",
+    "most",
+)
+BUILD_INFO = Family("holdfast_build_info", "gauge", ("version",), "Which Holdfast this is; always 1.", "most")
+
+FAMILIES = (
+    RECEIVED,
+    SETTLED,
+    HANDLER_SECONDS,
+    EVENT_AGE,
+    IN_FLIGHT,
+    RETRIES,
+    DEAD_LETTERS,
+    PUBLISHED,
+    PUBLISH_SECONDS,
+    CLAIMS,
+    CLAIM_SECONDS,
+    CONNECTED,
+    RECONNECTS,
+    ATTACHED,
+    PAUSED,
+    LOOP_LAG,
+    BUILD_INFO,
+)
+GAUGES = frozenset(family.name for family in FAMILIES if family.kind == "gauge")
+
+
+def joined(family: Family, figures: Iterable[tuple[float, ...]]) -> tuple[float, ...]:
+    """The values of one series out of those of several processes."""
+    columns = zip(*figures, strict=True)
+    match family.join:
+        case "sum":
+            return tuple(map(sum, columns))
+        case "least":
+            return tuple(map(min, columns))
+        case "most":
+            return tuple(map(max, columns))

@@ -1,0 +1,160 @@
+"""`/metrics`, `/livez` and `/readyz`, answered by a thread with an event loop of its own: it answers while the worker's
+loop is blocked, and it is how that is found out."""
+
+import asyncio
+import errno
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from prometheus_client import REGISTRY, CollectorRegistry, Metric
+from prometheus_client.exposition import choose_encoder
+
+from ..config import HttpSettings
+from ..events import ConfigurationError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+Probe: TypeAlias = Callable[[], tuple[bool, Mapping[str, Any]]]
+"""Whether it is well, and what there is to say of it. Asked in the thread that serves."""
+
+Collect: TypeAlias = Callable[[], Iterable[Metric]]
+
+_BETWEEN = 0.25  # seconds: however many ask, the page is made no more often, and each is given one made after it asked
+
+
+class Endpoint:
+    """Serves from `start` to `stop`. `collect` gives the metrics; what `prometheus_client`'s own registry holds, the
+    application's own metrics, comes after them."""
+
+    def __init__(self, settings: HttpSettings, *, collect: Collect, live: Probe, ready: Probe) -> None:
+        self._settings = settings
+        self._live = live
+        self._ready = ready
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Joined(collect))
+        self._pages: dict[str, asyncio.Task[tuple[bytes, str]]] = {}
+        self._made = float("-inf")
+        self._thread: threading.Thread | None = None
+        self._stop: Callable[[], None] = lambda: None
+
+    def start(self) -> str:
+        """Listen, and serve in a thread. Returns the URL.
+
+        Raises `ConfigurationError` where the port is taken or the address is not this machine's.
+        """
+        import uvicorn
+
+        listening = _listen(self._settings.host, self._settings.port)
+        config = uvicorn.Config(
+            self._application(), log_config=None, log_level="warning", access_log=False, lifespan="off",
+            server_header=False, timeout_graceful_shutdown=1,
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+
+        def stop() -> None:
+            server.should_exit = True
+
+        self._stop = stop
+        serve = lambda: asyncio.run(server.serve(sockets=[listening]))  # noqa: E731
+        self._thread = threading.Thread(target=serve, name="holdfast-http", daemon=True)
+        self._thread.start()
+        host, port = listening.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def stop(self) -> None:
+        """Answer what was asked, and no more."""
+        self._stop()
+        if self._thread is not None:
+            self._thread.join(5)
+
+    def _application(self) -> "Starlette":
+        from starlette.applications import Starlette
+        from starlette.responses import Response
+        from starlette.routing import Route
+
+        async def metrics(request: "Request") -> "Response":
+            body, content_type = await self._page(request.headers.get("accept", ""))
+            return Response(body, headers={"content-type": content_type})
+
+        def probe(ask: Probe) -> Callable[["Request"], Any]:
+            async def answer(request: "Request") -> "Response":
+                well, told = ask()
+                body = json.dumps(told, default=str) + "\n"
+                return Response(body, 200 if well else 503, media_type="application/json")
+
+            return answer
+
+        return Starlette(
+            routes=[
+                Route("/metrics", metrics),
+                Route("/livez", probe(self._live)),
+                Route("/readyz", probe(self._ready)),
+            ]
+        )
+
+    async def _page(self, accept: str) -> tuple[bytes, str]:
+        """The page in the format that is asked for. Who asks before it is made waits for the same one."""
+        encode, content_type = choose_encoder(accept)
+        making = self._pages.get(content_type)
+        if making is None:
+            making = self._pages[content_type] = asyncio.create_task(self._make(encode, content_type))
+        return await asyncio.shield(making)
+
+    async def _make(self, encode: Callable[[CollectorRegistry], bytes], content_type: str) -> tuple[bytes, str]:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._made + _BETWEEN - loop.time())
+        self._made = loop.time()
+        del self._pages[content_type]
+        return encode(self._registry), content_type
+
+
+class _Joined:
+    """One registry's collector: Holdfast's metrics, then the application's."""
+
+    def __init__(self, collect: Collect) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterator[Metric]:
+        told = set()
+        for metric in self._collect():
+            told.add(metric.name)
+            yield metric
+        for metric in REGISTRY.collect():
+            if metric.name not in told:
+                yield metric
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(128)
+            listening.setblocking(False)
+        except BaseException:
+            listening.close()
+            raise
+    except OSError as error:
+        raise ConfigurationError(_refused(host, port, error)) from None
+    return listening
+
+
+def _refused(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"HOLDFAST_HTTP__PORT: port {port} of {host} is taken by another program; "
+            "give another one, or 0 for any free one"
+        )
+    if error.errno == errno.EACCES:
+        return f"HOLDFAST_HTTP__PORT: this user may not listen on port {port}; give one from 1024"
+    return f"HOLDFAST_HTTP__HOST: cannot listen on {host}: {error.strerror or error}"

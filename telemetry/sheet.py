@@ -1,0 +1,86 @@
+"""Figures in a block of memory: this process' own, or one a supervisor shares with it and reads at any time.
+
+What stands in it outlives the process: counters go on where a killed process left them. A record is its size, how many
+values it has, its key as JSON, and the values, each a double that is written in one piece. Records are only ever added,
+and counted in the header once they are complete, so a reader needs no lock.
+"""
+
+import json
+import mmap
+import struct
+from collections.abc import Iterator
+from threading import Lock
+from typing import TypeAlias
+
+Series: TypeAlias = tuple[str, ...]
+"""The name of a family, and its label values in order."""
+
+ROOM = 4 << 20
+"""Bytes of a sheet: some ten thousand series. Memory is taken as it is used."""
+
+_HEADER = 8
+_RECORD = struct.Struct("<II")
+
+
+class Sheet:
+    """The one writer of a block of memory. `memory` may hold what an earlier process counted."""
+
+    def __init__(self, memory: mmap.mmap | None = None) -> None:
+        self.memory = memory if memory is not None else mmap.mmap(-1, ROOM)
+        self.values = memoryview(self.memory).cast("d")
+        """All doubles of the sheet; `place` says where those of a series begin."""
+        self._used = memoryview(self.memory).cast("Q")
+        self._places: dict[Series, int] = {series: place for series, place, _ in _records(self.memory)}
+        self._lock = Lock()
+
+    def place(self, series: Series, size: int = 1) -> int:
+        """Where in `values` the `size` values of a series begin. A sheet that is full has the last ones for all."""
+        with self._lock:
+            found = self._places.get(series)
+            if found is None:
+                found = self._places[series] = self._add(series, size)
+            return found
+
+    def _add(self, series: Series, size: int) -> int:
+        key = json.dumps(series).encode()
+        begin = _HEADER + self._used[0]
+        values = begin + _RECORD.size + _padded(len(key))
+        end = values + 8 * size
+        if end > len(self.memory) - 8 * size:
+            return (len(self.memory) - 8 * size) // 8
+        _RECORD.pack_into(self.memory, begin, len(key), size)
+        self.memory[begin + _RECORD.size : begin + _RECORD.size + len(key)] = key
+        self.memory[values:end] = bytes(8 * size)
+        self._used[0] = end - _HEADER
+        return values // 8
+
+
+def read(memory: mmap.mmap) -> Iterator[tuple[Series, tuple[float, ...]]]:
+    """Every series with its values."""
+    values = memoryview(memory).cast("d")
+    for series, place, size in _records(memory):
+        yield series, tuple(values[place : place + size])
+
+
+def reset(memory: mmap.mmap, names: frozenset[str]) -> None:
+    """Set the series of these families to 0: what they told of ended with its process."""
+    values = memoryview(memory).cast("d")
+    for series, place, size in _records(memory):
+        if series[0] in names:
+            for index in range(place, place + size):
+                values[index] = 0.0
+
+
+def _records(memory: mmap.mmap) -> Iterator[tuple[Series, int, int]]:
+    end = _HEADER + int.from_bytes(memory[:_HEADER], "little")
+    begin = _HEADER
+    while begin < end:
+        length, size = _RECORD.unpack_from(memory, begin)
+        key = begin + _RECORD.size
+        values = key + _padded(length)
+        yield tuple(json.loads(memory[key : key + length])), values // 8, size
+        begin = values + 8 * size
+
+
+def _padded(length: int) -> int:
+    return (length + 7) // 8 * 8

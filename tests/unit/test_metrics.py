@@ -1,0 +1,299 @@
+"""What is counted, from which fact, under which labels."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from builders import some_metadata
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition
+
+from holdfast.config import VERSION
+from holdfast.telemetry import (
+    Attached,
+    Began,
+    Connected,
+    Detached,
+    Disconnected,
+    Draining,
+    Ended,
+    LoopTurned,
+    Metrics,
+    Paused,
+    Published,
+    Received,
+    Resumed,
+    Settled,
+    Sheet,
+    Started,
+    metrics_of,
+)
+from holdfast.telemetry.families import FAMILIES
+from holdfast.telemetry.sheet import read, reset
+
+REGISTERED = "order.created"
+
+# API.md: names and labels that users rely on.
+PROMISED = {
+    "holdfast_messages_received_total": ("queue",),
+    "holdfast_messages_settled_total": ("queue", "handler", "event_type", "outcome"),
+    "holdfast_handler_seconds": ("queue", "handler"),
+    "holdfast_event_age_seconds": ("queue", "handler"),
+    "holdfast_in_flight": ("queue",),
+    "holdfast_retries_total": ("queue", "handler", "error"),
+    "holdfast_dead_letters_total": ("queue", "handler", "reason"),
+    "holdfast_published_total": ("event_type", "outcome"),
+    "holdfast_publish_seconds": (),
+    "holdfast_claims_total": ("queue", "result"),
+    "holdfast_claim_seconds": (),
+    "holdfast_broker_connected": ("role",),
+    "holdfast_broker_reconnects_total": ("role",),
+    "holdfast_consumer_attached": ("queue",),
+    "holdfast_paused": ("queue", "reason"),
+    "holdfast_loop_lag_seconds": (),
+    "holdfast_build_info": ("version",),
+}
+
+
+def registry_of(metrics: Metrics) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    return registry
+
+
+def some_metrics() -> tuple[Metrics, CollectorRegistry]:
+    metrics = Metrics()
+    metrics(Started("w", ("q",), 1, (REGISTERED,)))
+    return metrics, registry_of(metrics)
+
+
+def a_settled(event_type: str = REGISTERED, **changes: Any) -> Settled:
+    values: dict[str, Any] = {"attempt": 1, "outcome": "handled", "handler_seconds": 0.5}
+    return Settled("q", "h", some_metadata(event_type=event_type, time=datetime.now(UTC)), **(values | changes))
+
+
+def test_the_promised_metrics_are_there_with_the_promised_labels() -> None:
+    assert PROMISED.items() <= {family.name: family.labels for family in FAMILIES}.items()
+
+
+def test_a_settled_delivery_is_counted_by_its_outcome_and_timed() -> None:
+    metrics, registry = some_metrics()
+
+    metrics(a_settled(claim="acquired", claim_seconds=0.002))
+    metrics(a_settled(outcome="duplicate", handler_seconds=0.0, claim="duplicate"))
+    metrics(a_settled(outcome="postponed", error="E: x", error_type="E", delay=1.0))
+    metrics(a_settled(outcome="dead_lettered", reason="exhausted", error_type="E"))
+    metrics(a_settled(outcome="given_back"))
+
+    where = {"queue": "q", "handler": "h"}
+    for outcome in ("handled", "duplicate", "postponed", "dead_lettered", "given_back"):
+        labels = where | {"event_type": REGISTERED, "outcome": outcome}
+        assert registry.get_sample_value("holdfast_messages_settled_total", labels) == 1
+    assert registry.get_sample_value("holdfast_handler_seconds_count", where) == 4
+    assert registry.get_sample_value("holdfast_handler_seconds_sum", where) == 2.0
+    assert registry.get_sample_value("holdfast_handler_seconds_bucket", where | {"le": "0.25"}) == 0
+    assert registry.get_sample_value("holdfast_handler_seconds_bucket", where | {"le": "0.5"}) == 4
+    assert registry.get_sample_value("holdfast_event_age_seconds_count", where) == 2
+    assert registry.get_sample_value("holdfast_retries_total", where | {"error": "E"}) == 1
+    assert registry.get_sample_value("holdfast_dead_letters_total", where | {"reason": "exhausted"}) == 1
+    assert registry.get_sample_value("holdfast_claims_total", {"queue": "q", "result": "acquired"}) == 1
+    assert registry.get_sample_value("holdfast_claims_total", {"queue": "q", "result": "duplicate"}) == 1
+    assert registry.get_sample_value("holdfast_claim_seconds_count") == 2
+
+
+def test_an_event_that_waits_for_another_worker_is_postponed_and_no_retry() -> None:
+    metrics, registry = some_metrics()
+
+    metrics(a_settled(outcome="postponed", claim="busy", delay=5.0))
+
+    assert "holdfast_retries_total{" not in generate_latest(registry).decode()
+
+
+def test_what_comes_and_goes_is_a_gauge() -> None:
+    metrics, registry = some_metrics()
+
+    metrics(Received("q"))
+    metrics(Received("q"))
+    metrics(Began("q"))
+    metrics(Began("q"))
+    metrics(Ended("q"))
+
+    assert registry.get_sample_value("holdfast_messages_received_total", {"queue": "q"}) == 2
+    assert registry.get_sample_value("holdfast_in_flight", {"queue": "q"}) == 1
+
+
+def test_connections_and_consumers_are_seen_to_go_and_to_come_back() -> None:
+    metrics, registry = some_metrics()
+    seen = []
+
+    for fact in (
+        Connected("consume", "amqp://h", "RabbitMQ"),
+        Attached("q", 1),
+        Disconnected("consume", "lost", 0.1),
+        Detached("q", "lost", 0.1),
+        Connected("consume", "amqp://h", "RabbitMQ"),
+        Attached("q", 2),
+        Draining("w", 0, 30),
+    ):
+        metrics(fact)
+        up = registry.get_sample_value("holdfast_broker_connected", {"role": "consume"})
+        attached = registry.get_sample_value("holdfast_consumer_attached", {"queue": "q"})
+        seen.append((up, attached))
+
+    assert seen == [(1, 0), (1, 1), (0, 1), (0, 0), (1, 0), (1, 1), (1, 0)]
+    assert registry.get_sample_value("holdfast_broker_reconnects_total", {"role": "consume"}) == 1
+    assert registry.get_sample_value("holdfast_broker_reconnects_total", {"role": "publish"}) == 0
+
+
+def test_a_pause_is_seen_while_it_lasts() -> None:
+    metrics, registry = some_metrics()
+    labels = {"queue": "q", "reason": "claim store"}
+
+    metrics(Paused("q", "claim store", "refused"))
+    while_it_lasts = registry.get_sample_value("holdfast_paused", labels)
+    metrics(Resumed("q", "claim store", 2.0))
+
+    assert (while_it_lasts, registry.get_sample_value("holdfast_paused", labels)) == (1, 0)
+
+
+def test_publishes_are_counted_by_what_the_broker_said() -> None:
+    metrics, registry = some_metrics()
+
+    metrics(Published("invoice.sent", "confirmed", 0.003))
+    metrics(Published("invoice.sent", "unroutable", 0.003))
+
+    for outcome in ("confirmed", "unroutable"):
+        labels = {"event_type": "invoice.sent", "outcome": outcome}
+        assert registry.get_sample_value("holdfast_published_total", labels) == 1
+    assert registry.get_sample_value("holdfast_publish_seconds_count") == 2
+
+
+def test_the_loop_lag_is_the_worst_of_the_last_turns() -> None:
+    metrics, registry = some_metrics()
+
+    for lag in (0.0, 0.7, 0.1):
+        metrics(LoopTurned(lag))
+    soon = registry.get_sample_value("holdfast_loop_lag_seconds")
+    for _ in range(60):
+        metrics(LoopTurned(0.01))
+
+    assert (soon, registry.get_sample_value("holdfast_loop_lag_seconds")) == (0.7, 0.01)
+
+
+def test_the_build_is_told() -> None:
+    _, registry = some_metrics()
+
+    assert registry.get_sample_value("holdfast_build_info", {"version": VERSION}) == 1
+
+
+def test_senders_cannot_invent_label_values() -> None:
+    metrics, registry = some_metrics()
+
+    for number in range(1_000):
+        metrics(a_settled(f"invented.{number}"))
+        metrics(a_settled(outcome="postponed", error_type=f"Invented{number}"))
+        metrics(Published(f"invented.{number}", "confirmed", 0.001))
+
+    page = generate_latest(registry).decode()
+    labels = {"queue": "q", "handler": "h", "event_type": "other", "outcome": "handled"}
+    assert registry.get_sample_value("holdfast_messages_settled_total", labels) == 1_000
+    assert page.count("holdfast_messages_settled_total{") == 2
+    assert page.count("holdfast_retries_total{") == page.count("holdfast_published_total{") == 101
+
+
+def test_an_event_from_a_clock_that_is_ahead_has_no_negative_age() -> None:
+    metrics, registry = some_metrics()
+    ahead = some_metadata(event_type=REGISTERED, time=datetime.now(UTC) + timedelta(hours=1))
+
+    metrics(Settled("q", "h", ahead, 1, "handled", 0.1))
+
+    assert registry.get_sample_value("holdfast_event_age_seconds_sum", {"queue": "q", "handler": "h"}) == 0
+
+
+def test_histograms_point_at_an_event_where_the_format_allows_it() -> None:
+    metrics, registry = some_metrics()
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    metadata = some_metadata(event_id="e-7", event_type=REGISTERED, time=datetime.now(UTC), traceparent=traceparent)
+
+    metrics(Settled("q", "h", metadata, 1, "handled", 0.2))
+
+    told = exposition.generate_latest(registry).decode()
+    assert 'le="0.25",queue="q"} 1.0 # {event_id="e-7",trace_id="0af7651916cd43dd8448eb211c80319c"} 0.2' in told
+    assert "e-7" not in generate_latest(registry).decode()
+
+
+def test_an_id_too_long_for_an_exemplar_is_left_out() -> None:
+    metrics, registry = some_metrics()
+
+    metrics(Settled("q", "h", some_metadata(event_id="e" * 255, event_type=REGISTERED), 1, "handled", 0.2))
+
+    assert "e" * 200 not in exposition.generate_latest(registry).decode()
+
+
+def test_counters_go_on_where_an_earlier_process_left_them_and_gauges_begin_again() -> None:
+    first = Sheet()
+    metrics = Metrics(first)
+    for fact in (Started("w", ("q",), 1), Received("q"), Began("q"), Attached("q", 1)):
+        metrics(fact)
+
+    reset(first.memory, frozenset({"holdfast_in_flight", "holdfast_consumer_attached"}))
+    again = Metrics(Sheet(first.memory))
+    again(Received("q"))
+
+    registry = registry_of(again)
+    assert registry.get_sample_value("holdfast_messages_received_total", {"queue": "q"}) == 2
+    assert registry.get_sample_value("holdfast_in_flight", {"queue": "q"}) == 0
+    assert registry.get_sample_value("holdfast_consumer_attached", {"queue": "q"}) == 0
+
+
+def test_several_processes_are_told_of_as_one() -> None:
+    processes = [Metrics(), Metrics()]
+    for number, metrics in enumerate(processes):
+        for fact in (
+            Started("w", ("q",), 1, (REGISTERED,)),
+            Received("q"),
+            Began("q"),
+            a_settled(),
+            LoopTurned(0.1 * number),
+        ):
+            metrics(fact)
+    processes[0](Attached("q", 1))
+
+    told = {
+        (sample.name, sample.labels.get("le")): sample.value
+        for metric in metrics_of([metrics.sheet.memory for metrics in processes])
+        for sample in metric.samples
+    }
+
+    assert told["holdfast_messages_received_total", None] == 2
+    assert told["holdfast_in_flight", None] == 2
+    assert told["holdfast_messages_settled_total", None] == 2
+    assert told["holdfast_handler_seconds_bucket", "0.5"] == 2
+    assert told["holdfast_consumer_attached", None] == 0
+    assert told["holdfast_loop_lag_seconds", None] == 0.1
+    assert told["holdfast_build_info", None] == 1
+
+
+def test_a_sheet_that_is_full_goes_on_counting_what_it_knows() -> None:
+    sheet = Sheet()
+    known = sheet.place(("known",))
+
+    places = {sheet.place((f"{number}" * 500, "x" * 2_000)) for number in range(10_000)}
+    for place in places:
+        sheet.values[place] += 1
+    sheet.values[known] += 1
+
+    figures = dict(read(sheet.memory))
+    assert len(figures) < 10_001
+    assert figures["known",] == (1.0,)
+
+
+@pytest.mark.parametrize("size", [1, 18])
+def test_what_is_written_can_be_read(size: int) -> None:
+    sheet = Sheet()
+
+    for number in range(50):
+        place = sheet.place(("family", "ü" * number, '"'), size)
+        sheet.values[place + size - 1] = float(number)
+
+    assert [values[-1] for _, values in read(sheet.memory)] == [float(number) for number in range(50)]
