@@ -67,12 +67,15 @@ def holdfast(
 @app.command(
     short_help="run a worker until SIGTERM",
     epilog="\b\nExamples:\n  holdfast run app:worker\n  holdfast run app:worker --concurrency 8 --only charge\n"
-    "  holdfast run app:worker --reload",
+    "  holdfast run app:worker --processes 4\n  holdfast run app:worker --reload",
 )
 def run(
     target: Target,
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="worker processes, kept running and served as one")
+    ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="handlers running at once; overrides the setting")
+        int | None, typer.Option(min=1, help="handlers running at once in a process; overrides the setting")
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option(metavar="HANDLER", help="run this handler alone; may be repeated")
@@ -86,6 +89,10 @@ def run(
         from .reload import run_reloading
 
         run_reloading()
+    if processes is not None and processes > 1:
+        from .processes import run_processes
+
+        sys.exit(run_processes(target, processes=processes, concurrency=concurrency, only=tuple(only or ())))
     from .run import run_worker
 
     sys.exit(run_worker(target, concurrency=concurrency, only=tuple(only or ())))

@@ -26,10 +26,11 @@ def run_worker(target: str, *, concurrency: int | None, only: tuple[str, ...]) -
     configure_logging(worker.settings.log)
     for line in unknown_variables(environment()):
         structlog.get_logger("holdfast").warning("setting.unknown", setting=line)
-    return asyncio.run(_until_signalled(worker, concurrency, only))
+    return asyncio.run(until_signalled(worker, concurrency, only, http=True))
 
 
-async def _until_signalled(worker: Worker, concurrency: int | None, only: tuple[str, ...]) -> int:
+async def until_signalled(worker: Worker, concurrency: int | None, only: tuple[str, ...], *, http: bool) -> int:
+    """Run on this process' signals: the first drains, the second ends it at once. Returns the exit code."""
     loop, threads = asyncio.get_running_loop(), ThreadPoolExecutor(thread_name_prefix=f"{HANDLER_THREAD}-to-thread")
     loop.set_default_executor(threads)  # of our own, to know whether one of its threads is stuck
     signals, code = 0, 1
@@ -45,7 +46,7 @@ async def _until_signalled(worker: Worker, concurrency: int | None, only: tuple[
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     try:
-        await worker.run(only=only, concurrency=concurrency, http=True)
+        await worker.run(only=only, concurrency=concurrency, http=http)
         code = 0 if signals < 2 else 1
     except (HoldfastError, ExceptionGroup):  # main() has a line for these
         raise

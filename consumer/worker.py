@@ -165,7 +165,7 @@ class Worker:
         """
         if self._runtime is not None:
             raise HoldfastError(f"worker {self.name!r} is already running")
-        handlers = self._selected(tuple(only))
+        handlers = self.selected(only)
         settings = self._with(concurrency)
         metrics = Metrics() if http else None
         self._links = Links()
@@ -202,7 +202,10 @@ class Worker:
         takes_worker = bool(inspect.signature(self._lifespan).parameters)
         return await stack.enter_async_context(self._lifespan(self) if takes_worker else self._lifespan())
 
-    def _selected(self, only: tuple[str, ...]) -> tuple[HandlerSpec, ...]:
+    def selected(self, only: Iterable[str] = ()) -> tuple[HandlerSpec, ...]:
+        """The handlers that `only` names, all where it is empty. Raises `ConfigurationError` for a name it has not, and
+        where there is none."""
+        only = tuple(only)
         if not self._handlers:
             raise ConfigurationError(
                 f"worker {self.name!r} has no handlers; register one with @worker.handler(SomeEvent)"

@@ -244,6 +244,24 @@ class Stopped:
     unfinished: int
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessStarted:
+    """One of the processes of `holdfast run --processes`; `number` counts from 1 and stays with its place."""
+
+    number: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessDied:
+    """A process ended that nobody told to. `how` is its exit code or the name of the signal that ended it."""
+
+    number: int
+    pid: int
+    how: str
+    again_in: float
+
+
 Counted: TypeAlias = Received | Began | Ended | Published | LoopTurned
 """Facts that come with every message or several times a second: they are counted, and have no log line."""
 
@@ -270,6 +288,8 @@ Told: TypeAlias = (
     | Started
     | Draining
     | Stopped
+    | ProcessStarted
+    | ProcessDied
 )
 """Facts with a log line each: docs/operations.md lists them."""
 

@@ -93,6 +93,10 @@ LOOP_LAG = Family(
     "most",
 )
 BUILD_INFO = Family("holdfast_build_info", "gauge", ("version",), "Which Holdfast this is; always 1.", "most")
+PROCESSES = Family("holdfast_processes", "gauge", (), "Worker processes that run, with `--processes`.")
+PROCESS_DEATHS = Family(
+    "holdfast_process_deaths_total", "counter", (), "Worker processes that ended by themselves and were replaced."
+)
 
 FAMILIES = (
     RECEIVED,
@@ -112,6 +116,8 @@ FAMILIES = (
     PAUSED,
     LOOP_LAG,
     BUILD_INFO,
+    PROCESSES,
+    PROCESS_DEATHS,
 )
 GAUGES = frozenset(family.name for family in FAMILIES if family.kind == "gauge")
 

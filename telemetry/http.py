@@ -29,15 +29,23 @@ _BETWEEN = 0.25  # seconds: however many ask, the page is made no more often, an
 
 
 class Endpoint:
-    """Serves from `start` to `stop`. `collect` gives the metrics; what `prometheus_client`'s own registry holds, the
-    application's own metrics, comes after them."""
+    """Serves from `start` to `stop`. `collect` gives the metrics; those of `others`, by default what the application
+    counts with `prometheus_client`, come after them."""
 
-    def __init__(self, settings: HttpSettings, *, collect: Collect, live: Probe, ready: Probe) -> None:
+    def __init__(
+        self,
+        settings: HttpSettings,
+        *,
+        collect: Collect,
+        live: Probe,
+        ready: Probe,
+        others: CollectorRegistry = REGISTRY,
+    ) -> None:
         self._settings = settings
         self._live = live
         self._ready = ready
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Joined(collect))
+        self._registry.register(_Joined(collect, others))
         self._pages: dict[str, asyncio.Task[tuple[bytes, str]]] = {}
         self._made = float("-inf")
         self._thread: threading.Thread | None = None
@@ -117,15 +125,16 @@ class Endpoint:
 class _Joined:
     """One registry's collector: Holdfast's metrics, then the application's."""
 
-    def __init__(self, collect: Collect) -> None:
+    def __init__(self, collect: Collect, others: CollectorRegistry) -> None:
         self._collect = collect
+        self._others = others
 
     def collect(self) -> Iterator[Metric]:
         told = set()
         for metric in self._collect():
             told.add(metric.name)
             yield metric
-        for metric in REGISTRY.collect():
+        for metric in self._others.collect():
             if metric.name not in told:
                 yield metric
 

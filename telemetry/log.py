@@ -4,7 +4,7 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from itertools import islice
 from typing import Any, Literal, TextIO, assert_never, get_args
 
@@ -30,6 +30,8 @@ from .facts import (
     MissingId,
     Paused,
     PipelineFailed,
+    ProcessDied,
+    ProcessStarted,
     Resumed,
     Serving,
     Settled,
@@ -52,10 +54,11 @@ Line = MutableMapping[str, Any]
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
 
-def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
+def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, process: int | None = None) -> None:
     """Set up structlog and the standard library's logging: same fields, same format, to one stream (stderr).
 
-    JSON lines, or colours where `format` is `console`, or `auto` and the stream is a terminal.
+    JSON lines, or colours where `format` is `console`, or `auto` and the stream is a terminal. `process` is written on
+    each line: which of several this is.
     """
     stream = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
@@ -67,6 +70,7 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *([_numbered(process)] if process is not None else []),
     ]
     render: list[Any] = [structlog.processors.JSONRenderer(default=str)]
     if console:
@@ -126,7 +130,13 @@ class FactLog:
 def _level(fact: Told) -> Level:
     match fact:
         case (
-            Settled(outcome="dead_lettered") | CopyHeld() | HandlerAbandoned() | LoopBlocked() | Paused() | ClaimsLost()
+            Settled(outcome="dead_lettered")
+            | CopyHeld()
+            | HandlerAbandoned()
+            | LoopBlocked()
+            | Paused()
+            | ClaimsLost()
+            | ProcessDied()
         ):
             return "error"
         case Settled(claim="busy"):
@@ -189,6 +199,10 @@ def _line(fact: Told) -> tuple[str, dict[str, Any]]:  # noqa: C901 (one clause p
             return "worker.draining", {"worker": worker, "running": running, "grace": grace}
         case Stopped(worker, unfinished):
             return "worker.stopped", {"worker": worker, "unfinished": unfinished}
+        case ProcessStarted(number, pid):
+            return "process.started", {"number": number, "pid": pid}
+        case ProcessDied(number, pid, how, again_in):
+            return "process.died", {"number": number, "pid": pid, "how": how, "again_in": round(again_in, 3)}
         case _:
             assert_never(fact)
 
@@ -260,6 +274,14 @@ def _text(text: str, limit: int) -> str:
         return text
     half = limit // 2
     return f"{text[:half]}\n... {max(length, len(text)) - 2 * half} characters left out ...\n{text[-half:]}"
+
+
+def _numbered(process: int) -> Callable[[Any, str, Line], Line]:
+    def add(logger: Any, method: str, line: Line) -> Line:
+        line["process"] = process
+        return line
+
+    return add
 
 
 def _indent(logger: Any, method: str, line: Line) -> Line:

@@ -23,6 +23,8 @@ from .facts import (
     Fact,
     LoopTurned,
     Paused,
+    ProcessDied,
+    ProcessStarted,
     Published,
     Received,
     Resumed,
@@ -116,6 +118,8 @@ class Metrics:
             Started: self._started,
             Draining: self._draining,
             Stopped: self._stopped,
+            ProcessStarted: self._process_started,
+            ProcessDied: self._process_died,
         }
         self._set(f.BUILD_INFO, VERSION, 1.0)
 
@@ -226,6 +230,14 @@ class Metrics:
         self._zero(f.ATTACHED)
         self._zero(f.CONNECTED)
         self._zero(f.PAUSED)
+
+    def _process_started(self, fact: ProcessStarted) -> None:
+        self._add(f.PROCESSES, (), 1.0)
+        self._add(f.PROCESS_DEATHS, ())
+
+    def _process_died(self, fact: ProcessDied) -> None:
+        self._add(f.PROCESSES, (), -1.0)
+        self._add(f.PROCESS_DEATHS, (), 1.0)
 
     def _add(self, family: f.Family, labels: Labels, value: float = 0.0) -> None:
         self._values[self._at[family][labels]] += value

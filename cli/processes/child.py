@@ -1,0 +1,102 @@
+"""One of several worker processes: `python -m holdfast.cli.processes.child ASSIGNMENT`, started by the parent."""
+
+import asyncio
+import mmap
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+
+from ...consumer import Worker
+from ...events import HoldfastError
+from ...telemetry import Fact, LeaseTaken, Metrics, Sheet, configure_logging
+from ...telemetry.sheet import ROOM
+from ..load import load_worker
+from ..run import until_signalled
+from .wire import Assignment, Report
+
+_EVERY = 0.2  # seconds between two looks at the worker
+_AT_LEAST = 1.0  # seconds between two reports that say the same
+_TO_END = 15.0  # seconds after its grace period that a child without a parent has to end
+
+
+class Channel:
+    """Reports to the parent from a thread of its own, also while the loop is blocked; tells this process to stop once
+    the parent is gone."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._socket = channel
+        self._worker: Worker | None = None
+        self._owner: str | None = None
+        self._sending = threading.Lock()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="holdfast-reports", daemon=True).start()
+
+    def watch(self, worker: Worker) -> None:
+        self._worker = worker
+        worker.configure(listeners=[self._listen])
+
+    def failed(self, why: str) -> None:
+        """Why this process could not start: the parent says it once for all."""
+        self._send(Report(failed=tuple(why.splitlines())))
+
+    def _listen(self, fact: Fact) -> None:
+        if isinstance(fact, LeaseTaken):
+            self._owner = fact.owner
+
+    def _run(self) -> None:
+        last, sent = None, float("-inf")
+        while not select.select([self._socket], [], [], _EVERY)[0]:  # nothing is ever sent: readable means closed
+            report = self._report()
+            if replace(report, still=0.0) != last or report.still > 1 or time.monotonic() - sent > _AT_LEAST:
+                self._send(report)
+                last, sent = replace(report, still=0.0), time.monotonic()
+        self._end()
+
+    def _report(self) -> Report:
+        if self._worker is None:
+            return Report()
+        health = self._worker.health()
+        return Report(health.ready, health.missing, round(health.still, 3), self._owner)
+
+    def _send(self, report: Report) -> None:
+        with self._sending, suppress(OSError):
+            self._socket.sendall(report.as_line())
+
+    def _end(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        grace = self._worker.settings.worker.grace if self._worker is not None else 0.0
+        threading.Event().wait(grace + _TO_END)
+        os._exit(1)
+
+
+def main() -> int:
+    assignment = Assignment.from_text(sys.argv[1])
+    memory = mmap.mmap(assignment.figures, ROOM)
+    os.close(assignment.figures)
+    channel = Channel(socket.socket(fileno=assignment.channel))
+    channel.start()
+    try:
+        worker = load_worker(assignment.target)
+        configure_logging(worker.settings.log, process=assignment.number)
+        worker.configure(listeners=[Metrics(Sheet(memory))])
+        channel.watch(worker)
+        return asyncio.run(until_signalled(worker, assignment.concurrency, assignment.only, http=False))
+    except HoldfastError as error:
+        channel.failed(str(error))
+    except ExceptionGroup as group:
+        known, unknown = group.split(HoldfastError)
+        if known is None or unknown is not None:
+            raise
+        channel.failed("\n".join(map(str, known.exceptions)))
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

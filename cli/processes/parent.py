@@ -1,0 +1,189 @@
+"""The supervisor: it keeps N worker processes running, answers for all of them, and drains them together."""
+
+import asyncio
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from ...config import Settings, environment
+from ...events import ConfigurationError
+from ...idempotency import Heart, StoreUnavailable, open_heart
+from ...telemetry import (
+    ClaimsEndangered,
+    Emit,
+    Endpoint,
+    FactLog,
+    Metrics,
+    ProcessDied,
+    ProcessStarted,
+    Serving,
+    configure_logging,
+    fan_out,
+    metrics_of,
+)
+from ..load import load_worker
+from .place import Place
+from .wire import Assignment
+
+STEADY = 10.0
+"""Seconds a process has to run for its death to count as the first one in a row."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
+_TO_END = 20.0  # seconds after the grace period that a process has to end before it is killed
+_APPLICATION_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def run_processes(target: str, *, processes: int, concurrency: int | None, only: tuple[str, ...]) -> int:
+    """Run until a signal. Returns the exit code: 0 when all drained.
+
+    Raises `ConfigurationError` where the worker cannot be loaded, or none of its processes can start.
+    """
+    worker = load_worker(target)
+    worker.selected(only)
+    settings = worker.settings
+    if settings.broker.url.get_secret_value().startswith("memory:"):
+        raise ConfigurationError("HOLDFAST_BROKER__URL: memory:// lives in one process; --processes needs a RabbitMQ")
+    configure_logging(settings.log)
+    with _application_metrics() as folder, ExitStack() as stack:
+        metrics = Metrics()
+        emit = fan_out((FactLog(), metrics))
+        if settings.claims_url.startswith("memory:") and any(spec.idempotent for spec in worker.handlers):
+            emit(ClaimsEndangered("memory:// keeps claims in each process by itself; --processes needs a Redis"))
+        places = [Place(number, _template(target, concurrency, only)) for number in range(1, processes + 1)]
+        supervisor = Supervisor(places, settings, emit, folder)
+        endpoint = Endpoint(
+            settings.http,
+            collect=lambda: metrics_of([metrics.sheet.memory, *(place.memory for place in places)]),
+            live=supervisor.live,
+            ready=supervisor.ready,
+            others=_others(folder),
+        )
+        emit(Serving(endpoint.start()))
+        stack.callback(endpoint.stop)
+        return asyncio.run(supervisor.run())
+
+
+class Supervisor:
+    """A process that ends by itself is told of, counted and replaced, at once at first and then more and more slowly.
+    Where the first processes cannot even start, nothing is tried again: that would not help."""
+
+    def __init__(self, places: list[Place], settings: Settings, emit: Emit, folder: Path | None) -> None:
+        self._places = places
+        self._settings = settings
+        self._emit = emit
+        self._heart: Heart | None = open_heart(settings)
+        self._environment = {**environment(), **({_APPLICATION_METRICS: str(folder)} if folder else {})}
+        self._folder = folder
+        self._stopping = asyncio.Event()
+        self._refused: list[str] = []
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        codes = await asyncio.gather(*(self._keep(place) for place in self._places))
+        if self._refused:
+            raise ConfigurationError(*dict.fromkeys(self._refused))
+        return 0 if not any(codes) else 1
+
+    def live(self) -> tuple[bool, Mapping[str, Any]]:
+        """Whether every loop turns. Asked from the thread that serves."""
+        still = {str(place.number): round(place.still(), 3) for place in self._places}
+        live = max(still.values()) <= self._settings.worker.live_limit
+        return live, {"live": live, "still": max(still.values()), "processes": still}
+
+    def ready(self) -> tuple[bool, Mapping[str, Any]]:
+        """Whether every process is ready. Asked from the thread that serves."""
+        if self._stopping.is_set():
+            return False, {"ready": False, "missing": ["draining"]}
+        missing = [f"process {place.number}: {what}" for place in self._places for what in place.missing()]
+        return not missing, {"ready": not missing, "missing": missing}
+
+    def _stop(self) -> None:
+        """Each signal is handed on: the second one means at once."""
+        self._stopping.set()
+        for place in self._places:
+            place.tell(signal.SIGTERM)
+
+    async def _keep(self, place: Place) -> int:
+        """Keep one place filled until told to stop. Returns the exit code of its last process."""
+        loop, failures = asyncio.get_running_loop(), 0
+        while not self._stopping.is_set():
+            began = loop.time()
+            pid = await place.start(self._environment)
+            self._emit(ProcessStarted(place.number, pid))
+            code = await self._until_it_ends(place)
+            owner, failed = place.owner, place.report.failed
+            place.clear()
+            if self._stopping.is_set():
+                return 0 if code == -signal.SIGTERM else code  # told before it had begun anything
+            if code > 0 and not any(place.was_ready for place in self._places):
+                self._refused += failed
+                self._stop()
+                return code
+            failures = 0 if loop.time() - began > STEADY else failures + 1
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures, 16))
+            self._emit(ProcessDied(place.number, pid, _how(code), pause))
+            await self._after_death(pid, owner)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+        return 0
+
+    async def _until_it_ends(self, place: Place) -> int:
+        """Where all are to stop it has its grace period, and a little more."""
+        ending = asyncio.create_task(place.ended())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not ending.done():
+            if not place.was_told:  # it was being started when the others were
+                place.tell(signal.SIGTERM)
+            await asyncio.wait({ending}, timeout=self._settings.worker.grace + _TO_END)
+            if not ending.done():
+                place.tell(signal.SIGKILL)
+        return await ending
+
+    async def _after_death(self, pid: int, owner: bytes | None) -> None:
+        """Whatever a dead process still holds is free at once, instead of when its lease ends."""
+        if self._folder is not None:
+            mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
+        if self._heart is not None and owner is not None:
+            with suppress(StoreUnavailable):
+                await asyncio.to_thread(self._heart.stop, owner)
+
+
+def _template(target: str, concurrency: int | None, only: tuple[str, ...]) -> Assignment:
+    return Assignment(target, 0, concurrency, only, -1, -1)
+
+
+def _how(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+@contextmanager
+def _application_metrics() -> Iterator[Path | None]:
+    """Where the application's own `prometheus_client` metrics of all processes meet, if a folder can be made."""
+    given = environment().get(_APPLICATION_METRICS)
+    if given is not None:
+        yield Path(given)
+        return
+    try:
+        made = tempfile.TemporaryDirectory(prefix="holdfast-metrics-", ignore_cleanup_errors=True)
+    except OSError:  # a read-only file system
+        yield None
+        return
+    with made as folder:
+        yield Path(folder)
+
+
+def _others(folder: Path | None) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    if folder is not None:
+        MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]
+    return registry

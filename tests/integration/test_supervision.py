@@ -1,0 +1,350 @@
+"""`holdfast run --processes`: several processes that look like one, whatever happens to them."""
+
+import asyncio
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Running, environment, holdfast
+from running import depth
+from scraping import Figures, Site, figure, total
+from waiting import eventually
+
+from holdfast import Publisher, Settings
+from holdfast.events import Envelope, Metadata, uuid7
+
+APP = """
+import asyncio, os, time
+from pathlib import Path
+import prometheus_client
+from holdfast import Context, Event, Worker
+
+class Paid(Event, type="{exchange}.paid"):
+    order: str
+    does: str = "return"
+
+worker = Worker("{exchange}")
+seen = prometheus_client.Counter("shop_seen", "Orders seen.")
+
+@worker.handler(Paid, timeout=600)
+async def handle(event: Paid, ctx: Context) -> None:
+    seen.inc()
+    with open("ledger", "a") as ledger:
+        ledger.write(f"began {{event.order}} {{os.getpid()}}\\n")
+    match event.does:
+        case "hang":
+            while not Path("go").exists():
+                await asyncio.sleep(0.02)
+        case "block":
+            while not Path("go").exists():
+                time.sleep(0.02)
+        case _:
+            await asyncio.sleep(0.005)
+    with open("ledger", "a") as ledger:
+        ledger.write(f"done {{event.order}} {{os.getpid()}}\\n")
+"""
+
+
+class Crew:
+    """A running `holdfast run --processes N`: what it logs, what its handlers noted, what it serves."""
+
+    def __init__(self, running: Running, begins: int, folder: Path, settings: Settings) -> None:
+        self.running = running
+        self._begins = begins
+        self._folder = folder
+        self._settings = settings
+
+    def lines(self, event: str, **fields: object) -> list[dict[str, Any]]:
+        log = self.running.log[self._begins :].splitlines()
+        told = [json.loads(line) for line in log if line.startswith("{") and line.endswith("}")]
+        return [line for line in told if line["event"] == event and fields.items() <= line.items()]
+
+    async def until_ready(self) -> Site:
+        await self.until(lambda: len(self.lines("http.serving")) == 1)
+        site = Site(self.lines("http.serving")[0]["url"])
+        await eventually(site.is_ready, True)
+        return site
+
+    async def until(self, condition: Any) -> None:
+        await asyncio.to_thread(self.running.until, lambda log: condition())
+
+    @property
+    def pids(self) -> dict[int, int]:
+        """The processes by number, the newest of each."""
+        return {line["number"]: line["pid"] for line in self.lines("process.started")}
+
+    def ledger(self, word: str) -> Counter[str]:
+        path = self._folder / "ledger"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return Counter(line.split()[1] for line in lines if line.startswith(word))
+
+    def let_go(self) -> None:
+        (self._folder / "go").touch()
+
+    async def publish(self, *orders: str, does: str = "return") -> None:
+        name = self._settings.broker.exchange
+        async with Publisher(self._settings) as publisher:
+            bodies = [json.dumps({"order": order, "does": does}).encode() for order in orders]
+            told = await publisher.publish_many(
+                Envelope(Metadata(uuid7(), f"{name}.paid", datetime.now().astimezone()), body) for body in bodies
+            )
+        assert not [result for result in told if isinstance(result, Exception)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, unique: str) -> Path:
+    (tmp_path / "app.py").write_text(APP.format(exchange=unique))
+    return tmp_path
+
+
+@pytest.fixture
+def env(settings: Settings, redis_url: str) -> dict[str, str]:
+    return environment(
+        HOLDFAST_BROKER__URL=settings.broker.url.get_secret_value(),
+        HOLDFAST_BROKER__EXCHANGE=settings.broker.exchange,
+        HOLDFAST_BROKER__MAX_DELAY="3600",
+        HOLDFAST_IDEMPOTENCY__URL=redis_url,
+        HOLDFAST_WORKER__CONCURRENCY="8",
+        HOLDFAST_WORKER__GRACE="20",
+    )
+
+
+@asynccontextmanager
+async def a_crew(
+    processes: int, folder: Path, env: dict[str, str], settings: Settings
+) -> AsyncIterator[tuple[Crew, Site]]:
+    log = folder / "running.log"
+    begins = len(log.read_text()) if log.exists() else 0
+    with Running("run", "app:worker", "--processes", str(processes), folder=folder, env=env) as running:
+        crew = Crew(running, begins, folder, settings)
+        yield crew, await crew.until_ready()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+async def handled(site: Site) -> float:
+    return total(await site.figures(), "holdfast_messages_settled_total", outcome="handled")
+
+
+async def test_several_processes_share_the_work_and_look_like_one(
+    folder: Path, env: dict[str, str], settings: Settings
+) -> None:
+    orders = [str(number) for number in range(400)]
+
+    async with a_crew(3, folder, env, settings) as (crew, site):
+        await crew.publish(*orders)
+        await eventually(lambda: handled(site), 400)
+        figures, ready, live = await site.figures(), await site.ready(), await site.live()
+        code = await asyncio.to_thread(crew.running.stop)
+
+    queue = f"{settings.broker.exchange}.handle"
+    assert code == 0
+    assert crew.ledger("done") == Counter(orders)
+    assert {line["process"] for line in crew.lines("delivery.settled")} == {1, 2, 3}
+    assert ready == (200, {"ready": True, "missing": []})
+    assert (live[0], set(live[1]["processes"])) == (200, {"1", "2", "3"})
+    assert figure(figures, "holdfast_messages_received_total", queue=queue) == 400
+    assert figure(figures, "holdfast_handler_seconds_count", queue=queue, handler="handle") == 400
+    assert figure(figures, "holdfast_in_flight", queue=queue) == 0
+    assert figure(figures, "holdfast_consumer_attached", queue=queue) == 1
+    assert figure(figures, "holdfast_claims_total", queue=queue, result="acquired") == 400
+    assert figure(figures, "holdfast_processes") == 3
+    assert figure(figures, "holdfast_process_deaths_total") == 0
+    assert figure(figures, "shop_seen_total") == 400
+
+
+@pytest.mark.timeout(180)
+async def test_one_of_four_is_killed_under_load_and_nothing_is_lost_it_is_replaced_and_the_figures_go_on(
+    folder: Path, env: dict[str, str], settings: Settings
+) -> None:
+    orders = [str(number) for number in range(3_000)]
+    seen: list[Figures] = []
+
+    async def scrape() -> None:
+        while True:
+            seen.append(await site.figures())
+
+    async with a_crew(4, folder, env, settings) as (crew, site):
+        scraping = asyncio.create_task(scrape())
+        publishing = asyncio.create_task(crew.publish(*orders))
+        await crew.until(lambda: len(crew.ledger("done")) > 300)
+        victim = crew.pids[2]
+        os.kill(victim, signal.SIGKILL)
+        await crew.until(lambda: crew.lines("consumer.attached", process=2)[1:])
+        await publishing
+        await crew.until(lambda: len(crew.ledger("done")) == len(orders))
+        await eventually(lambda: depth(settings, f"{settings.broker.exchange}.handle"), 0)
+        await eventually(site.is_ready, True)
+        scraping.cancel()
+        last = await site.figures()
+        code = await asyncio.to_thread(crew.running.stop)
+
+    assert code == 0
+    assert set(crew.ledger("done")) == set(orders)
+    repeated = [order for order, times in crew.ledger("began").items() if times > 1]
+    assert len(repeated) <= 8
+    [died] = crew.lines("process.died")
+    assert (died["number"], died["pid"], died["how"]) == (2, victim, "SIGKILL")
+    back = datetime.fromisoformat(crew.lines("process.started", number=2)[1]["timestamp"])
+    assert (back - datetime.fromisoformat(died["timestamp"])).total_seconds() < 2
+    for name in ("holdfast_messages_received_total", "holdfast_messages_settled_total"):
+        told = [total(figures, name) for figures in [*seen, last]]
+        assert told == sorted(told), name
+    ends = total(last, "holdfast_messages_settled_total", outcome="handled")
+    assert len(orders) - 8 <= ends <= len(orders) + 8  # what was acked and not yet counted when the process was killed
+    assert figure(last, "holdfast_processes") == 4
+    assert figure(last, "holdfast_process_deaths_total") == 1
+    assert total(last, "holdfast_in_flight") == 0
+
+
+async def test_sigterm_under_load_drains_all_and_nothing_is_lost(
+    folder: Path, env: dict[str, str], settings: Settings
+) -> None:
+    orders = [str(number) for number in range(2_000)]
+
+    async with a_crew(3, folder, env, settings) as (crew, _):
+        publishing = asyncio.create_task(crew.publish(*orders))
+        await crew.until(lambda: len(crew.ledger("done")) > 200)
+        first = await asyncio.to_thread(crew.running.stop)
+        await publishing
+        stopped = crew.lines("worker.stopped")
+    async with a_crew(2, folder, env, settings) as (crew, _):
+        await crew.until(lambda: len(crew.ledger("done")) == len(orders))
+        second = await asyncio.to_thread(crew.running.stop)
+
+    assert (first, second) == (0, 0)
+    assert [line["unfinished"] for line in stopped] == [0, 0, 0]
+    assert crew.ledger("done") == crew.ledger("began") == Counter(orders)
+
+
+async def test_a_second_sigterm_ends_all_at_once(folder: Path, env: dict[str, str], settings: Settings) -> None:
+    async with a_crew(2, folder, env, settings) as (crew, site):
+        await crew.publish("1", "2", does="hang")
+        await crew.until(lambda: len(crew.ledger("began")) == 2)
+        crew.running.process.send_signal(signal.SIGTERM)
+        await eventually(site.ready, (503, {"ready": False, "missing": ["draining"]}))
+        await crew.until(lambda: len(crew.lines("worker.draining")) == 2)
+        code = await asyncio.to_thread(crew.running.stop)
+
+    assert code == 1
+    assert not any(map(is_alive, crew.pids.values()))
+
+
+async def test_when_the_parent_is_killed_its_children_drain_and_none_is_left(
+    folder: Path, env: dict[str, str], settings: Settings
+) -> None:
+    async with a_crew(2, folder, env, settings) as (crew, _):
+        await crew.publish("1", does="hang")
+        await crew.until(lambda: len(crew.ledger("began")) == 1)
+        crew.running.process.kill()
+        crew.running.process.wait()
+        await eventually(lambda: as_awaitable(len(crew.lines("worker.draining"))), 2)
+        crew.let_go()
+        await eventually(lambda: as_awaitable(any(map(is_alive, crew.pids.values()))), False)
+
+    assert crew.ledger("done") == Counter(["1"])
+
+
+async def as_awaitable(value: Any) -> Any:
+    return value
+
+
+async def test_an_event_of_a_killed_process_is_taken_over_at_once(
+    folder: Path, env: dict[str, str], settings: Settings
+) -> None:
+    env |= {"HOLDFAST_IDEMPOTENCY__LEASE": "600"}
+
+    async with a_crew(2, folder, env, settings) as (crew, _):
+        await crew.publish("1", does="hang")
+        await crew.until(lambda: len(crew.ledger("began")) == 1)
+        runner = int((folder / "ledger").read_text().split()[2])
+        os.kill(runner, signal.SIGKILL)
+        await crew.until(lambda: crew.ledger("began")["1"] == 2)
+        crew.let_go()
+        await crew.until(lambda: crew.ledger("done")["1"] == 1)
+        await asyncio.to_thread(crew.running.stop)
+
+    assert crew.lines("event.suspected")
+
+
+async def test_a_blocked_loop_of_one_process_fails_the_liveness_of_all_and_is_named(
+    folder: Path, env: dict[str, str], settings: Settings
+) -> None:
+    env |= {"HOLDFAST_WORKER__LIVE_LIMIT": "1", "HOLDFAST_WORKER__BLOCK_LIMIT": "0.5"}
+
+    async with a_crew(2, folder, env, settings) as (crew, site):
+        await crew.publish("1", does="block")
+        await eventually(site.is_live, False)
+        _, told = await site.live()
+        crew.let_go()
+        await eventually(site.is_live, True)
+        code = await asyncio.to_thread(crew.running.stop)
+
+    [blocked] = crew.lines("loop.blocked")
+    assert code == 0
+    assert told["processes"][str(blocked["process"])] > 1
+    assert "in handle" in blocked["stack"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "said"),
+    [
+        ({"HOLDFAST_BROKER__URL": "memory://"}, (), "memory:// lives in one process; --processes needs a RabbitMQ"),
+        ({}, ("--only", "nobody"), "has no handler 'nobody'"),
+    ],
+)
+def test_what_cannot_work_is_one_line(
+    folder: Path, env: dict[str, str], changes: dict[str, str], arguments: tuple[str, ...], said: str
+) -> None:
+    done = holdfast("run", "app:worker", "--processes", "2", *arguments, folder=folder, env=env | changes)
+
+    [line] = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert line.startswith("holdfast: ") and said in line
+
+
+def test_a_login_that_is_refused_to_all_is_said_once(folder: Path, env: dict[str, str], settings: Settings) -> None:
+    address = settings.broker.url.get_secret_value().rpartition("@")[2]
+
+    done = holdfast(
+        "run", "app:worker", "--processes", "3",
+        folder=folder, env=env | {"HOLDFAST_BROKER__URL": f"amqp://nobody:canary@{address}"},
+    )  # fmt: skip
+
+    said = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert done.returncode == 1
+    assert len(said) == 1 and said[0].startswith("holdfast: ") and "canary" not in done.stderr
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_port_that_is_taken_is_one_line(folder: Path, env: dict[str, str], taken: int, processes: str) -> None:
+    env |= {"HOLDFAST_HTTP__PORT": str(taken)}
+
+    done = holdfast("run", "app:worker", "--processes", processes, folder=folder, env=env)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"holdfast: HOLDFAST_HTTP__PORT: port {taken} of 127.0.0.1 is taken by another program; "
+        "give another one, or 0 for any free one\n"
+    )
