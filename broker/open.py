@@ -13,4 +13,10 @@ async def open_broker(settings: Settings, emit: Emit) -> Broker:
     url = broker.url.get_secret_value()
     if url.startswith("memory:"):
         return MemoryBroker(url, emit=emit)
-    return AmqpBroker(url, heartbeat=broker.heartbeat, connect_timeout=broker.connect_timeout, emit=emit)
+    return AmqpBroker(
+        url,
+        heartbeat=broker.heartbeat,
+        connect_timeout=broker.connect_timeout,
+        fast=broker.decoding == "fast",
+        emit=emit,
+    )

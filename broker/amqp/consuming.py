@@ -8,7 +8,7 @@ from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from ...events import BrokerUnavailable, TopologyError
+from ...events import BrokerUnavailable, Message, TopologyError
 from ...telemetry import Attached, Detached, Emit
 from ..port import Delivery, OnDelivery
 from .link import (
@@ -21,9 +21,10 @@ from .link import (
     heed_cancellation,
     lost_as_error,
     open_channel,
-    written,
 )
+from .settling import OneByOne, Settling, Together
 from .translate import from_delivered
+from .wire import TappedConnection
 
 _RPC = 10.0  # seconds an answer to a method may take
 
@@ -49,6 +50,8 @@ class AmqpConsumer:
         self._redeclare = redeclare
         self._generation = 0
         self._channel: Channel | None = None
+        self._settling: Settling | None = None
+        self._untap: Callable[[], None] = _nothing
         self._tag: str | None = None
         self._stopping = asyncio.Event()
         self._task = asyncio.create_task(self._supervise(), name=f"holdfast consumer {queue}")
@@ -61,16 +64,14 @@ class AmqpConsumer:
         return delivery.generation == self._generation and self._channel is not None and not self._channel.is_closed
 
     async def ack(self, delivery: Delivery) -> bool:
-        channel = self._channel
-        if channel is None or not self.is_current(delivery):
+        if self._settling is None or not self.is_current(delivery):
             return False
-        return await written(channel, channel.basic_ack(delivery.tag, wait=False))
+        return await self._settling.ack(delivery.tag)
 
     async def give_back(self, delivery: Delivery) -> bool:
-        channel = self._channel
-        if channel is None or not self.is_current(delivery):
+        if self._settling is None or not self.is_current(delivery):
             return False
-        return await written(channel, channel.basic_reject(delivery.tag, requeue=True, wait=False))
+        return await self._settling.give_back(delivery.tag)
 
     async def stop(self, *, close: bool) -> None:
         self._stopping.set()
@@ -79,7 +80,8 @@ class AmqpConsumer:
             with suppress(*CONNECTION_ERRORS), lost_as_error():
                 if tag is not None:
                     await channel.basic_cancel(tag, timeout=_RPC)
-                if close:
+                if close and self._settling is not None:
+                    self._settling.flush()
                     # Closing discards queued frames; an answer on the same channel shows that the acks arrived.
                     await channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
                     await channel.close(timeout=_RPC)
@@ -87,6 +89,7 @@ class AmqpConsumer:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._channel = None
+            self._untap()
 
     async def _supervise(self) -> None:
         failures = 0
@@ -126,14 +129,30 @@ class AmqpConsumer:
         channel.on_consumer_cancel_callbacks.add(lambda _: _end(lost))
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
 
-        async def deliver(delivered: DeliveredMessage) -> None:
-            tag, redelivered = delivered.delivery_tag or 0, bool(delivered.redelivered)
-            self._on_delivery(Delivery(from_delivered(delivered), self._queue, tag, generation, redelivered, self))
+        early: list[Delivery] = []  # a broker delivers before its answer was read
+        hand_on: OnDelivery = early.append
 
-        answer = await channel.basic_consume(self._queue, deliver, timeout=_RPC)
+        def deliver(message: Message, tag: int, redelivered: bool) -> None:
+            hand_on(Delivery(message, self._queue, tag, generation, redelivered, self))
+
+        async def deliver_one(delivered: DeliveredMessage) -> None:
+            deliver(from_delivered(delivered), delivered.delivery_tag or 0, bool(delivered.redelivered))
+
+        if isinstance(connection, TappedConnection):
+            wire, number = connection.wire, channel.number
+            self._settling = Together(wire, channel)
+            wire.tap(number, deliver)
+            self._untap = lambda: wire.untap(number)
+        else:
+            self._settling = OneByOne(channel)
+        answer = await channel.basic_consume(self._queue, deliver_one, timeout=_RPC)
         heed_cancellation()
         self._tag = answer.consumer_tag
         self._emit(Attached(self._queue, generation))
+        if not self._stopping.is_set():
+            hand_on = self._on_delivery
+            for delivery in early:
+                hand_on(delivery)
         return lost
 
     async def _restore(self, error: str) -> str:
@@ -149,6 +168,11 @@ class AmqpConsumer:
         channel, self._channel = self._channel, None
         if channel is not None:
             await close_quietly(channel, 2)
+        self._untap()
+
+
+def _nothing() -> None:
+    """No channel is tapped."""
 
 
 class Cancelled(ConnectionError):

@@ -15,6 +15,7 @@ from yarl import URL
 
 from ...events import BrokerUnavailable
 from ...telemetry import Connected, Disconnected, Emit, Role
+from .wire import TappedConnection
 
 T = TypeVar("T")
 
@@ -30,10 +31,14 @@ def full_jitter(failures: int, *, base: float = 0.2, cap: float = 4.0) -> float:
 
 
 class Link:
-    """A connection with a role of its own: a memory alarm that blocks publishing must not block acks."""
+    """A connection with a role of its own: a memory alarm that blocks publishing must not block acks. Where it is
+    `tapped`, its deliveries may be taken from the socket directly."""
 
-    def __init__(self, role: Role, url: str, *, heartbeat: int, connect_timeout: float, emit: Emit) -> None:
+    def __init__(
+        self, role: Role, url: str, *, heartbeat: int, connect_timeout: float, tapped: bool, emit: Emit
+    ) -> None:
         self._role = role
+        self._tapped = tapped
         self._url = URL(url).update_query(heartbeat=heartbeat, name=f"holdfast {role}")
         self._connect_timeout = connect_timeout
         self._emit = emit
@@ -99,7 +104,7 @@ class Link:
             await asyncio.sleep(delay)
 
     async def _connect(self) -> Connection:
-        connection = Connection(self._url)
+        connection = TappedConnection(self._url) if self._tapped else Connection(self._url)
         try:
             async with asyncio.timeout(self._connect_timeout):
                 await connection.connect()

@@ -26,12 +26,21 @@ class AmqpBroker:
 
     header_budget = HEADER_BUDGET
 
-    def __init__(self, url: str, *, heartbeat: int = 15, connect_timeout: float = 10.0, emit: Emit) -> None:
+    def __init__(
+        self, url: str, *, heartbeat: int = 15, connect_timeout: float = 10.0, fast: bool = True, emit: Emit
+    ) -> None:
         self._emit = emit
         self._url = URL(url).update_query(heartbeat=heartbeat)
         self._connect_timeout = connect_timeout
         self._links = {
-            role: Link(role, url, heartbeat=heartbeat, connect_timeout=connect_timeout, emit=emit)
+            role: Link(
+                role,
+                url,
+                heartbeat=heartbeat,
+                connect_timeout=connect_timeout,
+                tapped=fast and role == "consume",
+                emit=emit,
+            )
             for role in ("consume", "publish")
         }
         self._links["publish"].on_connect = self._on_connect

@@ -9,9 +9,12 @@ from bench import Bench, in_memory, on_rabbitmq
 from holdfast.broker import Broker
 
 
-@pytest.fixture(params=["memory", "amqp"])
+@pytest.fixture(params=["memory", "amqp", "amqp-plain"])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    at = in_memory() if request.param == "memory" else on_rabbitmq(request.getfixturevalue("rabbitmq_url"))
+    if request.param == "memory":
+        at = in_memory()
+    else:
+        at = on_rabbitmq(request.getfixturevalue("rabbitmq_url"), "plain" if "plain" in request.param else "fast")
     async with at as place, AsyncExitStack() as stack:
         bench = Bench(place, stack)
         bench.broker = await bench.open()

@@ -24,6 +24,7 @@ class Place(Protocol):
     """Where brokers are: a server, and what only a test does to it."""
 
     url: str
+    decoding: str
 
     def lose_connection(self, broker: Broker) -> None:
         """Break every connection of the broker."""
@@ -39,6 +40,8 @@ class Place(Protocol):
 
 
 class InMemory:
+    decoding = "fast"
+
     def __init__(self) -> None:
         self.url = f"memory://{uuid.uuid4().hex}"
         self._inside = MemoryBroker(self.url)
@@ -63,7 +66,8 @@ class InMemory:
 class RabbitMQ:
     """A real one. The brokers under test reach it through a proxy, the test itself does not."""
 
-    def __init__(self, proxy: Proxy, url: str, connection: AbstractConnection) -> None:
+    def __init__(self, proxy: Proxy, url: str, connection: AbstractConnection, decoding: str) -> None:
+        self.decoding = decoding
         self.url = proxy.url(url)
         self._proxy = proxy
         self._connection = connection
@@ -102,7 +106,7 @@ class Bench:
 
     async def open(self) -> Broker:
         """Another broker at the same place, closed after the test."""
-        settings = Settings(_env_file=None, broker={"url": self.place.url})
+        settings = Settings(_env_file=None, broker={"url": self.place.url, "decoding": self.place.decoding})
         broker = await open_broker(settings, self.facts)
         self._stack.push_async_callback(broker.close)
         return broker
@@ -155,10 +159,10 @@ async def in_memory() -> AsyncIterator[Place]:
 
 
 @asynccontextmanager
-async def on_rabbitmq(url: str) -> AsyncIterator[Place]:
+async def on_rabbitmq(url: str, decoding: str) -> AsyncIterator[Place]:
     connection = await aiormq.connect(url)
     try:
         async with proxy_to(url) as proxy:
-            yield RabbitMQ(proxy, url, connection)
+            yield RabbitMQ(proxy, url, connection, decoding)
     finally:
         await connection.close()

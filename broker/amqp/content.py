@@ -1,0 +1,105 @@
+"""From the bytes of a content header to a `Message`, quickly for what is usual and leniently for what is not.
+
+AMQP 0-9-1, 2.3.5.2 and 4.2.6. What cannot be read at all is left out: a message without properties is dead-lettered
+later, where one that raised here would take its connection down.
+"""
+
+import struct
+from datetime import UTC, datetime
+from typing import Any
+
+from ...events import Message
+from . import lenient
+
+_FLAGS = struct.Struct(">H")
+_LONG = struct.Struct(">I")
+_SIGNED = struct.Struct(">i")
+_LONG_LONG = struct.Struct(">q")
+_TIME = struct.Struct(">Q")
+_PROPERTIES_AT = 12  # past class, weight and body size
+_NAMES = (
+    (0x8000, "content_type", "text"),
+    (0x4000, "content_encoding", "text"),
+    (0x2000, "headers", "table"),
+    (0x1000, "", "octet"),  # delivery mode
+    (0x0800, "priority", "octet"),
+    (0x0400, "correlation_id", "text"),
+    (0x0200, "reply_to", "text"),
+    (0x0100, "", "text"),  # expiration
+    (0x0080, "message_id", "text"),
+    (0x0040, "timestamp", "time"),
+    (0x0020, "type", "text"),
+    (0x0010, "", "text"),  # user id
+    (0x0008, "app_id", "text"),
+)
+_BROKEN = (ValueError, KeyError, IndexError, struct.error, RecursionError)
+
+
+def message_of(exchange: bytes, key: bytes, header: bytes, body: bytes) -> Message:
+    """The message of a delivery: the payload of its header frame, and its body."""
+    try:
+        properties = _properties(header)
+    except _BROKEN:
+        properties = {}
+    return Message(body, _text(exchange), _text(key), **properties)
+
+
+def _properties(header: bytes) -> dict[str, Any]:
+    (flags,) = _FLAGS.unpack_from(header, _PROPERTIES_AT)
+    at = _PROPERTIES_AT + 2
+    found: dict[str, Any] = {}
+    for flag, name, kind in _NAMES:
+        if not flags & flag:
+            continue
+        value: Any
+        if kind == "text":
+            end = at + 1 + header[at]
+            value, at = _text(header[at + 1 : end]), end
+        elif kind == "table":
+            value, at = _table(header, at)
+        elif kind == "octet":
+            value, at = header[at], at + 1
+        else:
+            (seconds,) = _TIME.unpack_from(header, at)
+            value, at = _time(seconds), at + 8
+        if name:
+            found[name] = value
+    return found
+
+
+def _table(data: bytes, start: int) -> tuple[dict[str, Any], int]:
+    """Texts, integers and booleans are read here; a table with anything else in it, or broken, by `lenient`."""
+    at = start + 4
+    end = at + _LONG.unpack_from(data, start)[0]
+    found: dict[str, Any] = {}
+    try:
+        while at < end:
+            named = at + 1 + data[at]
+            name, kind, at = str(data[at + 1 : named], "utf-8"), data[named], named + 1
+            if kind == 0x53:  # S
+                ends = at + 4 + _LONG.unpack_from(data, at)[0]
+                found[name], at = str(data[at + 4 : ends], "utf-8"), ends
+            elif kind == 0x49:  # I
+                found[name], at = _SIGNED.unpack_from(data, at)[0], at + 4
+            elif kind == 0x6C:  # l
+                found[name], at = _LONG_LONG.unpack_from(data, at)[0], at + 8
+            elif kind == 0x74:  # t
+                found[name], at = data[at] != 0, at + 1
+            else:
+                break
+        if at == end <= len(data):
+            return found, end
+    except _BROKEN:
+        pass
+    return lenient.table(data[start:])[1], end
+
+
+def _text(value: bytes) -> str:
+    return str(value, "utf-8", "replace")
+
+
+def _time(seconds: int) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,83 @@
+"""The socket under a connection: what it reads passes the splitter, and whole frames may be written beside aiormq's."""
+
+import asyncio
+from typing import Any
+
+from aiormq import AMQPConnectionError, Connection, TransportFactory
+from yarl import URL
+
+from .splitter import HEARTBEAT, OnMessage, Splitter
+
+_SIGN_OF_LIFE = 1.0  # seconds: aiormq takes a peer for dead of which it sees no frame
+
+
+class Wire(TransportFactory):
+    """The transport of one connection (TCP or TLS), with its channels tapped on request."""
+
+    def __init__(self) -> None:
+        self._reader: _SplittingReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    def tap(self, channel: int, on_message: OnMessage) -> None:
+        """Call `on_message` for each delivery of a channel, instead of aiormq."""
+        assert self._reader is not None
+        self._reader.splitter.tap(channel, on_message)
+
+    def untap(self, channel: int) -> None:
+        if self._reader is not None:
+            self._reader.splitter.untap(channel)
+
+    def write(self, frames: bytes) -> bool:
+        """Write whole frames. False where the socket is lost."""
+        if self._writer is None or self._writer.is_closing():
+            return False
+        self._writer.write(frames)
+        return True
+
+    async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """See `aiormq.TransportFactory`."""
+        provider = options.pop("ssl_context_provider", None)
+        context = await provider.get_context() if url.scheme == "amqps" else None
+        loop = asyncio.get_running_loop()
+        reader = _SplittingReader(loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        try:
+            transport, _ = await loop.create_connection(
+                lambda: protocol, url.host or "", url.port or 0, ssl=context, **options
+            )
+        except OSError as error:
+            raise AMQPConnectionError(*error.args) from error
+        self._reader, self._writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+        return self._reader, self._writer
+
+
+class TappedConnection(Connection):
+    """aiormq's connection on a wire of ours."""
+
+    def __init__(self, url: URL) -> None:
+        self.wire = Wire()
+        super().__init__(url, transport_factory=self.wire)
+
+
+class _SplittingReader(asyncio.StreamReader):
+    """What aiormq reads from: it sees everything but the deliveries that were taken."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.splitter = Splitter(self._pass_on)
+        self._clock = loop.time
+        self._passed_at = loop.time()
+
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]
+        taken = self.splitter.taken
+        self.splitter.feed(data)
+        if self.splitter.taken > taken and self._clock() - self._passed_at > _SIGN_OF_LIFE:
+            self._pass_on(HEARTBEAT)
+
+    def feed_eof(self) -> None:
+        self.splitter.end()
+        super().feed_eof()
+
+    def _pass_on(self, data: bytes) -> None:
+        self._passed_at = self._clock()
+        super().feed_data(data)
