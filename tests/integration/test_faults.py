@@ -17,7 +17,6 @@ from holdfast import (
     BrokerUnavailable,
     Context,
     Event,
-    Health,
     Publisher,
     PublishError,
     Reject,
@@ -374,7 +373,8 @@ async def test_a_peer_that_falls_silent_is_noticed_by_its_heartbeat(settings: Se
         await publish_all(settings, [Paid(order="o-2")])
         await facts.settled("handled", count=2)
 
-    assert noticed == Health(False, (f"consumer of {worker.name}.handle",))
+    assert not noticed.ready
+    assert f"consumer of {worker.name}.handle" in noticed.missing
     assert orders.began == orders.ended == {"o-1": 1, "o-2": 1}
 
 
@@ -435,7 +435,8 @@ async def test_a_worker_started_without_a_broker_waits_for_it(settings: Settings
         await publish_all(settings, [Paid(order="o-1")])
         await facts.settled("handled")
 
-    assert waiting == Health(False, ("starting",))
+    assert not waiting.ready
+    assert "starting" in waiting.missing
 
 
 async def test_a_worker_that_waits_for_a_broker_can_be_stopped(settings: Settings, proxy: Proxy) -> None:
@@ -483,7 +484,8 @@ async def test_a_worker_refused_its_second_connection_is_not_ready_until_it_is_a
     finally:
         await asyncio.to_thread(rabbitmq_node.ctl, "clear_user_limits", "guest", "all")
 
-    assert missing == Health(False, (f"consumer of {worker.name}.handle",))
+    assert not missing.ready
+    assert f"consumer of {worker.name}.handle" in missing.missing
 
 
 # Queues that go
@@ -530,7 +532,8 @@ async def test_a_deleted_work_queue_that_may_not_be_declared_is_told_until_someb
         await publish_all(settings, [Paid(order="o-1")])
         await facts.settled("handled")
 
-    assert missing == Health(False, (f"consumer of {queue}",))
+    assert not missing.ready
+    assert f"consumer of {queue}" in missing.missing
     assert queue in gone[0].error
 
 
