@@ -181,6 +181,7 @@ class Connected:
 @dataclass(frozen=True, slots=True)
 class Disconnected:
     role: Role
+    url: str
     error: str
     again_in: float
 

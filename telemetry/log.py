@@ -47,6 +47,7 @@ TEXT_LIMIT = 4_000
 
 _TRACEBACK_LIMIT = 16_000
 _NESTED_LIMIT, _ITEMS, _DEPTH = 1_000, 50, 4
+_NEVER_RUN = frozenset({"unreadable", "unknown-type", "unsupported-version", "too-large"})
 _TRACEBACKS = frozenset({"exception", "stack", "traceback"})
 # Control characters but tab and newline, what turns the direction of text, line separators, lone surrogates.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -75,7 +76,7 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, pr
     render: list[Any] = [structlog.processors.JSONRenderer(default=str)]
     if console:
         plain = structlog.dev.plain_traceback
-        render = [_indent, structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
+        render = [_for_console, structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -183,8 +184,9 @@ def _line(fact: Told) -> tuple[str, dict[str, Any]]:  # noqa: C901 (one clause p
             return "pipeline.failed", {"queue": queue, "event_id": event_id, "again_in": again_in, "exc_info": error}
         case Connected(role, url, server):
             return "broker.connected", {"role": role, "url": url, "server": server}
-        case Disconnected(role, error, again_in):
-            return "broker.disconnected", {"role": role, "error": error, "again_in": round(again_in, 3)}
+        case Disconnected(role, url, error, again_in):
+            again = round(again_in, 3)
+            return "broker.disconnected", {"role": role, "url": url, "error": error, "again_in": again}
         case Attached(queue, generation):
             return "consumer.attached", {"queue": queue, "generation": generation}
         case Detached(queue, error, again_in):
@@ -223,7 +225,8 @@ def _settled(fact: Settled) -> dict[str, Any]:
     more = {name: getattr(fact, name) for name in ("published", "delay", "reason", "error", "error_type")}
     more["claim"] = fact.claim if fact.claim != "acquired" else None
     more["completion"] = fact.completion if fact.completion != "recorded" else None
-    more["exception"] = fact.traceback
+    if fact.reason not in _NEVER_RUN:  # no code of the user's is in that traceback
+        more["exception"] = fact.traceback
     return fields | {name: value for name, value in more.items() if value}
 
 
@@ -284,8 +287,9 @@ def _numbered(process: int) -> Callable[[Any, str, Line], Line]:
     return add
 
 
-def _indent(logger: Any, method: str, line: Line) -> Line:
-    """Nobody's text begins a line of its own on the console, where it could pass for another's."""
+def _for_console(logger: Any, method: str, line: Line) -> Line:
+    """What says nothing is left out. Nobody's text begins a line of its own, where it could pass for another's."""
+    line = {name: value for name, value in line.items() if value is not None}
     if isinstance(event := line.get("event"), str) and "\n" in event:
         line["event"] = event.replace("\n", "\n    ")
     return line

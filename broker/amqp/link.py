@@ -2,19 +2,18 @@
 
 import asyncio
 import random
-import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar, cast
 
 import aiormq
 from aiormq import Channel, Connection
-from aiormq.exceptions import AuthenticationError, ConnectionNotAllowed, InvalidFrameError, ProbableAuthenticationError
 from pamqp.exceptions import PAMQPException
 from yarl import URL
 
 from ...events import BrokerUnavailable
 from ...telemetry import Connected, Disconnected, Emit, Role
+from .explain import explain, is_refusal
 from .wire import TappedConnection
 
 T = TypeVar("T")
@@ -84,7 +83,7 @@ class Link:
                     connection = await self._connect()
             except CONNECTION_ERRORS as error:
                 self.last_error, self._refused = explain(error), None
-                if _is_refusal(error) and not was_up:
+                if is_refusal(error) and not was_up:
                     self._refuse()  # told to whoever asks; a limit may be lifted, so it is tried again
             else:
                 was_up, since, self._refused = True, loop.time(), None
@@ -100,7 +99,7 @@ class Link:
             delay = full_jitter(failures)
             failures += 1
             if self._refused is None:
-                self._emit(Disconnected(self._role, self.last_error, delay))
+                self._emit(Disconnected(self._role, str(self), self.last_error, delay))
             await asyncio.sleep(delay)
 
     async def _connect(self) -> Connection:
@@ -193,30 +192,6 @@ async def written(channel: Channel, frame: Awaitable[None]) -> bool:
     return True
 
 
-def explain(error: BaseException) -> str:
-    """One line for what aiormq, asyncio or the operating system raised."""
-    match error:
-        case TimeoutError() if not str(error):
-            return "no answer in time"
-        case ssl.SSLCertVerificationError():
-            return f"the certificate is not valid: {error.verify_message}"
-        case ProbableAuthenticationError():
-            return f"login refused: {_text(error)}"
-        case InvalidFrameError() if _is_refusal(error):
-            return "the virtual host does not exist or is full, or this user may not enter it"
-        case ConnectionNotAllowed():
-            return f"not allowed: {_text(error)}"
-        case _:
-            return _text(error)
-
-
-def _is_refusal(error: BaseException) -> bool:
-    """Trying again would not help. aiormq hides the close that answers `connection.open` in a frame error."""
-    if isinstance(error, InvalidFrameError):
-        return "Connection.OpenOk" in str(error) and "Connection.Close" in str(error)
-    return isinstance(error, AuthenticationError | ProbableAuthenticationError | ConnectionNotAllowed)
-
-
 async def _closed(thing: Connection | Channel) -> str:
     try:
         await thing.closing
@@ -227,11 +202,6 @@ async def _closed(thing: Connection | Channel) -> str:
     except BaseException as error:  # noqa: BLE001 (aiormq hands on whatever ended its reader)
         return explain(error)
     return "closed"
-
-
-def _text(error: BaseException) -> str:
-    words = " ".join(str(argument) for argument in error.args if argument is not None) or type(error).__name__
-    return " ".join(words.split())[:500]
 
 
 def _server(connection: Connection) -> str:

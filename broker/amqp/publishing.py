@@ -14,7 +14,8 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, Chann
 
 from ...events import Message, NotConnected, PublishError, PublishRefused, PublishTimeout, TooLarge, Unroutable
 from ..size import check_properties, headers_size
-from .link import CONNECTION_ERRORS, Link, close_quietly, explain, lost_as_error, open_channel, while_open
+from .explain import explain
+from .link import CONNECTION_ERRORS, Link, close_quietly, lost_as_error, open_channel, while_open
 from .translate import to_properties
 
 IN_FLIGHT = 500

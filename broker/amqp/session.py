@@ -15,7 +15,8 @@ from ..topology import Topology
 from . import declaring
 from .browsing import AmqpBrowser, depth_of, open_browser
 from .consuming import AmqpConsumer
-from .link import CONNECTION_ERRORS, Link, close_quietly, explain, heed_cancellation, lost_as_error, open_channel
+from .explain import explain
+from .link import CONNECTION_ERRORS, Link, close_quietly, heed_cancellation, lost_as_error, open_channel
 from .publishing import Publishing
 
 _REDECLARE_EVERY = 2.0  # seconds: however much is unroutable, the topology is declared again no more often

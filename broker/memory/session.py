@@ -129,7 +129,7 @@ class MemoryBroker:
         loop the session is connected and consumes again.
         """
         for role in ROLES:
-            self._emit(Disconnected(role, "connection lost", 0.0))
+            self._emit(Disconnected(role, self._url or "memory://", "connection lost", 0.0))
         takers: list[Taker] = [*self._consumers, *self._browsers]
         for taker in takers:
             taker.detach("connection lost", 0.0)

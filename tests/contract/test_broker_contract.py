@@ -515,6 +515,22 @@ async def test_stopping_in_two_steps_keeps_acks_and_returns_the_rest(bench: Benc
     ]
 
 
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+async def test_however_much_is_acked_at_the_last_moment_none_of_it_comes_back(bench: Bench, kind: str) -> None:
+    queue = await bench.queue("work", kind)
+    await bench.publish(*[b"acked", b"kept"] * 100, to=queue)
+    consumer, inbox = await bench.consume(queue, prefetch=200)
+    deliveries = await inbox.take(200)
+
+    await consumer.stop(close=False)
+    for delivery in deliveries[::2]:
+        await consumer.ack(delivery)
+    await consumer.stop(close=True)
+
+    _, second = await bench.consume(queue, prefetch=200)
+    assert [delivery.message.body for delivery in await second.take(100)] == [b"kept"] * 100
+
+
 async def test_closing_a_broker_returns_what_was_not_settled(bench: Bench) -> None:
     queue, leaving = await bench.queue("work"), await bench.open()
     await bench.publish(b"1", b"2", to=queue)

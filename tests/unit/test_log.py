@@ -123,7 +123,7 @@ def a_settled(**changes: Any) -> Settled:
         (a_settled(outcome="duplicate"), "info", "delivery.settled"),
         (a_settled(outcome="postponed", delay=2.0, error="E: x"), "warning", "delivery.settled"),
         (a_settled(outcome="dead_lettered", reason="exhausted"), "error", "delivery.settled"),
-        (Disconnected("consume", "reset", 0.1), "warning", "broker.disconnected"),
+        (Disconnected("consume", "amqp://host/", "reset", 0.1), "warning", "broker.disconnected"),
         (LoopBlocked(2.0, "task", "stack"), "error", "loop.blocked"),
     ],
 )

@@ -129,7 +129,7 @@ def test_connections_and_consumers_are_seen_to_go_and_to_come_back() -> None:
     for fact in (
         Connected("consume", "amqp://h", "RabbitMQ"),
         Attached("q", 1),
-        Disconnected("consume", "lost", 0.1),
+        Disconnected("consume", "amqp://host/", "lost", 0.1),
         Detached("q", "lost", 0.1),
         Connected("consume", "amqp://h", "RabbitMQ"),
         Attached("q", 2),

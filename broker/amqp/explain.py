@@ -1,0 +1,52 @@
+"""What aiormq, asyncio and the operating system raise, in words that say what to mend."""
+
+import socket
+import ssl
+
+from aiormq.exceptions import (
+    AMQPConnectionError,
+    AuthenticationError,
+    ConnectionNotAllowed,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+)
+
+
+def explain(error: BaseException) -> str:
+    """One line for what ended a connection or channel, or kept it from being opened."""
+    if type(error) is AMQPConnectionError and isinstance(error.__cause__, OSError):
+        error = error.__cause__  # aiormq keeps no more than its numbers and text
+    match error:
+        case TimeoutError() if not str(error):
+            return "no answer in time"
+        case ssl.SSLCertVerificationError():
+            return f"the certificate is not valid: {error.verify_message}"
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
+            return "this port does not speak TLS: amqps:// needs the broker's TLS port (5671 unless set otherwise)"
+        case socket.gaierror():
+            return f"the host's name leads nowhere: {error.strerror}"
+        case OSError() if "Connect call failed" in str(error) and "111" in str(error):
+            return "connection refused: is RabbitMQ running there?"
+        case ProbableAuthenticationError():
+            return (
+                "login refused: wrong user or password in HOLDFAST_BROKER__URL, "
+                "or a user that may not log in from here, as guest from another machine"
+            )
+        case InvalidFrameError() if is_refusal(error):
+            return "the virtual host does not exist or is full, or this user may not enter it"
+        case ConnectionNotAllowed():
+            return f"not allowed: {_text(error)}"
+        case _:
+            return _text(error)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Trying again would not help. aiormq hides the close that answers `connection.open` in a frame error."""
+    if isinstance(error, InvalidFrameError):
+        return "Connection.OpenOk" in str(error) and "Connection.Close" in str(error)
+    return isinstance(error, AuthenticationError | ProbableAuthenticationError | ConnectionNotAllowed)
+
+
+def _text(error: BaseException) -> str:
+    words = " ".join(str(argument) for argument in error.args if argument is not None) or type(error).__name__
+    return " ".join(words.split())[:500]
