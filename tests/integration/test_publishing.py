@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from proxy import Direction, proxy_to
 from running import Facts, a_broker, a_worker, depth, publish_all, running, settings_for, take, until
+from waiting import eventually
 
 from holdfast import (
     BrokerUnavailable,
@@ -70,9 +71,12 @@ async def test_a_full_queue_refuses(settings: Settings) -> None:
     await a_queue(settings, **{"x-max-length": 1, "x-overflow": "reject-publish"})
 
     async with Publisher(settings) as publisher:
-        results = await publisher.publish_many(Paid() for _ in range(50))
+        results = await publisher.publish_many([Paid()] * 20)
+        while any(isinstance(result, Metadata) for result in results):
+            # A quorum queue takes a few more before it notices that it is full.
+            results = await publisher.publish_many([Paid()] * 5)
 
-    assert {type(result) for result in results} == {Metadata, PublishRefused}
+    assert [type(result) for result in results] == [PublishRefused] * 5
 
 
 async def test_a_body_or_headers_over_the_limit_are_too_large_and_hurt_no_other_publish(settings: Settings) -> None:
@@ -193,13 +197,17 @@ async def test_an_exchange_of_another_kind_is_drift_and_named(settings: Settings
 async def test_an_exchange_deleted_while_publishing_is_unroutable_and_then_restored(settings: Settings) -> None:
     await a_queue(settings)
     async with Publisher(settings) as publisher:
+
+        async def fault() -> str:
+            with pytest.raises(Unroutable) as caught:
+                await publisher.publish(Paid())
+            return str(caught.value).partition("'")[0]
+
         await publisher.publish(Paid())
         await delete_exchange(settings)
 
-        with pytest.raises(Unroutable):
-            await publisher.publish(Paid())
-        with pytest.raises(Unroutable, match="no queue is bound"):
-            await publisher.publish(Paid())
+        assert await fault() == "exchange "  # does not exist
+        await eventually(fault, "no queue is bound for ")
 
 
 async def delete_exchange(settings: Settings) -> None:
