@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +10,8 @@ from typing import Any
 
 from ..consumer import Worker
 from ..events import ConfigurationError
+
+_LIBRARIES = ("stdlib", "platstdlib", "purelib", "platlib")
 
 
 class NotLoadable(ConfigurationError):
@@ -60,10 +63,15 @@ def _failed(module: str, error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line that is neither Python's import machinery nor ours: the user's."""
+    """The user's innermost line: of all that ran, the last one that no library and no generated code wrote."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}:{error.lineno})"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-    here = Path(__file__).parent.parent
-    theirs = [f for f in frames if here not in Path(f.filename).parents]
-    return f" ({theirs[-1].filename}:{theirs[-1].lineno})" if theirs else ""
+    ours, libraries = {str(Path(__file__).parent.parent)}, {sysconfig.get_path(name) for name in _LIBRARIES}
+    places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__) if "<" not in f.filename]
+    theirs = [place for place in places if _below(place[0]).isdisjoint(ours)]
+    users = [place for place in theirs if _below(place[0]).isdisjoint(libraries)] or theirs  # an app may be installed
+    return " ({}:{})".format(*users[-1]) if users else ""
+
+
+def _below(filename: str) -> set[str]:
+    return {str(folder) for folder in Path(filename).parents}

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..config import LogSettings, Settings, load_settings
-from ..events import ConfigurationError, Envelope, Message, PublishError, read_metadata, uuid7
+from ..events import ConfigurationError, Envelope, Message, PublishError, Unroutable, read_metadata, uuid7
 from ..publisher import Publisher
-from ..telemetry import configure_logging
+from ..telemetry import Disconnected, Fact, configure_logging
 
 CHUNK = 1 << 16
 """Bytes read at a time. What a slow producer has written so far is published, not kept waiting for more."""
@@ -27,7 +27,12 @@ WINDOW = 2000
 """Lines published together: memory stays the same however long the input is."""
 
 _SOURCE = "holdfast-cli"
+_EXAMPLE = '{"order_id": "o-1"}'
 _STDIN = 0
+
+
+class _NotJson(ConfigurationError):
+    """A body is no JSON text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,10 @@ def publish_events(event_type: str, body: str, *, headers: list[str], delay: flo
     """Publish, print the ids, name what failed. Returns the exit code."""
     settings = load_settings()
     configure_logging(LogSettings(level="ERROR"))
+    if settings.broker.url.get_secret_value().startswith("memory:"):
+        raise ConfigurationError(
+            "HOLDFAST_BROKER__URL=memory:// is a broker inside one process: no worker hears what another publishes"
+        )
     if not event_type.strip() or len(event_type.encode()) > 255:
         raise ConfigurationError(f"{event_type[:60]!r} is no event type; write a dotted name such as order.created")
     extra = dict(_header(text) for text in headers)
@@ -49,12 +58,19 @@ def publish_events(event_type: str, body: str, *, headers: list[str], delay: flo
         if sys.stdin is None:
             raise ConfigurationError("standard input is closed")
         return asyncio.run(_publish_lines(settings, event_type, extra, delay))
-    return asyncio.run(_publish_one(settings, _envelope(event_type, os.fsencode(body), extra), delay))
+    try:
+        envelope = _envelope(event_type, os.fsencode(body), extra)
+    except _NotJson as error:
+        raise ConfigurationError(f"{error}; for the shell, put it in single quotes: '{_EXAMPLE}'") from None
+    return asyncio.run(_publish_one(settings, envelope, delay))
 
 
 async def _publish_one(settings: Settings, envelope: Envelope, delay: float | None) -> int:
-    async with Publisher(settings, source=_SOURCE) as publisher:
-        metadata = await publisher.publish(envelope, delay=delay)
+    async with _publisher(settings) as publisher:
+        try:
+            metadata = await publisher.publish(envelope, delay=delay)
+        except PublishError as error:
+            raise PublishError(_told(error)) from None
     print(metadata.event_id)
     return 0
 
@@ -63,7 +79,7 @@ async def _publish_lines(settings: Settings, event_type: str, headers: dict[str,
     published, faults = 0, 0
     splitter = _Splitter(settings.worker.max_body)
     with _progress() as progress:
-        async with Publisher(settings, source=_SOURCE) as publisher:
+        async with _publisher(settings) as publisher:
             async for chunk in _read(_STDIN):
                 lines = splitter.lines(chunk)
                 while window := list(islice(lines, WINDOW)):
@@ -92,8 +108,28 @@ async def _publish_window(
             told[line.number] = str(error)
     results = await publisher.publish_many(envelopes.values(), delay=delay)
     for number, result in zip(envelopes, results, strict=True):
-        told[number] = " ".join(str(result).split()) if isinstance(result, PublishError) else ""
+        told[number] = _told(result) if isinstance(result, PublishError) else ""
     return told
+
+
+def _publisher(settings: Settings) -> Publisher:
+    """One that says at once when it has to wait for the broker."""
+    seconds = settings.broker.connect_timeout + settings.broker.publish_timeout
+    told = False
+
+    def emit(fact: Fact) -> None:
+        nonlocal told
+        if isinstance(fact, Disconnected) and not told:
+            told = True
+            text = f"holdfast: no connection to {fact.url} yet ({fact.error}); trying for up to {seconds:g} s"
+            print(text, file=sys.stderr, flush=True)
+
+    return Publisher(settings, source=_SOURCE, emit=emit)
+
+
+def _told(error: PublishError) -> str:
+    hint = "; run the worker that listens to it once, or mend the type" if isinstance(error, Unroutable) else ""
+    return " ".join(str(error).split()) + hint
 
 
 class _Splitter:
@@ -174,7 +210,7 @@ def _envelope(event_type: str, body: bytes, headers: dict[str, str]) -> Envelope
     try:
         from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise ConfigurationError(f"not JSON: {error}") from None
+        raise _NotJson(f"not JSON: {error}") from None
     identity = headers.get("event-id") or uuid7()
     message = Message(
         body, headers=headers, type=event_type, app_id=_SOURCE, correlation_id=identity, message_id=identity

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from ..events import ConfigurationError
@@ -218,7 +219,7 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         faults = error.errors(include_input=False, include_url=False, include_context=False)
-        raise ConfigurationError(*(f"{variable(f['loc'])}: {_plain(f['msg'])}" for f in faults)) from None
+        raise ConfigurationError(*(_fault(f) for f in faults)) from None
     except SettingsError as error:
         raise ConfigurationError(f"{PREFIX}*: {error}") from None
 
@@ -244,8 +245,7 @@ def unknown_variables(names: Mapping[str, str]) -> list[str]:
     for name in sorted(names):
         upper = name.upper()
         if upper.startswith(PREFIX) and upper not in known and not upper.startswith(PREFIX + "TEST_"):
-            near = get_close_matches(upper, known, 1)
-            lines.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+            lines.append(_unknown(name))
     return lines
 
 
@@ -256,6 +256,18 @@ def environment() -> Mapping[str, str]:
 
 def _fields_of(group: Any) -> dict[str, Any]:
     return dict(group.model_fields)
+
+
+def _fault(error: ErrorDetails) -> str:
+    name = variable(error["loc"])
+    if error["type"] == "extra_forbidden":
+        return _unknown(name)
+    return f"{name}: {_plain(error['msg'])}"
+
+
+def _unknown(name: str) -> str:
+    near = get_close_matches(name.upper(), known_variables(), 1)
+    return f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _plain(message: str) -> str:

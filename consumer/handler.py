@@ -1,9 +1,6 @@
 """Handlers as data: what a registered function takes, where its messages come from and how it is run."""
 
-import inspect
 import re
-import types
-import typing
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -24,12 +21,12 @@ from ..events import (
 from ..events.codec import Decoder
 from .context import Context
 from .retry import Retry
+from .signature import Kind, is_async, signature
 
 Handler: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 """What middleware receives and returns: the user's function, made uniform."""
 
 Middleware: TypeAlias = Callable[[Handler], Handler]
-Kind: TypeAlias = type[Event] | type[dict[str, Any]] | type[bytes]
 
 Key: TypeAlias = str | Callable[[Any], Any]
 """What makes an event the same one: the name of a field, or a function of the event."""
@@ -121,11 +118,13 @@ def handler_spec(
     title = name or str(getattr(function, "__name__", type(function).__name__))
     where = f"handler {title!r} of worker {worker!r}"
     queue = queue or f"{worker}.{title}"
-    annotation, takes_context = _signature(function, where)
+    annotation, takes_context = signature(function, where)
     kinds = _kinds(events, annotation, where)
     for label, text in (("name", title), ("queue", queue)):
         if not _NAME.fullmatch(text):
             raise ConfigurationError(f"{where}: {label}={text!r} may hold letters, digits and _.:- alone, at most 180")
+    if not isinstance(retry, Retry):
+        raise ConfigurationError(f"{where}: retry={retry!r}; give Retry(attempts=...)")
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
         raise ConfigurationError(f"{where}: timeout={timeout!r}; give seconds above 0")
     for label, number in (("concurrency", concurrency), ("prefetch", prefetch)):
@@ -140,7 +139,7 @@ def handler_spec(
         function=function,
         kinds=kinds,
         takes_context=takes_context,
-        is_async=_is_async(function),
+        is_async=is_async(function),
         retry=retry,
         timeout=timeout,
         concurrency=concurrency,
@@ -177,6 +176,7 @@ def _kinds(events: tuple[type[Event] | str, ...], annotation: tuple[Kind, ...], 
                 raise ConfigurationError(f"{where}: event {key!r} is not a dotted name such as 'order.created'")
         elif isinstance(event, type) and issubclass(event, Event) and event is not Event:
             key, kind = event.__event_type__, event
+            _check_taken(event, annotation, where)
         else:
             raise ConfigurationError(f"{where}: {event!r} is neither an Event class nor the name of an event type")
         if key in kinds:
@@ -187,44 +187,16 @@ def _kinds(events: tuple[type[Event] | str, ...], annotation: tuple[Kind, ...], 
     return kinds
 
 
+def _check_taken(event: type[Event], annotation: tuple[Kind, ...], where: str) -> None:
+    """Where the first parameter says what it takes, that must be what it will get."""
+    if annotation and not any(isinstance(taken, type) and issubclass(event, taken) for taken in annotation):
+        names = " | ".join(getattr(taken, "__name__", str(taken)) for taken in annotation)
+        raise ConfigurationError(f"{where} is for {event.__name__}, but its first parameter is annotated {names}")
+
+
 def _kind_of_name(annotation: tuple[Kind, ...]) -> Kind:
     """What an event named by text becomes: what the parameter says, where that is one thing, or else a `dict`."""
     return annotation[0] if len(annotation) == 1 else dict
-
-
-def _signature(function: Callable[..., Any], where: str) -> tuple[tuple[Kind, ...], bool]:
-    """What the first parameter is annotated with (`dict` where it is not), and whether there is a second one."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"{where}: {function!r} is not a function") from None
-    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if not places or len(required) > 2 or any(p not in places[:2] for p in required):
-        raise ConfigurationError(f"{where}: a handler takes the event and, if it likes, the context: (event, ctx)")
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception:  # noqa: BLE001 (an annotation may be any expression)
-        hints = {}
-    hint = hints.get(places[0].name, dict)
-    members = (
-        typing.get_args(hint)
-        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-        else (hint,)
-    )
-    known = tuple(_kind(member) for member in members)
-    return tuple(k for k in known if k is not None) or (dict,), len(places) > 1
-
-
-def _kind(annotation: Any) -> Any:
-    plain = typing.get_origin(annotation) or annotation
-    if plain in (dict, bytes) or (isinstance(plain, type) and issubclass(plain, Event)):
-        return plain
-    return dict if plain in (Any, Mapping) or plain is Mapping else None
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def _newest(kind: Kind) -> int | None:

@@ -103,6 +103,11 @@ class Worker:
         Raises `ConfigurationError`, one line naming the handler.
         """
 
+        if any(inspect.isroutine(event) for event in events):
+            raise ConfigurationError(
+                f"worker {self.name!r}: write @worker.handler(SomeEvent), with the event in parentheses"
+            )
+
         def register(function: Function) -> Function:
             spec = handler_spec(
                 self.name,

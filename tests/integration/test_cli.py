@@ -22,6 +22,9 @@ import os
 import time
 from holdfast import Context, Event, Worker
 
+def say(*words):  # in one piece: two handlers may speak at once
+    os.write(1, (" ".join(words) + "\\n").encode())
+
 class Greeted(Event, type="{exchange}.greeted"):
     name: str
 
@@ -35,16 +38,16 @@ number = 7
 
 @worker.handler(Greeted)
 async def greet(event: Greeted, ctx: Context) -> None:
-    print("GREETING", event.name, flush=True)
+    say("GREETING", event.name)
 
 @worker.handler(Greeted, Slow)
 def shout(event: Greeted | Slow) -> None:
     if isinstance(event, Greeted):
-        return print("SHOUT", event.name, flush=True)
-    print("BEGAN", event.name, flush=True)
+        return say("SHOUT", event.name)
+    say("BEGAN", event.name)
     while not os.path.exists("go"):
         time.sleep(0.02)
-    print("ENDED", event.name, flush=True)
+    say("ENDED", event.name)
 """
 
 
@@ -166,9 +169,15 @@ def test_check_shows_settings_handlers_and_topology_without_a_server(folder: Pat
         (("check", "leaves:worker"), "importing 'leaves' failed: SystemExit: 3 ({folder}/leaves.py:2)"),
         (("check", "needs:worker"), "importing 'needs' failed: ModuleNotFoundError: No module named 'nonsense'"),
         (("check", "twice:worker"), "takes no event"),
-        (("publish", "x.y", "not json"), "not JSON"),
+        (("check", "bare:worker"), "ConfigurationError: worker 'w': write @worker.handler(SomeEvent)"),
+        (("check", "never:worker"), "give a whole number from 1 ({folder}/never.py:2)"),
+        (("check", "spaced:worker"), "at most 150 long ({folder}/spaced.py:2)"),
+        (
+            ("publish", "x.y", "not json"),
+            "not JSON: expected ident at line 1 column 2; for the shell, put it in single",
+        ),
         (("publish", "x.y", "{}", "--header", "novalue"), "--header 'novalue' is not NAME=VALUE"),
-        (("publish", "x.y", "{}"), "no queue is bound for 'x.y'"),
+        (("publish", "x.y", "{}"), "; run the worker that listens to it once, or mend the type"),
         (("publish", "x.y", "{}", "--delay", "-1"), "delay=-1.0"),
         (("publish", "x.y", "[1, NaN]"), "not JSON"),
         (("publish", "", "{}"), "'' is no event type"),
@@ -182,6 +191,11 @@ def test_an_error_is_one_line_on_stderr_and_exit_1(
     (folder / "typo.py").write_text("import json\n1 +\n")
     (folder / "leaves.py").write_text("import sys\nsys.exit(3)\n")
     (folder / "needs.py").write_text("import nonsense\n")
+    (folder / "bare.py").write_text(
+        "from holdfast import Worker\nworker = Worker('w')\n@worker.handler\ndef f(event): ...\n"
+    )
+    (folder / "never.py").write_text("from holdfast import Retry\nRetry(attempts=0)\n")
+    (folder / "spaced.py").write_text("from holdfast import Event\nclass A(Event, type='a b'): ...\n")
     (folder / "twice.py").write_text(
         "from holdfast import Worker\nworker = Worker('w')\n@worker.handler()\ndef f(event): ...\n"
     )
@@ -215,6 +229,33 @@ def test_a_worker_that_cannot_run_says_why_in_one_line(
 
     [line] = done.stderr.splitlines()
     assert (done.returncode, fault in line) == (1, True), line
+
+
+def test_publish_says_at_once_that_it_waits_for_the_broker_and_then_that_it_did_not_come(
+    folder: Path, env: dict[str, str]
+) -> None:
+    away = env | {
+        "HOLDFAST_BROKER__URL": "amqp://guest:canary@127.0.0.1:1/",
+        "HOLDFAST_BROKER__CONNECT_TIMEOUT": "0.5",
+        "HOLDFAST_BROKER__PUBLISH_TIMEOUT": "0.5",
+    }
+
+    done = holdfast("publish", "x.y", "{}", folder=folder, env=away)
+
+    waiting, failed = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert waiting.endswith("yet (connection refused: is RabbitMQ running there?); trying for up to 1 s")
+    assert failed == (
+        "holdfast: not sent to 'x.y' on exchange 'EXCHANGE': no connection to amqp://127.0.0.1:1/ within 0.5 s "
+        "(connection refused: is RabbitMQ running there?)"
+    ).replace("EXCHANGE", env["HOLDFAST_BROKER__EXCHANGE"])
+
+
+def test_publish_refuses_a_broker_that_nobody_else_can_be_on(folder: Path, env: dict[str, str]) -> None:
+    done = holdfast("publish", "x.y", "{}", folder=folder, env=env | {"HOLDFAST_BROKER__URL": "memory://"})
+
+    [line] = done.stderr.splitlines()
+    assert (done.returncode, "a broker inside one process" in line) == (1, True)
 
 
 def test_version_and_help_answer(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """What a user registers is checked where it is written, in one line that names the handler."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sized
 from typing import Any
 
 import pytest
@@ -87,6 +87,56 @@ def unannotated(event, ctx=None):  # type: ignore[no-untyped-def]
     ...
 
 
+def yielding(event: OrderCreated, ctx: Context) -> Iterator[int]:
+    yield 1
+
+
+async def yielding_too(event: OrderCreated, ctx: Context) -> AsyncIterator[int]:
+    yield 1
+
+
+def of_another(event: OrderCancelled) -> None: ...
+def of_bytes(event: bytes) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "fault"),
+    [
+        (yielding, "has a `yield`"),
+        (yielding_too, "has a `yield`"),
+        (Charger.method, "is a method without its object"),
+        (of_another, "is for OrderCreated, but its first parameter is annotated OrderCancelled"),
+        (of_bytes, "is for OrderCreated, but its first parameter is annotated bytes"),
+    ],
+)
+def test_a_function_that_would_not_do_what_it_looks_like_is_refused(function: Callable[..., Any], fault: str) -> None:
+    with pytest.raises(ConfigurationError, match=fault):
+        a_worker().handler(OrderCreated)(function)
+
+
+def test_a_forgotten_event_is_told_of_where_the_function_stands_in_its_place() -> None:
+    with pytest.raises(ConfigurationError, match=r"write @worker.handler\(SomeEvent\)"):
+
+        @a_worker().handler  # type: ignore[arg-type]
+        async def charge(event: OrderCreated) -> None: ...
+
+
+def of_its_base(event: Event) -> None: ...
+def of_either(event: OrderCreated | OrderCancelled) -> None: ...
+def of_it_or_none(event: OrderCreated | None) -> None: ...
+def of_anything(event: Any) -> None: ...
+def of_a_protocol(event: Sized) -> None: ...
+
+
+@pytest.mark.parametrize("function", [of_its_base, of_either, of_it_or_none, of_anything, of_a_protocol])
+def test_an_annotation_may_be_wider_than_the_event(function: Callable[..., Any]) -> None:
+    worker = a_worker()
+    worker.handler(OrderCreated)(function)
+
+    [spec] = worker.handlers
+    assert spec.kinds == {"order.created": OrderCreated}
+
+
 @pytest.mark.parametrize("function", [no_parameters, three, keyword_only])
 def test_a_function_that_cannot_be_called_with_an_event_is_refused(function: Callable[..., Any]) -> None:
     with pytest.raises(ConfigurationError, match=rf"handler '{function.__name__}' of worker 'billing'.*\(event, ctx\)"):
@@ -107,6 +157,7 @@ def test_a_function_that_cannot_be_called_with_an_event_is_refused(function: Cal
         ((OrderCreated,), {"timeout": 0}, "timeout=0"),
         ((OrderCreated,), {"timeout": None}, "timeout=None"),
         ((OrderCreated,), {"timeout": True}, "timeout=True"),
+        ((OrderCreated,), {"retry": 3}, r"retry=3; give Retry\(attempts=...\)"),
         ((OrderCreated,), {"concurrency": 0}, "concurrency=0"),
         ((OrderCreated,), {"prefetch": "9"}, "prefetch='9'"),
     ],

@@ -45,7 +45,7 @@ def test_arguments_beat_the_environment_which_beats_the_file_which_beats_the_def
         ("HOLDFAST_WORKER__CONCURRENCY", "0", "greater than or equal to 1"),
         ("HOLDFAST_WORKER__GRACE", "-1", "greater than or equal to 0"),
         ("HOLDFAST_LOG__LEVEL", "LOUD", "should be 'DEBUG'"),
-        ("HOLDFAST_BROKER__COLOUR", "red", "Extra inputs are not permitted"),
+        ("HOLDFAST_BROKER__HEARTBAET", "9", "is not a setting; did you mean HOLDFAST_BROKER__HEARTBEAT?"),
         ("HOLDFAST_BROKER", "not json", "HOLDFAST_"),
     ],
 )
