@@ -78,4 +78,9 @@ def _topology(worker: Worker, topology: Topology) -> list[str]:
 
 
 def _shown(value: object) -> str:
-    return redact(value.get_secret_value()) if isinstance(value, SecretStr) else str(value)
+    if not isinstance(value, SecretStr):
+        return str(value)
+    secret = (
+        value.get_secret_value()
+    )  # of a URL the host and the user's name are worth seeing; of a password nothing is
+    return redact(secret) if "://" in secret else "***"

@@ -11,6 +11,7 @@ from ..config import Settings
 from ..events import Event, History, HoldfastError, Message, Metadata, derived_id, seal
 from ..idempotency import Lease
 from ..publisher import message_for
+from ..telemetry import Spans
 
 
 class Context:
@@ -24,6 +25,7 @@ class Context:
         "_owner",
         "_settings",
         "_source",
+        "_spans",
         "attempt",
         "lingering",
         "metadata",
@@ -44,6 +46,7 @@ class Context:
         state: Any,
         settings: Settings,
         lease: Lease | None = None,
+        spans: Spans,
     ) -> None:
         self.metadata = metadata
         self.attempt = history.attempt
@@ -55,6 +58,7 @@ class Context:
         self._source = source
         self._settings = settings
         self._lease = lease
+        self._spans = spans
         self._owner = lease.owner if lease is not None else None
         self._outbox: list[Message] = []
         self._closed = False
@@ -86,7 +90,8 @@ class Context:
         if self._closed:
             raise HoldfastError(f"{self._handler}: ctx.publish was called after the handler had ended")
         identity = derived_id(self.metadata.event_id, self._handler, len(self._outbox))
-        envelope = seal(event, source=self._source, cause=self.metadata, event_id=identity, key=key)
+        trace = self._spans.current()
+        envelope = seal(event, source=self._source, cause=self.metadata, event_id=identity, key=key, trace=trace)
         self._outbox.append(message_for(envelope, self._settings, delay))
         return _Ready(envelope.metadata)
 
@@ -103,6 +108,7 @@ class Context:
             state=self.state,
             settings=self._settings,
             lease=self._lease,
+            spans=self._spans,
         )
         fresh._owner = self._owner
         fresh.lingering = self.lingering

@@ -31,9 +31,10 @@ def postponed_copy(
     queue: str,
     now: datetime,
     budget: int,
+    traced: str | None = None,
 ) -> Message:
     """The copy that returns to `queue` after the decided delay: as the next attempt, or, where it only waits, as the
-    same one."""
+    same one. `traced` is this attempt in its trace; the next one is linked to it."""
     exchange, key = origin(message)
     ours = _identity(metadata) | {h.QUEUE: queue, h.EXCHANGE: exchange, h.ROUTING_KEY: key}
     if decision.error is None:
@@ -44,6 +45,8 @@ def postponed_copy(
             h.FIRST_FAILED_AT: (history.first_failed_at or now).isoformat(),
             h.LAST_ERROR: summary(decision.error),
         }
+    if traced is not None:
+        ours[h.TRACED] = traced
     level, address = ladder.address(ladder.rounded(decision.delay), ladder.to_queue(queue))
     return _copy(message, level, address, ours, budget)
 

@@ -47,7 +47,7 @@ def _message(error: BaseException) -> str:
 
 
 def _trace(error: BaseException) -> str:
-    frames = "".join(traceback.format_tb(error.__traceback__, limit=-_FRAMES))
+    frames = redact("".join(traceback.format_tb(error.__traceback__, limit=-_FRAMES)))  # they quote the source
     message = _cut(redact(_message(error)), MESSAGE_LIMIT // 2)
     return f"Traceback (most recent call last):\n{frames}{_type_name(error)}: {message}"
 

@@ -27,6 +27,7 @@ from ..events import (
     read_history,
     read_metadata,
 )
+from ..events.headers import TRACEPARENT
 from ..idempotency import (
     Acquired,
     Answer,
@@ -40,7 +41,7 @@ from ..idempotency import (
     fingerprint_of,
 )
 from ..publisher import send
-from ..telemetry import ClaimResult, CompletionResult, CrashSuspected, Emit, SettlementStale, event_context
+from ..telemetry import ClaimResult, CompletionResult, CrashSuspected, Emit, SettlementStale, Spans, event_context
 from .claiming import Claiming
 from .context import Context
 from .copies import dead_letter, postponed_copy
@@ -109,6 +110,7 @@ class Pipeline:
     state: Any
     done: Remembered
     emit: Emit
+    spans: Spans
 
     async def carry(self, job: Job) -> None:
         """Carry one delivery to its end. Returns when it is acked, given back or known to be stale."""
@@ -116,7 +118,10 @@ class Pipeline:
         now = datetime.now(UTC)
         metadata, history = read_metadata(message, now), read_history(message)
 
-        with event_context(metadata, queue=self.spec.queue, handler=self.spec.name, attempt=history.attempt):
+        with (
+            event_context(metadata, queue=self.spec.queue, handler=self.spec.name, attempt=history.attempt),
+            self.spans.delivery(message, metadata, history, queue=self.spec.queue, tag=job.delivery.tag),
+        ):
             try:
                 outcome = await self._outcome(job, metadata, history)
                 job.free_slot(job)
@@ -243,7 +248,7 @@ class Pipeline:
                     context = context.again()
             outbox = context.take_outbox()
             for published in outbox:  # confirmed before the ack; the ids are derived, so a repeat publishes the same
-                await send(self.broker, published, timeout=None, emit=self.emit)
+                await send(self.broker, published, timeout=None, emit=self.emit, spans=self.spans)
         except RetryLater as signal:
             return Failed(signal, signal.after)
         except Reject as signal:
@@ -281,7 +286,10 @@ class Pipeline:
                 await self._release(job)
             case Postpone():
                 await self._release(job)
-                copy = postponed_copy(message, metadata, history, decision, queue=queue, now=now, budget=budget)
+                traced = self.spans.current().get(TRACEPARENT)
+                copy = postponed_copy(
+                    message, metadata, history, decision, queue=queue, now=now, budget=budget, traced=traced
+                )
                 await publish_copy(self.broker, copy, queue=queue, event_id=metadata.event_id, emit=self.emit)
             case DeadLetter():
                 copy = dead_letter(
@@ -321,4 +329,5 @@ class Pipeline:
             state=self.state,
             settings=self.settings,
             lease=self.claims.lease if self.claims is not None else None,
+            spans=self.spans,
         )

@@ -23,6 +23,7 @@ from ..telemetry import (
     PipelineFailed,
     Received,
     Resumed,
+    Spans,
     Started,
     Stopped,
 )
@@ -179,12 +180,14 @@ class Runtime:
         middleware: tuple[Middleware, ...],
         settings: Settings,
         emit: Emit,
+        spans: Spans,
     ) -> None:
         self._name = name
         self._handlers = tuple(handlers)
         self._middleware = middleware
         self._settings = settings
         self._emit = emit
+        self._spans = spans
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._threads = ThreadPoolExecutor(settings.worker.concurrency, thread_name_prefix=HANDLER_THREAD)
@@ -245,7 +248,8 @@ class Runtime:
         handler = compose(spec, self._middleware, self._threads)
         done = Remembered(4 * (spec.prefetch or 2 * limit))
         claims = self._claims if spec.idempotent else None
-        pipeline = Pipeline(spec, handler, broker, claims, self._settings, self._name, state, done, self._emit)
+        settings, name, emit, spans = self._settings, self._name, self._emit, self._spans
+        pipeline = Pipeline(spec, handler, broker, claims, settings, name, state, done, emit, spans)
         return Line(pipeline, self._scheduler, limit)
 
     async def _claim_with(self, opened: OpenClaims | None) -> None:

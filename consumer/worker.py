@@ -12,7 +12,7 @@ from ..broker import Topology, open_broker
 from ..config import Settings, load_settings
 from ..events import ConfigurationError, Event, HoldfastError
 from ..idempotency import open_claims
-from ..telemetry import Endpoint, Fact, FactLog, Links, Metrics, Serving, Watchdog, fan_out
+from ..telemetry import Endpoint, Fact, FactLog, Links, Metrics, Serving, Watchdog, fan_out, open_spans
 from .handler import HandlerSpec, Key, Middleware, OnOutage, handler_spec
 from .retry import Retry
 from .runtime import Runtime
@@ -174,8 +174,9 @@ class Worker:
         settings = self._with(concurrency)
         metrics = Metrics() if http else None
         self._links = Links()
-        emit = fan_out((FactLog(), self._links, *((metrics,) if metrics else ()), *self._listeners))
-        self._runtime = Runtime(self.name, handlers, self._middleware, settings, emit)
+        spans = open_spans()
+        emit = fan_out((FactLog(), spans, self._links, *((metrics,) if metrics else ()), *self._listeners))
+        self._runtime = Runtime(self.name, handlers, self._middleware, settings, emit, spans)
         self._watchdog = Watchdog(settings.worker.block_limit, emit)
         try:
             async with AsyncExitStack() as stack:

@@ -34,12 +34,14 @@ def seal(
     event_id: str | None = None,
     key: str | None = None,
     now: datetime | None = None,
+    trace: Headers | None = None,
 ) -> Envelope:
-    """Encode `event` and give it metadata. `cause` is the event being handled, if any.
+    """Encode `event` and give it metadata. `cause` is the event being handled, if any. `trace` holds the headers that
+    continue a trace; without them that of `cause` goes on.
 
     Raises `PublishError` where a field cannot be written as JSON.
     """
-    identity = event_id or uuid7()
+    identity, trace = event_id or uuid7(), dict(trace or {})
     metadata = Metadata(
         event_id=identity,
         event_type=event.__event_type__,
@@ -49,9 +51,9 @@ def seal(
         key=key if key is not None else key_of(event),
         correlation_id=(cause.correlation_id or cause.event_id) if cause else identity,
         causation_id=cause.event_id if cause else None,
-        traceparent=cause.traceparent if cause else None,
+        traceparent=trace.pop(h.TRACEPARENT, cause.traceparent if cause else None),
     )
-    return Envelope(metadata, encode(event))
+    return Envelope(metadata, encode(event), headers=trace)
 
 
 def to_message(envelope: Envelope, *, exchange: str) -> Message:
@@ -109,6 +111,7 @@ def read_history(message: Message) -> History:
     return History(
         attempt=_whole(headers.get(h.ATTEMPT), 1, MAX_ATTEMPT),
         held_since=_time(headers.get(h.HELD_SINCE)),
+        traced=_text(headers.get(h.TRACED)),
         first_failed_at=_time(headers.get(h.FIRST_FAILED_AT)),
         last_error=_text(headers.get(h.LAST_ERROR), 2000),
     )

@@ -6,6 +6,7 @@ EVENT_KEY = "event-key"
 EVENT_TIME = "event-time"
 CAUSATION_ID = "causation-id"
 TRACEPARENT = "traceparent"
+TRACESTATE = "tracestate"
 
 # On copies: postponed messages and dead letters.
 ATTEMPT = "holdfast-attempt"
@@ -16,6 +17,7 @@ EXCHANGE = "holdfast-exchange"
 ROUTING_KEY = "holdfast-routing-key"
 HELD_SINCE = "holdfast-held-since"
 NOTE = "holdfast-note"
+TRACED = "holdfast-traceparent"
 
 # On dead letters alone.
 REASON = "holdfast-reason"

@@ -26,5 +26,6 @@ class History:
 
     attempt: int = 1
     held_since: datetime | None = None
+    traced: str | None = None
     first_failed_at: datetime | None = None
     last_error: str | None = None

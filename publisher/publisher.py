@@ -11,7 +11,7 @@ from typing import Self
 from ..broker import Broker, events_exchange, ladder, open_broker
 from ..config import Settings, load_settings
 from ..events import Envelope, Event, Message, Metadata, PublishError, seal
-from ..telemetry import Emit, FactLog
+from ..telemetry import Emit, FactLog, open_spans
 from .dispatch import message_for
 from .sending import send
 
@@ -39,6 +39,7 @@ class Publisher:
         self._emit = emit or FactLog()
         self._broker: Broker | None = None
         self._has_ladder = False
+        self._spans = open_spans()
 
     async def __aenter__(self) -> Self:
         self._broker = await open_broker(self._settings, self._emit)
@@ -106,7 +107,7 @@ class Publisher:
         timeout = self._settings.broker.publish_timeout
         if delayed and not self._has_ladder:
             await self._declare_ladder(timeout)
-        await send(self._broker, message, timeout=timeout, emit=self._emit)
+        await send(self._broker, message, timeout=timeout, emit=self._emit, spans=self._spans)
 
     async def _declare_exchange(self) -> None:
         assert self._broker is not None

@@ -4,14 +4,15 @@ import time
 
 from ..broker import Broker
 from ..events import Message, NotConnected, PublishError, PublishRefused, PublishTimeout, TooLarge, Unroutable
-from ..telemetry import Emit, Published, PublishResult
+from ..telemetry import Emit, Published, PublishResult, Spans
 
 
-async def send(broker: Broker, message: Message, *, timeout: float | None, emit: Emit) -> None:
+async def send(broker: Broker, message: Message, *, timeout: float | None, emit: Emit, spans: Spans) -> None:
     """See `Broker.publish`; emits one `Published`, unless it is cancelled."""
     started = time.perf_counter()
     try:
-        await broker.publish(message, timeout=timeout)
+        with spans.publish(message) as traced:
+            await broker.publish(traced, timeout=timeout)
     except PublishError as error:
         emit(Published(message.type or "", _result(error), time.perf_counter() - started))
         raise

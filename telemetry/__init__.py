@@ -49,6 +49,7 @@ from .neutral import neutral
 from .page import metrics_of
 from .redact import redact
 from .sheet import Sheet
+from .spans import Spans, open_spans
 from .watchdog import Watchdog
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "SettledAs",
     "SettlementStale",
     "Sheet",
+    "Spans",
     "Started",
     "Stopped",
     "Watchdog",
@@ -100,5 +102,6 @@ __all__ = [
     "fan_out",
     "metrics_of",
     "neutral",
+    "open_spans",
     "redact",
 ]

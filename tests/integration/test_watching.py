@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from io import StringIO
 from typing import Any
 
@@ -15,6 +15,7 @@ from breaking import delete, through, with_worker
 from proxy import proxy_to
 from running import Facts, a_broker, a_worker, publish_all, running, settings_for, until
 from scraping import Figures, Site, figure, site_of, total
+from tracing import Spans, recorded_spans
 from waiting import eventually
 
 from holdfast import Context, Event, Publisher, Reject, Retry, RetryLater, Settings, Worker, fixed
@@ -49,6 +50,12 @@ def log() -> Any:
     structlog.reset_defaults()
 
 
+@pytest.fixture
+def spans() -> Iterator[Spans]:
+    with recorded_spans() as spans:
+        yield spans
+
+
 def a_shop(settings: Settings, facts: Facts) -> tuple[Worker, asyncio.Event]:
     """A worker that can bring about every outcome."""
     worker, go = a_worker(settings, facts), asyncio.Event()
@@ -81,8 +88,8 @@ async def ready_again(site: Site) -> float:
     return time.monotonic() - began
 
 
-async def test_log_metrics_and_facts_tell_the_same_story_of_every_outcome(
-    settings: Settings, log: Callable[[], list[dict[str, Any]]]
+async def test_log_metrics_and_trace_tell_the_same_story_of_every_outcome(
+    settings: Settings, log: Callable[[], list[dict[str, Any]]], spans: Spans
 ) -> None:
     facts = Facts()
     worker, _ = a_shop(with_worker(settings, grace=0.1), facts)
@@ -114,6 +121,11 @@ async def test_log_metrics_and_facts_tell_the_same_story_of_every_outcome(
     assert [(line["event_id"], line["queue"], line["attempt"], line["outcome"]) for line in told] == [
         (fact.metadata.event_id, fact.queue, fact.attempt, fact.outcome) for fact in settled
     ]
+    traced = [dict(span.attributes or {}) for span in spans.all if span.name.startswith("process ")]
+    assert [(span["holdfast.event.id"], span["messaging.consumer.group.name"], span["holdfast.attempt"],
+             span["holdfast.outcome"]) for span in traced] == [
+        (fact.metadata.event_id, fact.queue, fact.attempt, fact.outcome) for fact in settled
+    ]  # fmt: skip
     assert counted(figures, "holdfast_messages_settled_total") == Counter(
         (fact.queue, fact.handler, fact.metadata.event_type, fact.outcome) for fact in settled_then
     )
