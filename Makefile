@@ -56,6 +56,10 @@ test-brokers: venv ## Contract, integration and fault tests against RabbitMQ 3.1
 test-containers: venv ## What runs in containers, through podman where there is no Docker (root on Debian or Ubuntu)
 	$(BIN)/python scripts/containers.py
 
+.PHONY: bench-scraping
+bench-scraping: venv ## What metrics cost, and 200 scrapes a second: make bench-scraping RABBITMQ=amqp://guest:guest@localhost/
+	$(BIN)/python benchmarks/scraping.py $(RABBITMQ)
+
 .PHONY: bench-claims
 bench-claims: venv ## What claims cost, batched and one by one: make bench-claims REDIS=redis://localhost:6379/0
 	$(BIN)/python benchmarks/claims.py $(REDIS)

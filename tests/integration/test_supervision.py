@@ -42,6 +42,8 @@ async def handle(event: Paid, ctx: Context) -> None:
         case "hang":
             while not Path("go").exists():
                 await asyncio.sleep(0.02)
+        case "die":
+            os._exit(3)
         case "block":
             while not Path("go").exists():
                 time.sleep(0.02)
@@ -278,6 +280,41 @@ async def test_an_event_of_a_killed_process_is_taken_over_at_once(
         await asyncio.to_thread(crew.running.stop)
 
     assert crew.lines("event.suspected")
+
+
+async def test_an_event_that_kills_its_process_is_blamed_and_the_processes_come_back(
+    folder: Path, env: dict[str, str], settings: Settings
+) -> None:
+    async with a_crew(2, folder, env, settings) as (crew, site):
+        await crew.publish("poison", does="die")
+        await crew.until(lambda: crew.lines("delivery.settled", outcome="dead_lettered"))
+        await crew.publish("good")
+        await crew.until(lambda: crew.ledger("done")["good"] == 1)
+        await eventually(site.is_ready, True)
+        figures = await site.figures()
+        code = await asyncio.to_thread(crew.running.stop)
+
+    [settled] = crew.lines("delivery.settled", outcome="dead_lettered")
+    assert (code, settled["reason"]) == (0, "crashed")
+    assert crew.ledger("began")["poison"] == 3
+    assert [line["how"] for line in crew.lines("process.died")] == ["exit code 3"] * 3
+    assert figure(figures, "holdfast_process_deaths_total") == 3
+    assert total(figures, "holdfast_in_flight") == 0
+
+
+async def test_a_process_that_does_not_answer_is_named(folder: Path, env: dict[str, str], settings: Settings) -> None:
+    env |= {"HOLDFAST_WORKER__LIVE_LIMIT": "1"}
+
+    async with a_crew(2, folder, env, settings) as (crew, site):
+        os.kill(crew.pids[2], signal.SIGSTOP)
+        await eventually(site.ready, (503, {"ready": False, "missing": ["process 2: does not answer"]}))
+        await eventually(site.is_live, False)
+        os.kill(crew.pids[2], signal.SIGCONT)
+        await eventually(site.is_ready, True)
+        live = await site.is_live()
+        code = await asyncio.to_thread(crew.running.stop)
+
+    assert (live, code) == (True, 0)
 
 
 async def test_a_blocked_loop_of_one_process_fails_the_liveness_of_all_and_is_named(

@@ -5,23 +5,25 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from io import StringIO
 from typing import Any
 
 import pytest
 import structlog
 from breaking import delete, through, with_worker
+from prometheus_client import CollectorRegistry
 from proxy import proxy_to
 from running import Facts, a_broker, a_worker, publish_all, running, settings_for, until
 from scraping import Figures, Site, figure, site_of, total
 from tracing import Spans, recorded_spans
 from waiting import eventually
 
-from holdfast import Context, Event, Publisher, Reject, Retry, RetryLater, Settings, Worker, fixed
+from holdfast import Context, Event, Publisher, Reject, Retry, RetryLater, Settings, Unroutable, Worker, fixed
 from holdfast.config import LogSettings
 from holdfast.events import Message
-from holdfast.telemetry import Began, Draining, LoopBlocked, Settled, configure_logging
+from holdfast.telemetry import Began, Draining, FactLog, LoopBlocked, Metrics, Settled, configure_logging, fan_out
 from holdfast.testing.servers import Node
 
 SOON = fixed(0.1, jitter=False)
@@ -209,6 +211,28 @@ async def test_it_is_not_ready_while_the_broker_is_away_and_soon_after_it_is_bac
     assert took < RECOVERY
 
 
+async def test_it_is_ready_soon_after_a_broker_that_was_restarted_answers(rabbitmq_node: Node, unique: str) -> None:
+    facts = Facts()
+    worker, _ = a_shop(settings_for(rabbitmq_node.url, unique), facts)
+
+    async with running(worker, http=True):
+        site = await site_of(facts)
+        await asyncio.to_thread(rabbitmq_node.stop)
+        await eventually(site.is_ready, False)
+        live = await site.is_live()
+        await asyncio.to_thread(rabbitmq_node.start)
+        took = await ready_again(site)
+        await publish_all(worker.settings, [Paid(order="o-1")])
+        await facts.settled("handled", count=2)
+        figures = await site.figures()
+
+    assert live
+    assert took < RECOVERY
+    for role in ("consume", "publish"):
+        assert figure(figures, "holdfast_broker_connected", role=role) == 1
+        assert (figure(figures, "holdfast_broker_reconnects_total", role=role) or 0) >= 1
+
+
 async def test_it_is_not_ready_while_a_queue_is_gone_and_ready_once_it_is_restored(settings: Settings) -> None:
     facts = Facts()
     worker, _ = a_shop(settings, facts)
@@ -306,6 +330,45 @@ def ask(run: Callable[[Any], Any], probe: Callable[[], Awaitable[Any]], answers:
     asking = threading.Thread(target=until_it_fails)
     asking.start()
     asking.join(20)
+
+
+async def test_what_a_publisher_of_another_program_sends_can_be_counted_too(settings: Settings) -> None:
+    metrics = Metrics()
+
+    async with Publisher(settings, emit=fan_out([FactLog(), metrics])) as publisher:
+        with pytest.raises(Unroutable):
+            await publisher.publish(Paid(order="nobody listens"))
+
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    labels = {"event_type": "paid", "outcome": "unroutable"}
+    assert registry.get_sample_value("holdfast_published_total", labels) == 1
+    assert registry.get_sample_value("holdfast_broker_connected", {"role": "publish"}) == 1
+
+
+async def test_before_it_consumes_it_says_that_it_is_starting(settings: Settings) -> None:
+    facts, go = Facts(), asyncio.Event()
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        await go.wait()
+        yield
+
+    worker = a_worker(settings, facts, lifespan=lifespan)
+
+    @worker.handler(Paid)
+    async def handle(event: Paid) -> None: ...
+
+    run = asyncio.create_task(worker.run(http=True))
+    site = await site_of(facts)
+    ready, live = await site.ready(), await site.is_live()
+    go.set()
+    await eventually(site.is_ready, True)
+    worker.stop()
+    await run
+
+    assert (ready[0], live) == (503, True)
+    assert "starting" in ready[1]["missing"]
 
 
 async def test_without_http_nothing_is_served_and_nothing_is_counted(settings: Settings) -> None:
