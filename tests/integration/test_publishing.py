@@ -11,6 +11,7 @@ from waiting import eventually
 
 from holdfast import (
     BrokerUnavailable,
+    Context,
     Event,
     Metadata,
     NotConnected,
@@ -31,6 +32,10 @@ from holdfast.events import headers as h
 class Paid(Event, type="paid"):
     order: str = "o-1"
     note: str = ""
+
+
+class Loud(Event, type="loud"):
+    """One whose handler publishes."""
 
 
 def with_broker(settings: Settings, **changes: Any) -> Settings:
@@ -286,6 +291,38 @@ async def test_a_blocked_broker_delays_publishes_but_not_acks(
             await until_empty(rabbitmq_node, f"{worker.name}.handle", expected=0)
         finally:
             rabbitmq_node.ctl("set_vm_memory_high_watermark", "0.4")
+
+
+async def test_a_worker_whose_publishing_is_blocked_still_acks(rabbitmq_node: Any, unique: str) -> None:
+    """Acks travel on a connection of their own: on a blocked one nobody would read them."""
+    own = settings_for(rabbitmq_node.url, unique)
+    facts, alarmed, go = Facts(), asyncio.Event(), asyncio.Event()
+    worker = a_worker(own, facts)
+
+    @worker.handler(Paid)
+    async def quiet(event: Paid) -> None:
+        await go.wait()
+
+    @worker.handler(Loud)
+    async def loud(event: Loud, ctx: Context) -> None:
+        await alarmed.wait()
+        await ctx.publish(Paid())
+
+    async def is_blocked() -> bool:
+        return "blocked" in await asyncio.to_thread(rabbitmq_node.ctl, "list_connections", "state")
+
+    async with running(worker):
+        await publish_all(own, [Paid(), Loud()])
+        await asyncio.to_thread(rabbitmq_node.ctl, "set_vm_memory_high_watermark", "absolute", "1000")
+        try:
+            alarmed.set()
+            await eventually(is_blocked, True)
+            go.set()
+            await facts.settled("handled")
+            await until_empty(rabbitmq_node, f"{worker.name}.quiet", expected=0)
+        finally:
+            await asyncio.to_thread(rabbitmq_node.ctl, "set_vm_memory_high_watermark", "0.4")
+        await facts.settled("handled", count=3)
 
 
 async def until_empty(node: Any, queue: str, expected: int) -> None:
