@@ -82,11 +82,13 @@ class Crashed(HoldfastError):
 @dataclass(slots=True, eq=False)
 class Job:
     """One delivery being carried. A redelivery of the same message replaces `delivery` while the handler runs on.
-    `be_alone` returns when nothing else runs in this process."""
+    `be_alone` returns when nothing else runs in this process, `until_followed` when the queue is no longer consumed,
+    should the claim store be away."""
 
     delivery: Delivery
     free_slot: Callable[["Job"], None]
     be_alone: Callable[["Job"], Awaitable[None]]
+    until_followed: Callable[[], Awaitable[None]]
     lingering: list[Any] = field(default_factory=list)
     ran_seconds: float = 0.0
     slot_is_free: bool = False
@@ -181,6 +183,7 @@ class Pipeline:
         except StoreUnavailable:
             if self.spec.pauses(self.settings):
                 job.claimed, job.claim = "unavailable", None
+                await job.until_followed()  # given back before that, it would come again at once
                 return StoreAway()
             job.claimed = "unprotected"
             return await self._handle(job, event, metadata, history)

@@ -57,6 +57,8 @@ class Line:
         self._lane = Lane(pipeline.spec.queue, limit, self._start)
         self._emit = pipeline.emit
         self._left: list[Consumer] = []
+        self._followed = asyncio.Event()
+        self._is_detached = False
         self._returns: set[asyncio.Future[bool]] = set()
         self._without_id = False
         queue = pipeline.spec.queue
@@ -71,6 +73,7 @@ class Line:
     async def attach(self) -> None:
         """Consume the queue."""
         self._scheduler.resume(self._lane)
+        self._is_detached = False
         broker, queue = self._pipeline.broker, self.spec.queue
         self.consumer = await broker.consume(queue, prefetch=self._prefetch, on_delivery=self._receive)
 
@@ -81,6 +84,7 @@ class Line:
         if leaving is not None:
             self._left.append(leaving)
             await leaving.stop(close=False)
+        self._is_detached = True
         for delivery in [*waiting, *self._scheduler.pause(self._lane)]:
             await delivery.consumer.give_back(delivery)
 
@@ -110,7 +114,7 @@ class Line:
             asyncio.get_running_loop().call_soon(self._scheduler.release, self._lane)
             return
         self._emit(self._began)
-        job = Job(delivery, self._free_slot, self._be_alone)
+        job = Job(delivery, self._free_slot, self._be_alone, self._until_followed)
         if (identity := identity_of(delivery.message)) is not None:
             self.jobs[identity] = job
         if not self._without_id and not has_id(delivery.message):
@@ -119,6 +123,15 @@ class Line:
         task = asyncio.create_task(self._pipeline.carry(job), name=f"{self.spec.queue} delivery")
         self.tasks.add(task)
         task.add_done_callback(lambda ended: self._end(ended, job))
+
+    def followed(self) -> None:
+        """The consumer is as the claim store's state asks for: what waited for that goes on."""
+        self._followed.set()
+        self._followed = asyncio.Event()
+
+    async def _until_followed(self) -> None:
+        if not self._is_detached:
+            await self._followed.wait()
 
     async def _be_alone(self, job: Job) -> None:
         await self._scheduler.be_alone()
@@ -288,6 +301,7 @@ class Runtime:
             for line in self._lines:
                 if line.consumer is None and line not in paused:
                     await line.attach()
+                line.followed()
             self._started = True
 
     async def _declared(self, broker: Broker, stopping: asyncio.Task[Any]) -> bool:
@@ -314,6 +328,8 @@ class Runtime:
         self._emit(Draining(self._name, len(tasks), grace))
         await asyncio.gather(*(line.detach() for line in self._lines))
         self._scheduler.close()
+        for line in self._lines:
+            line.followed()
         unfinished = await self._finish(grace)
         await asyncio.gather(*(line.close() for line in self._lines))
         if self._announcing is not None:
