@@ -86,12 +86,10 @@ def _table(data: bytes, start: int) -> tuple[dict[str, Any], int]:
             elif kind == 0x74:  # t
                 found[name], at = data[at] != 0, at + 1
             else:
-                break
-        if at == end <= len(data):
-            return found, end
+                return lenient.table(data[start:])[1], end
     except _BROKEN:
-        pass
-    return lenient.table(data[start:])[1], end
+        return lenient.table(data[start:])[1], end
+    return (found if at == end <= len(data) else lenient.table(data[start:])[1]), end
 
 
 def _text(value: bytes) -> str:

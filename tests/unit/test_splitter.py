@@ -7,7 +7,7 @@ from typing import Any
 import pamqp.frame
 import pytest
 from aiormq import spec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
@@ -120,6 +120,7 @@ VALUES: Any = st.recursive(
         },
     )
 )
+@example({"headers": {"nothing": None}})
 def test_properties_are_what_pamqp_reads(properties: dict[str, Any]) -> None:
     stream = Stream()
     data = a_delivery(1, 1, b"", **properties)
