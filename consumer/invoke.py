@@ -2,16 +2,20 @@
 
 import asyncio
 import contextvars
+from asyncio import CancelledError, Task
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Any
 
 from ..events import HoldfastError
 from .context import Context
+from .countdown import Countdown
 from .handler import Handler, HandlerSpec, Middleware
+from .job import Job
 
 CANCEL_GRACE = 5.0
-"""Seconds a handler has to end after it was cancelled; then it is abandoned."""
+"""Seconds a handler has to end after it was cancelled for its time; then it is left to itself."""
 
 
 class HandlerTimeout(HoldfastError, TimeoutError):
@@ -30,40 +34,41 @@ def compose(spec: HandlerSpec, middleware: tuple[Middleware, ...], threads: Exec
     return handler
 
 
-async def invoke(handler: Handler, event: Any, context: Context, timeout: float) -> None:
-    """Run a handler to its end, at most `timeout` seconds.
+async def invoke(handler: Handler, event: Any, context: Context, job: Job, late: Countdown[Job]) -> None:
+    """Run a handler to its end, within its time, in the task of its delivery.
 
-    It runs in a task of its own, so that one which ignores its cancellation can be left behind: it is then
-    found in `context.lingering`. Raises what the handler raised, `HandlerTimeout`, `HandlerExit`.
+    Raises what the handler raised, `HandlerTimeout`, `HandlerExit`; `CancelledError` where the worker stops.
     """
-    task = asyncio.create_task(_contained(handler, event, context), name=f"{context.queue} {context.event_id}")
-    try:
-        done, _ = await asyncio.wait({task}, timeout=timeout)
-    except asyncio.CancelledError:
-        await _cancel(task, context)
-        raise
-    if not done:
-        await _cancel(task, context)
-        raise HandlerTimeout(f"the handler did not finish within {timeout:g} s")
-    if task.cancelled():
-        raise HandlerExit("the handler was cancelled from within")
-    task.result()
-
-
-async def _contained(handler: Handler, event: Any, context: Context) -> None:
+    task, error = job.task, None
+    assert task is not None
+    late.add(job)
     try:
         await handler(event, context)
-    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-        raise HandlerExit(f"the handler raised {type(error).__name__}({error})") from error
+    except (CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit) as ending:
+        error = ending
+    except BaseException:
+        if not task.cancelling():
+            raise
+    finally:
+        late.remove(job)
+    if error is not None or task.cancelling():
+        raise await _reason(job, task, error, late.seconds) from error
 
 
-async def _cancel(task: "asyncio.Task[None]", context: Context) -> None:
-    task.cancel()
-    done, _ = await asyncio.wait({task}, timeout=CANCEL_GRACE)
-    if not done:
-        context.lingering.append(task)
-    elif not task.cancelled():
-        task.exception()  # it is told of its time-out alone
+async def _reason(job: Job, task: Task[None], error: BaseException | None, timeout: float) -> BaseException:
+    """Why the handler ended: a worker that stops comes first, then the time; the rest it did itself."""
+    if job.stopped == "stopping":
+        return CancelledError()
+    while task.uncancel():
+        pass
+    with suppress(CancelledError):  # one that was asked for and not yet raised
+        await asyncio.sleep(0)
+    if job.stopped == "late":
+        job.stopped = None
+        return HandlerTimeout(f"the handler did not finish within {timeout:g} s")
+    if error is None or isinstance(error, CancelledError):
+        return HandlerExit("the handler was cancelled from within")
+    return HandlerExit(f"the handler raised {type(error).__name__}({error})")
 
 
 def _on_loop(spec: HandlerSpec) -> Handler:
@@ -86,7 +91,7 @@ def _in_thread(spec: HandlerSpec, threads: Executor) -> Handler:
         future = asyncio.get_running_loop().run_in_executor(threads, run, _thread_safe, function, arguments)
         try:
             return await asyncio.shield(future)
-        except asyncio.CancelledError:
+        except CancelledError:
             if not future.done():
                 context.lingering.append(future)  # a thread cannot be stopped
             raise

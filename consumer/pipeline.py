@@ -4,16 +4,14 @@ import asyncio
 import random
 import time
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, assert_never
 
-from ..broker import Broker, Delivery
+from ..broker import Broker
 from ..config import Settings
 from ..events import (
-    History,
     HoldfastError,
     Message,
     Metadata,
@@ -24,8 +22,6 @@ from ..events import (
     Unreadable,
     UnsupportedVersion,
     forced_by,
-    read_history,
-    read_metadata,
 )
 from ..events.headers import TRACEPARENT
 from ..idempotency import (
@@ -41,13 +37,15 @@ from ..idempotency import (
     fingerprint_of,
 )
 from ..publisher import send
-from ..telemetry import ClaimResult, CompletionResult, CrashSuspected, Emit, SettlementStale, Spans, event_context
+from ..telemetry import CrashSuspected, Emit, SettlementStale, Spans, bind_event
 from .claiming import Claiming
 from .context import Context
 from .copies import dead_letter, postponed_copy
+from .countdown import Countdown
 from .decide import Expired, decide
 from .handler import Handler, HandlerSpec
 from .invoke import CANCEL_GRACE, invoke
+from .job import Job
 from .outcome import (
     Ack,
     AlreadyDone,
@@ -63,7 +61,7 @@ from .outcome import (
     StoreAway,
     Succeeded,
 )
-from .remembered import Remembered, identity_of
+from .remembered import Remembered
 from .reports import report
 from .settle import publish_copy, settle
 from .told import settled
@@ -79,26 +77,6 @@ class Crashed(HoldfastError):
     """Each run of this event ended with its worker process."""
 
 
-@dataclass(slots=True, eq=False)
-class Job:
-    """One delivery being carried. A redelivery of the same message replaces `delivery` while the handler runs on.
-    `be_alone` returns when nothing else runs in this process, `until_followed` when the queue is no longer consumed,
-    should the claim store be away."""
-
-    delivery: Delivery
-    free_slot: Callable[["Job"], None]
-    be_alone: Callable[["Job"], Awaitable[None]]
-    until_followed: Callable[[], Awaitable[None]]
-    lingering: list[Any] = field(default_factory=list)
-    ran_seconds: float = 0.0
-    slot_is_free: bool = False
-    is_alone: bool = False
-    claim: Claim | None = None
-    claimed: ClaimResult | None = None
-    claim_seconds: float = 0.0
-    completion: CompletionResult | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """What one handler's deliveries go through. Without `claims` the handler runs however often an event comes."""
@@ -111,48 +89,41 @@ class Pipeline:
     source: str
     state: Any
     done: Remembered
+    late: Countdown[Job]
     emit: Emit
     spans: Spans
 
     async def carry(self, job: Job) -> None:
         """Carry one delivery to its end. Returns when it is acked, given back or known to be stale."""
-        message = job.delivery.message
-        now = datetime.now(UTC)
-        metadata, history = read_metadata(message, now), read_history(message)
-
-        with (
-            event_context(metadata, queue=self.spec.queue, handler=self.spec.name, attempt=history.attempt),
-            self.spans.delivery(message, metadata, history, queue=self.spec.queue, tag=job.delivery.tag),
+        bind_event(job.metadata, queue=self.spec.queue, handler=self.spec.name, attempt=job.history.attempt)
+        with self.spans.delivery(
+            job.delivery.message, job.metadata, job.history, queue=self.spec.queue, tag=job.delivery.tag
         ):
             try:
-                outcome = await self._outcome(job, metadata, history)
-                job.free_slot(job)
-                decision = self._decide(outcome, metadata, history)
-                await self._make_durable(job, decision, metadata, history)
-            except CancelledError:  # the grace period is over: nothing is durable yet, so another worker takes it
-                outcome, decision = Interrupted(), GiveBack()
-                await self._let_go(job)
+                outcome = await self._outcome(job)
+            except CancelledError:
+                outcome = Interrupted()
+            if not job.left:
+                await self.conclude(job, outcome)
 
-            written = await settle(job.delivery, decision)
-            self._remember(job, decision, metadata, written=written)
-            self.emit(
-                settled(
-                    decision,
-                    outcome,
-                    spec=self.spec,
-                    metadata=metadata,
-                    attempt=history.attempt,
-                    seconds=job.ran_seconds,
-                    claim=job.claimed,
-                    claim_seconds=job.claim_seconds,
-                    completion=job.completion,
-                )
-            )
-            await report(self.broker, message, decision, history.attempt)
+    async def conclude(self, job: Job, outcome: Outcome) -> None:
+        """Decide, make durable, settle, tell."""
+        job.host.free_slot(job)
+        decision = self._decide(job, outcome)
+        try:
+            await self._make_durable(job, decision)
+        except CancelledError:  # the grace period is over: nothing is durable yet, so another worker takes it
+            decision = GiveBack()
+            await self._let_go(job)
 
-    async def _outcome(self, job: Job, metadata: Metadata, history: History) -> Outcome:
-        message = job.delivery.message
-        if job.delivery.redelivered and self.done.take(identity_of(message)):
+        written = await settle(job.delivery, decision)
+        self._remember(job, decision, written=written)
+        self.emit(settled(job, decision, outcome, self.spec))
+        await report(self.broker, job, decision)
+
+    async def _outcome(self, job: Job) -> Outcome:
+        message, metadata = job.delivery.message, job.metadata
+        if job.delivery.redelivered and self.done.take(job.identity):
             return AlreadyDone()
         if len(message.body) > self.settings.worker.max_body:
             size, most = len(message.body), self.settings.worker.max_body
@@ -166,38 +137,38 @@ class Pipeline:
         except Unreadable as error:
             return Refused(error, "unreadable")
         if self.claims is None:
-            return await self._handle(job, event, metadata, history)
-        return await self._claimed(self.claims, job, event, metadata, history)
+            return await self._handle(job, event)
+        return await self._claimed(self.claims, job, event)
 
-    async def _claimed(self, claims: Claiming, job: Job, event: Any, metadata: Metadata, history: History) -> Outcome:
+    async def _claimed(self, claims: Claiming, job: Job, event: Any) -> Outcome:
         try:
-            wish = self._wish(claims, job.delivery.message, event, metadata)
+            wish = self._wish(claims, job.delivery.message, event, job.metadata)
         except Exception as error:  # noqa: BLE001 (the user's key function)
             return Refused(error, "refused")
         try:
             answer = await self._claim(claims, job, wish)
             if isinstance(answer, Suspect):
-                self.emit(CrashSuspected(self.spec.queue, metadata.event_id, answer.crashes))
-                await job.be_alone(job)
+                self.emit(CrashSuspected(self.spec.queue, job.metadata.event_id, answer.crashes))
+                await job.host.be_alone(job)
                 answer = await self._claim(claims, job, wish, alone=True)
         except StoreUnavailable:
             if self.spec.pauses(self.settings):
                 job.claimed, job.claim = "unavailable", None
-                await job.until_followed()  # given back before that, it would come again at once
+                await job.host.until_followed()  # given back before that, it would come again at once
                 return StoreAway()
             job.claimed = "unprotected"
-            return await self._handle(job, event, metadata, history)
+            return await self._handle(job, event)
 
-        return await self._answered(answer, job, event, metadata, history)
+        return await self._answered(answer, job, event)
 
-    async def _answered(self, answer: Answer, job: Job, event: Any, metadata: Metadata, history: History) -> Outcome:
+    async def _answered(self, answer: Answer, job: Job, event: Any) -> Outcome:
         match answer:
             case Acquired(crashes) if crashes >= self.spec.retry.max_crashes:
                 job.claimed = "crashed"
                 return Refused(Crashed(f"{crashes} runs of this event ended with their worker process"), "crashed")
             case Acquired():
                 job.claimed = "acquired"
-                return await self._handle(job, event, metadata, history)
+                return await self._handle(job, event)
             case Done():
                 job.claimed = "duplicate"
                 return AlreadyDone()
@@ -208,7 +179,7 @@ class Pipeline:
                 )
             case Busy(free_in):
                 job.claimed = "busy"
-                since, now = history.held_since, datetime.now(UTC)
+                since, now = job.history.held_since, datetime.now(UTC)
                 longest = self.spec.timeout + CANCEL_GRACE + 3 * self.settings.idempotency.lease
                 return HeldElsewhere((now - since).total_seconds() if since else 0.0, longest, free_in)
             case Suspect():
@@ -234,16 +205,16 @@ class Pipeline:
             job.claim = None
         return answer
 
-    async def _handle(self, job: Job, event: Any, metadata: Metadata, history: History) -> Outcome:
-        longest, age = self.spec.retry.max_age, (datetime.now(UTC) - metadata.time).total_seconds()
-        if longest is not None and age > longest:
+    async def _handle(self, job: Job, event: Any) -> Outcome:
+        longest = self.spec.retry.max_age
+        if longest is not None and (age := _age(job.metadata)) > longest:
             return Refused(Expired(f"the event is {age:.0f} s old; max_age is {longest:g} s"), "expired")
-        context = self._context(job, metadata, history)
-        started = time.perf_counter()
+        context = self._context(job)
+        job.began = time.perf_counter()
         try:
             for run in range(1 + self.spec.retry.immediate):
                 try:
-                    await invoke(self.handler, event, context, self.spec.timeout)
+                    await invoke(self.handler, event, context, job, self.late)
                     break
                 except Exception as error:
                     if run == self.spec.retry.immediate or isinstance(error, Reject | RetryLater):
@@ -261,47 +232,48 @@ class Pipeline:
         except BaseException as error:  # noqa: BLE001 (whatever a handler raises has a defined end)
             return Failed(error)
         finally:
-            job.ran_seconds = time.perf_counter() - started
+            job.ran_seconds = time.perf_counter() - job.began
             job.lingering = context.lingering
         return Succeeded(len(outbox))
 
-    def _decide(self, outcome: Outcome, metadata: Metadata, history: History) -> Decision:
-        age = (datetime.now(UTC) - metadata.time).total_seconds()
+    def _decide(self, job: Job, outcome: Outcome) -> Decision:
         return decide(
             outcome,
-            attempt=history.attempt,
-            age=age,
+            attempt=job.history.attempt,
+            age=_age(job.metadata),
             policy=self.spec.retry,
             luck=random.random(),
             longest=self.settings.broker.max_delay,
         )
 
-    async def _make_durable(self, job: Job, decision: Decision, metadata: Metadata, history: History) -> None:
+    async def _make_durable(self, job: Job, decision: Decision) -> None:
         """The order is the promise. A completion comes before the ack; a claim is released before the copy that will
         claim again; a dead letter keeps its claim until it is one, so that a crash now does not forget the crashes."""
-        message, queue, handler = job.delivery.message, self.spec.queue, self.spec.name
-        now, budget = datetime.now(UTC), self.broker.header_budget
         match decision:
             case Ack():
                 if job.claim is not None and self.claims is not None:
                     job.completion = await self.claims.complete(job.claim)
             case GiveBack():
-                await self._release(job)
+                await self._let_go(job)
             case Postpone():
                 await self._release(job)
-                traced = self.spans.current().get(TRACEPARENT)
-                copy = postponed_copy(
-                    message, metadata, history, decision, queue=queue, now=now, budget=budget, traced=traced
-                )
-                await publish_copy(self.broker, copy, queue=queue, event_id=metadata.event_id, emit=self.emit)
+                await self._publish_copy(job, self._copy(job, decision))
             case DeadLetter():
-                copy = dead_letter(
-                    message, metadata, history, decision, queue=queue, handler=handler, now=now, budget=budget
-                )
-                await publish_copy(self.broker, copy, queue=queue, event_id=metadata.event_id, emit=self.emit)
+                await self._publish_copy(job, self._copy(job, decision))
                 await self._release(job, forget=True)  # so that a replay runs
             case _:
                 assert_never(decision)
+
+    def _copy(self, job: Job, decision: Postpone | DeadLetter) -> Message:
+        told = (job.delivery.message, job.metadata, job.history)
+        queue, now, budget = self.spec.queue, datetime.now(UTC), self.broker.header_budget
+        if isinstance(decision, DeadLetter):
+            return dead_letter(*told, decision, queue=queue, handler=self.spec.name, now=now, budget=budget)
+        traced = self.spans.current().get(TRACEPARENT)
+        return postponed_copy(*told, decision, queue=queue, now=now, budget=budget, traced=traced)
+
+    async def _publish_copy(self, job: Job, copy: Message) -> None:
+        await publish_copy(self.broker, copy, queue=self.spec.queue, event_id=job.metadata.event_id, emit=self.emit)
 
     async def _release(self, job: Job, *, forget: bool = False) -> None:
         if job.claim is not None and self.claims is not None:
@@ -313,18 +285,18 @@ class Pipeline:
         with suppress(CancelledError):
             await asyncio.wait({releasing}, timeout=_RELEASE_PATIENCE)
 
-    def _remember(self, job: Job, decision: Decision, metadata: Metadata, *, written: bool) -> None:
+    def _remember(self, job: Job, decision: Decision, *, written: bool) -> None:
         """A stale delivery, or one whose ack is lost on its way, comes again and is acked without a run."""
         if isinstance(decision, GiveBack):
             return
-        self.done.add(identity_of(job.delivery.message))
+        self.done.add(job.identity)
         if not written:
-            self.emit(SettlementStale(self.spec.queue, metadata.event_id))
+            self.emit(SettlementStale(self.spec.queue, job.metadata.event_id))
 
-    def _context(self, job: Job, metadata: Metadata, history: History) -> Context:
+    def _context(self, job: Job) -> Context:
         return Context(
-            metadata,
-            history,
+            job.metadata,
+            job.history,
             queue=self.spec.queue,
             handler=self.spec.name,
             source=self.source,
@@ -334,3 +306,8 @@ class Pipeline:
             lease=self.claims.lease if self.claims is not None else None,
             spans=self.spans,
         )
+
+
+def _age(metadata: Metadata) -> float:
+    """Seconds since the event happened."""
+    return (datetime.now(UTC) - metadata.time).total_seconds()

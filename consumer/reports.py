@@ -8,6 +8,7 @@ from ..broker import REGISTRY, Broker
 from ..events import HoldfastError, Message, Receipt, receipt_message, replay_of, uuid7
 from .failure import describe_failure, summary
 from .handler import HandlerSpec
+from .job import Job
 from .outcome import Ack, DeadLetter, Decision, GiveBack, Postpone
 
 _PATIENCE = 5.0
@@ -21,10 +22,11 @@ async def announce(broker: Broker, worker: str, handlers: Iterable[HandlerSpec])
         await broker.publish(message, timeout=_PATIENCE)
 
 
-async def report(broker: Broker, message: Message, decision: Decision, attempt: int) -> None:
+async def report(broker: Broker, job: Job, decision: Decision) -> None:
     """Tell whoever replayed this dead letter what became of it. Of any other message there is nothing to tell."""
-    if (replayed := replay_of(message.headers)) is None:
+    if (replayed := replay_of(job.delivery.message.headers)) is None:
         return
+    attempt = job.history.attempt
     match decision:
         case Ack(settled):
             receipt = Receipt(*replayed, settled, attempt)

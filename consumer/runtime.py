@@ -1,186 +1,40 @@
-"""One run of a worker: take deliveries, run them in tasks of its own, drain when told to stop."""
+"""One run of a worker: declare, consume, follow the claim store, drain when told to stop."""
 
 import asyncio
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import Any
 
-from ..broker import Broker, Consumer, Delivery
+from ..broker import Broker
 from ..config import Settings
-from ..events import has_id, origin, read_metadata
 from ..idempotency import OpenClaims, StoreUnavailable
 from ..telemetry import (
-    Began,
     ClaimsEndangered,
     Draining,
     Emit,
-    Ended,
-    HandlerAbandoned,
-    MissingId,
     Paused,
-    PipelineFailed,
-    Received,
     Resumed,
     Spans,
     Started,
     Stopped,
 )
 from .claiming import Claiming, short_windows
+from .countdown import Countdown
 from .handler import HandlerSpec, Middleware
 from .invoke import compose
-from .pipeline import Job, Pipeline
-from .remembered import Identity, Remembered, identity_of
+from .job import Job
+from .line import Line
+from .pipeline import Pipeline
+from .remembered import Remembered
 from .reports import announce
-from .scheduler import Lane, Scheduler
+from .scheduler import Scheduler
 from .topology import topology_of
 
 HANDLER_THREAD = "holdfast-handler"
 """How the names of threads that run `def` handlers begin."""
 
-_PAUSE = 5.0  # seconds before a delivery that hit a fault of ours goes back to its queue
 _LAST_WORDS = 2.0  # seconds a worker that stops has to record what the claim store did not take
-
-
-class Line:
-    """One handler at work: its lane, its pipeline, its consumer and the jobs under way."""
-
-    def __init__(self, pipeline: Pipeline, scheduler: Scheduler, limit: int) -> None:
-        self.spec = pipeline.spec
-        self.jobs: dict[Identity, Job] = {}
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.consumer: Consumer | None = None
-        self._pipeline = pipeline
-        self._prefetch = pipeline.spec.prefetch or 2 * limit
-        self._scheduler = scheduler
-        self._lane = Lane(pipeline.spec.queue, limit, self._start)
-        self._emit = pipeline.emit
-        self._left: list[Consumer] = []
-        self._followed = asyncio.Event()
-        self._is_detached = False
-        self._returns: set[asyncio.Future[bool]] = set()
-        self._without_id = False
-        queue = pipeline.spec.queue
-        self._received, self._began, self._ended = Received(queue), Began(queue), Ended(queue)
-        scheduler.add(self._lane)
-
-    @property
-    def pauses(self) -> bool:
-        """Whether it does not run while the claim store is away."""
-        return self._pipeline.claims is not None and self.spec.pauses(self._pipeline.settings)
-
-    async def attach(self) -> None:
-        """Consume the queue."""
-        self._scheduler.resume(self._lane)
-        self._is_detached = False
-        broker, queue = self._pipeline.broker, self.spec.queue
-        self.consumer = await broker.consume(queue, prefetch=self._prefetch, on_delivery=self._receive)
-
-    async def detach(self) -> None:
-        """Consume it no more. What waits goes back to it once; what runs ends, and is settled where it came from."""
-        waiting = self._scheduler.pause(self._lane)
-        leaving, self.consumer = self.consumer, None
-        if leaving is not None:
-            self._left.append(leaving)
-            await leaving.stop(close=False)
-        self._is_detached = True
-        for delivery in [*waiting, *self._scheduler.pause(self._lane)]:
-            await delivery.consumer.give_back(delivery)
-
-    async def close(self) -> None:
-        """Leave the queue for good: what is still unsettled goes back."""
-        await self.detach()
-        leaving, self._left = self._left, []
-        await asyncio.gather(*(consumer.stop(close=True) for consumer in leaving))
-
-    def _receive(self, delivery: Delivery) -> None:
-        """Take a delivery in. One whose handler still runs on a lost connection's delivery joins it instead."""
-        self._emit(self._received)
-        identity = identity_of(delivery.message)
-        job = self.jobs.get(identity) if identity is not None else None
-        if job is not None and not job.delivery.consumer.is_current(job.delivery):
-            job.delivery = delivery
-            return
-        inbox = self._lane.inbox
-        if inbox and inbox[0].generation != delivery.generation:
-            fresh = [waiting for waiting in inbox if waiting.consumer.is_current(waiting)]
-            inbox.clear()
-            inbox.extend(fresh)
-        self._scheduler.offer(self._lane, delivery)
-
-    def _start(self, delivery: Delivery) -> None:
-        if not delivery.consumer.is_current(delivery):
-            asyncio.get_running_loop().call_soon(self._scheduler.release, self._lane)
-            return
-        self._emit(self._began)
-        job = Job(delivery, self._free_slot, self._be_alone, self._until_followed)
-        if (identity := identity_of(delivery.message)) is not None:
-            self.jobs[identity] = job
-        if not self._without_id and not has_id(delivery.message):
-            self._without_id = True
-            self._emit(MissingId(self.spec.queue, origin(delivery.message)[1]))
-        task = asyncio.create_task(self._pipeline.carry(job), name=f"{self.spec.queue} delivery")
-        self.tasks.add(task)
-        task.add_done_callback(lambda ended: self._end(ended, job))
-
-    def followed(self) -> None:
-        """The consumer is as the claim store's state asks for: what waited for that goes on."""
-        self._followed.set()
-        self._followed = asyncio.Event()
-
-    async def _until_followed(self) -> None:
-        if not self._is_detached:
-            await self._followed.wait()
-
-    async def _be_alone(self, job: Job) -> None:
-        await self._scheduler.be_alone()
-        job.is_alone = True
-
-    def _free_slot(self, job: Job) -> None:
-        """The handler has ended; one that was abandoned keeps its slot until it really returns."""
-        if job.slot_is_free:
-            return
-        job.slot_is_free = True
-        straggling = {future for future in job.lingering if not future.done()}
-        if not straggling:
-            self._scheduler.release(self._lane)
-            return
-        self._emit(HandlerAbandoned(self.spec.queue, self.spec.name, _event_id(job), self.spec.timeout))
-
-        def returned(future: asyncio.Future[Any]) -> None:
-            straggling.discard(future)
-            if not future.cancelled():
-                future.exception()  # it was told of its time-out already
-            if not straggling:
-                self._scheduler.release(self._lane, abandoned=True)
-
-        for future in tuple(straggling):
-            future.add_done_callback(returned)
-        self._scheduler.abandon()
-
-    def _end(self, task: asyncio.Task[None], job: Job) -> None:
-        self.tasks.discard(task)
-        self._emit(self._ended)
-        self._free_slot(job)
-        if job.is_alone:
-            self._scheduler.end_alone()
-        identity = identity_of(job.delivery.message)
-        if identity is not None and self.jobs.get(identity) is job:
-            del self.jobs[identity]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._emit(PipelineFailed(self.spec.queue, _event_id(job), error, _PAUSE))
-            asyncio.get_running_loop().call_later(_PAUSE, self._give_back, job.delivery)
-
-    def _give_back(self, delivery: Delivery) -> None:
-        task = asyncio.ensure_future(delivery.consumer.give_back(delivery))
-        self._returns.add(task)
-        task.add_done_callback(self._returns.discard)
-
-
-def _event_id(job: Job) -> str:
-    message = job.delivery.message
-    return read_metadata(message, datetime.now(UTC)).event_id
 
 
 class Runtime:
@@ -262,8 +116,11 @@ class Runtime:
         done = Remembered(4 * (spec.prefetch or 2 * limit))
         claims = self._claims if spec.idempotent else None
         settings, name, emit, spans = self._settings, self._name, self._emit, self._spans
-        pipeline = Pipeline(spec, handler, broker, claims, settings, name, state, done, emit, spans)
-        return Line(pipeline, self._scheduler, limit)
+
+        def pipeline_with(late: Countdown[Job]) -> Pipeline:
+            return Pipeline(spec, handler, broker, claims, settings, name, state, done, late, emit, spans)
+
+        return Line(spec, pipeline_with, self._scheduler, limit)
 
     async def _claim_with(self, opened: OpenClaims | None) -> None:
         """Take the lease, and say what endangers the claims. A store that is away is waited for, paused."""
@@ -324,8 +181,8 @@ class Runtime:
             self._following.cancel()
             await asyncio.wait({self._following})
         grace = self._settings.worker.grace
-        tasks = {task for line in self._lines for task in line.tasks}
-        self._emit(Draining(self._name, len(tasks), grace))
+        running = sum(len(line.jobs) for line in self._lines)
+        self._emit(Draining(self._name, running, grace))
         await asyncio.gather(*(line.detach() for line in self._lines))
         self._scheduler.close()
         for line in self._lines:
@@ -341,16 +198,16 @@ class Runtime:
         return unfinished
 
     async def _finish(self, grace: float) -> int:
-        running = {task for line in self._lines for task in line.tasks}
+        running = {task: job for line in self._lines for task, job in line.jobs.items()}
         if running:
             told = asyncio.create_task(self._stop_now.wait())
             ended = asyncio.create_task(asyncio.wait(running))
             await asyncio.wait({told, ended}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
             told.cancel()
             ended.cancel()
-        left = {task for task in running if not task.done()}
-        for task in left:
-            task.cancel()
+        left = {task: job for line in self._lines for task, job in line.jobs.items() if not task.done()}
+        for job in left.values():
+            job.stop("stopping")
         if left:  # what does not end even now goes back with its channel
             await asyncio.wait(left, timeout=1 if self._stop_now.is_set() else 10)
         return len(left)

@@ -2,25 +2,14 @@
 
 from typing import assert_never
 
-from ..events import Metadata
-from ..telemetry import ClaimResult, CompletionResult, Settled, SettledAs
+from ..telemetry import Settled, SettledAs
 from .failure import describe_failure, summary
 from .handler import HandlerSpec
+from .job import Job
 from .outcome import Ack, DeadLetter, Decision, GiveBack, Outcome, Postpone, Succeeded
 
 
-def settled(
-    decision: Decision,
-    outcome: Outcome,
-    *,
-    spec: HandlerSpec,
-    metadata: Metadata,
-    attempt: int,
-    seconds: float,
-    claim: ClaimResult | None,
-    claim_seconds: float,
-    completion: CompletionResult | None,
-) -> Settled:
+def settled(job: Job, decision: Decision, outcome: Outcome, spec: HandlerSpec) -> Settled:
     """What the log, the metrics and the trace are told of it."""
     published = outcome.published if isinstance(outcome, Succeeded) else 0
     ending: SettledAs = "given_back"
@@ -45,13 +34,13 @@ def settled(
     return Settled(
         spec.queue,
         spec.name,
-        metadata,
-        attempt,
+        job.metadata,
+        job.history.attempt,
         ending,
-        seconds,
-        claim,
-        claim_seconds,
-        completion,
+        job.ran_seconds,
+        job.claimed,
+        job.claim_seconds,
+        job.completion,
         published,
         delay,
         reason,

@@ -1,7 +1,7 @@
 """Facts and their listeners (floor 1): the log, metrics and health over HTTP, the context of the
 event being handled, the watchdog."""
 
-from .binding import event_context
+from .binding import bind_event
 from .facts import (
     Attached,
     Began,
@@ -97,8 +97,8 @@ __all__ = [
     "Started",
     "Stopped",
     "Watchdog",
+    "bind_event",
     "configure_logging",
-    "event_context",
     "fan_out",
     "metrics_of",
     "neutral",

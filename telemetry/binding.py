@@ -1,17 +1,14 @@
 """The event being handled, bound to every log line written meanwhile."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from structlog.contextvars import bind_contextvars, reset_contextvars
+from structlog.contextvars import bind_contextvars
 
 from ..events import Metadata
 
 
-@contextmanager
-def event_context(metadata: Metadata, *, queue: str, handler: str, attempt: int) -> Iterator[None]:
-    """Bind the event's ids; afterwards what the application had bound is as it was."""
-    tokens = bind_contextvars(
+def bind_event(metadata: Metadata, *, queue: str, handler: str, attempt: int) -> None:
+    """Bind the event's ids in the current context. Each delivery is carried in one of its own, a copy of the
+    application's, so what the application had bound is there as well, and stays as it was."""
+    bind_contextvars(
         event_id=metadata.event_id,
         event_type=metadata.event_type,
         correlation_id=metadata.correlation_id,
@@ -20,7 +17,3 @@ def event_context(metadata: Metadata, *, queue: str, handler: str, attempt: int)
         handler=handler,
         attempt=attempt,
     )
-    try:
-        yield
-    finally:
-        reset_contextvars(**tokens)

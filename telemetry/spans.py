@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars
 
 from ..config import VERSION
 from ..events import History, Message, Metadata, headers, origin
@@ -113,11 +113,13 @@ class OpenTelemetry:
             links=[trace.Link(earlier, {"holdfast.link": "earlier attempt"})] if earlier.is_valid else [],
         )
         trace_id = trace.format_trace_id(span.get_span_context().trace_id)
-        with (
-            trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False),
-            bound_contextvars(trace_id=trace_id),
-        ):
-            yield
+        bind_contextvars(trace_id=trace_id)
+        with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+            try:
+                yield
+            finally:
+                if span.is_recording():  # it ends with its `Settled`; a handler left to itself goes on after that
+                    span.end()
 
     @contextmanager
     def publish(self, message: Message) -> Iterator[Message]:
@@ -162,6 +164,7 @@ class OpenTelemetry:
             told = {"type": fact.error_type, "message": fact.error, "stacktrace": fact.traceback}
             span.add_event("exception", {f"exception.{name}": text for name, text in told.items() if text})
             span.set_status(self._trace.StatusCode.ERROR, fact.reason)
+        span.end()
 
     def _extract(self, carried: Mapping[str, Any]) -> Any:
         state = carried.get(headers.TRACESTATE)

@@ -117,7 +117,7 @@ async def test_a_def_handler_that_blocks_does_not_stop_the_others(settings: Sett
 async def test_a_handler_that_will_not_end_is_abandoned_and_keeps_its_slot_until_it_returns(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str, attempts: int
 ) -> None:
-    monkeypatch.setattr("holdfast.consumer.invoke.CANCEL_GRACE", 0.1)
+    monkeypatch.setattr("holdfast.consumer.line.CANCEL_GRACE", 0.1)
     facts, go, go_thread, began = Facts(), asyncio.Event(), threading.Event(), list[str]()
     worker = a_worker(with_worker(settings, concurrency=1), facts)
     policy = Retry(attempts=attempts, backoff=SOON)

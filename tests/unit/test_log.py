@@ -1,6 +1,7 @@
 """Log lines: the event's id on each, secrets and control characters on none."""
 
 import asyncio
+import contextvars
 import io
 import json
 import logging
@@ -22,8 +23,8 @@ from holdfast.telemetry import (
     LoopBlocked,
     Settled,
     Watchdog,
+    bind_event,
     configure_logging,
-    event_context,
     fan_out,
     redact,
 )
@@ -44,10 +45,13 @@ def written() -> Iterator[Lines]:
 
 
 def test_structlog_and_standard_logging_carry_the_event_at_every_level(written: Lines) -> None:
-    with event_context(some_metadata(event_id="e-7", causation_id="c"), queue="q", handler="h", attempt=2):
+    def handled() -> None:
+        bind_event(some_metadata(event_id="e-7", causation_id="c"), queue="q", handler="h", attempt=2)
         for level in ("debug", "info", "warning", "error"):
             getattr(structlog.get_logger(), level)("mine", extra_field=1)
             getattr(logging.getLogger("theirs"), level)("theirs %s", level)
+
+    contextvars.copy_context().run(handled)
 
     assert len(written()) == 8
     for line in written():
@@ -57,9 +61,12 @@ def test_structlog_and_standard_logging_carry_the_event_at_every_level(written: 
 
 
 def test_what_the_application_had_bound_is_there_again_afterwards(written: Lines) -> None:
+    def handled() -> None:
+        bind_event(some_metadata(), queue="q", handler="h", attempt=1)
+        structlog.get_logger().info("during")
+
     with structlog.contextvars.bound_contextvars(tenant="blue", queue="mine"):
-        with event_context(some_metadata(), queue="q", handler="h", attempt=1):
-            structlog.get_logger().info("during")
+        contextvars.copy_context().run(handled)
         structlog.get_logger().info("after")
 
     during, after = written()
@@ -69,8 +76,11 @@ def test_what_the_application_had_bound_is_there_again_afterwards(written: Lines
 
 
 async def test_threads_with_a_copy_of_the_context_carry_the_event(written: Lines) -> None:
-    with event_context(some_metadata(event_id="e-8"), queue="q", handler="h", attempt=1):
+    async def handled() -> None:
+        bind_event(some_metadata(event_id="e-8"), queue="q", handler="h", attempt=1)
         await asyncio.to_thread(logging.getLogger("thread").info, "from a thread")
+
+    await asyncio.create_task(handled())
 
     [line] = [line for line in written() if line["event"] == "from a thread"]
     assert line["event_id"] == "e-8"
