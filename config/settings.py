@@ -157,6 +157,9 @@ class LogSettings(_Group):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         default="INFO", description="least severe level that is written"
     )
+    successes: int = Field(
+        default=100, ge=0, description="lines a second, at most, that tell of events that were handled; 0: none"
+    )
 
 
 class HttpSettings(_Group):

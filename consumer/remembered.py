@@ -17,8 +17,12 @@ def identity_of(message: Message) -> Identity | None:
     `message_id`: two of those may be equal and yet be two."""
     if not message.message_id:
         return None
-    carried = message.headers
-    event_id, attempt = repr(carried.get(headers.EVENT_ID)), repr(carried.get(headers.ATTEMPT))
+    carried = message.headers.get
+    event_id, attempt = carried(headers.EVENT_ID), carried(headers.ATTEMPT)
+    if type(event_id) is not str:  # a header may be anything, and not everything can be looked up
+        event_id = repr(event_id)
+    if attempt is not None and type(attempt) is not int:
+        attempt = repr(attempt)
     return message.message_id, event_id, attempt, message.routing_key, hash(message.body)
 
 

@@ -29,7 +29,9 @@ class Scheduler:
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
-        self._lanes: list[Lane] = []
+        self._lanes = 0
+        self._idle = 0
+        self._waiting: dict[Lane, None] = {}  # lanes in whose inbox something may wait
         self._running = 0
         self._abandoned = 0
         self._closed = False
@@ -37,7 +39,8 @@ class Scheduler:
         self._one_is_alone = False
 
     def add(self, lane: Lane) -> None:
-        self._lanes.append(lane)
+        self._lanes += 1
+        self._idle += 1
 
     @property
     def running(self) -> int:
@@ -49,10 +52,12 @@ class Scheduler:
             self._start(lane, delivery)
         else:
             lane.inbox.append(delivery)
+            self._waiting[lane] = None
 
     def release(self, lane: Lane, *, abandoned: bool = False) -> None:
         """A handler of the lane has ended: its slot goes to whoever runs least."""
         lane.running -= 1
+        self._idle += lane.running == 0
         self._running -= 1
         self._abandoned -= abandoned
         self._next()
@@ -103,21 +108,28 @@ class Scheduler:
                 self._one_is_alone = True
                 self._shy.popleft().set_result(None)
             return
-        while ready := [lane for lane in self._lanes if lane.inbox and self._may_start(lane)]:
-            least = min(ready, key=lambda lane: lane.running)
-            self._start(least, least.inbox.popleft())
+        while (lane := self._hungriest()) is not None:
+            self._start(lane, lane.inbox.popleft())
+
+    def _hungriest(self) -> Lane | None:
+        """Of the lanes that may start something, the one that runs least."""
+        found: Lane | None = None
+        for lane in tuple(self._waiting):
+            if not lane.inbox:
+                del self._waiting[lane]
+            elif (found is None or lane.running < found.running) and self._may_start(lane):
+                found = lane
+        return found
 
     def _may_start(self, lane: Lane) -> bool:
         if self._closed or lane.is_paused or self._shy or self._one_is_alone:
             return False
         if lane.running >= lane.limit or self._running >= self._concurrency:
             return False
-        if lane.running == 0 or len(self._lanes) > self._concurrency:
-            return True
-        idle = sum(1 for other in self._lanes if other.running == 0)
-        return self._concurrency - self._running > idle
+        return lane.running == 0 or self._lanes > self._concurrency or self._concurrency - self._running > self._idle
 
     def _start(self, lane: Lane, delivery: Delivery) -> None:
+        self._idle -= lane.running == 0
         lane.running += 1
         self._running += 1
         lane.start(delivery)

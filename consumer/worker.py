@@ -175,7 +175,8 @@ class Worker:
         metrics = Metrics() if http else None
         self._links = Links()
         spans = open_spans()
-        emit = fan_out((FactLog(), spans, self._links, *((metrics,) if metrics else ()), *self._listeners))
+        log = FactLog(settings.log.successes)
+        emit = fan_out((log, spans, self._links, *((metrics,) if metrics else ()), *self._listeners))
         self._runtime = Runtime(self.name, handlers, self._middleware, settings, emit, spans)
         self._watchdog = Watchdog(settings.worker.block_limit, emit)
         try:

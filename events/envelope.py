@@ -14,6 +14,7 @@ from .metadata import History, Metadata
 
 MAX_TEXT = 255
 MAX_ATTEMPT = 1_000_000
+_NONE_YET = History()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +92,25 @@ def read_metadata(message: Message, now: datetime) -> Metadata:
     `type`, or else the routing key, names the event; the `event-id` header, or else `message_id`,
     or else a digest of the body is its id. `now` stands in where no time was sent.
     """
-    headers = message.headers
+    carried = message.headers.get
     return Metadata(
-        event_id=_text(headers.get(h.EVENT_ID)) or _text(message.message_id) or body_digest(message.body),
-        event_type=_text(message.type) or origin(message)[1],
-        time=_time(headers.get(h.EVENT_TIME)) or _aware(message.timestamp) or now,
-        version=_whole(headers.get(h.EVENT_VERSION), 1, MAX_ATTEMPT),
-        source=_text(message.app_id) or "",
-        key=_text(headers.get(h.EVENT_KEY)),
-        correlation_id=_text(message.correlation_id),
-        causation_id=_text(headers.get(h.CAUSATION_ID)),
-        traceparent=_text(headers.get(h.TRACEPARENT)),
+        _text(carried(h.EVENT_ID)) or _text(message.message_id) or body_digest(message.body),
+        _text(message.type) or origin(message)[1],
+        _time(carried(h.EVENT_TIME)) or _aware(message.timestamp) or now,
+        _whole(carried(h.EVENT_VERSION), 1, MAX_ATTEMPT),
+        _text(message.app_id) or "",
+        _text(carried(h.EVENT_KEY)),
+        _text(message.correlation_id),
+        _text(carried(h.CAUSATION_ID)),
+        _text(carried(h.TRACEPARENT)),
     )
 
 
 def read_history(message: Message) -> History:
     """The attempts behind a message; a forged or broken header counts as none."""
     headers = message.headers
+    if h.ATTEMPT not in headers and h.HELD_SINCE not in headers:
+        return _NONE_YET
     return History(
         attempt=_whole(headers.get(h.ATTEMPT), 1, MAX_ATTEMPT),
         held_since=_time(headers.get(h.HELD_SINCE)),

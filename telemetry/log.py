@@ -4,6 +4,7 @@ import logging
 import math
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping, MutableMapping
 from itertools import islice
 from typing import Any, Literal, TextIO, assert_never, get_args
@@ -114,18 +115,49 @@ def safe_values(logger: Any, method: str, line: Line) -> Line:
 
 
 class FactLog:
-    """One line per fact, with a stable name. Successes are `info`, postponed events `warning`, lost ones `error`."""
+    """One line per fact, with a stable name. Successes are `info`, postponed events `warning`, lost ones `error`.
+
+    At most `successes` lines a second tell of events that were handled; the next one says as `left_out` how many it
+    stands for besides. Whatever else happens has its line always.
+    """
 
     ignores = frozenset(get_args(Counted))
 
+    def __init__(self, successes: int = 100) -> None:
+        self._most = successes
+        self._second = 0.0
+        self._written = self._left_out = 0
+
     def __call__(self, fact: Fact) -> None:
-        if isinstance(fact, Counted):
+        if isinstance(fact, Counted) or (isinstance(fact, Settled) and self._is_left_out(fact)):
             return
         logger, level = holdfast_logger(), _level(fact)
         is_enabled = getattr(logger, "isEnabledFor", None) or getattr(logger, "is_enabled_for", None)
         if is_enabled is None or is_enabled(logging.getLevelNamesMapping()[level.upper()]):
             event, fields = _line(fact)
+            if self._left_out and _is_success(fact):
+                fields["left_out"], self._left_out = self._left_out, 0
             getattr(logger, level)(event, **fields)
+
+    def _is_left_out(self, fact: Settled) -> bool:
+        if not _is_success(fact):
+            return False
+        now = time.monotonic()
+        if now - self._second >= 1.0:
+            self._second, self._written = now, 0
+        self._written += 1
+        self._left_out += self._written > self._most
+        return self._written > self._most
+
+
+def _is_success(fact: Told) -> bool:
+    """Handled at the first attempt, or before, with nothing to say about it."""
+    return (
+        isinstance(fact, Settled)
+        and fact.outcome in ("handled", "duplicate")
+        and fact.attempt == 1
+        and fact.completion in (None, "recorded")
+    )
 
 
 def _level(fact: Told) -> Level:

@@ -16,10 +16,14 @@ class Acks:
     def __init__(self) -> None:
         self._head = 1  # the lowest tag that is not finished
         self._finished: dict[int, bool] = {}  # above the head; True where its ack is still to be sent
+        self._fresh: list[int] = []  # those to send
 
     def ack(self, tag: int) -> bool:
         """It is done. False where it was settled before."""
-        return self._finish(tag, to_send=True)
+        if not self._finish(tag, to_send=True):
+            return False
+        self._fresh.append(tag)
+        return True
 
     def returned(self, tag: int) -> bool:
         """It was rejected, on the wire already. False where it was settled before."""
@@ -28,16 +32,16 @@ class Acks:
     def take(self) -> list[tuple[int, bool]]:
         """The acks to send now: tag, and whether it is a multiple one."""
         finished, last, count = self._finished, 0, 0
-        while self._head in finished:
-            if finished.pop(self._head):
+        while (to_send := finished.pop(self._head, None)) is not None:
+            if to_send:
                 last, count = self._head, count + 1
             self._head += 1
+        fresh, self._fresh = self._fresh, []
         acks = [(last, count > 1)] if last else []
-        for tag, to_send in finished.items():
-            if to_send:
+        for tag in fresh:
+            if tag >= self._head:
+                finished[tag] = False
                 acks.append((tag, False))
-        for tag, _ in acks[1:] if last else acks:
-            finished[tag] = False
         return acks
 
     def _finish(self, tag: int, *, to_send: bool) -> bool:

@@ -12,6 +12,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from ...events import BrokerUnavailable, Message, TopologyError
 from ...telemetry import Attached, Detached, Emit
 from ..port import Delivery, OnDelivery
+from .deliveries import Deliveries
 from .explain import explain
 from .link import (
     CONNECTION_ERRORS,
@@ -157,7 +158,7 @@ class AmqpConsumer:
         if isinstance(connection, TappedConnection):
             wire, number = connection.wire, channel.number
             self._settling = Together(wire, channel)
-            wire.tap(number, deliver)
+            wire.tap(number, Deliveries(deliver))
             self._untap = lambda: wire.untap(number)
         else:
             self._settling = OneByOne(channel)

@@ -6,6 +6,7 @@ later, where one that raised here would take its connection down.
 
 import struct
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from ...events import Message
@@ -13,11 +14,9 @@ from . import lenient
 
 _FLAGS = struct.Struct(">H")
 _LONG = struct.Struct(">I")
-_SIGNED = struct.Struct(">i")
-_LONG_LONG = struct.Struct(">q")
 _TIME = struct.Struct(">Q")
 _PROPERTIES_AT = 12  # past class, weight and body size
-_NAMES = (
+_PROPERTIES = (
     (0x8000, "content_type", "text"),
     (0x4000, "content_encoding", "text"),
     (0x2000, "headers", "table"),
@@ -32,6 +31,8 @@ _NAMES = (
     (0x0010, "", "text"),  # user id
     (0x0008, "app_id", "text"),
 )
+_NUMBERS = {ord(kind): struct.Struct(f">{form}") for kind, form in zip("bBsuIil", "bBhHiIq", strict=True)}
+_TEXT, _BOOLEAN = ord("S"), ord("t")
 _BROKEN = (ValueError, KeyError, IndexError, struct.error, RecursionError)
 
 
@@ -41,29 +42,33 @@ def message_of(exchange: bytes, key: bytes, header: bytes, body: bytes) -> Messa
         properties = _properties(header)
     except _BROKEN:
         properties = {}
-    return Message(body, _text(exchange), _text(key), **properties)
+    return Message(body, str(exchange, "utf-8", "replace"), str(key, "utf-8", "replace"), **properties)
+
+
+@lru_cache(maxsize=256)
+def _present(flags: int) -> tuple[tuple[str, str], ...]:
+    return tuple((name, kind) for flag, name, kind in _PROPERTIES if flags & flag)
 
 
 def _properties(header: bytes) -> dict[str, Any]:
     (flags,) = _FLAGS.unpack_from(header, _PROPERTIES_AT)
     at = _PROPERTIES_AT + 2
     found: dict[str, Any] = {}
-    for flag, name, kind in _NAMES:
-        if not flags & flag:
-            continue
-        value: Any
+    for name, kind in _present(flags):
         if kind == "text":
-            end = at + 1 + header[at]
-            value, at = _text(header[at + 1 : end]), end
+            begin = at + 1
+            at = begin + header[at]
+            if name:
+                found[name] = str(header[begin:at], "utf-8", "replace")
         elif kind == "table":
-            value, at = _table(header, at)
+            found[name], at = _table(header, at)
         elif kind == "octet":
-            value, at = header[at], at + 1
+            if name:
+                found[name] = header[at]
+            at += 1
         else:
             (seconds,) = _TIME.unpack_from(header, at)
-            value, at = _time(seconds), at + 8
-        if name:
-            found[name] = value
+            found[name], at = _time(seconds), at + 8
     return found
 
 
@@ -76,24 +81,20 @@ def _table(data: bytes, start: int) -> tuple[dict[str, Any], int]:
         while at < end:
             named = at + 1 + data[at]
             name, kind, at = str(data[at + 1 : named], "utf-8"), data[named], named + 1
-            if kind == 0x53:  # S
-                ends = at + 4 + _LONG.unpack_from(data, at)[0]
-                found[name], at = str(data[at + 4 : ends], "utf-8"), ends
-            elif kind == 0x49:  # I
-                found[name], at = _SIGNED.unpack_from(data, at)[0], at + 4
-            elif kind == 0x6C:  # l
-                found[name], at = _LONG_LONG.unpack_from(data, at)[0], at + 8
-            elif kind == 0x74:  # t
+            if kind == _TEXT:
+                begin = at + 4
+                at = begin + _LONG.unpack_from(data, at)[0]
+                found[name] = str(data[begin:at], "utf-8")
+            elif kind == _BOOLEAN:
                 found[name], at = data[at] != 0, at + 1
+            elif number := _NUMBERS.get(kind):
+                (found[name],) = number.unpack_from(data, at)
+                at += number.size
             else:
                 return lenient.table(data[start:])[1], end
     except _BROKEN:
         return lenient.table(data[start:])[1], end
     return (found if at == end <= len(data) else lenient.table(data[start:])[1]), end
-
-
-def _text(value: bytes) -> str:
-    return str(value, "utf-8", "replace")
 
 
 def _time(seconds: int) -> datetime | None:

@@ -6,7 +6,7 @@ from typing import Any
 from aiormq import AMQPConnectionError, Connection, TransportFactory
 from yarl import URL
 
-from .splitter import HEARTBEAT, OnMessage, Splitter
+from .splitter import HEARTBEAT, Splitter, Tap
 
 _SIGN_OF_LIFE = 1.0  # seconds: aiormq takes a peer for dead of which it sees no frame
 
@@ -18,10 +18,10 @@ class Wire(TransportFactory):
         self._reader: _SplittingReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
-    def tap(self, channel: int, on_message: OnMessage) -> None:
-        """Call `on_message` for each delivery of a channel, instead of aiormq."""
+    def tap(self, channel: int, tap: Tap) -> None:
+        """Let `tap` take frames of a channel before aiormq sees them."""
         assert self._reader is not None
-        self._reader.splitter.tap(channel, on_message)
+        self._reader.splitter.tap(channel, tap)
 
     def untap(self, channel: int) -> None:
         if self._reader is not None:

@@ -261,6 +261,34 @@ def test_a_level_that_is_not_wanted_is_not_written() -> None:
     assert [json.loads(line)["outcome"] for line in stream.getvalue().splitlines()] == ["postponed"]
 
 
+def test_successes_beyond_so_many_a_second_are_counted_and_failures_never_left_out(written: Lines) -> None:
+    log = FactLog(successes=2)
+
+    for _ in range(5):
+        log(a_settled())
+    log(a_settled(outcome="postponed", error="E: x"))
+    log(a_settled(attempt=2))
+    silent = FactLog(successes=0)
+    silent(a_settled())
+
+    assert [(line["outcome"], line["attempt"]) for line in written()] == [
+        ("handled", 1), ("handled", 1), ("postponed", 1), ("handled", 2),
+    ]  # fmt: skip
+
+
+async def test_the_next_second_tells_how_many_were_left_out(written: Lines) -> None:
+    log, told = FactLog(successes=1), list[Any]()
+
+    async with asyncio.timeout(10):
+        while len(told) < 2:
+            log(a_settled())
+            await asyncio.sleep(0)
+            told = [line for line in written() if line["event"] == "delivery.settled"]
+
+    first, second = told
+    assert "left_out" not in first and second["left_out"] >= 1
+
+
 def test_a_dead_letter_tells_why_with_its_traceback_and_in_no_other_field_the_payload(written: Lines) -> None:
     fact = a_settled(outcome="dead_lettered", reason="exhausted", error="E: x", error_type="E", traceback="Traceback")
 

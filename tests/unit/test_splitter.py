@@ -14,6 +14,7 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
 from holdfast.broker.amqp.acks import Acks
+from holdfast.broker.amqp.deliveries import Deliveries
 from holdfast.broker.amqp.splitter import Splitter
 from holdfast.events import Message
 
@@ -39,7 +40,7 @@ class Stream:
         self.passed = b""
         self.taken: list[Taken] = []
         self.splitter = Splitter(self._pass_on)
-        self.splitter.tap(1, lambda message, tag, redelivered: self.taken.append((message, tag, redelivered)))
+        self.splitter.tap(1, Deliveries(lambda *taken: self.taken.append(taken)))
 
     def _pass_on(self, data: bytes) -> None:
         self.passed += data
