@@ -1,6 +1,7 @@
 """The broker: sessions, topology, delay ladder and the in-memory broker (floor 2)."""
 
 from . import ladder
+from .countdown import Countdown
 from .open import open_broker
 from .port import Broker, Browser, Consumer, Delivery, Depth, Held, Mode, OnDelivery, OnHeld
 from .size import header_size, headers_size
@@ -28,6 +29,7 @@ __all__ = [
     "Broker",
     "Browser",
     "Consumer",
+    "Countdown",
     "Delivery",
     "Depth",
     "Exchange",

@@ -43,7 +43,7 @@ def check_properties(message: Message) -> None:
 
 _SHORT_STRINGS = ("message_id", "type", "content_type", "content_encoding", "correlation_id", "app_id", "reply_to")
 _LARGEST_FLOAT = 3.4028235677973366e38  # a float goes as 32 bits; whatever reaches this rounds to more than they hold
-_LAST_SECOND = 0xFFFF_FFFF  # pamqp reads what is later as milliseconds
+LAST_SECOND = 0xFFFF_FFFF  # pamqp reads what is later as milliseconds
 
 
 def _value_size(value: Any, depth: int) -> int:
@@ -110,5 +110,5 @@ def _check_decimal(value: Decimal) -> None:
 
 def _check_time(time: datetime) -> None:
     moment = time if time.tzinfo else time.replace(tzinfo=UTC)
-    if not 0 <= moment.timestamp() <= _LAST_SECOND:
+    if not 0 <= moment.timestamp() <= LAST_SECOND:
         raise ValueError(f"the time {time.isoformat()} is not within 1970 and 2106")

@@ -8,9 +8,9 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any
 
+from ..broker import Countdown
 from ..events import HoldfastError
 from .context import Context
-from .countdown import Countdown
 from .handler import Handler, HandlerSpec, Middleware
 from .job import Job
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
-from ..broker import Consumer, Delivery
+from ..broker import Consumer, Countdown, Delivery
 from ..events import has_id, origin, read_history, read_metadata
 from ..telemetry import Began, Ended, HandlerAbandoned, MissingId, PipelineFailed, Received
-from .countdown import Countdown
 from .handler import HandlerSpec
 from .invoke import CANCEL_GRACE, HandlerTimeout
 from .job import Job

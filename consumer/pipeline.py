@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, assert_never
 
-from ..broker import Broker
+from ..broker import Broker, Countdown
 from ..config import Settings
 from ..events import (
     HoldfastError,
@@ -41,7 +41,6 @@ from ..telemetry import CrashSuspected, Emit, SettlementStale, Spans, bind_event
 from .claiming import Claiming
 from .context import Context
 from .copies import dead_letter, postponed_copy
-from .countdown import Countdown
 from .decide import Expired, decide
 from .handler import Handler, HandlerSpec
 from .invoke import CANCEL_GRACE, invoke

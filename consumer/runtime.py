@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ..broker import Broker
+from ..broker import Broker, Countdown
 from ..config import Settings
 from ..idempotency import OpenClaims, StoreUnavailable
 from ..telemetry import (
@@ -20,7 +20,6 @@ from ..telemetry import (
     Stopped,
 )
 from .claiming import Claiming, short_windows
-from .countdown import Countdown
 from .handler import HandlerSpec, Middleware
 from .invoke import compose
 from .job import Job

@@ -31,7 +31,7 @@ def full_jitter(failures: int, *, base: float = 0.2, cap: float = 4.0) -> float:
 
 class Link:
     """A connection with a role of its own: a memory alarm that blocks publishing must not block acks. Where it is
-    `tapped`, its deliveries may be taken from the socket directly."""
+    `tapped`, its socket may be read and written directly."""
 
     def __init__(
         self, role: Role, url: str, *, heartbeat: int, connect_timeout: float, tapped: bool, emit: Emit

@@ -5,18 +5,17 @@ A publish to a missing exchange closes its channel; with a channel of its own fo
 
 import asyncio
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import assert_never
 
-import aiormq
-from aiormq import Channel
-from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed, DeliveryError
+from aiormq.exceptions import AMQPChannelError, ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from ...events import Message, NotConnected, PublishError, PublishRefused, PublishTimeout, TooLarge, Unroutable
-from ..size import check_properties, headers_size
+from ..countdown import Limits
 from .explain import explain
-from .link import CONNECTION_ERRORS, Link, close_quietly, lost_as_error, open_channel, while_open
-from .translate import to_properties
+from .link import CONNECTION_ERRORS, Link, lost_as_error, open_channel
+from .packing import Packed, pack
+from .sending import Sending, sending
+from .wire import TappedConnection
 
 IN_FLIGHT = 500
 """Publishes with a time limit that may wait for their confirm at once. Copies have none: prefetch bounds them."""
@@ -30,22 +29,24 @@ class Publishing:
     def __init__(self, link: Link, *, header_budget: int) -> None:
         self._link = link
         self._header_budget = header_budget
-        self._channels: dict[str, asyncio.Task[Channel]] = {}
+        self._channels: dict[str, asyncio.Task[Sending]] = {}
         self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._limits = Limits()
 
     async def publish(self, message: Message, timeout: float | None) -> None:
         """See `Broker.publish`."""
-        self._check_size(message)
+        packed = self._pack(message)
         if timeout is None:
-            await self._until_known(message)
+            await self._until_known(message, packed)
             return
         sent = False
         try:
-            async with asyncio.timeout(timeout):
-                await self._link.connection()
+            with self._limits.limit(timeout):
+                if not self._link.connected:
+                    await self._link.connection()
                 async with self._slots:
                     sent = True
-                    await self._until_known(message)
+                    await self._until_known(message, packed)
         except TimeoutError:
             if sent or self._link.connected:
                 raise PublishTimeout(
@@ -56,43 +57,43 @@ class Publishing:
                 f"({self._link.last_error})"
             ) from None
 
-    async def _until_known(self, message: Message) -> None:
+    async def _until_known(self, message: Message, packed: Packed) -> None:
         """Publish until the broker said yes or no; whatever a lost channel left open is sent again."""
         while True:
             try:
                 with lost_as_error():
-                    channel = await self._channel(message.exchange)
-                    with _verdicts(message):
-                        await self._send(channel, message)
-                return
+                    verdict = await (await self._channel(message.exchange)).send(message, packed)
+                break
+            except AMQPChannelError as error:
+                _raise_if_meant(message, error)
+                self._link.last_error = explain(error)
             except CONNECTION_ERRORS as error:
                 self._link.last_error = explain(error)
-                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)
+        match verdict:
+            case "confirmed":
+                return
+            case "unroutable":
+                raise Unroutable(f"no queue is bound for {_address(message)}")
+            case "refused":
+                raise PublishRefused(f"the broker refused {_address(message)} (basic.nack); is a queue full?")
+            case _:
+                assert_never(verdict)
 
-    async def _send(self, channel: Channel, message: Message) -> None:
-        publish = channel.basic_publish(
-            message.body,
-            exchange=message.exchange,
-            routing_key=message.routing_key,
-            properties=to_properties(message),
-            mandatory=True,
-            wait=False,
-        )
-        if channel.connection.write_queue.full():
-            await while_open(channel, publish)
-        else:
-            await publish
-
-    async def _channel(self, exchange: str) -> Channel:
+    async def _channel(self, exchange: str) -> Sending:
         """The open channel of an exchange; opening is shared by all who wait for it."""
         task = self._channels.get(exchange)
-        if task is None or (task.done() and (task.cancelled() or task.exception() or task.result().is_closed)):
+        if task is not None and task.done():
+            if not task.cancelled() and not task.exception() and not task.result().is_closed:
+                return task.result()
+            task = None
+        if task is None:
             task = asyncio.create_task(self._open(exchange))
             self._channels[exchange] = task
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
-    async def _open(self, exchange: str) -> Channel:
+    async def _open(self, exchange: str) -> Sending:
         connection = await self._link.connection()
         channel = await open_channel(connection, confirms=True)
         if exchange:
@@ -101,48 +102,44 @@ class Publishing:
                 await channel.exchange_declare(exchange, passive=True, timeout=10)
             except ChannelNotFoundEntity:
                 raise Unroutable(f"exchange {exchange!r} does not exist on {self._link}") from None
-        return channel
+        return sending(channel, connection.wire if isinstance(connection, TappedConnection) else None)
 
-    def _check_size(self, message: Message) -> None:
+    def _pack(self, message: Message) -> Packed:
+        if len(message.routing_key.encode(errors="replace")) > 255:
+            raise TooLarge(f"the routing key {message.routing_key[:40]!r}... has more than 255 bytes")
         try:
-            size = headers_size(message.headers)
-            check_properties(message)
+            packed = pack(message)
         except ValueError as error:
             raise PublishError(f"{error}; not sent to {_address(message)}") from None
-        if size > self._header_budget:
-            raise TooLarge(f"the headers for {_address(message)} take {size} bytes; at most {self._header_budget} go")
-        if len(message.routing_key.encode()) > 255:
-            raise TooLarge(f"the routing key {message.routing_key[:40]!r}... has more than 255 bytes")
+        if packed.headers > self._header_budget:
+            raise TooLarge(
+                f"the headers for {_address(message)} take {packed.headers} bytes; at most {self._header_budget} go"
+            )
+        return packed
 
     async def close(self) -> None:
+        self._limits.close()
         for task in self._channels.values():
             if task.done() and not task.cancelled() and not task.exception():
-                await close_quietly(task.result(), 2)
+                await task.result().close()
             else:
                 task.cancel()
         self._channels.clear()
 
 
-@contextmanager
-def _verdicts(message: Message) -> Iterator[None]:
-    """Turns what the broker said of this message into our errors; what it said of others passes as a lost channel."""
-    try:
-        yield
-    except aiormq.exceptions.PublishError:
-        raise Unroutable(f"no queue is bound for {_address(message)}") from None
-    except DeliveryError:
-        raise PublishRefused(f"the broker refused {_address(message)} (basic.nack); is a queue full?") from None
-    except ChannelNotFoundEntity as error:
-        if f"'{message.exchange}'" in str(error):
+def _raise_if_meant(message: Message, error: AMQPChannelError) -> None:
+    """Raise what closed the channel as an error of ours where it was for this message; for the others it is lost."""
+    match error:
+        case ChannelNotFoundEntity() if f"'{message.exchange}'" in str(error):
             raise Unroutable(f"exchange {message.exchange!r} does not exist") from None
-        raise
-    except ChannelAccessRefused as error:
-        raise PublishRefused(f"no permission to publish {_address(message)}: {explain(error)}") from None
-    except ChannelPreconditionFailed as error:
-        size = _MESSAGE_SIZE.search(str(error))
-        if size is not None and int(size[1]) == len(message.body):
-            raise TooLarge(f"the broker takes no body of {size[1]} bytes: {explain(error)}") from None
-        raise
+        case ChannelAccessRefused():
+            raise PublishRefused(f"no permission to publish {_address(message)}: {explain(error)}") from None
+        case ChannelPreconditionFailed():
+            size = _MESSAGE_SIZE.search(str(error))
+            if size is not None and int(size[1]) == len(message.body):
+                raise TooLarge(f"the broker takes no body of {size[1]} bytes: {explain(error)}") from None
+        case _:
+            pass
 
 
 def _address(message: Message) -> str:

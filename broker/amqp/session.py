@@ -39,7 +39,7 @@ class AmqpBroker:
                 url,
                 heartbeat=heartbeat,
                 connect_timeout=connect_timeout,
-                tapped=fast and role == "consume",
+                tapped=fast,
                 emit=emit,
             )
             for role in ("consume", "publish")

@@ -15,7 +15,7 @@ def to_properties(message: Message) -> spec.Basic.Properties:
     return spec.Basic.Properties(
         content_type=message.content_type,
         content_encoding=message.content_encoding,
-        headers={name: _encodable(value) for name, value in message.headers.items()},
+        headers={name: encodable(value) for name, value in message.headers.items()},
         delivery_mode=2,
         priority=message.priority,
         correlation_id=message.correlation_id,
@@ -48,14 +48,14 @@ def from_delivered(delivered: DeliveredMessage) -> Message:
     )
 
 
-def _encodable(value: Any) -> Any:
-    """pamqp writes byte arrays from `bytearray` alone."""
+def encodable(value: Any) -> Any:
+    """A header's value as pamqp takes it: it writes byte arrays from `bytearray` alone."""
     match value:
         case bytes():
             return bytearray(value)
         case Mapping():
-            return {key: _encodable(inner) for key, inner in value.items()}
+            return {key: encodable(inner) for key, inner in value.items()}
         case list() | tuple():
-            return [_encodable(inner) for inner in value]
+            return [encodable(inner) for inner in value]
         case _:
             return value

@@ -8,6 +8,7 @@ from yarl import URL
 
 from .splitter import HEARTBEAT, Splitter, Tap
 
+_ENOUGH = 65_536
 _SIGN_OF_LIFE = 1.0  # seconds: aiormq takes a peer for dead of which it sees no frame
 
 
@@ -33,6 +34,16 @@ class Wire(TransportFactory):
             return False
         self._writer.write(frames)
         return True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits to be written that more should wait for `drained`."""
+        return self._writer is not None and self._writer.transport.get_write_buffer_size() > _ENOUGH
+
+    async def drained(self) -> None:
+        """Return when what was written has mostly gone. Raises `OSError` where the socket is lost."""
+        if self._writer is not None:
+            await self._writer.drain()
 
     async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """See `aiormq.TransportFactory`."""
