@@ -63,3 +63,18 @@ class Running:
     def __exit__(self, *failure: object) -> None:
         self.process.kill()
         self.process.wait()
+
+
+def until_true(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def killed_when(condition: Callable[[], bool], *arguments: str, folder: Path, env: dict[str, str]) -> None:
+    """Run a command and SIGKILL it as soon as the condition holds."""
+    with Running(*arguments, folder=folder, env=env) as tool:
+        until_true(lambda: condition() or tool.process.poll() is not None)
+        tool.process.send_signal(signal.SIGKILL)
+        assert tool.process.wait() == -signal.SIGKILL, tool.log

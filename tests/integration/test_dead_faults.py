@@ -1,0 +1,238 @@
+"""Dead-letter operations that are broken off: the tool killed, the connection cut, the broker killed. Nothing is lost,
+and each operation can be resumed."""
+
+import asyncio
+import json
+import sqlite3
+import uuid
+from pathlib import Path
+
+import pytest
+from breaking import through
+from commands import environment, holdfast, killed_when
+from morgue import Morgue, a_desk, contents
+from proxy import Direction, proxy_to
+from running import a_broker, running, take, until
+
+from holdfast import Settings
+from holdfast.broker import Queue, Topology, resting_queue, work_queue
+from holdfast.dead_letters import DeadLetters, Edit, Pace, Selection, WornOut
+from holdfast.events import Message
+
+
+@pytest.fixture
+def morgue(settings: Settings, unique: str) -> Morgue:
+    return Morgue(settings, unique)
+
+
+@pytest.fixture
+def env(settings: Settings, tmp_path: Path) -> dict[str, str]:
+    return environment(
+        HOLDFAST_BROKER__URL=settings.broker.url.get_secret_value(),
+        HOLDFAST_BROKER__EXCHANGE=settings.broker.exchange,
+        HOLDFAST_IDEMPOTENCY__URL="memory://",
+        HOLDFAST_DEAD_LETTERS__FOLDER=str(tmp_path / "state"),
+    )
+
+
+async def lay_out(settings: Settings, queue: str, count: int) -> list[bytes]:
+    """A queue and its dead-letter queue with so many letters in it; no worker."""
+    bodies = [json.dumps({"n": n}).encode() for n in range(count)]
+    async with a_broker(settings) as broker:
+        await broker.declare(work_queue(queue, kind="quorum", exchange=settings.broker.exchange, keys=()))
+        letters = [
+            Message(body, "", f"{queue}.dead", {"event-id": f"e-{body!r}"}, message_id=uuid.uuid4().hex)
+            for body in bodies
+        ]
+        for begin in range(0, count, 200):
+            await asyncio.gather(*(broker.publish(one, timeout=30) for one in letters[begin : begin + 200]))
+    return bodies
+
+
+def removed(folder: Path) -> int:
+    """How many letters the journal in this folder says are off their queue."""
+    for path in folder.glob("state/*/journal.sqlite"):
+        try:
+            with sqlite3.connect(path) as db:
+                return int(db.execute("SELECT count(*) FROM items WHERE removed").fetchone()[0])
+        except sqlite3.Error:
+            return 0
+    return 0
+
+
+async def test_a_replay_whose_tool_is_killed_goes_on_and_runs_each_event_once(
+    morgue: Morgue, tmp_path: Path, env: dict[str, str]
+) -> None:
+    names = [f"o-{n}" for n in range(400)]
+    await morgue.fill(*names)
+    morgue.charge.mended = True
+    async with running(morgue.worker()):
+        replay = ("replay", morgue.queue, "--yes", "--no-canary", "--rate", "400")
+        await asyncio.to_thread(killed_when, lambda: removed(tmp_path) > 50, "dead", *replay, folder=tmp_path, env=env)
+        listed = await asyncio.to_thread(holdfast, "dead", "operations", "--json", folder=tmp_path, env=env)
+        [operation] = json.loads(listed.stdout)
+
+        resumed = await asyncio.to_thread(holdfast, "dead", "resume", operation["id"], folder=tmp_path, env=env)
+
+    assert (operation["state"], operation["is_running"]) == ("running", False)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert morgue.charge.effects == dict.fromkeys(names, 1)
+    async with a_desk(morgue.settings, tmp_path / "other") as desk:
+        assert await contents(desk, morgue.dead) == []
+
+
+async def test_a_discard_whose_tool_is_killed_has_every_letter_in_the_archive_or_the_queue(
+    settings: Settings, unique: str, tmp_path: Path, env: dict[str, str]
+) -> None:
+    bodies = await lay_out(settings, unique, 2000)
+    discard = ("discard", unique, "--yes")
+    await asyncio.to_thread(killed_when, lambda: removed(tmp_path) > 300, "dead", *discard, folder=tmp_path, env=env)
+    [archive] = tmp_path.glob("state/*/archive/*.ndjson")  # noqa: ASYNC240
+    async with a_desk(settings, tmp_path / "other") as desk:
+        there = {letter.message.body for letter in await contents(desk, f"{unique}.dead")}
+    archived = {json.loads(line)["message"]["body"].encode() for line in archive.read_text().splitlines()}
+
+    name = archive.name.split(".")[-2]
+    done = await asyncio.to_thread(holdfast, "dead", "resume", name, folder=tmp_path, env=env)
+
+    assert there | archived == set(bodies) and len(there) < 2000
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [json.loads(line)["message"]["body"].encode() for line in archive.read_text().splitlines()] == bodies
+
+
+async def test_an_import_whose_tool_is_killed_is_begun_again_and_restores_each_letter_once(
+    settings: Settings, unique: str, tmp_path: Path, env: dict[str, str]
+) -> None:
+    bodies = await lay_out(settings, unique, 1000)
+    async with a_desk(settings, tmp_path / "other") as desk:
+        await desk.read(f"{unique}.dead")
+        ended = await desk.work(desk.discard(f"{unique}.dead", Selection())).run()
+        archive = str(desk.archive_of(ended))
+        depth = asyncio.run_coroutine_threadsafe
+
+        loop = asyncio.get_running_loop()
+
+        def some_are_back() -> bool:
+            found = depth(desk.broker.count(f"{unique}.dead"), loop).result()
+            return found is not None and found.ready > 50
+
+        await asyncio.to_thread(
+            killed_when, some_are_back, "dead", "import", archive, "--yes", folder=tmp_path, env=env
+        )
+        done = await asyncio.to_thread(holdfast, "dead", "import", archive, "--yes", folder=tmp_path, env=env)
+        letters = await contents(desk, f"{unique}.dead")
+
+    assert done.returncode == 0, done.stderr
+    assert sorted(letter.message.body for letter in letters) == sorted(bodies)
+
+
+async def test_a_replay_outlives_cut_connections(morgue: Morgue, tmp_path: Path) -> None:
+    names = [f"o-{n}" for n in range(300)]
+    await morgue.fill(*names)
+    morgue.charge.mended = True
+    async with (
+        running(morgue.worker()),
+        proxy_to(morgue.settings.broker.url.get_secret_value()) as proxy,
+        a_desk(through(proxy, morgue.settings), tmp_path) as desk,
+    ):
+        await desk.read(morgue.dead)
+        work = desk.work(desk.replay(morgue.dead, Selection()), Pace(canary=False, wait=30, rate=600))
+        proxy.cut_after(40_000, Direction.TO_SERVER)
+        working = asyncio.create_task(work.run())
+        await until(lambda: sum(morgue.charge.effects.values()) > 150, "half of it")
+        proxy.cut()
+
+        done = await working
+
+    assert done.state == "done", done
+    assert morgue.charge.effects == dict.fromkeys(names, 1)
+    async with a_desk(morgue.settings, tmp_path / "other") as desk:
+        assert await contents(desk, morgue.dead) == []
+
+
+@pytest.mark.parametrize("size", [20_000, 60_000])
+async def test_a_discard_outlives_a_cut_connection(settings: Settings, unique: str, tmp_path: Path, size: int) -> None:
+    bodies = await lay_out(settings, unique, 1500)
+    async with (
+        proxy_to(settings.broker.url.get_secret_value()) as proxy,
+        a_desk(through(proxy, settings), tmp_path) as desk,
+    ):
+        await desk.read(f"{unique}.dead")
+        operation = desk.discard(f"{unique}.dead", Selection())
+        proxy.cut_after(size, Direction.TO_SERVER)
+
+        done = await desk.work(operation).run()
+
+        archived = desk.archive_of(operation).read_text().splitlines()
+    async with a_desk(settings, tmp_path) as desk:
+        left = await contents(desk, f"{unique}.dead")
+    assert (done.state, left) == ("done", [])
+    assert [json.loads(line)["message"]["body"].encode() for line in archived] == bodies
+
+
+async def arrived(desk: DeadLetters, queue: str) -> list[bytes]:
+    """The bodies in a work queue that nobody consumes."""
+    depth = await desk.broker.count(queue)
+    assert depth is not None
+    return [message.body for message in await take(desk.broker, queue, depth.ready)]
+
+
+async def test_an_edit_that_is_broken_off_is_made_once(settings: Settings, unique: str, tmp_path: Path) -> None:
+    """Cut at several places: the same new event each time, the original in the archive once, and out of its queue."""
+    for size in (300, 900, 1500, 2100, 3000):
+        queue = f"{unique}.{size}"
+        await lay_out(settings, queue, 1)
+        async with (
+            proxy_to(settings.broker.url.get_secret_value()) as proxy,
+            a_desk(through(proxy, settings), tmp_path) as desk,
+        ):
+            [letter] = await contents(desk, f"{queue}.dead")
+            operation = desk.edit(f"{queue}.dead", letter.key, Edit(b'{"n": "new"}'))
+            proxy.cut_after(size, Direction.TO_SERVER)
+
+            done = await desk.work(operation, Pace(wait=0)).run()
+
+            assert done.left == 0, done
+            assert len(desk.archive_of(operation).read_text().splitlines()) == 1
+        async with a_desk(settings, tmp_path) as desk:
+            assert await contents(desk, f"{queue}.dead") == []
+            assert set(await arrived(desk, queue)) == {b'{"n": "new"}'}
+
+
+async def test_reading_is_broken_off_without_harm(settings: Settings, unique: str, tmp_path: Path) -> None:
+    bodies = await lay_out(settings, unique, 3000)
+    show = ("show", unique)
+    env = environment(
+        HOLDFAST_BROKER__URL=settings.broker.url.get_secret_value(), HOLDFAST_DEAD_LETTERS__FOLDER=str(tmp_path / "s")
+    )
+    async with a_desk(settings, tmp_path / "other") as desk:
+        loop = asyncio.get_running_loop()
+
+        def is_read() -> bool:
+            found = asyncio.run_coroutine_threadsafe(desk.broker.count(f"{unique}.dead"), loop).result()
+            return found is not None and found.consumers > 0
+
+        await asyncio.to_thread(killed_when, is_read, "dead", *show, folder=tmp_path, env=env)
+        letters = await contents(desk, f"{unique}.dead")
+
+    assert [letter.message.body for letter in letters] == bodies
+
+
+async def test_a_worn_queue_is_left_alone(settings: Settings, unique: str, tmp_path: Path) -> None:
+    """Queues that others declared may have RabbitMQ 4's limit of 20 deliveries, and drop what passes it."""
+    ours, theirs = f"{unique}.ours.dead", f"{unique}.theirs.dead"
+    async with a_broker(settings) as broker:
+        await broker.declare(Topology(queues=(resting_queue(ours), Queue(theirs, {"x-queue-type": "quorum"}))))
+        for queue in (ours, theirs):
+            await broker.publish(Message(b"{}", "", queue, message_id="m"), timeout=10)
+        async with a_desk(settings, tmp_path, broker) as desk:
+            for _ in range(16):
+                await desk.read(ours)
+            for _ in range(15):
+                await desk.read(theirs)
+
+            with pytest.raises(WornOut, match="archive"):
+                await desk.read(theirs)
+
+            assert len(await contents(desk, ours)) == 1
+            assert (await desk.read(theirs, worn_too=True)).count() == 1

@@ -1,0 +1,199 @@
+"""Letters, archives, selections and the journal, without a broker."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import NOON, a_message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast import ConfigurationError
+from holdfast.dead_letters import Index, Journal, Selection, moment
+from holdfast.dead_letters.archive import from_line, to_line
+from holdfast.dead_letters.letter import Letter, key_of, read_letter
+from holdfast.dead_letters.remake import replayed, target_of
+from holdfast.events import Message, Receipt, read_receipt, receipt_message, replay_of
+from holdfast.telemetry import neutral
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | TEXT
+    | st.binary(max_size=20).map(bytearray)
+    | st.decimals(allow_nan=False, allow_infinity=False)
+    | st.datetimes(timezones=st.just(UTC)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT | st.just("$bytes"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(body=st.binary(max_size=200), headers=st.dictionaries(TEXT, VALUES, max_size=4), priority=st.none() | st.just(3))
+def test_a_message_survives_the_archive_to_the_byte(body: bytes, headers: dict[str, Any], priority: int | None) -> None:
+    message = a_message(body, headers=headers, priority=priority, timestamp=NOON)
+
+    back, about = from_line(to_line(message, key="k", queue="q"))
+
+    assert back == message
+    assert about == {"key": "k", "queue": "q"}
+
+
+NO_LETTERS = ["", "{}", "[1]", '{"holdfast-letter": 1}', '{"holdfast-letter": 1, "message": {}}', "x"]
+
+
+@pytest.mark.parametrize("line", NO_LETTERS)
+def test_a_line_that_is_no_letter_is_refused(line: str) -> None:
+    with pytest.raises(ConfigurationError, match="not a line of an archive"):
+        from_line(line)
+
+
+def test_a_key_stays_when_a_letter_is_read_again_and_differs_for_other_letters() -> None:
+    message = a_message(headers={"a": 1, "b": Decimal("1.5")})
+
+    assert key_of(message) == key_of(a_message(headers={"b": Decimal("1.5"), "a": 1}, routing_key="elsewhere"))
+    others = [a_message(headers={"a": 2}), a_message(b"other"), a_message(message_id="m-2"), a_message(type="x")]
+    assert len({key_of(message), *map(key_of, others)}) == 5
+
+
+def died(reason: str = "rejected", queue: str = "jobs", at: datetime = NOON) -> dict[str, Any]:
+    return {"reason": reason, "queue": queue, "time": at, "count": 1, "exchange": "x", "routing-keys": ["job.run"]}
+
+
+def letter(message: Message, position: int = 1) -> Letter:
+    return read_letter(message, key=key_of(message), position=position)
+
+
+def test_what_the_broker_wrote_last_counts_and_its_first_word_names_the_origin() -> None:
+    message = a_message(
+        type=None, routing_key="jobs.dlq", exchange="", headers={"x-death": [died("expired", "retry"), died()]}
+    )
+
+    found = letter(message)
+
+    assert (found.reason, found.target, found.event_type) == ("expired", "retry", "job.run")
+    assert (found.failed_at, found.error_type) == (NOON, "broker: expired")
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_of_two_deaths_the_later_one_is_told(later: bool) -> None:
+    at = NOON + timedelta(hours=1 if later else -1)
+    headers = {
+        "holdfast-reason": "exhausted",
+        "holdfast-failed-at": NOON.isoformat(),
+        "x-death": [died("delivery_limit", at=at)],
+    }
+
+    assert letter(a_message(headers=headers)).reason == ("delivery-limit" if later else "exhausted")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-death": "no list"},
+        {"x-death": [1, {"time": 5, "queue": 7, "routing-keys": 3}]},
+        {"holdfast-reason": 9, "holdfast-failed-at": "soon", "holdfast-traceback": ["x"]},
+    ],
+)
+def test_headers_that_make_no_sense_are_passed_over(headers: dict[str, Any]) -> None:
+    found = letter(a_message(headers=headers))
+
+    assert found.traceback == ""
+    assert isinstance(found.reason, str)
+
+
+def test_a_replay_is_the_senders_message_alone_with_the_events_identity() -> None:
+    headers = {"mine": 1, "CC": ["x"], "x-death": [died()], "holdfast-attempt": 5, "event-id": "e-1"}
+
+    message = replayed(letter(a_message(headers=headers)), operation="replay-1", target="q", forced=False)
+
+    assert replay_of(message.headers) == ("replay-1", letter(a_message(headers=headers)).key)
+    assert set(message.headers) == {
+        "mine", "event-id", "holdfast-replay", "holdfast-exchange", "holdfast-routing-key",
+    }  # fmt: skip
+    assert (message.exchange, message.routing_key) == ("", "q")
+    assert message.message_id != "m-1"
+
+
+def test_a_replay_goes_to_the_queue_the_letters_lie_beside() -> None:
+    forged = letter(a_message(headers={"holdfast-queue": "somebody.elses", "holdfast-reason": "exhausted"}))
+
+    assert target_of(forged, "billing.charge.dead") == "billing.charge"
+    assert target_of(forged, "orders.dlq") == "somebody.elses"
+    assert target_of(forged, "orders.dlq", "here") == "here"
+    with pytest.raises(ConfigurationError, match="--to"):
+        target_of(letter(a_message()), "orders.dlq")
+
+
+@pytest.mark.parametrize("text", ["90s", "15m", "2h", "3d", "1w", "2026-01-02T11:00", "2026-01-02T11:00:00+00:00"])
+def test_a_moment_is_a_span_or_a_time(text: str) -> None:
+    assert moment(text, NOON) < NOON
+
+
+def test_receipts_that_are_none_are_passed_over() -> None:
+    receipt = Receipt("replay-1", "abc", "handled")
+
+    assert read_receipt(receipt_message(receipt)) == receipt
+    for body in (b"", b"[]", b"{}", b'{"outcome": "handled"}', b"x" * 20_000, b'{"outcome": ["x"]}'):
+        assert read_receipt(Message(body)) is None
+
+
+def test_the_journal_takes_the_best_word_on_a_letter_and_a_proof_of_publishing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    name = journal.begin("replay", "q.dead", [("a", "f1"), ("b", "f2")], by="me", options={}).id
+
+    journal.hear([Receipt(name, "a", "postponed", error="x", fingerprint="f1")])
+    same = journal.same_failures(name)
+    journal.hear([Receipt(name, "a", "handled"), Receipt(name, "a", "duplicate")])
+
+    assert same == 1 and journal.same_failures(name) == 0
+    [a, b] = journal.left(name)
+    assert (a.state, a.published, b.state, b.published) == ("handled", True, "waiting", False)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["\x1b]0;x\x07", "\x9b31m", "\u202eevil", "a\rb", "\ud800", "\u200b", "\ufeff", "\x00", "\u2066x"],
+)
+def test_nothing_in_a_text_is_obeyed_by_a_terminal(hostile: str) -> None:
+    shown = neutral(hostile)
+
+    assert shown.isascii() or shown.isprintable()
+    assert shown.isprintable()
+
+
+def test_a_hundred_thousand_letters_are_listed_and_filtered_within_a_second(tmp_path: Path) -> None:
+    index = Index(tmp_path / "index")
+    with index.rewriting():
+        for base in range(0, 100_000, 1000):
+            index.add(read_letter(_some_letter(n), key=f"{n:016x}", position=n + 1) for n in range(base, base + 1000))
+    started = datetime.now(UTC)
+
+    groups = index.groups()
+    first = [one.position for one in index.letters(Selection(reason="refused", limit=50), skip=1000)]
+    found = index.count(Selection(text="number 7"))
+    by_id = index.keys(Selection(ids=("event-99999",)))
+
+    assert (datetime.now(UTC) - started).total_seconds() < 1.0
+    assert sum(group.count for group in groups) == 100_000 and len(groups) == 10
+    assert len(first) == 50 and found > 0 and by_id == [f"{99_999:016x}"]
+
+
+def _some_letter(n: int) -> Message:
+    headers = {
+        "event-id": f"event-{n}",
+        "holdfast-reason": "refused" if n % 2 else "exhausted",
+        "holdfast-error-type": "app.CardDeclined",
+        "holdfast-error-message": f"number {n}",
+        "holdfast-fingerprint": f"{n % 10:016x}",
+        "holdfast-handler": "charge",
+        "holdfast-queue": "billing.charge",
+        "holdfast-failed-at": (NOON + timedelta(seconds=n)).isoformat(),
+        "holdfast-worker": f"host {n % 3} holdfast/1.0",
+    }
+    return a_message(json.dumps({"order_id": str(n)}).encode(), headers=headers, message_id=f"m-{n}")
