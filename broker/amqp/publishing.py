@@ -1,6 +1,7 @@
-"""Confirmed publishing: mandatory, persistent, bounded, on one channel per exchange.
+"""Confirmed publishing: mandatory, persistent, bounded, on one channel per exchange, or queue published to directly.
 
-A publish to a missing exchange closes its channel; with a channel of its own for each exchange it hurts no other.
+A publish to a missing exchange closes its channel, and one to a quorum queue without a leader blocks it; with a channel
+of its own for each it hurts no other.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ class Publishing:
     def __init__(self, link: Link, *, header_budget: int) -> None:
         self._link = link
         self._header_budget = header_budget
-        self._channels: dict[str, asyncio.Task[Sending]] = {}
+        self._channels: dict[tuple[str, str], asyncio.Task[Sending]] = {}
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._limits = Limits()
 
@@ -62,7 +63,7 @@ class Publishing:
         while True:
             try:
                 with lost_as_error():
-                    verdict = await (await self._channel(message.exchange)).send(message, packed)
+                    verdict = await (await self._channel(message)).send(message, packed)
                 break
             except AMQPChannelError as error:
                 _raise_if_meant(message, error)
@@ -80,16 +81,17 @@ class Publishing:
             case _:
                 assert_never(verdict)
 
-    async def _channel(self, exchange: str) -> Sending:
-        """The open channel of an exchange; opening is shared by all who wait for it."""
-        task = self._channels.get(exchange)
+    async def _channel(self, message: Message) -> Sending:
+        """The open channel of where it goes; opening is shared by all who wait for it."""
+        place = (message.exchange, "" if message.exchange else message.routing_key)
+        task = self._channels.get(place)
         if task is not None and task.done():
             if not task.cancelled() and not task.exception() and not task.result().is_closed:
                 return task.result()
             task = None
         if task is None:
-            task = asyncio.create_task(self._open(exchange))
-            self._channels[exchange] = task
+            task = asyncio.create_task(self._open(message.exchange))
+            self._channels[place] = task
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 

@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from breaking import through
+from breaking import through, with_url
 from commands import environment, holdfast, killed_when
 from morgue import Morgue, a_desk, contents
 from proxy import Direction, proxy_to
@@ -18,6 +18,7 @@ from holdfast import Settings
 from holdfast.broker import Queue, Topology, resting_queue, work_queue
 from holdfast.dead_letters import DeadLetters, Edit, Pace, Selection, WornOut
 from holdfast.events import Message
+from holdfast.testing.servers import Node
 
 
 @pytest.fixture
@@ -168,6 +169,31 @@ async def test_a_discard_outlives_a_cut_connection(settings: Settings, unique: s
         left = await contents(desk, f"{unique}.dead")
     assert (done.state, left) == ("done", [])
     assert [json.loads(line)["message"]["body"].encode() for line in archived] == bodies
+
+
+@pytest.mark.timeout(180)
+async def test_a_replay_outlives_a_broker_that_is_killed(
+    settings: Settings, rabbitmq_node: Node, unique: str, tmp_path: Path
+) -> None:
+    own, queue = with_url(settings, rabbitmq_node.url), f"{unique}.charge"
+    bodies = await lay_out(own, queue, 600)
+    # RabbitMQ names a new queue on disk a little later; one it lost the name of has no leader after a kill, for good.
+    await asyncio.to_thread(rabbitmq_node.ctl, "eval", "dets:sync(ra_directory_reverse).")
+    async with a_desk(own, tmp_path) as desk:
+        await desk.read(f"{queue}.dead")
+        operation = desk.replay(f"{queue}.dead", Selection())
+        working = asyncio.create_task(desk.work(operation, Pace(canary=False, wait=0, rate=800)).run())
+        await until(lambda: desk.journal.operation(operation.id).counts.get("sent", 0) > 100, "some are sent")
+
+        await asyncio.to_thread(rabbitmq_node.kill)
+        await asyncio.to_thread(rabbitmq_node.start)
+        ended = await working
+
+        left = await contents(desk, f"{queue}.dead")
+        replayed = await arrived(desk, queue)
+    assert (ended.left, left) == (0, [])
+    assert set(replayed) == set(bodies)
+    assert len(replayed) - len(bodies) <= 200, "more were sent twice than can have been on their way"
 
 
 async def arrived(desk: DeadLetters, queue: str) -> list[bytes]:

@@ -24,8 +24,8 @@ from holdfast import (
     TopologyDrift,
     Unroutable,
 )
-from holdfast.broker import Binding, Exchange, Queue, Topology
-from holdfast.events import Envelope, uuid7
+from holdfast.broker import Binding, Exchange, Queue, Topology, resting_queue
+from holdfast.events import Envelope, Message, uuid7
 from holdfast.events import headers as h
 
 
@@ -323,6 +323,27 @@ async def test_a_worker_whose_publishing_is_blocked_still_acks(rabbitmq_node: An
         finally:
             await asyncio.to_thread(rabbitmq_node.ctl, "set_vm_memory_high_watermark", "0.4")
         await facts.settled("handled", count=3)
+
+
+async def test_a_queue_without_a_leader_holds_up_no_publish_to_another(rabbitmq_node: Any, unique: str) -> None:
+    """As the dead letters of one handler, while the quorum queue of another's cannot be written to."""
+    own, stuck, well = settings_for(rabbitmq_node.url, unique), f"{unique}.stuck", f"{unique}.well"
+    member = f"{{'%2F_{stuck}', node()}}"
+    async with a_broker(own) as broker:
+        await broker.declare(Topology(queues=(resting_queue(stuck), resting_queue(well))))
+        await asyncio.to_thread(rabbitmq_node.ctl, "eval", f"sys:suspend({member}).")
+        try:
+            waiting = asyncio.create_task(broker.publish(Message(b"1", "", stuck, message_id="1"), timeout=None))
+            with pytest.raises(PublishTimeout):
+                await broker.publish(Message(b"2", "", stuck, message_id="2"), timeout=0.5)
+
+            await broker.publish(Message(b"3", "", well, message_id="3"), timeout=10)
+        finally:
+            await asyncio.to_thread(rabbitmq_node.ctl, "eval", f"sys:resume({member}).")
+        await waiting
+
+        assert [message.body for message in await take(broker, well, 1)] == [b"3"]
+        assert {message.body for message in await take(broker, stuck, 2)} == {b"1", b"2"}
 
 
 async def until_empty(node: Any, queue: str, expected: int) -> None:
