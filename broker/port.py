@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from ..events import Message
+from ..events import Message, value
 from .topology import Topology
 
 Mode: TypeAlias = Literal["declare", "verify", "skip"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivery:
     """One delivery of a message from a queue. `tag` is valid within `generation` of its consumer alone."""
 

@@ -2,30 +2,39 @@
 
 import asyncio
 from collections.abc import Awaitable, Generator
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from ..config import Settings
-from ..events import Event, History, HoldfastError, Message, Metadata, derived_id, seal
+from ..events import Event, HoldfastError, Message, Metadata, derived_id, seal
 from ..idempotency import Lease
 from ..publisher import message_for
 from ..telemetry import Spans
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is the same for all deliveries of one handler."""
+
+    queue: str
+    handler: str
+    source: str
+    state: Any
+    settings: Settings
+    lease: Lease | None
+    spans: Spans
+
+
 class Context:
-    """The second argument of a handler. `attempt` counts from 1."""
+    """The second argument of a handler. `attempt` counts from 1, `redelivered` is what the broker says of it."""
 
     __slots__ = (
         "_closed",
-        "_handler",
-        "_lease",
+        "_of",
         "_outbox",
         "_owner",
-        "_settings",
-        "_source",
-        "_spans",
         "attempt",
         "lingering",
         "metadata",
@@ -34,32 +43,15 @@ class Context:
         "state",
     )
 
-    def __init__(
-        self,
-        metadata: Metadata,
-        history: History,
-        *,
-        queue: str,
-        handler: str,
-        source: str,
-        redelivered: bool,
-        state: Any,
-        settings: Settings,
-        lease: Lease | None = None,
-        spans: Spans,
-    ) -> None:
+    def __init__(self, metadata: Metadata, attempt: int, surroundings: Surroundings, *, redelivered: bool) -> None:
         self.metadata = metadata
-        self.attempt = history.attempt
-        self.queue = queue
+        self.attempt = attempt
+        self.queue = surroundings.queue
         self.redelivered = redelivered
-        self.state = state
+        self.state = surroundings.state
         self.lingering: list[asyncio.Future[Any]] = []
-        self._handler = handler
-        self._source = source
-        self._settings = settings
-        self._lease = lease
-        self._spans = spans
-        self._owner = lease.owner if lease is not None else None
+        self._of = surroundings
+        self._owner = surroundings.lease.owner if surroundings.lease is not None else None
         self._outbox: list[Message] = []
         self._closed = False
 
@@ -72,12 +64,12 @@ class Context:
     def lease_lost(self) -> bool:
         """Whether this worker's heartbeat stopped reaching the claim store while the handler ran. Another worker may
         be handling the event by now: a long handler looks here before each effect, and raises `RetryLater`."""
-        return self._lease is not None and not self._lease.holds(self._owner)
+        return self._of.lease is not None and not self._of.lease.holds(self._owner)
 
     @property
     def log(self) -> Any:
         """A structlog logger; every line it writes carries the event's id."""
-        return structlog.get_logger(f"holdfast.handler.{self._handler}")
+        return structlog.get_logger(f"holdfast.handler.{self._of.handler}")
 
     def publish(self, event: Event, *, delay: float | None = None, key: str | None = None) -> Awaitable[Metadata]:
         """Publish an event once this handler has succeeded; nothing is sent if it fails.
@@ -88,28 +80,17 @@ class Context:
         Raises `PublishError` for what can never be sent: a field with no JSON form, a body too large.
         """
         if self._closed:
-            raise HoldfastError(f"{self._handler}: ctx.publish was called after the handler had ended")
-        identity = derived_id(self.metadata.event_id, self._handler, len(self._outbox))
-        trace = self._spans.current()
-        envelope = seal(event, source=self._source, cause=self.metadata, event_id=identity, key=key, trace=trace)
-        self._outbox.append(message_for(envelope, self._settings, delay))
+            raise HoldfastError(f"{self._of.handler}: ctx.publish was called after the handler had ended")
+        identity = derived_id(self.metadata.event_id, self._of.handler, len(self._outbox))
+        trace = self._of.spans.current()
+        envelope = seal(event, source=self._of.source, cause=self.metadata, event_id=identity, key=key, trace=trace)
+        self._outbox.append(message_for(envelope, self._of.settings, delay))
         return _Ready(envelope.metadata)
 
     def again(self) -> "Context":
         """A fresh context for another run in place: what the failed run wanted to publish is forgotten."""
         self._closed = True
-        fresh = Context(
-            self.metadata,
-            replace(History(), attempt=self.attempt),
-            queue=self.queue,
-            handler=self._handler,
-            source=self._source,
-            redelivered=self.redelivered,
-            state=self.state,
-            settings=self._settings,
-            lease=self._lease,
-            spans=self._spans,
-        )
+        fresh = Context(self.metadata, self.attempt, self._of, redelivered=self.redelivered)
         fresh._owner = self._owner
         fresh.lingering = self.lingering
         return fresh

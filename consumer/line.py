@@ -9,7 +9,7 @@ from typing import Any
 
 from ..broker import Consumer, Countdown, Delivery
 from ..events import has_id, origin, read_history, read_metadata
-from ..telemetry import Began, Ended, HandlerAbandoned, MissingId, PipelineFailed, Received
+from ..telemetry import Began, Ended, HandlerAbandoned, MissingId, PipelineFailed, Received, bind_handler
 from .handler import HandlerSpec
 from .invoke import CANCEL_GRACE, HandlerTimeout
 from .job import Job
@@ -43,6 +43,7 @@ class Line:
         self._scheduler = scheduler
         self._lane = Lane(spec.queue, limit, self._start)
         self._base = contextvars.copy_context()
+        self._base.run(bind_handler, queue=spec.queue, handler=spec.name)
         self._left: list[Consumer] = []
         self._followed = asyncio.Event()
         self._is_detached = False

@@ -39,7 +39,7 @@ from ..idempotency import (
 from ..publisher import send
 from ..telemetry import CrashSuspected, Emit, SettlementStale, Spans, bind_event
 from .claiming import Claiming
-from .context import Context
+from .context import Context, Surroundings
 from .copies import dead_letter, postponed_copy
 from .decide import Expired, decide
 from .handler import Handler, HandlerSpec
@@ -85,8 +85,7 @@ class Pipeline:
     broker: Broker
     claims: Claiming | None
     settings: Settings
-    source: str
-    state: Any
+    surroundings: Surroundings
     done: Remembered
     late: Countdown[Job]
     emit: Emit
@@ -94,7 +93,7 @@ class Pipeline:
 
     async def carry(self, job: Job) -> None:
         """Carry one delivery to its end. Returns when it is acked, given back or known to be stale."""
-        bind_event(job.metadata, queue=self.spec.queue, handler=self.spec.name, attempt=job.history.attempt)
+        bind_event(job.metadata, job.history.attempt)
         with self.spans.delivery(
             job.delivery.message, job.metadata, job.history, queue=self.spec.queue, tag=job.delivery.tag
         ):
@@ -208,7 +207,7 @@ class Pipeline:
         longest = self.spec.retry.max_age
         if longest is not None and (age := _age(job.metadata)) > longest:
             return Refused(Expired(f"the event is {age:.0f} s old; max_age is {longest:g} s"), "expired")
-        context = self._context(job)
+        context = Context(job.metadata, job.history.attempt, self.surroundings, redelivered=job.delivery.redelivered)
         job.began = time.perf_counter()
         try:
             for run in range(1 + self.spec.retry.immediate):
@@ -291,20 +290,6 @@ class Pipeline:
         self.done.add(job.identity)
         if not written:
             self.emit(SettlementStale(self.spec.queue, job.metadata.event_id))
-
-    def _context(self, job: Job) -> Context:
-        return Context(
-            job.metadata,
-            job.history,
-            queue=self.spec.queue,
-            handler=self.spec.name,
-            source=self.source,
-            redelivered=job.delivery.redelivered,
-            state=self.state,
-            settings=self.settings,
-            lease=self.claims.lease if self.claims is not None else None,
-            spans=self.spans,
-        )
 
 
 def _age(metadata: Metadata) -> float:

@@ -20,6 +20,7 @@ from ..telemetry import (
     Stopped,
 )
 from .claiming import Claiming, short_windows
+from .context import Surroundings
 from .handler import HandlerSpec, Middleware
 from .invoke import compose
 from .job import Job
@@ -114,10 +115,12 @@ class Runtime:
         handler = compose(spec, self._middleware, self._threads)
         done = Remembered(4 * (spec.prefetch or 2 * limit))
         claims = self._claims if spec.idempotent else None
-        settings, name, emit, spans = self._settings, self._name, self._emit, self._spans
+        settings, emit, spans = self._settings, self._emit, self._spans
+        lease = claims.lease if claims is not None else None
+        around = Surroundings(spec.queue, spec.name, self._name, state, settings, lease, spans)
 
         def pipeline_with(late: Countdown[Job]) -> Pipeline:
-            return Pipeline(spec, handler, broker, claims, settings, name, state, done, late, emit, spans)
+            return Pipeline(spec, handler, broker, claims, settings, around, done, late, emit, spans)
 
         return Line(spec, pipeline_with, self._scheduler, limit)
 

@@ -39,6 +39,7 @@ from .receipts import (
     replay_mark,
     replay_of,
 )
+from .value import value
 
 __all__ = [
     "RECEIPTS",
@@ -91,4 +92,5 @@ __all__ = [
     "seal",
     "to_message",
     "uuid7",
+    "value",
 ]

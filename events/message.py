@@ -1,14 +1,16 @@
 """A message as it travels: bytes, address, properties and headers, in no library's dialect."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any, TypeAlias
+
+from .value import value
 
 Headers: TypeAlias = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Message:
     """What a broker carries. Property names are AMQP 0-9-1's."""
 

@@ -1,10 +1,11 @@
 """What is known about an event besides its data."""
 
-from dataclasses import dataclass
 from datetime import datetime
 
+from .value import value
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class Metadata:
     """The envelope's fields. `time` is when the event happened; ids are opaque text."""
 
@@ -19,7 +20,7 @@ class Metadata:
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class History:
     """What earlier attempts left in a message's headers. `attempt` counts from 1, this run included. `held_since` is
     when it was first found held by another worker, of those waits that follow one another."""

@@ -1,7 +1,7 @@
 """Facts and their listeners (floor 1): the log, metrics and health over HTTP, the context of the
 event being handled, the watchdog."""
 
-from .binding import bind_event
+from .binding import bind_event, bind_handler
 from .facts import (
     Attached,
     Began,
@@ -98,6 +98,7 @@ __all__ = [
     "Stopped",
     "Watchdog",
     "bind_event",
+    "bind_handler",
     "configure_logging",
     "fan_out",
     "metrics_of",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ..events import Metadata
+from ..events import Metadata, value
 
 Role: TypeAlias = Literal["consume", "publish"]
 SettledAs: TypeAlias = Literal["handled", "duplicate", "postponed", "dead_lettered", "given_back"]
@@ -36,7 +36,7 @@ class Ended:
     queue: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settled:
     """One delivery reached its end. Exactly one of these per delivery taken; seconds are monotonic.
 

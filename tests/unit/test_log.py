@@ -24,6 +24,7 @@ from holdfast.telemetry import (
     Settled,
     Watchdog,
     bind_event,
+    bind_handler,
     configure_logging,
     fan_out,
     redact,
@@ -46,7 +47,8 @@ def written() -> Iterator[Lines]:
 
 def test_structlog_and_standard_logging_carry_the_event_at_every_level(written: Lines) -> None:
     def handled() -> None:
-        bind_event(some_metadata(event_id="e-7", causation_id="c"), queue="q", handler="h", attempt=2)
+        bind_handler(queue="q", handler="h")
+        bind_event(some_metadata(event_id="e-7", causation_id="c"), 2)
         for level in ("debug", "info", "warning", "error"):
             getattr(structlog.get_logger(), level)("mine", extra_field=1)
             getattr(logging.getLogger("theirs"), level)("theirs %s", level)
@@ -62,7 +64,8 @@ def test_structlog_and_standard_logging_carry_the_event_at_every_level(written: 
 
 def test_what_the_application_had_bound_is_there_again_afterwards(written: Lines) -> None:
     def handled() -> None:
-        bind_event(some_metadata(), queue="q", handler="h", attempt=1)
+        bind_handler(queue="q", handler="h")
+        bind_event(some_metadata(), 1)
         structlog.get_logger().info("during")
 
     with structlog.contextvars.bound_contextvars(tenant="blue", queue="mine"):
@@ -77,7 +80,8 @@ def test_what_the_application_had_bound_is_there_again_afterwards(written: Lines
 
 async def test_threads_with_a_copy_of_the_context_carry_the_event(written: Lines) -> None:
     async def handled() -> None:
-        bind_event(some_metadata(event_id="e-8"), queue="q", handler="h", attempt=1)
+        bind_handler(queue="q", handler="h")
+        bind_event(some_metadata(event_id="e-8"), 1)
         await asyncio.to_thread(logging.getLogger("thread").info, "from a thread")
 
     await asyncio.create_task(handled())
