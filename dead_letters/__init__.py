@@ -2,7 +2,7 @@
 
 from .desk import DeadLetters
 from .index import Group, Index
-from .journal import Act, Item, Journal, Note, Operation
+from .journal import Act, Item, ItemState, Journal, Note, Operation
 from .letter import Letter
 from .places import Place
 from .reading import WornOut
@@ -20,6 +20,7 @@ __all__ = [
     "Group",
     "Index",
     "Item",
+    "ItemState",
     "Journal",
     "Letter",
     "Note",

@@ -6,26 +6,27 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import assert_never
 from urllib.parse import urlsplit
 
 from ..broker import Broker
 from ..config import Settings
-from ..events import ConfigurationError, Message
-from ..events import headers as h
+from ..events import ConfigurationError
 from .acting import Action, Discard, EditAndReplay, Replay
-from .archive import from_line, to_line
+from .alone import is_running
+from .archive import to_line
 from .index import Index
 from .journal import Journal, Kind, Operation, Wish
-from .letter import key_of
 from .places import Place, places, resolve
 from .reading import reading
 from .remake import Edit, target_of
+from .restoring import Restore, Restoring, letters_for, queues_of
 from .selection import Selection
-from .work import Pace, Work, is_running
+from .work import Pace, Work
 
 Tell = Callable[[], None]
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
@@ -98,7 +99,9 @@ class DeadLetters:
         return self.journal.begin(kind, queue, [(key, kinds[key]) for key in keys], by=self.by, options=options)
 
     def archive_of(self, operation: Operation) -> Path:
-        """The file in which an operation keeps what it takes away."""
+        """The file in which an operation keeps what it takes away; with an import, where it takes it from."""
+        if operation.kind == "import":
+            return Path(operation.options["path"])
         return self.folder / "archive" / f"{_file(operation.queue)}.{operation.id}.ndjson"
 
     def work(self, operation: Operation, pace: Pace = Pace(), tell: Tell = lambda: None) -> Work:  # noqa: B008 (frozen)
@@ -106,6 +109,7 @@ class DeadLetters:
         if operation.state in ("cancelled", "done"):
             raise ConfigurationError(f"{operation.id} is {operation.state}")
         action: Action
+        carry_out = Work
         match operation.kind:
             case "replay":
                 action = Replay(self.broker, operation)
@@ -113,7 +117,11 @@ class DeadLetters:
                 action = EditAndReplay(self.broker, operation, self.archive_of(operation))
             case "discard":
                 action = Discard(operation, self.archive_of(operation))
-        return Work(
+            case "import":
+                action, carry_out = Restore(self.broker, operation), Restoring
+            case _:
+                assert_never(operation.kind)
+        return carry_out(
             operation, action, pace,
             broker=self.broker, index=self.index(operation.queue), journal=self.journal, folder=self.folder, tell=tell,
         )  # fmt: skip
@@ -143,55 +151,19 @@ class DeadLetters:
         self.journal.log(self.by, "export", queue, f"{count} letter(s) to {path}")
         return count
 
-    async def restore(
-        self, path: Path, *, to: str | None = None, tell: Callable[[int], None] = lambda n: None
-    ) -> tuple[int, int]:
-        """Put the letters of an archive back into their dead-letter queues (or into `to`). A letter that is in its
-        queue is left out, so a restore that was broken off is simply begun again. Returns how many were restored and
-        left out.
+    async def restore(self, path: Path, *, to: str | None = None) -> list[Operation]:
+        """Fix which letters of an archive are to be put back into their dead-letter queues (or into `to`): an operation
+        for each of the queues.
 
-        Raises `ConfigurationError` naming the line, before anything is published."""
-        queues = sorted({to} if to else {queue for queue, _ in _letters_of(path)})
-        restored = present = 0
+        Raises `ConfigurationError` naming the line, or `TopologyMissing`."""
+        queues = [to] if to else queues_of(path)
         for queue in queues:
             await self.resolve(queue)
-            await self.read(queue, worn_too=True)
-            there = set(self.index(queue).keys(Selection()))
-            seen: dict[str, int] = {}
-            for named, message in _letters_of(path):
-                if not to and named != queue:
-                    continue
-                key = key_of(message)
-                seen[key] = seen.get(key, 0) + 1
-                if (key if seen[key] == 1 else f"{key}-{seen[key]}") in there:
-                    present += 1
-                    continue
-                await self.broker.publish(_restored(message, queue), timeout=30)
-                restored += 1
-                tell(restored)
-            self.journal.log(self.by, "import", queue, f"{restored} letter(s) from {path}, {present} were there")
-        return restored, present
-
-
-def _letters_of(path: Path) -> Iterator[tuple[str, Message]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                message, about = from_line(line)
-                queue = about.get("queue")
-                if not isinstance(queue, str) or not queue:
-                    raise ConfigurationError("it names no queue")
-            except ConfigurationError as error:
-                raise ConfigurationError(f"{path}, line {number}: {error}") from None
-            yield queue, message
-
-
-def _restored(message: Message, queue: str) -> Message:
-    """As it was; where it was first published moves to a header, as on every copy."""
-    headers = dict(message.headers)
-    if message.exchange and h.ROUTING_KEY not in headers and "x-death" not in headers:
-        headers |= {h.EXCHANGE: message.exchange, h.ROUTING_KEY: message.routing_key}
-    return replace(message, exchange="", routing_key=queue, headers=headers)
+        options, begun = {"path": str(path.absolute()), "to": to}, []  # noqa: ASYNC240 (no disk is touched)
+        for queue in queues:
+            letters = [(key, "") for key, _ in letters_for(path, queue, to)]
+            begun.append(self.journal.begin("import", queue, letters, by=self.by, options=options))
+        return begun
 
 
 def _file(queue: str) -> str:

@@ -17,11 +17,13 @@ from .selection import Selection
 
 BATCH = 500
 BUCKETS = 24
-_SCHEMA = """
+_VERSION = 2
+_SCHEMA = f"""
+PRAGMA user_version = {_VERSION};
 CREATE TABLE IF NOT EXISTS letters (
     position INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, event_id TEXT, event_type TEXT, version INTEGER,
     reason TEXT, handler TEXT, target TEXT, fingerprint TEXT, error_type TEXT, error_message TEXT,
-    failed_at REAL, worker TEXT, returns INTEGER, message BLOB);
+    failed_at REAL, worker TEXT, returns INTEGER, message BLOB, chain TEXT);
 CREATE INDEX IF NOT EXISTS by_fingerprint ON letters (fingerprint, failed_at);
 CREATE INDEX IF NOT EXISTS by_event ON letters (event_id);
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value REAL);
@@ -30,7 +32,8 @@ CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value REAL);
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Letters with the same fingerprint. `trend` counts them in equal parts of the time they span."""
+    """Letters with the same fingerprint. `workers` are the versions they died with; `trend` counts them in equal parts
+    of the time they span; `chain` has the types of one letter's exceptions, the last one raised last."""
 
     fingerprint: str
     count: int
@@ -44,6 +47,7 @@ class Group:
     last_seen: datetime | None
     example: str
     trend: tuple[int, ...]
+    chain: tuple[str, ...]
 
 
 class Index:
@@ -53,7 +57,10 @@ class Index:
         if path is not None:
             path.touch(mode=0o600)
         self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
-        self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;" + _SCHEMA)
+        self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;")
+        if self._db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+            self._db.executescript("DROP TABLE IF EXISTS letters; DROP TABLE IF EXISTS about;")  # read it again
+        self._db.executescript(_SCHEMA)
 
     @contextmanager
     def rewriting(self) -> Iterator[None]:
@@ -70,7 +77,7 @@ class Index:
 
     def add(self, letters: Iterable[Letter]) -> None:
         self._db.executemany(
-            f"INSERT OR IGNORE INTO letters VALUES ({', '.join('?' * 15)})", [_row(letter) for letter in letters]
+            f"INSERT OR IGNORE INTO letters VALUES ({', '.join('?' * 16)})", [_row(letter) for letter in letters]
         )
 
     def remove(self, keys: Iterable[str]) -> None:
@@ -117,7 +124,7 @@ class Index:
         rows = self._db.execute(
             "SELECT fingerprint, count(*), min(reason), min(error_type), min(error_message),"
             " json_group_array(DISTINCT handler), json_group_array(DISTINCT event_type),"
-            " json_group_array(DISTINCT worker), min(failed_at), max(failed_at), min(key)"
+            " json_group_array(DISTINCT worker), min(failed_at), max(failed_at), min(key), min(chain)"
             f" FROM letters WHERE {where} GROUP BY fingerprint ORDER BY count(*) DESC, fingerprint",
             values,
         ).fetchall()
@@ -162,7 +169,7 @@ def _row(letter: Letter) -> tuple[Any, ...]:
     clean = [text.encode("utf-8", "replace").decode() for text in (*texts, letter.error_message[:1000])]
     return (
         letter.position, letter.key, letter.event_id, letter.event_type, letter.version, *clean, failed_at,
-        letter.worker, letter.returns, message,
+        letter.worker, letter.returns, message, json.dumps(letter.chain),
     )  # fmt: skip
 
 
@@ -172,12 +179,12 @@ def _letter(key: str, position: int, returns: int, message: bytes) -> Letter:
 
 
 def _group(row: tuple[Any, ...], trend: tuple[int, ...]) -> Group:
-    fingerprint, count, reason, error_type, error, handlers, types, workers, first, last, example = row
+    fingerprint, count, reason, error_type, error, handlers, types, workers, first, last, example, chain = row
     names = [tuple(name for name in json.loads(listed) if name) for listed in (handlers, types, workers)]
     versions = tuple(sorted({name.rpartition(" ")[2] for name in names[2]}))
     return Group(
         fingerprint, count, reason, error_type, error, names[0], names[1], versions, _time(first), _time(last),
-        example, trend,
+        example, trend, tuple(json.loads(chain)),
     )  # fmt: skip
 
 

@@ -14,14 +14,15 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from ..events import ConfigurationError, Receipt, uuid7
 
-Kind: TypeAlias = Literal["replay", "discard", "edit"]
+Kind: TypeAlias = Literal["replay", "discard", "edit", "import"]
 State: TypeAlias = Literal["running", "paused", "stopped", "cancelled", "waiting", "done"]
 """`stopped`: by itself, for a reason; `waiting`: all is replayed and some outcomes are not known yet."""
 
 ItemState: TypeAlias = Literal[
-    "waiting", "sending", "sent", "retrying", "handled", "skipped", "failed", "removed", "gone"
+    "waiting", "sending", "sent", "retrying", "handled", "skipped", "failed", "removed", "gone", "restored", "present"
 ]
-"""`gone`: it was no longer in the queue, somebody else took it. `skipped`: its event had completed before."""
+"""`gone`: it was no longer in the queue, somebody else took it. `skipped`: its event had completed before. `present`:
+not restored, for it is in its queue."""
 
 Wish: TypeAlias = Literal["run", "pause", "cancel"]
 
@@ -152,7 +153,7 @@ class Journal:
         self._db.execute("UPDATE operations SET wish = ?, changed = ? WHERE id = ?", [wish, time.time(), name])
 
     def left(self, name: str) -> list[Item]:
-        """The letters that are not off their queue, in its order."""
+        """The letters that are not off their queue (or, with an import, not in it), in its order."""
         rows = self._db.execute(
             "SELECT key, fingerprint, state, published, error FROM items WHERE operation = ? AND removed = 0"
             " AND state != 'gone' ORDER BY n",
@@ -189,7 +190,7 @@ class Journal:
         self._each("UPDATE items SET published = 1 WHERE operation = ? AND key = ?", name, keys)
 
     def took(self, name: str, keys: Iterable[str], state: ItemState) -> None:
-        """They are off their queue."""
+        """They are off their queue; with an import: in it."""
         self._each(
             "UPDATE items SET removed = 1, state = CASE WHEN state IN ('waiting', 'sending')"
             f" THEN '{state}' ELSE state END WHERE operation = ? AND key = ?",

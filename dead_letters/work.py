@@ -7,18 +7,18 @@ quarter of an hour at most: RabbitMQ takes deliveries back after half an hour.
 """
 
 import asyncio
-import fcntl
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..broker import Broker
 from ..events import BrokerUnavailable, HoldfastError, NotConnected, PublishTimeout, QueueInUse
 from .acting import Action
+from .alone import alone
 from .index import Index
 from .journal import Item, Journal, Operation
+from .letter import Letter
 from .reading import Shelf, reading
 from .receiving import receiving
 
@@ -78,7 +78,7 @@ class Work:
 
     async def run(self) -> Operation:
         """Return when there is nothing more to do or to wait for; the operation says how it ended."""
-        with _alone(self._lock, self._name):
+        with alone(self._lock, self._name):
             self._journal.ask(self._name, "run")
             self._journal.change(self._name, "running")
             try:
@@ -147,18 +147,18 @@ class Work:
             await self._remove(shelf, keys)
 
     async def _do(self, shelf: Shelf, batch: Sequence[Item]) -> None:
-        name, journal = self._name, self._journal
         letters = [letter for item in batch if (letter := self._index.get(item.key)) is not None]
-        journal.sending(name, [letter.key for letter in letters])
+        done, trouble = await self._act(letters)
+        await self._remove(shelf, done)
+        raise_any(trouble)
+
+    async def _act(self, letters: Sequence[Letter]) -> tuple[list[str], list[HoldfastError]]:
+        """Make the outcome of letters durable. Returns the keys of those for which it is, and what went wrong."""
+        self._journal.sending(self._name, [letter.key for letter in letters])
         results = await self._action(letters)
         done = [letter.key for letter, error in zip(letters, results, strict=True) if error is None]
-        journal.published(name, done)
-        await self._remove(shelf, done)
-        for error in results:
-            if isinstance(error, _PASSING):
-                raise error
-            if error is not None:
-                raise Stopped(str(error))
+        self._journal.published(self._name, done)
+        return done, [error for error in results if error is not None]
 
     async def _remove(self, shelf: Shelf, keys: list[str]) -> None:
         if keys and not await shelf.remove(keys):
@@ -236,24 +236,7 @@ class Work:
             raise Leave
 
 
-@contextmanager
-def _alone(path: Path, name: str) -> Iterator[None]:
-    """One process carries out an operation. The lock goes with the process, however it ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise QueueInUse(f"{name} is being carried out by another process") from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def is_running(folder: Path, name: str) -> bool:
-    """Whether some process is carrying out the operation now."""
-    try:
-        with _alone(folder / f"{name}.lock", name):
-            return False
-    except QueueInUse:
-        return True
+def raise_any(trouble: Sequence[HoldfastError]) -> None:
+    """What passes is tried again; anything else stops the operation."""
+    for error in trouble:
+        raise error if isinstance(error, _PASSING) else Stopped(str(error))

@@ -16,6 +16,7 @@ from .words import (
     letters_table,
     places_table,
     print_json,
+    print_json_with,
     print_letter,
 )
 
@@ -43,11 +44,9 @@ def show_queue(name: str, selection: Selection, *, cached: bool, worn: bool, as_
             queue, index = await read(desk, name, cached=cached, worn=worn)
             groups, notes, total = index.groups(selection), desk.journal.notes(queue), index.count(selection)
             if as_json:
-                letters = [letter_json(letter) for letter in index.letters(selection)]
                 noted = {kind: note.text for kind, note in notes.items()}
-                print_json(
-                    {"queue": queue, "letters": letters, "groups": [asdict(group) for group in groups], "notes": noted}
-                )
+                told = {"queue": queue, "groups": [asdict(group) for group in groups], "notes": noted}
+                print_json_with(told, "letters", (letter_json(letter) for letter in index.letters(selection)))
                 return 0
             at = console()
             at.print(f"{queue}: {total:,} letter(s), read {age(index.read_at)} ago")

@@ -194,8 +194,8 @@ def import_(
     to: Annotated[str | None, typer.Option(metavar="QUEUE", help="into this dead-letter queue")] = None,
     yes: Yes = False, json: Json = False,
 ) -> None:  # fmt: skip
-    """Put letters back into the dead-letter queues they came from. Those that are there already are left out, so an
-    import that was broken off is simply begun again."""
+    """Put letters back into the dead-letter queues they came from. Those that are there already are left out. An
+    import that was broken off goes on with `dead resume`."""
     from .transfer import import_letters
 
     sys.exit(import_letters(file, to=to, yes=yes, as_json=json))
@@ -203,8 +203,8 @@ def import_(
 
 @dead_app.command(short_help="what was begun, and how it stands")
 def operations(json: Json = False) -> None:
-    """List replays, edits and discards, the latest first."""
-    from .operate import list_operations
+    """List replays, edits, discards and imports, the latest first."""
+    from .operations import list_operations
 
     sys.exit(list_operations(as_json=json))
 
@@ -222,19 +222,19 @@ def resume(
 
 
 @dead_app.command(short_help="have a running operation paused")
-def pause(operation: OperationName) -> None:
+def pause(operation: OperationName, json: Json = False) -> None:
     """Pause an operation that another process carries out; what is on its way is finished."""
-    from .operate import ask_operation
+    from .operations import ask_operation
 
-    sys.exit(ask_operation(operation, "pause"))
+    sys.exit(ask_operation(operation, "pause", as_json=json))
 
 
 @dead_app.command(short_help="end an operation for good")
-def cancel(operation: OperationName) -> None:
+def cancel(operation: OperationName, json: Json = False) -> None:
     """Cancel an operation: what it has not come to stays in its queue."""
-    from .operate import ask_operation
+    from .operations import ask_operation
 
-    sys.exit(ask_operation(operation, "cancel"))
+    sys.exit(ask_operation(operation, "cancel", as_json=json))
 
 
 def _selection(

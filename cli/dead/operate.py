@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -19,7 +19,7 @@ from ...telemetry import neutral
 from .browse import letter_json
 from .session import a_desk, read
 from .tryout import reader_of
-from .words import console, groups_table, operation_words, operations_table, print_json
+from .words import console, groups_table, operation_words, print_json, print_json_with
 
 
 def replay_letters(
@@ -94,38 +94,12 @@ def resume_operation(name: str, pace: Pace, *, as_json: bool) -> int:
     return asyncio.run(command())
 
 
-def ask_operation(name: str, wish: Literal["pause", "cancel"]) -> int:
-    async def command() -> int:
-        async with a_desk() as desk:
-            operation = desk.journal.operation(name)
-            desk.ask(operation, wish)
-            print(operation_words(desk.journal.operation(operation.id)))
-        return 0
-
-    return asyncio.run(command())
-
-
-def list_operations(*, as_json: bool) -> int:
-    async def command() -> int:
-        async with a_desk() as desk:
-            found = [(operation, desk.is_running(operation)) for operation in desk.journal.operations()]
-        if as_json:
-            print_json([asdict(operation) | {"is_running": is_running} for operation, is_running in found])
-        elif found:
-            console().print(operations_table(found))
-        else:
-            print("nothing was begun on this machine", file=sys.stderr)
-        return 0
-
-    return asyncio.run(command())
-
-
 def _meant(desk: DeadLetters, queue: str, selection: Selection, done: str, *, as_json: bool) -> int:
     """What would be done."""
     index = desk.index(queue)
     if as_json:
-        letters = [letter_json(letter) for letter in index.letters(selection)]
-        print_json({"queue": queue, "dry_run": True, "letters": letters})
+        letters = (letter_json(letter) for letter in index.letters(selection))
+        print_json_with({"queue": queue, "dry_run": True}, "letters", letters)
         return 0
     count = index.count(selection)
     print(f"{count:,} letter(s) of {neutral(queue)} would be {done}")
@@ -147,25 +121,36 @@ def _confirm(
         raise ConfigurationError("nothing was done")
 
 
-async def _carry_out(desk: DeadLetters, operation: Operation, pace: Pace, *, as_json: bool) -> int:
+async def carry_out(desk: DeadLetters, operation: Operation, pace: Pace, *, as_json: bool) -> Operation:
+    """Carry an operation out under a bar; Ctrl-C pauses it."""
     with _showing(desk, operation, as_json=as_json) as tell, _pausing(desk, operation):
-        ended = await desk.work(operation, pace, tell).run()
+        return await desk.work(operation, pace, tell).run()
+
+
+def tell_what_is_left(ended: Operation) -> None:
+    """For people: why an operation is not done, and how it goes on."""
+    if ended.state in ("paused", "stopped", "waiting"):
+        print(f"go on with: holdfast dead resume {ended.id}")
+
+
+async def _carry_out(desk: DeadLetters, operation: Operation, pace: Pace, *, as_json: bool) -> int:
+    """Carry it out and tell how it ended. Returns the exit code."""
+    ended = await carry_out(desk, operation, pace, as_json=as_json)
+    archive = None if ended.kind == "replay" else str(desk.archive_of(ended))
     if as_json:
-        archive = None if ended.kind == "replay" else str(desk.archive_of(ended))
-        print_json(_account(desk, ended) | {"archive": archive})
+        print_json(account(desk, ended) | {"archive": archive})
     else:
         print(operation_words(ended))
         for item in desk.journal.failures(ended.id, 5):
             print(f"  {item.key} {item.state}: {neutral(item.error, 300)}")
-        if ended.kind != "replay":
-            print(f"archive: {desk.archive_of(ended)}")
-        if ended.state in ("paused", "stopped", "waiting"):
-            print(f"go on with: holdfast dead resume {ended.id}")
+        if archive is not None:
+            print(f"archive: {archive}")
+        tell_what_is_left(ended)
     good = ended.state == "done" or (ended.state == "waiting" and not pace.wait)
     return 0 if good and not ended.counts.get("failed") else 1
 
 
-def _account(desk: DeadLetters, operation: Operation) -> dict[str, Any]:
+def account(desk: DeadLetters, operation: Operation) -> dict[str, Any]:
     failures = [asdict(item) for item in desk.journal.failures(operation.id)]
     return {"operation": asdict(operation) | {"unconfirmed": operation.unconfirmed}, "failures": failures}
 

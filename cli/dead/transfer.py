@@ -2,14 +2,19 @@
 
 import asyncio
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 import typer
 
-from ...dead_letters import Selection
+from ...dead_letters import ItemState, Pace, Selection
 from ...events import ConfigurationError
+from .operate import carry_out, tell_what_is_left
 from .session import a_desk, read
 from .words import print_json
+
+_IMPORTED: Final[tuple[ItemState, ItemState]] = ("restored", "present")
 
 
 def export_letters(name: str, selection: Selection, path: Path, *, worn: bool, as_json: bool) -> int:
@@ -36,11 +41,15 @@ def import_letters(path: Path, *, to: str | None, yes: bool, as_json: bool) -> i
     async def command() -> int:
         async with a_desk() as desk:
             target = None if to is None else await desk.resolve(to)
-            restored, present = await desk.restore(path, to=target)
+            begun = await desk.restore(path, to=target)
+            ended = [await carry_out(desk, operation, Pace(), as_json=as_json) for operation in begun]
+        restored, present = (sum(one.counts.get(state, 0) for one in ended) for state in _IMPORTED)
         if as_json:
-            print_json({"imported": restored, "present": present})
+            print_json({"imported": restored, "present": present, "operations": [asdict(one) for one in ended]})
         else:
             print(f"{restored:,} letter(s) imported" + (f", {present:,} were there already" if present else ""))
-        return 0
+            for one in ended:
+                tell_what_is_left(one)
+        return 0 if all(one.state == "done" for one in ended) else 1
 
     return asyncio.run(command())

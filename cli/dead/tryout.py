@@ -44,6 +44,8 @@ def check_letters(
     async def command() -> int:
         async with a_desk() as desk:
             queue, index = await read(desk, name, cached=cached, worn=worn)
+            if not index.count(selection):
+                raise ConfigurationError(f"no letter in {queue} is meant by that")
             reads = reader_of(worker, queue, None)
             found = forecast(index.letters(selection), lambda letter: reads(letter, None))
             rehearsed: Rehearsal | None = None

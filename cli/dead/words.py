@@ -42,6 +42,14 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, default=_plain, indent=2))
 
 
+def print_json_with(told: dict[str, Any], name: str, many: Iterable[dict[str, Any]]) -> None:
+    """The same with a long list under `name`, each of its items a line, written as they come."""
+    print(json.dumps(told, default=_plain)[:-1] + f', "{name}": [', end="")
+    for n, one in enumerate(many):
+        print("," if n else "", json.dumps(one, default=_plain), sep="\n", end="")
+    print("\n]}")
+
+
 def places_table(places: Iterable[Place]) -> Table:
     table = Table("queue", "letters", "oldest", "")
     for place in places:
@@ -51,15 +59,17 @@ def places_table(places: Iterable[Place]) -> Table:
 
 
 def groups_table(groups: Iterable[Group]) -> Table:
-    table = Table("fingerprint", "letters", "reason", "error", "handler", "event", "last seen", "when")
+    table = Table("fingerprint", "letters", "reason", "error", "handler", "event", "version", "first", "last", "when")
     for group in groups:
         table.add_row(
             neutral(group.fingerprint),
             str(group.count),
             neutral(group.reason),
-            neutral(f"{group.error_type}: {group.error_message}", 80),
+            neutral(f"{' < '.join(reversed(group.chain))}: {group.error_message}", 120),
             neutral(", ".join(group.handlers), 40),
             neutral(", ".join(group.event_types), 60),
+            neutral(", ".join(group.workers), 40),
+            age(group.first_seen),
             age(group.last_seen),
             sparkline(group.trend),
         )

@@ -186,7 +186,7 @@ def test_discard_archives_and_import_restores(folder: Path, env: dict[str, str],
 
     assert (gone["operation"]["counts"], empty) == ({"removed": 3}, [])
     assert "3 letter(s) imported" in back.stdout
-    assert again == {"imported": 0, "present": 3}
+    assert (again["imported"], again["present"], again["operations"][0]["state"]) == (0, 3, "done")
     after = told(dead("show", queue, "--json"))["letters"]
     assert [letter["id"] for letter in after] == [letter["id"] for letter in before]
 
@@ -220,11 +220,13 @@ async def test_check_says_what_would_be_read_and_run_catches_what_is_published(
     checked = told(dead("check", f"{unique}.charge", "app:worker", "--json"), code=1)
     ran = told(dead("check", f"{unique}.charge", "app:worker", "--run", "--reason", "exhausted", "--json"))
     words = dead("check", f"{unique}.charge", "app:worker")
+    none = dead("check", f"{unique}.charge", "app:worker", "--run", "--reason", "refused")
 
     assert (checked["readable"], checked["unreadable"]) == (2, 1)
     assert "order: Field required" in checked["findings"][0]["error"]
     assert (ran["run"]["handled"], ran["run"]["published"]) == (2, {f"{unique}.paid": 2})
     assert "2 would be read, 1 would not" in words.stdout
+    assert (none.returncode, "no letter" in none.stderr) == (1, True)
     assert len(told(dead("show", f"{unique}.charge", "--json"))["letters"]) == 3
 
 
@@ -270,10 +272,10 @@ def test_cancel_ends_an_operation_for_good(folder: Path, env: dict[str, str], de
     kill_orders(folder, env, unique, "a", "b")
     stopped = told(dead("replay", f"{unique}.charge", "--yes", "--json", "--wait", "0.2"), code=1)["operation"]
 
-    cancelled = dead("cancel", stopped["id"])
+    cancelled = told(dead("cancel", stopped["id"], "--json"))
     resumed = dead("resume", stopped["id"])
 
-    assert "cancelled" in cancelled.stdout
+    assert cancelled["operation"]["state"] == "cancelled"
     assert resumed.returncode == 1 and "is cancelled" in resumed.stderr
 
 

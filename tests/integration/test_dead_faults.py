@@ -101,29 +101,46 @@ async def test_a_discard_whose_tool_is_killed_has_every_letter_in_the_archive_or
     assert [json.loads(line)["message"]["body"].encode() for line in archive.read_text().splitlines()] == bodies
 
 
-async def test_an_import_whose_tool_is_killed_is_begun_again_and_restores_each_letter_once(
-    settings: Settings, unique: str, tmp_path: Path, env: dict[str, str]
+@pytest.mark.parametrize("way", ["resumed", "begun again"])
+async def test_an_import_whose_tool_is_killed_goes_on_and_restores_each_letter_once(
+    settings: Settings, unique: str, tmp_path: Path, env: dict[str, str], way: str
 ) -> None:
     bodies = await lay_out(settings, unique, 1000)
     async with a_desk(settings, tmp_path / "other") as desk:
         await desk.read(f"{unique}.dead")
         ended = await desk.work(desk.discard(f"{unique}.dead", Selection())).run()
-        archive = str(desk.archive_of(ended))
-        depth = asyncio.run_coroutine_threadsafe
+        imports = ("dead", "import", str(desk.archive_of(ended)), "--yes")
+        await asyncio.to_thread(killed_when, lambda: removed(tmp_path) > 100, *imports, folder=tmp_path, env=env)
+        listed = await asyncio.to_thread(holdfast, "dead", "operations", "--json", folder=tmp_path, env=env)
+        [operation] = json.loads(listed.stdout)
 
-        loop = asyncio.get_running_loop()
+        goes_on = imports if way == "begun again" else ("dead", "resume", operation["id"])
+        done = await asyncio.to_thread(holdfast, *goes_on, folder=tmp_path, env=env)
 
-        def some_are_back() -> bool:
-            found = depth(desk.broker.count(f"{unique}.dead"), loop).result()
-            return found is not None and found.ready > 50
-
-        await asyncio.to_thread(
-            killed_when, some_are_back, "dead", "import", archive, "--yes", folder=tmp_path, env=env
-        )
-        done = await asyncio.to_thread(holdfast, "dead", "import", archive, "--yes", folder=tmp_path, env=env)
         letters = await contents(desk, f"{unique}.dead")
-
+    assert (operation["kind"], operation["state"], operation["is_running"]) == ("import", "running", False)
     assert done.returncode == 0, done.stderr
+    assert sorted(letter.message.body for letter in letters) == sorted(bodies)
+
+
+async def test_an_import_outlives_a_cut_connection_and_two_at_once_restore_each_letter_once(
+    settings: Settings, unique: str, tmp_path: Path
+) -> None:
+    bodies = await lay_out(settings, unique, 1500)
+    async with (
+        proxy_to(settings.broker.url.get_secret_value()) as proxy,
+        a_desk(through(proxy, settings), tmp_path / "one") as one,
+        a_desk(settings, tmp_path / "two") as two,
+    ):
+        await two.read(f"{unique}.dead")
+        archive = two.archive_of(await two.work(two.discard(f"{unique}.dead", Selection())).run())
+        works = [desk.work(begun) for desk in (one, two) for begun in await desk.restore(archive)]
+        proxy.cut_after(150_000, Direction.TO_SERVER)
+
+        ended = await asyncio.gather(*(work.run() for work in works))
+
+        letters = await contents(two, f"{unique}.dead")
+    assert [operation.state for operation in ended] == ["done", "done"]
     assert sorted(letter.message.body for letter in letters) == sorted(bodies)
 
 

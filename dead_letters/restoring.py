@@ -1,0 +1,99 @@
+"""Putting the letters of an archive back into their dead-letter queue: those that are in it are left out."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ..events import ConfigurationError, Message
+from ..events import headers as h
+from .acting import Replay
+from .archive import from_line
+from .journal import ItemState
+from .letter import Letter, key_of, read_letter
+from .reading import reading
+from .work import BATCH, HOLD, Stopped, Work, raise_any
+
+
+class Restore(Replay):
+    """Publish each letter to the dead-letter queue, as it was."""
+
+    after: ItemState = "restored"
+
+    def _message(self, letter: Letter) -> Message:
+        return _restored(letter.message, self._operation.queue)
+
+
+class Restoring(Work):
+    """Carries an import out. It holds the queue while it does: what two imports bring is in the queue once."""
+
+    async def _pass(self) -> None:
+        queue, name, journal = self._operation.queue, self._name, self._journal
+        until = asyncio.get_running_loop().time() + HOLD
+        async with reading(self._broker, queue, self._index, worn_too=True) as shelf:
+            journal.change(name, "running")
+            left = journal.left(name)
+            ours = [item for item in left if item.published or (item.state == "sending" and item.key in shelf.tags)]
+            journal.took(name, [item.key for item in ours], "restored")
+            journal.took(name, [item.key for item in left if item.key in shelf.tags], "present")
+            for batch in self._missing():
+                done, trouble = await self._act(batch)
+                journal.took(name, done, self._action.after)
+                self._tell()
+                raise_any(trouble)
+                self._heed()
+                if asyncio.get_running_loop().time() > until:
+                    return
+
+    def _missing(self) -> Iterator[list[Letter]]:
+        """The letters that are still to be restored, in portions."""
+        path, queue = Path(self._operation.options["path"]), self._operation.queue
+        wanted = {item.key for item in self._journal.left(self._name)}
+        batch: list[Letter] = []
+        for position, (key, message) in enumerate(letters_for(path, queue, self._operation.options["to"]), 1):
+            if key in wanted:
+                wanted.remove(key)
+                batch.append(read_letter(message, key=key, position=position))
+                if len(batch) == BATCH:
+                    yield batch
+                    batch = []
+        if batch:
+            yield batch
+        if wanted:
+            raise Stopped(f"{path} no longer holds {len(wanted)} of its letters")
+
+
+def queues_of(path: Path) -> list[str]:
+    """The dead-letter queues that the letters of an archive are from. Raises `ConfigurationError` naming the line."""
+    return sorted({queue for queue, _ in _lines(path)})
+
+
+def letters_for(path: Path, queue: str, to: str | None) -> Iterator[tuple[str, Message]]:
+    """The letters of an archive that go to this queue (all of them where they go `to` it), with their keys there."""
+    seen: dict[str, int] = {}
+    for named, message in _lines(path):
+        if to or named == queue:
+            key = key_of(message)
+            seen[key] = seen.get(key, 0) + 1
+            yield (key if seen[key] == 1 else f"{key}-{seen[key]}"), message
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Message]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                message, about = from_line(line)
+                queue = about.get("queue")
+                if not isinstance(queue, str) or not queue:
+                    raise ConfigurationError("it names no queue")
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{path}, line {number}: {error}") from None
+            yield queue, message
+
+
+def _restored(message: Message, queue: str) -> Message:
+    """As it was; where it was first published moves to a header, as on every copy."""
+    headers = dict(message.headers)
+    if message.exchange and h.ROUTING_KEY not in headers and "x-death" not in headers:
+        headers |= {h.EXCHANGE: message.exchange, h.ROUTING_KEY: message.routing_key}
+    return replace(message, exchange="", routing_key=queue, headers=headers)
