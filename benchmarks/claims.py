@@ -50,8 +50,8 @@ async def main(url: str) -> None:
 
     async def one_round_trip_each() -> None:
         claim = a_claim()
-        await claiming([claim.key], [claim.token, claim.fingerprint, claim.owner, 86_400_000, 0, 3])
-        await completing([claim.key], [claim.token, claim.fingerprint, 86_400_000])
+        await claiming([claim.key], [6, claim.token, claim.fingerprint, claim.owner, 86_400_000, 0, 3])
+        await completing([claim.key], [3, claim.token, claim.fingerprint, 86_400_000])
 
     figures: dict[str, list[tuple[float, float]]] = {"batched": [], "one round trip each": []}
     for _ in range(RUNS):  # interleaved, so that a busy moment of the machine touches both

@@ -1,84 +1,111 @@
-"""The steps of a claim as scripts, one key each (any node of a cluster runs them), and the value they keep.
+"""The steps of a claim as scripts, for one key or many, and the value they keep.
 
 A value is packed: state (`r` running, `c` resting after a crash, `d` done), token, fingerprint; unless it is done,
 also the owner and the number of crashes. 26 or 17 bytes.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha1
 
 _FLAGS = "#!lua flags=allow-oom\n"  # Redis 7: what ends a claim is served when memory has run out
 
+# Each script is the body of a function of one key and its arguments `a`. It is run for every key, so that a batch is
+# one command; in a cluster, whose keys live apart, for one key at a time. What goes wrong with one key is its answer.
+_FOR_EACH = """
+local width, answers = tonumber(ARGV[1]), {}
+local function get(key) return redis.pcall('GET', key) end
+local function put(key, value, window) return redis.pcall('SET', key, value, 'PX', window) end
+local function failed(answer) return type(answer) == 'table' and answer.err end
+local function step(key, a)
+%s
+end
+for at, key in ipairs(KEYS) do
+  local a = {}
+  for n = 1, width do a[n] = ARGV[1 + (at - 1) * width + n] end
+  answers[at] = step(key, a)
+end
+return answers
+"""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Script:
-    """A script, and what Redis 7 may be told of it."""
+    """What is done for one key, and whether it is served when memory has run out."""
 
-    source: str
+    body: str
+    allow_oom: bool = False
 
-    @property
+    @cached_property
+    def source(self) -> str:
+        return (_FLAGS if self.allow_oom else "") + _FOR_EACH % self.body.strip()
+
+    @cached_property
     def sha(self) -> str:
         return sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def for_version(self, major: int) -> "Script":
         """Before Redis 7 a script has no flags."""
-        return self if major >= 7 else Script(self.source.removeprefix(_FLAGS))
+        return self if major >= 7 else Script(self.body)
 
 
-# KEYS: claim. ARGV: token, fingerprint, owner, window (ms), alone (1 or 0), max_crashes.
+# a: token, fingerprint, owner, window (ms), alone (1 or 0), max_crashes.
 # Answers: the crashes, acquired · -1 done · -2 mismatch · -100 - crashes, a suspect · the value, where it is running.
 CLAIM = Script("""
-local value = redis.call('GET', KEYS[1])
-if not value then
-  redis.call('SET', KEYS[1], 'r' .. ARGV[1] .. ARGV[2] .. ARGV[3] .. '\\0', 'PX', ARGV[4])
-  return 0
-end
-local state = value:sub(1, 1)
-if state == 'r' and value:sub(2, 9) == ARGV[1] then return value:byte(26) end
-if value:sub(10, 17) ~= ARGV[2] then return -2 end
-if state == 'd' then return -1 end
-if state == 'r' then return value end
-local crashes = value:byte(26)
-if ARGV[5] == '0' and crashes < tonumber(ARGV[6]) then return -100 - crashes end
-redis.call('SET', KEYS[1], 'r' .. ARGV[1] .. ARGV[2] .. ARGV[3] .. value:sub(26, 26), 'PX', ARGV[4])
-return crashes
+  local value = get(key)
+  if failed(value) then return value end
+  if not value then
+    local set = put(key, 'r' .. a[1] .. a[2] .. a[3] .. '\\0', a[4])
+    return failed(set) and set or 0
+  end
+  local state = value:sub(1, 1)
+  if state == 'r' and value:sub(2, 9) == a[1] then return value:byte(26) end
+  if value:sub(10, 17) ~= a[2] then return -2 end
+  if state == 'd' then return -1 end
+  if state == 'r' then return value end
+  local crashes = value:byte(26)
+  if a[5] == '0' and crashes < tonumber(a[6]) then return -100 - crashes end
+  local set = put(key, 'r' .. a[1] .. a[2] .. a[3] .. value:sub(26, 26), a[4])
+  return failed(set) and set or crashes
 """)
 
-# KEYS: an owner's heartbeat. Answers: its life in ms, below 0 where there is none.
-LIFE = Script("return redis.call('PTTL', KEYS[1])")
+# The key is an owner's heartbeat. Answers: its life in ms, below 0 where there is none.
+LIFE = Script("  return redis.pcall('PTTL', key)")
 
-# KEYS: claim. ARGV: the token it was seen with, window (ms). Its owner is dead: it rests, one crash more.
+# a: the token it was seen with, window (ms). Its owner is dead: it rests, one crash more.
 ORPHAN = Script("""
-local value = redis.call('GET', KEYS[1])
-if value and value:sub(1, 9) == 'r' .. ARGV[1] then
+  local value = get(key)
+  if failed(value) then return value end
+  if not value or value:sub(1, 9) ~= 'r' .. a[1] then return 0 end
   local crashes = math.min(value:byte(26) + 1, 255)
-  redis.call('SET', KEYS[1], 'c' .. value:sub(2, 25) .. string.char(crashes), 'PX', ARGV[2])
-end
-return 0
+  local set = put(key, 'c' .. value:sub(2, 25) .. string.char(crashes), a[2])
+  return failed(set) and set or 0
 """)
 
-# KEYS: claim. ARGV: token, fingerprint, window (ms). Answers: 1 recorded · 0 fenced · 2 absent, recorded now.
+# a: token, fingerprint, window (ms). Answers: 1 recorded · 0 fenced · 2 absent, recorded now.
 COMPLETE = Script(
-    _FLAGS
-    + """
-local value = redis.call('GET', KEYS[1])
-if value and value:sub(2, 9) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], 'd' .. ARGV[1] .. ARGV[2], 'PX', ARGV[3])
-return value and 1 or 2
-"""
+    """
+  local value = get(key)
+  if failed(value) then return value end
+  if value and value:sub(2, 9) ~= a[1] then return 0 end
+  local set = put(key, 'd' .. a[1] .. a[2], a[3])
+  return failed(set) and set or (value and 1 or 2)
+""",
+    allow_oom=True,
 )
 
-# KEYS: claim. ARGV: token, window (ms), forget (1 or 0).
+# a: token, window (ms), forget (1 or 0).
 RELEASE = Script(
-    _FLAGS
-    + """
-local value = redis.call('GET', KEYS[1])
-if not value or value:sub(1, 9) ~= 'r' .. ARGV[1] then return 0 end
-if value:byte(26) > 0 and ARGV[3] == '0' then
-  redis.call('SET', KEYS[1], 'c' .. value:sub(2), 'PX', ARGV[2])
-else
-  redis.call('DEL', KEYS[1])
-end
-return 1
-"""
+    """
+  local value = get(key)
+  if failed(value) then return value end
+  if not value or value:sub(1, 9) ~= 'r' .. a[1] then return 0 end
+  if value:byte(26) > 0 and a[3] == '0' then
+    local set = put(key, 'c' .. value:sub(2), a[2])
+    return failed(set) and set or 1
+  end
+  redis.pcall('DEL', key)
+  return 1
+""",
+    allow_oom=True,
 )

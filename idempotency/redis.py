@@ -1,7 +1,7 @@
 """Claims in Redis: one server, Sentinel or Cluster, with or without TLS. The only place that knows redis-py."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -30,6 +30,10 @@ _DONE, _MISMATCH, _SUSPECT = -1, -2, -100
 _COMPLETIONS: tuple[Completion, ...] = ("fenced", "recorded", "absent")
 _REFUSED = (faults.AuthenticationError, faults.AuthorizationError, faults.NoPermissionError)
 Question: TypeAlias = tuple[lua.Script, str, tuple[bytes | int, ...]]
+Asked: TypeAlias = tuple[int, str, tuple[bytes | int, ...]]
+"""A question's place in its batch, its key and its arguments."""
+
+_TOGETHER = 100  # keys in one run of a script: Redis serves nobody else meanwhile
 
 
 class RedisClaims:
@@ -41,6 +45,7 @@ class RedisClaims:
         self._window = round(settings.ttl * 1000)
         self._batches: Batches[Question, Any] = Batches(self._send)
         self._complete, self._release = lua.COMPLETE, lua.RELEASE
+        self._most = 1 if isinstance(self._client, AsyncRedisCluster) else _TOGETHER
 
     async def claim(self, claim: Claim, *, alone: bool = False, max_crashes: int = 3) -> Answer:
         arguments = (claim.token, claim.fingerprint, claim.owner, self._window, int(alone), max_crashes)
@@ -108,14 +113,19 @@ class RedisClaims:
 
     async def _send(self, questions: Sequence[Question]) -> Sequence[Any]:
         """Ask in one pipeline. What a server did not know or could not serve yet is asked once more, by itself."""
-        replies = await self._pipeline([_by_sha(question) for question in questions])
+        groups = list(_together(questions, self._most))
+        replies = await self._pipeline([_command("EVALSHA", script.sha, asked) for script, asked in groups])
         again = [at for at, reply in enumerate(replies) if _is_worth_another_try(reply)]
-        if again:
-            retried = await self._pipeline([_in_full(questions[at]) for at in again])
-            replies = [*replies]
+        if again:  # sent in full, and the server keeps it
+            retried = await self._pipeline([_command("EVAL", groups[at][0].source, groups[at][1]) for at in again])
             for at, reply in zip(again, retried, strict=True):
                 replies[at] = reply
-        return [_away(reply) if isinstance(reply, Exception) else reply for reply in replies]
+        found: list[Any] = [None] * len(questions)
+        for (_, asked), reply in zip(groups, replies, strict=True):
+            answers = [reply] * len(asked) if isinstance(reply, Exception) else reply
+            for (place, _, _), answer in zip(asked, answers, strict=True):
+                found[place] = _away(answer) if isinstance(answer, Exception) else answer
+        return found
 
     async def _pipeline(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         try:
@@ -261,15 +271,21 @@ def _answer(reply: int) -> Answer:
             return Suspect(_SUSPECT - reply)
 
 
-def _by_sha(question: Question) -> tuple[Any, ...]:
-    script, key, arguments = question
-    return "EVALSHA", script.sha, 1, key, *arguments
+def _together(questions: Sequence[Question], most: int) -> Iterator[tuple[lua.Script, list[Asked]]]:
+    """The questions to one script in groups of at most `most`, each with its place among all."""
+    open_groups: dict[lua.Script, list[Asked]] = {}
+    for place, (script, key, arguments) in enumerate(questions):
+        group = open_groups.setdefault(script, [])
+        group.append((place, key, arguments))
+        if len(group) == most:
+            yield script, open_groups.pop(script)
+    yield from open_groups.items()
 
 
-def _in_full(question: Question) -> tuple[Any, ...]:
-    """The server keeps a script that was sent in full."""
-    script, key, arguments = question
-    return "EVAL", script.source, 1, key, *arguments
+def _command(name: str, script: str, asked: list[Asked]) -> tuple[Any, ...]:
+    keys = [key for _, key, _ in asked]
+    arguments = [argument for _, _, its in asked for argument in its]
+    return name, script, len(keys), *keys, len(asked[0][2]), *arguments
 
 
 def _is_worth_another_try(reply: Any) -> bool:
