@@ -1,6 +1,7 @@
 """The broker: sessions, topology, delay ladder and the in-memory broker (floor 2)."""
 
 from . import ladder
+from .clock import REAL, Clock
 from .countdown import Countdown
 from .open import open_broker
 from .port import Broker, Browser, Consumer, Delivery, Depth, Held, Mode, OnDelivery, OnHeld
@@ -24,10 +25,12 @@ from .topology import (
 __all__ = [
     "DEAD_SUFFIX",
     "DELIVERY_LIMIT",
+    "REAL",
     "REGISTRY",
     "Binding",
     "Broker",
     "Browser",
+    "Clock",
     "Consumer",
     "Countdown",
     "Delivery",

@@ -6,23 +6,25 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from .clock import REAL, Clock, Timer
+
 T = TypeVar("T")
 
 
 class Countdown(Generic[T]):
     """Calls `due` with each thing that was added `seconds` ago and not removed since."""
 
-    def __init__(self, seconds: float, due: Callable[[T], None]) -> None:
+    def __init__(self, seconds: float, due: Callable[[T], None], clock: Clock = REAL) -> None:
         self.seconds = seconds
         self._due = due
         self._ends: OrderedDict[T, float] = OrderedDict()  # the next to end first, since all have the same time
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
+        self._timer: Timer | None = None
+        self._clock = clock
 
     def add(self, thing: T) -> None:
-        self._ends[thing] = ends = self._loop.time() + self.seconds
+        self._ends[thing] = ends = self._clock.time() + self.seconds
         if self._timer is None:
-            self._timer = self._loop.call_at(ends, self._look)
+            self._timer = self._clock.call_at(ends, self._look)
 
     def remove(self, thing: T) -> None:
         self._ends.pop(thing, None)
@@ -34,11 +36,11 @@ class Countdown(Generic[T]):
 
     def _look(self) -> None:
         self._timer = None
-        now = self._loop.time()
+        now = self._clock.time()
         while self._ends:
             thing, ends = next(iter(self._ends.items()))
             if ends > now:
-                self._timer = self._loop.call_at(ends, self._look)
+                self._timer = self._clock.call_at(ends, self._look)
                 return
             del self._ends[thing]
             self._due(thing)

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from ..broker import REAL, Clock
 from ..config import Settings
 from ..events import Event, HoldfastError, Message, Metadata, derived_id, seal
 from ..idempotency import Lease
@@ -25,6 +26,7 @@ class Surroundings:
     settings: Settings
     lease: Lease | None
     spans: Spans
+    clock: Clock = REAL
 
 
 class Context:
@@ -82,8 +84,10 @@ class Context:
         if self._closed:
             raise HoldfastError(f"{self._of.handler}: ctx.publish was called after the handler had ended")
         identity = derived_id(self.metadata.event_id, self._of.handler, len(self._outbox))
-        trace = self._of.spans.current()
-        envelope = seal(event, source=self._of.source, cause=self.metadata, event_id=identity, key=key, trace=trace)
+        now, trace = self._of.clock.now(), self._of.spans.current()
+        envelope = seal(
+            event, source=self._of.source, cause=self.metadata, event_id=identity, key=key, now=now, trace=trace
+        )
         self._outbox.append(message_for(envelope, self._of.settings, delay))
         return _Ready(envelope.metadata)
 

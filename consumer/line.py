@@ -4,10 +4,9 @@ import asyncio
 import contextvars
 import time
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
 from typing import Any
 
-from ..broker import Consumer, Countdown, Delivery
+from ..broker import Clock, Consumer, Countdown, Delivery
 from ..events import has_id, origin, read_history, read_metadata
 from ..telemetry import Began, Ended, HandlerAbandoned, MissingId, PipelineFailed, Received, bind_handler
 from .handler import HandlerSpec
@@ -30,13 +29,15 @@ class Line:
         pipeline_with: Callable[[Countdown[Job]], Pipeline],
         scheduler: Scheduler,
         limit: int,
+        clock: Clock,
     ) -> None:
         self.spec = spec
         self.jobs: dict[asyncio.Task[None], Job] = {}
         self._known: dict[Identity, Job] = {}
         self.consumer: Consumer | None = None
-        self._late = Countdown(spec.timeout, self.too_late)
-        self._deaf = Countdown(CANCEL_GRACE, self._leave)
+        self._clock = clock
+        self._late = Countdown(spec.timeout, self.too_late, clock)
+        self._deaf = Countdown(CANCEL_GRACE, self._leave, clock)
         self._pipeline = pipeline_with(self._late)
         self._emit = self._pipeline.emit
         self._prefetch = spec.prefetch or 2 * limit
@@ -102,7 +103,7 @@ class Line:
             return
         self._emit(self._began)
         message, context = delivery.message, self._base.copy()
-        metadata = read_metadata(message, datetime.now(UTC))
+        metadata = read_metadata(message, self._clock.now())
         job = Job(delivery, identity_of(message), metadata, read_history(message), context, self)
         if job.identity is not None:
             self._known[job.identity] = job

@@ -1,12 +1,11 @@
 """The life of a delivery, top to bottom: read, claim, handle, decide, make durable, ack, tell."""
 
 import asyncio
-import random
 import time
 from asyncio import CancelledError
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, assert_never
 
 from ..broker import Broker, Countdown
@@ -90,6 +89,7 @@ class Pipeline:
     late: Countdown[Job]
     emit: Emit
     spans: Spans
+    luck: Callable[[], float]
 
     async def carry(self, job: Job) -> None:
         """Carry one delivery to its end. Returns when it is acked, given back or known to be stale."""
@@ -177,7 +177,7 @@ class Pipeline:
                 )
             case Busy(free_in):
                 job.claimed = "busy"
-                since, now = job.history.held_since, datetime.now(UTC)
+                since, now = job.history.held_since, self.surroundings.clock.now()
                 longest = self.spec.timeout + CANCEL_GRACE + 3 * self.settings.idempotency.lease
                 return HeldElsewhere((now - since).total_seconds() if since else 0.0, longest, free_in)
             case Suspect():
@@ -205,7 +205,7 @@ class Pipeline:
 
     async def _handle(self, job: Job, event: Any) -> Outcome:
         longest = self.spec.retry.max_age
-        if longest is not None and (age := _age(job.metadata)) > longest:
+        if longest is not None and (age := self._age(job.metadata)) > longest:
             return Refused(Expired(f"the event is {age:.0f} s old; max_age is {longest:g} s"), "expired")
         context = Context(job.metadata, job.history.attempt, self.surroundings, redelivered=job.delivery.redelivered)
         job.began = time.perf_counter()
@@ -238,9 +238,9 @@ class Pipeline:
         return decide(
             outcome,
             attempt=job.history.attempt,
-            age=_age(job.metadata),
+            age=self._age(job.metadata),
             policy=self.spec.retry,
-            luck=random.random(),
+            luck=self.luck(),
             longest=self.settings.broker.max_delay,
         )
 
@@ -264,7 +264,7 @@ class Pipeline:
 
     def _copy(self, job: Job, decision: Postpone | DeadLetter) -> Message:
         told = (job.delivery.message, job.metadata, job.history)
-        queue, now, budget = self.spec.queue, datetime.now(UTC), self.broker.header_budget
+        queue, now, budget = self.spec.queue, self.surroundings.clock.now(), self.broker.header_budget
         if isinstance(decision, DeadLetter):
             return dead_letter(*told, decision, queue=queue, handler=self.spec.name, now=now, budget=budget)
         traced = self.spans.current().get(TRACEPARENT)
@@ -291,7 +291,6 @@ class Pipeline:
         if not written:
             self.emit(SettlementStale(self.spec.queue, job.metadata.event_id))
 
-
-def _age(metadata: Metadata) -> float:
-    """Seconds since the event happened."""
-    return (datetime.now(UTC) - metadata.time).total_seconds()
+    def _age(self, metadata: Metadata) -> float:
+        """Seconds since the event happened."""
+        return (self.surroundings.clock.now() - metadata.time).total_seconds()

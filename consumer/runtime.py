@@ -30,6 +30,7 @@ from .remembered import Remembered
 from .reports import announce
 from .scheduler import Scheduler
 from .topology import topology_of
+from .world import World
 
 HANDLER_THREAD = "holdfast-handler"
 """How the names of threads that run `def` handlers begin."""
@@ -48,6 +49,7 @@ class Runtime:
         settings: Settings,
         emit: Emit,
         spans: Spans,
+        world: World,
     ) -> None:
         self._name = name
         self._handlers = tuple(handlers)
@@ -55,6 +57,7 @@ class Runtime:
         self._settings = settings
         self._emit = emit
         self._spans = spans
+        self._world = world
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._threads = ThreadPoolExecutor(settings.worker.concurrency, thread_name_prefix=HANDLER_THREAD)
@@ -115,14 +118,14 @@ class Runtime:
         handler = compose(spec, self._middleware, self._threads)
         done = Remembered(4 * (spec.prefetch or 2 * limit))
         claims = self._claims if spec.idempotent else None
-        settings, emit, spans = self._settings, self._emit, self._spans
+        settings, emit, spans, world = self._settings, self._emit, self._spans, self._world
         lease = claims.lease if claims is not None else None
-        around = Surroundings(spec.queue, spec.name, self._name, state, settings, lease, spans)
+        around = Surroundings(spec.queue, spec.name, self._name, state, settings, lease, spans, world.clock)
 
         def pipeline_with(late: Countdown[Job]) -> Pipeline:
-            return Pipeline(spec, handler, broker, claims, settings, around, done, late, emit, spans)
+            return Pipeline(spec, handler, broker, claims, settings, around, done, late, emit, spans, world.luck)
 
-        return Line(spec, pipeline_with, self._scheduler, limit)
+        return Line(spec, pipeline_with, self._scheduler, limit, world.clock)
 
     async def _claim_with(self, opened: OpenClaims | None) -> None:
         """Take the lease, and say what endangers the claims. A store that is away is waited for, paused."""

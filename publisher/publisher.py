@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from ..broker import Broker, events_exchange, ladder, open_broker
+from ..broker import REAL, Broker, Clock, events_exchange, ladder, open_broker
 from ..config import Settings, load_settings
 from ..events import Envelope, Event, Message, Metadata, PublishError, seal
 from ..telemetry import Emit, FactLog, open_spans
@@ -33,9 +33,12 @@ class Publisher:
     without it; it raises `BrokerUnavailable` where login or virtual host are refused, and `TopologyError`.
     """
 
-    def __init__(self, settings: Settings | None = None, *, source: str = "", emit: Emit | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, source: str = "", emit: Emit | None = None, clock: Clock = REAL
+    ) -> None:
         self._settings = settings or load_settings()
         self._source = source
+        self._clock = clock
         self._emit = emit or FactLog()
         self._broker: Broker | None = None
         self._has_ladder = False
@@ -75,8 +78,8 @@ class Publisher:
         all are `PublishError`.
         """
         if at is not None:
-            delay = _seconds_until(at, delay)
-        envelope = event if isinstance(event, Envelope) else seal(event, source=self._source)
+            delay = _seconds_until(at, delay, self._clock.now())
+        envelope = event if isinstance(event, Envelope) else seal(event, source=self._source, now=self._clock.now())
         if metadata is not None:
             envelope = replace(envelope, metadata=metadata)
         await self._send(message_for(envelope, self._settings, delay), delayed=bool(delay))
@@ -122,9 +125,9 @@ class Publisher:
                 self._has_ladder = True
 
 
-def _seconds_until(at: datetime, delay: float | None) -> float:
+def _seconds_until(at: datetime, delay: float | None, now: datetime) -> float:
     if delay is not None:
         raise PublishError("give delay or at, not both")
     if at.tzinfo is None:
         raise PublishError(f"at={at.isoformat()} has no time zone; write datetime(..., tzinfo=UTC)")
-    return max(0.0, (at - datetime.now(UTC)).total_seconds())
+    return max(0.0, (at - now).total_seconds())

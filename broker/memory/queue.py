@@ -1,12 +1,12 @@
 """One queue: first in, first out, with consumers in turn, a time to live and a limit of deliveries."""
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from ...events import Message
+from ..clock import Clock, Timer
 from ..topology import Queue
 
 
@@ -48,7 +48,7 @@ Bury: TypeAlias = Callable[["MemoryQueue", Entry, str], None]
 class MemoryQueue:
     """A queue and all that happens at its ends. Everything is O(1) but giving back out of order."""
 
-    def __init__(self, declared: Queue, bury: Bury) -> None:
+    def __init__(self, declared: Queue, bury: Bury, clock: Clock) -> None:
         arguments = declared.arguments
         ttl, limit = arguments.get("x-message-ttl"), arguments.get("x-delivery-limit")
         self.name = declared.name
@@ -60,13 +60,14 @@ class MemoryQueue:
         self.takers: deque[Taker] = deque()
         self.deleted = False
         self._bury = bury
+        self._clock = clock
         self._ttl = None if ttl is None else ttl / 1000
         self._delivery_limit = limit if self.is_quorum and limit is not None and limit >= 0 else None
         self._max_length: int | None = arguments.get("x-max-length")
         self._rejects = str(arguments.get("x-overflow", "")).startswith("reject-publish")
         self._single = bool(arguments.get("x-single-active-consumer"))
         self._next_position = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
 
     @property
     def full(self) -> bool:
@@ -75,7 +76,7 @@ class MemoryQueue:
 
     def put(self, message: Message) -> None:
         """Append a message. A full queue that does not refuse drops its head."""
-        expires_at = None if self._ttl is None else asyncio.get_running_loop().time() + self._ttl
+        expires_at = None if self._ttl is None else self._clock.time() + self._ttl
         self.ready.append(Entry(message, self._next_position, expires_at))
         self._next_position += 1
         self.serve()
@@ -86,7 +87,7 @@ class MemoryQueue:
         """Hand out what is ready, to each taker with room in turn."""
         if self.takers and self.ready:
             if self._ttl is not None:
-                self._expire(asyncio.get_running_loop().time())
+                self._expire(self._clock.time())
             while self.ready and (taker := self._next_taker()) is not None:
                 self.unsettled += 1
                 taker.take(self.ready.popleft())
@@ -156,7 +157,7 @@ class MemoryQueue:
             self._timer.cancel()
             self._timer = None
         if head is not None and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_at(head, self._ring, head)
+            self._timer = self._clock.call_at(head, self._ring, head)
 
     def _ring(self, due: float) -> None:
         self._timer = None

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from ...events import Message, PublishRefused, QueueInUse, TopologyDrift, TopologyMissing, Unroutable
+from ..clock import REAL, Clock, Timer
 from ..port import OnHeld
 from ..topology import Binding, Exchange, Queue, Topology
 from .browsing import MemoryBrowser
@@ -32,17 +33,23 @@ def shared(url: str) -> "Server":
     return _shared.setdefault((asyncio.get_running_loop(), url), Server(url))
 
 
+def host(server: "Server") -> None:
+    """Let the sessions of the server's URL, on the running loop, join this one."""
+    _shared[asyncio.get_running_loop(), server.url] = server
+
+
 class Server:
     """Exchanges, queues and messages. Synchronous: whoever calls it decides when the loop turns."""
 
-    def __init__(self, url: str = "memory://") -> None:
+    def __init__(self, url: str = "memory://", clock: Clock = REAL) -> None:
         self.url = url
+        self._clock = clock
         self.queues: dict[str, MemoryQueue] = {}
         self._routing = Routing()
         self._watchers: list[Callable[[str], None]] = []
         self._awaiting: dict[str, dict[Taker, None]] = {}
         self._read: set[str] = set()
-        self._again: asyncio.TimerHandle | None = None
+        self._again: Timer | None = None
         self._epoch: tuple[datetime, float] | None = None
 
     def join(self, on_queue_deleted: Callable[[str], None]) -> None:
@@ -141,7 +148,7 @@ class Server:
         if known is not None:
             _compare("queue", queue.name, queue.arguments, known.arguments)
             return
-        made = self.queues[queue.name] = MemoryQueue(queue, self._bury)
+        made = self.queues[queue.name] = MemoryQueue(queue, self._bury, self._clock)
         for taker in self._awaiting.pop(queue.name, ()):
             taker.attach(made)
 
@@ -201,7 +208,7 @@ class Server:
             self._again.cancel()
             self._again = None
         if stranded and self._again is None:
-            self._again = asyncio.get_running_loop().call_later(DEAD_LETTER_AGAIN, self._ring)
+            self._again = self._clock.call_at(self._clock.time() + DEAD_LETTER_AGAIN, self._ring)
 
     def _ring(self) -> None:
         self._again = None
@@ -209,9 +216,9 @@ class Server:
 
     def _wall_clock(self) -> datetime:
         """The time of day, by the loop's clock: where that is virtual, this is too."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock.time()
         if self._epoch is None:
-            self._epoch = (datetime.now(UTC), now)
+            self._epoch = (self._clock.now(), now)
         return self._epoch[0] + timedelta(seconds=now - self._epoch[1])
 
 
