@@ -1,0 +1,244 @@
+"""What ships for deploying fits its schemas, and fits what Holdfast really has: settings, metrics, queues, ports."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from queries import alerts, dashboard, dashboard_queries, names_in
+
+from holdfast import Worker
+from holdfast.config import known_variables
+from holdfast.telemetry.families import FAMILIES
+
+ROOT = Path(__file__).parents[2]
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+PROMETHEUS: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+DRAIN = 15  # seconds after the grace that docs/operations.md asks for
+
+# Of Prometheus itself, and of RabbitMQ; that these exist is seen by `make test-containers`.
+OTHERS = {
+    "up",
+    "ALERTS",
+    "rabbitmq_detailed_queue_messages_ready",
+    "rabbitmq_alarms_memory_used_watermark",
+    "rabbitmq_alarms_free_disk_space_watermark",
+}
+
+
+def manifests() -> Iterator[dict[str, Any]]:
+    for file in sorted(KUBERNETES.glob("*.yaml")):
+        yield from (found for found in yaml.safe_load_all(file.read_text()) if found["kind"] != "Kustomization")
+
+
+def manifest(kind: str) -> dict[str, Any]:
+    [found] = [each for each in manifests() if each["kind"] == kind]
+    return found
+
+
+def container() -> dict[str, Any]:
+    found: dict[str, Any] = manifest("Deployment")["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+def series() -> set[str]:
+    """Every name under which Holdfast's metrics are found in Prometheus."""
+    names = {family.name for family in FAMILIES if family.kind != "histogram"}
+    for family in FAMILIES:
+        if family.kind == "histogram":
+            names |= {f"{family.name}_{part}" for part in ("bucket", "sum", "count")}
+    return names
+
+
+def example_worker() -> Worker:
+    spec = util.spec_from_file_location("example_worker", ROOT / "examples" / "worker" / "app.py")
+    assert spec and spec.loader
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: Worker = module.worker
+    return found
+
+
+@pytest.mark.parametrize("found", tuple(manifests()), ids=lambda found: found["kind"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_each_manifest_fits_its_schema(found: dict[str, Any]) -> None:
+    if found["apiVersion"].startswith("keda.sh/"):
+        jsonschema.validate(found, json.loads((ROOT / "tests" / "support" / "schemas" / "keda.json").read_text()))
+    else:
+        kubernetes_validate.validate(found, "1.33", strict=True)
+
+
+def test_the_kustomization_names_every_manifest_but_the_secret() -> None:
+    told = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())
+
+    assert set(told["resources"]) == {file.name for file in KUBERNETES.glob("*.yaml")} - {
+        "kustomization.yaml",
+        "secret.example.yaml",
+    }
+    assert [image["name"] for image in told["images"]] == [container()["image"]]
+
+
+def test_the_compose_file_fits_its_schema() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "compose.yaml"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_the_compose_file_mounts_is_there() -> None:
+    mounted = [volume for service in COMPOSE["services"].values() for volume in service.get("volumes", [])]
+    sources = [volume.split(":")[0] for volume in mounted]
+
+    assert all((ROOT / source).exists() for source in sources if source.startswith("."))
+    assert {source for source in sources if not source.startswith(".")} == set(COMPOSE["volumes"])
+
+
+def test_every_variable_that_is_set_is_a_setting() -> None:
+    in_compose = [name for name in COMPOSE["services"]["worker"]["environment"] if name.startswith("HOLDFAST_")]
+    in_kubernetes = [variable["name"] for variable in container()["env"]]
+    in_dockerfile = re.findall(r"^(?:ENV )?\s+?(HOLDFAST_\w+)=", DOCKERFILE, re.MULTILINE)
+
+    assert in_compose and in_kubernetes and in_dockerfile
+    assert {*in_compose, *in_kubernetes, *in_dockerfile} <= known_variables().keys()
+
+
+def test_whoever_stops_a_worker_waits_longer_than_its_grace() -> None:
+    compose = COMPOSE["services"]["worker"]
+    pod = manifest("Deployment")["spec"]["template"]["spec"]
+    grace = {variable["name"]: variable.get("value") for variable in container()["env"]}["HOLDFAST_WORKER__GRACE"]
+
+    assert (
+        int(compose["stop_grace_period"].removesuffix("s"))
+        > int(compose["environment"]["HOLDFAST_WORKER__GRACE"]) + DRAIN
+    )
+    assert pod["terminationGracePeriodSeconds"] > int(grace) + DRAIN
+
+
+def test_probes_prometheus_and_the_health_check_ask_where_the_worker_serves() -> None:
+    port = known_variables()["HOLDFAST_HTTP__PORT"].default
+    pod = manifest("Deployment")["spec"]["template"]
+    probes = {
+        kind: container()[kind]["httpGet"]["path"] for kind in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
+
+    assert container()["ports"] == [{"name": "http", "containerPort": port}]
+    assert probes == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+    assert pod["metadata"]["annotations"]["prometheus.io/port"] == str(port)
+    assert PROMETHEUS["scrape_configs"][0]["dns_sd_configs"][0]["port"] == port
+    assert f"EXPOSE {port}" in DOCKERFILE and f"'{port}') + '/livez'" in DOCKERFILE
+
+
+def test_keda_counts_every_queue_of_the_worker() -> None:
+    scaled = manifest("ScaledObject")["spec"]
+
+    counted = [trigger["metadata"]["queueName"] for trigger in scaled["triggers"]]
+
+    assert sorted(counted) == sorted(handler.queue for handler in example_worker().handlers)
+    assert scaled["scaleTargetRef"]["name"] == manifest("Deployment")["metadata"]["name"]
+    assert {t["authenticationRef"]["name"] for t in scaled["triggers"]} == {
+        manifest("TriggerAuthentication")["metadata"]["name"]
+    }
+    assert "replicas" not in manifest("Deployment")["spec"]
+
+
+def test_secrets_are_asked_for_by_keys_that_the_example_has() -> None:
+    asked = [variable["valueFrom"]["secretKeyRef"] for variable in container()["env"] if "valueFrom" in variable]
+    asked += manifest("TriggerAuthentication")["spec"]["secretTargetRef"]
+    secret = manifest("Secret")
+
+    assert {reference["name"] for reference in asked} == {secret["metadata"]["name"]}
+    assert {reference["key"] for reference in asked} == secret["stringData"].keys()
+
+
+def test_the_image_runs_as_a_number_in_exec_form() -> None:
+    assert re.search(r"^USER \d+:\d+$", DOCKERFILE, re.MULTILINE)
+    for instruction in ("ENTRYPOINT", "CMD"):
+        [form] = re.findall(rf"^{instruction} (.*)$", DOCKERFILE, re.MULTILINE)
+        assert json.loads(form)
+    assert json.loads(re.findall(r"^HEALTHCHECK .*? CMD (.*)$", DOCKERFILE, re.MULTILINE)[0])
+    user = manifest("Deployment")["spec"]["template"]["spec"]["securityContext"]["runAsUser"]
+    assert f"USER {user}:" in DOCKERFILE
+
+
+def test_the_builder_is_given_what_the_wheel_is_made_of_and_nothing_else() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    folders = {package.split(".")[1] for package in project["tool"]["setuptools"]["packages"] if "." in package}
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+
+    files = {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "py.typed", "*.py"}
+    assert lines[0] == "*" and lines[-1] == "**/__pycache__"
+    assert {line.removeprefix("!") for line in lines[1:-1]} == folders | files
+
+
+def test_the_image_has_the_version_of_the_project() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    files = [ROOT / "Dockerfile", ROOT / "compose.yaml", ROOT / "docs" / "operations.md"]
+
+    told = {tag for file in files for tag in re.findall(r"\bholdfast:(\d[\w.]*)", file.read_text())}
+
+    assert told == {version}
+
+
+def test_alarms_and_dashboard_ask_for_metrics_that_exist() -> None:
+    asked = {name for query in [*(rule["expr"] for rule in alerts()), *dashboard_queries()] for name in names_in(query)}
+
+    assert asked - series() == OTHERS
+
+
+def test_the_dashboard_shows_every_metric() -> None:
+    shown = {name.removesuffix("_bucket") for query in dashboard_queries() for name in names_in(query)}
+
+    assert {family.name for family in FAMILIES} <= shown
+
+
+def test_labels_that_are_asked_for_exist() -> None:
+    labels = {label for family in FAMILIES for label in family.labels} | {
+        "job",
+        "instance",
+        "le",
+        "alertname",
+        "alertstate",
+    }
+    queries = [*(rule["expr"] for rule in alerts()), *dashboard_queries()]
+
+    grouped = {
+        label.strip()
+        for q in queries
+        for group in re.findall(r"\b(?:by|on) ?\(([^)]*)\)", q)
+        for label in group.split(",")
+    }
+    matched = {label for q in queries for label in re.findall(r"[{,]\s*(\w+)\s*(?:=~|!~|!=|=)", q)}
+
+    assert grouped | matched <= labels
+
+
+def test_the_panels_of_the_dashboard_differ_and_ask_the_provisioned_source() -> None:
+    board = dashboard()
+    provisioned = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yaml").read_text())
+    panels = [panel for panel in board["panels"] if panel["type"] != "row"]
+
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    assert {panel["datasource"]["uid"] for panel in panels} == {provisioned["datasources"][0]["uid"]}
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
+
+
+def test_the_page_says_of_every_alarm_what_to_do() -> None:
+    section = (ROOT / "docs" / "operations.md").read_text().split("\n## Alarms\n")[1].split("\n## ")[0]
+
+    told = re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", section, re.MULTILINE)
+
+    assert told == [rule["alert"] for rule in alerts()]
+    assert all(rule["labels"]["severity"] in ("critical", "warning") for rule in alerts())
