@@ -5,6 +5,7 @@ from .handler import Handler, HandlerSpec, Middleware
 from .invoke import HandlerExit, HandlerTimeout
 from .retry import Backoff, Retry, exponential, fixed, linear
 from .worker import Health, Worker
+from .world import World
 
 __all__ = [
     "Backoff",
@@ -17,6 +18,7 @@ __all__ = [
     "Middleware",
     "Retry",
     "Worker",
+    "World",
     "exponential",
     "fixed",
     "linear",

@@ -1,14 +1,16 @@
-"""The pytest plugin: a RabbitMQ and a Redis for the tests that ask for one.
+"""The pytest plugin: a harness for the worker under test, a RabbitMQ and a Redis for the tests that ask for one.
 
 A test that needs a server is never skipped: where none can be had it fails, and says what to install.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 
+from ..consumer import Worker
 from . import servers
+from .harness import Harness
 from .servers import Given, Node, Server, ServersUnavailable
 
 
@@ -66,6 +68,18 @@ def _redis_node(_redis_server: Server) -> Iterator[Node]:
         return
     with _or_fail(), servers.redis_node() as node:
         yield node
+
+
+async def _harness(worker: Worker) -> AsyncIterator[Harness]:
+    """A `Harness` around what your own fixture `worker` gives, on the loop of the test. Needs pytest-asyncio."""
+    async with Harness(worker) as running:
+        yield running
+
+
+with suppress(ImportError):  # tests on another runner open their harnesses themselves
+    import pytest_asyncio
+
+    harness = pytest_asyncio.fixture(name="harness")(_harness)
 
 
 @contextmanager

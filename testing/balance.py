@@ -1,0 +1,34 @@
+"""The account of a harness: each event that was published for a handler ended somewhere, or the test fails."""
+
+from collections.abc import Set
+from dataclasses import dataclass
+
+from .server import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Where the events are, each with the queue of a handler it was published for. A place counts once: what is dead
+    is not queued, and what is acked, however often it came, is neither."""
+
+    published: Set[Place]
+    acked: Set[Place]
+    dead: Set[Place]
+    queued: Set[Place]
+
+    def check(self) -> None:
+        """Raise `AssertionError` unless acked, dead and queued together are what was published."""
+        found = self.acked | self.dead | self.queued
+        lost, strange = self.published - found, found - self.published
+        if lost or strange:
+            raise AssertionError("\n".join([self.text(), *_named("lost", lost), *_named("never published", strange)]))
+
+    def text(self) -> str:
+        """The figures in one line."""
+        acked, dead = len(self.acked), len(self.dead - self.acked)
+        queued = len(self.queued - self.dead - self.acked)
+        return f"{len(self.published)} published = {acked} acked + {dead} dead-lettered + {queued} queued"
+
+
+def _named(what: str, places: Set[Place]) -> list[str]:
+    return [f"{what}: event {event_id} for {queue}" for event_id, queue in sorted(places)]

@@ -1,0 +1,62 @@
+"""One call of one handler, with no broker and no worker."""
+
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ..broker import REAL
+from ..config import load_settings
+from ..consumer import Context, Worker
+from ..consumer.context import Surroundings
+from ..consumer.invoke import compose
+from ..events import Event, Metadata, read_metadata, seal
+from ..telemetry import open_spans
+from .records import Published
+
+
+class RecordingContext(Context):
+    """A handler's context that keeps what was published with it: `published`, in order."""
+
+    __slots__ = ("published",)
+
+    def __init__(self, metadata: Metadata, attempt: int, surroundings: Surroundings, *, redelivered: bool) -> None:
+        super().__init__(metadata, attempt, surroundings, redelivered=redelivered)
+        self.published: list[Published] = []
+
+    def publish(self, event: Event, *, delay: float | None = None, key: str | None = None) -> Awaitable[Metadata]:
+        ready = super().publish(event, delay=delay, key=key)
+        metadata = read_metadata(self._outbox[-1], self._of.clock.now())
+        self.published.append(Published(event, metadata, delay))
+        return ready
+
+
+async def call(
+    handler: Callable[..., Any],
+    event: Event | dict[str, Any] | bytes,
+    *,
+    attempt: int = 1,
+    state: Any = None,
+    redelivered: bool = False,
+    metadata: Metadata | None = None,
+) -> RecordingContext:
+    """Call a handler once, as a worker would: `async def` on the loop, `def` in a thread, with or without a context.
+
+    Returns the context it was given; `published` on it are the events. `state` is what the worker's lifespan would
+    yield. Raises whatever the handler raises. Retries, time-outs, middleware and idempotency are the worker's: for
+    those there is `Harness`.
+    """
+    worker = Worker("call")
+    worker.handler(type(event) if isinstance(event, Event) else "call.event")(handler)
+    [spec] = worker.handlers
+    if metadata is None:
+        metadata = seal(event, source="test").metadata if isinstance(event, Event) else _some_metadata()
+    settings = load_settings(broker={"url": "memory://"})
+    around = Surroundings(spec.queue, spec.name, worker.name, state, settings, None, open_spans())
+    context = RecordingContext(metadata, attempt, around, redelivered=redelivered)
+    with ThreadPoolExecutor(1) as threads:
+        await compose(spec, (), threads)(event, context)
+    return context
+
+
+def _some_metadata() -> Metadata:
+    return Metadata(event_id="call", event_type="call.event", time=REAL.now())

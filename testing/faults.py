@@ -1,0 +1,136 @@
+"""The faults a harness can be told to make, and the broker and claims through which a worker meets them."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from ..broker import Consumer, Delivery, OnDelivery
+from ..broker.memory import MemoryBroker
+from ..events import Message
+from ..idempotency import Answer, Claim, ClaimStore, Completion, Lease
+from ..telemetry import Emit
+
+
+@dataclass(slots=True)
+class Faults:
+    """`crashes` and `losses` are still to come. With an `order`, deliveries are held, and handed on one by one in the
+    order that this luck gives."""
+
+    crashes: int = 0
+    losses: int = 0
+    order: random.Random | None = None
+    held: list[tuple[Delivery, OnDelivery]] = field(default_factory=list)
+
+    def held_of(self, queue: str) -> int:
+        """How many deliveries of a queue are held."""
+        return sum(delivery.queue == queue and delivery.consumer.is_current(delivery) for delivery, _ in self.held)
+
+    def hand_on(self) -> bool:
+        """Hand on one of the deliveries that are held, if there is one."""
+        self.held[:] = [(delivery, to) for delivery, to in self.held if delivery.consumer.is_current(delivery)]
+        if not self.held:
+            return False
+        delivery, to = self.held.pop((self.order or random.Random(0)).randrange(len(self.held)))
+        to(delivery)
+        return True
+
+
+class Life:
+    """One run of a worker, from its start to its end or its crash. Who has crashed does nothing more: what it still
+    tries has no effect, what it waits for does not come, and what it says is not heard."""
+
+    broker: MemoryBroker
+
+    def __init__(self, faults: Faults, on_crash: Callable[["Life"], None]) -> None:
+        self.faults = faults
+        self.has_crashed = False
+        self.lease: Lease | None = None
+        self._on_crash = on_crash
+
+    async def before_the_end(self) -> None:
+        """A delivery is about to be completed, or acked: the last moment for a crash or a lost connection."""
+        if self.faults.crashes and not self.has_crashed:
+            self.faults.crashes -= 1
+            self.has_crashed = True
+            await self.broker.close()
+            self._on_crash(self)
+        if self.has_crashed:
+            await asyncio.Future()
+        if self.faults.losses:
+            self.faults.losses -= 1
+            self.broker.lose_connection()
+
+
+class WatchedBroker(MemoryBroker):
+    """A session of a worker's life."""
+
+    def __init__(self, life: Life, url: str, emit: Emit) -> None:
+        super().__init__(url, emit=emit)
+        self._life = life
+
+    async def publish(self, message: Message, *, timeout: float | None) -> None:
+        if self._life.has_crashed:
+            await asyncio.Future()
+        await super().publish(message, timeout=timeout)
+
+    async def consume(self, queue: str, *, prefetch: int, on_delivery: OnDelivery) -> Consumer:
+        faults = self._life.faults
+
+        def take(delivery: Delivery) -> None:
+            watched = replace(delivery, consumer=WatchedConsumer(delivery.consumer, self._life))
+            if faults.order is None:
+                on_delivery(watched)
+            else:
+                faults.held.append((watched, on_delivery))
+
+        return await super().consume(queue, prefetch=prefetch, on_delivery=take)
+
+
+class WatchedConsumer:
+    """See `broker.Consumer`."""
+
+    def __init__(self, consumer: Consumer, life: Life) -> None:
+        self._consumer = consumer
+        self._life = life
+
+    @property
+    def attached(self) -> bool:
+        return self._consumer.attached
+
+    def is_current(self, delivery: Delivery) -> bool:
+        return not self._life.has_crashed and self._consumer.is_current(delivery)
+
+    async def ack(self, delivery: Delivery) -> bool:
+        await self._life.before_the_end()
+        return await self._consumer.ack(delivery)
+
+    async def give_back(self, delivery: Delivery) -> bool:
+        return not self._life.has_crashed and await self._consumer.give_back(delivery)
+
+    async def stop(self, *, close: bool) -> None:
+        await self._consumer.stop(close=close)
+
+
+class WatchedClaims:
+    """See `idempotency.ClaimStore`. The store outlives a crash."""
+
+    def __init__(self, store: ClaimStore, life: Life) -> None:
+        self._store = store
+        self._life = life
+
+    async def claim(self, claim: Claim, *, alone: bool = False, max_crashes: int = 3) -> Answer:
+        if self._life.has_crashed:
+            await asyncio.Future()
+        return await self._store.claim(claim, alone=alone, max_crashes=max_crashes)
+
+    async def complete(self, claim: Claim) -> Completion:
+        await self._life.before_the_end()
+        return await self._store.complete(claim)
+
+    async def release(self, claim: Claim, *, forget: bool = False) -> None:
+        if not self._life.has_crashed:
+            await self._store.release(claim, forget=forget)
+
+    async def close(self) -> None:
+        """The harness's memory is closed by nobody."""

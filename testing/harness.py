@@ -1,0 +1,215 @@
+"""`Harness`: workers on the in-memory broker, in virtual time, for a test."""
+
+import random
+from contextlib import AsyncExitStack
+from datetime import datetime
+from itertools import count
+from types import TracebackType
+from typing import Any, Self
+
+from ..broker.memory import MemoryBroker, host
+from ..consumer import Worker
+from ..events import ConfigurationError, Envelope, Event, Message, Metadata, Unroutable, read_metadata, seal, uuid7
+from ..idempotency import MemoryClaims
+from ..publisher import Publisher
+from ..telemetry import Settled
+from .balance import Balance
+from .clock import VirtualClock
+from .faults import Faults
+from .passage import Passage
+from .reading import read_dead, read_published
+from .records import DeadLettered, Published, Retried, Run
+from .replica import Replica, Stage
+from .seen import Seen
+from .server import WatchedServer
+
+_numbers = count(1)
+
+
+class Harness:
+    """Runs workers as they run in production, on a broker, claims and a clock of the test's own.
+
+    `async with Harness(worker) as h: await h.publish(OrderCreated(...)); await h.settle()`, then look at `h.handled`,
+    `h.published`, `h.retries` and `h.dead_letters`. It works on any event loop. Time passes in `settle` and `advance`
+    alone, and then at once; only the handlers' own waiting is real. A handler that has not ended after `patience`
+    seconds of real time is taken to hang: time passes until its time-out. `seed` is where the jitter of delays falls.
+
+    Leaving it raises `HandlerFailed` for an assertion that failed inside a handler, and `AssertionError` unless what
+    was acked, queued and dead-lettered together is what was published.
+    """
+
+    _session: MemoryBroker
+
+    def __init__(self, *workers: Worker, patience: float = 10.0, seed: int = 0) -> None:
+        if not workers:
+            raise ConfigurationError("Harness(): give it a worker")
+        handlers = {spec.queue: spec for worker in workers for spec in worker.selected()}
+        self._workers = workers
+        self._clock = VirtualClock()
+        self._server = WatchedServer(f"memory://harness-{next(_numbers)}", self._clock, tuple(handlers))
+        self._faults = Faults()
+        self._seen = Seen(handlers)
+        claims = MemoryClaims(ttl=workers[0].settings.idempotency.ttl, clock=self._clock.time)
+        luck = random.Random(seed)
+        self._stage = Stage(self._clock, luck, self._server, claims, self._faults, self._seen, patience)
+        self._replicas: list[Replica] = []
+        self._passage = Passage(self._stage, self._replicas)
+        settings = self._stage.settings_for(workers[0])
+        self._exchange = settings.broker.exchange
+        self._publisher = Publisher(settings, source="test", emit=lambda _: None, clock=self._clock)
+        self._own: set[str] = set()
+        self._dead: list[DeadLettered] | None = None
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        host(self._server)
+        self._session = MemoryBroker(self._server.url)
+        self._stack.push_async_callback(self._session.close)
+        for worker in self._workers:
+            self._server.hear_all(worker.settings.broker.exchange)
+        await self._stack.enter_async_context(self._publisher)
+        try:
+            for worker in self._workers:
+                self._replicas.append(Replica(worker, self._stage))
+            await self._passage.quiet()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        balance = await self._stop()
+        if error is not None:
+            error.add_note(f"The harness: {balance.text()}{self._troubles()}")
+            return
+        self._seen.raise_failures()
+        for replica in self._replicas:
+            replica.task.result()
+        balance.check()
+
+    async def publish(
+        self,
+        event: Event | Envelope,
+        *,
+        metadata: Metadata | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+    ) -> Metadata:
+        """Publish an event as `Publisher.publish` does. Raises `Unroutable` where no handler here takes its type."""
+        envelope = event if isinstance(event, Envelope) else seal(event, source="test", now=self._clock.now())
+        sent = await self._publisher.publish(envelope, metadata=metadata, delay=delay, at=at)
+        self._check_taken(sent)
+        return sent
+
+    async def publish_raw(self, event_type: str, body: bytes, **properties: Any) -> None:
+        """Publish bytes as any other program may: `properties` are those of `holdfast.events.Message`, such as
+        `headers`, `message_id` and `content_type`. Raises `Unroutable` where no handler here takes the type."""
+        given = {"type": event_type, "message_id": uuid7(), "content_type": "application/json"} | properties
+        message = Message(body, self._exchange, event_type, **given)
+        await self._session.publish(message, timeout=None)
+        self._check_taken(read_metadata(message, self._clock.now()))
+
+    async def settle(self, *, within: float = 30 * 86400.0) -> None:
+        """Let everything happen that is to happen, at most `within` seconds from now: retries and delayed events too.
+
+        Raises `HandlerFailed` for an assertion that failed inside a handler, and `AssertionError` where it does not
+        come to an end.
+        """
+        await self._passage.settle(within)
+        self._seen.raise_failures()
+
+    async def advance(self, seconds: float) -> None:
+        """Let this much time pass, with all that falls into it. Raises as `settle` does."""
+        await self._passage.advance(seconds)
+        self._seen.raise_failures()
+
+    @property
+    def now(self) -> datetime:
+        """The time of day, as the workers see it."""
+        return self._clock.now()
+
+    @property
+    def runs(self) -> list[Run]:
+        """Each time a handler was called, in order, whatever came of it."""
+        return list(self._seen.runs)
+
+    @property
+    def handled(self) -> list[Run]:
+        """Each event that was handled and acked, once for each handler, in order."""
+        return list(self._seen.handled)
+
+    @property
+    def retries(self) -> list[Retried]:
+        """Each attempt that failed and was followed by another, in order."""
+        return list(self._seen.retries)
+
+    @property
+    def settled(self) -> list[Settled]:
+        """How each delivery ended, as the log tells it: duplicates and waits too."""
+        return list(self._seen.settled)
+
+    @property
+    def published(self) -> list[Published]:
+        """What the application published, in order; not what `publish` of this harness did."""
+        now, handlers = self._clock.now(), self._seen.handlers.values()
+        theirs = [taken.message for taken in self._server.taken if taken.event_id not in self._own]
+        return [read_published(message, now, handlers) for message in theirs]
+
+    @property
+    def dead_letters(self) -> list[DeadLettered]:
+        """What is in the dead-letter queues."""
+        if self._dead is not None:
+            return list(self._dead)
+        now, handlers = self._clock.now(), self._seen.handlers
+        return [read_dead(message, n, now, handlers[queue]) for n, (queue, message) in enumerate(self._server.dead())]
+
+    def crash_before_ack(self, times: int = 1) -> None:
+        """A fault: `times` times from now, the worker dies when it is about to record an event as done. What it had
+        taken is delivered again, flagged as redelivered, and the worker is started again: handlers that had done
+        their work by then do it twice."""
+        self._faults.crashes += times
+
+    def lose_connection(self, times: int = 1) -> None:
+        """A fault: `times` times from now, the connection breaks when a message is about to be acked. What was not
+        settled is delivered again; the worker lives, and consumes again."""
+        self._faults.losses += times
+
+    def duplicate_every_message(self) -> None:
+        """A fault, from now on: each event reaches its queues twice, as from a producer that lost a confirm."""
+        self._server.takes_twice = True
+
+    def reorder(self, seed: int) -> None:
+        """A fault, from now on: `settle` hands deliveries on one at a time, in an order that `seed` decides."""
+        self._faults.order = random.Random(seed)
+
+    async def _stop(self) -> Balance:
+        """Stop the workers, keep what is asked for afterwards, and close."""
+        try:
+            for replica in self._replicas:
+                await replica.stop()
+            self._dead = self.dead_letters
+            acked = {
+                (fact.metadata.event_id, fact.queue)
+                for fact in self._seen.settled
+                if fact.outcome in ("handled", "duplicate")
+            }
+            published = {(taken.event_id, queue) for taken in self._server.taken for queue in taken.queues}
+            dead = {(letter.letter.event_id, letter.queue) for letter in self._dead}
+            return Balance(published, acked, dead, self._server.resting())
+        finally:
+            await self._stack.aclose()
+
+    def _check_taken(self, sent: Metadata) -> None:
+        self._own.add(sent.event_id)
+        if not any(taken.event_id == sent.event_id and taken.queues for taken in self._server.taken):
+            raise Unroutable(f"no handler of this harness takes {sent.event_type!r}")
+
+    def _troubles(self) -> str:
+        """What a test that failed may want to know: errors of handlers that it did not look at."""
+        told = [f"  {one.handler}, attempt {one.attempt}, retried: {one.error}" for one in self.retries]
+        told += [
+            f"  {one.handler}: dead-lettered ({one.reason}): {one.error_type}: {one.error}" for one in self._dead or ()
+        ]
+        return "".join(f"\n{line[:300]}" for line in told[:20])

@@ -1,0 +1,130 @@
+"""A worker of a harness: run on the harness's time, broker and claims, and started again after a crash."""
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from ..broker import Broker
+from ..config import Settings
+from ..consumer import Worker, World
+from ..idempotency import Lease, MemoryClaims, OpenClaims
+from ..telemetry import Attached, Began, Detached, Emit, Ended, Fact
+from .clock import VirtualClock
+from .faults import Faults, Life, WatchedBroker, WatchedClaims
+from .seen import Seen
+from .server import WatchedServer
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What the workers of one harness share. `patience`: real seconds until what does not move is taken to hang."""
+
+    clock: VirtualClock
+    luck: random.Random
+    server: WatchedServer
+    claims: MemoryClaims
+    faults: Faults
+    seen: Seen
+    patience: float
+
+    def settings_for(self, worker: Worker) -> Settings:
+        """The worker's own, but on this stage."""
+        own, here = worker.settings, SecretStr(self.server.url)
+        return own.model_copy(
+            update={
+                "broker": own.broker.model_copy(update={"url": here, "topology": "declare"}),
+                "idempotency": own.idempotency.model_copy(update={"url": here}),
+                "worker": own.worker.model_copy(update={"grace": self.patience}),
+            }
+        )
+
+
+class Replica:
+    """`task` ends when the worker was stopped, or could not run."""
+
+    def __init__(self, worker: Worker, stage: Stage) -> None:
+        self._worker = worker
+        self._stage = stage
+        self._queues = {spec.queue for spec in worker.selected()}
+        self._settings = stage.settings_for(worker)
+        self._attached: set[str] = set()
+        self._running = 0
+        self._is_stopping = False
+        self.task = asyncio.create_task(self._run(), name=f"holdfast harness: {worker.name}")
+        self.task.add_done_callback(lambda _: stage.seen.changed.set())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something will happen without any time passing. Raises what ended the worker, if something did."""
+        if self.task.done():
+            self.task.result()
+        return bool(self._running) or self._attached != self._queues or any(map(self._moves, self._queues))
+
+    async def stop(self) -> None:
+        """Let what runs end, and give back the rest."""
+        self._is_stopping = True
+        self._worker.stop()
+        await asyncio.wait({self.task})
+
+    async def _run(self) -> None:
+        while not self._is_stopping:
+            life = Life(self._stage.faults, self._crash)
+            await self._worker.run(world=self._world(life))
+            if not life.has_crashed:
+                return
+
+    def _world(self, life: Life) -> World:
+        stage = self._stage
+
+        async def open_broker(_: Settings, emit: Emit) -> Broker:
+            life.broker = WatchedBroker(life, stage.server.url, emit)
+            return life.broker
+
+        def open_claims(_: Settings, emit: Emit) -> OpenClaims:
+            lease = life.lease = Lease(stage.claims, seconds=None, emit=emit)
+            return OpenClaims(WatchedClaims(stage.claims, life), lease, _no_findings)
+
+        def hear(fact: Fact) -> None:
+            if not life.has_crashed:
+                self._follow(fact)
+                stage.seen.hear(fact)
+
+        return World(
+            settings=self._settings,
+            clock=stage.clock,
+            luck=stage.luck.random,
+            open_broker=open_broker,
+            open_claims=open_claims,
+            middleware=(stage.seen.watch,),
+            listeners=(hear,),
+        )
+
+    def _crash(self, life: Life) -> None:
+        if life.lease is not None:
+            self._stage.claims.stop(life.lease.owner)
+        self._attached.clear()
+        self._running = 0
+        self._worker.stop(now=True)
+
+    def _follow(self, fact: Fact) -> None:
+        match fact:
+            case Attached(queue):
+                self._attached.add(queue)
+            case Detached(queue):
+                self._attached.discard(queue)
+            case Began():
+                self._running += 1
+            case Ended():
+                self._running -= 1
+            case _:
+                pass
+
+    def _moves(self, name: str) -> bool:
+        queue, held = self._stage.server.queues.get(name), self._stage.faults.held_of(name)
+        return queue is None or queue.unsettled > held or (bool(queue.ready) and not held)
+
+
+async def _no_findings() -> list[str]:
+    return []

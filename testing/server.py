@@ -1,0 +1,101 @@
+"""The in-memory broker of a harness: it keeps a book of the events it takes, and can take each one twice."""
+
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from ..broker import Binding, Clock, Exchange, Queue, Topology, dead_letter_queue, ladder
+from ..broker.memory import Server
+from ..events import Message, headers, read_metadata, uuid7
+
+Place: TypeAlias = tuple[str, str]
+"""An event's id and the queue of a handler: what must end somewhere."""
+
+ELSEWHERE = "holdfast.testing.elsewhere"
+"""The queue that stands for listeners outside the harness: what handlers publish is routed."""
+_LEVELS = "holdfast.delay."
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An event that was published, and the queues of the handlers it goes to."""
+
+    message: Message
+    event_id: str
+    queues: tuple[str, ...]
+
+
+class WatchedServer(Server):
+    """`queues_of_handlers` are the places events are to end in."""
+
+    def __init__(self, url: str, clock: Clock, queues_of_handlers: tuple[str, ...]) -> None:
+        super().__init__(url, clock)
+        self.taken: list[Taken] = []
+        self.takes_twice = False
+        self._handlers = queues_of_handlers
+
+    def publish(self, message: Message) -> None:
+        super().publish(message)
+        if not is_event(message):
+            return
+        event_id = read_metadata(message, self._clock.now()).event_id
+        queues = tuple(name for name in self._listeners(message) if name in self._handlers)
+        self.taken.append(Taken(message, event_id, queues))
+        if self.takes_twice:
+            super().publish(replace(message, message_id=uuid7()))
+
+    def hear_all(self, exchange: str) -> None:
+        """Declare the listener that takes what no handler here takes."""
+        queue, binding = Queue(ELSEWHERE), Binding(exchange, ELSEWHERE, "#")
+        self.declare(Topology((Exchange(exchange),), (queue,), (binding,)))
+
+    def resting(self) -> set[Place]:
+        """What is queued: in the queue of a handler, or on the delay ladder on its way to one."""
+        return {
+            (read_metadata(message, self._clock.now()).event_id, place)
+            for name, queue in self.queues.items()
+            for message in (*(entry.message for entry in queue.ready), *queue.stranded)
+            for place in self._going_to(name, message)
+        }
+
+    def dead(self) -> list[tuple[str, Message]]:
+        """The messages of the dead-letter queues, each with the queue of its handler."""
+        return [
+            (name, entry.message)
+            for name in self._handlers
+            if (queue := self.queues.get(dead_letter_queue(name))) is not None
+            for entry in queue.ready
+        ]
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything will come back by itself as time passes."""
+        levels = (queue for name, queue in self.queues.items() if name.startswith(_LEVELS))
+        return any(queue.ready or queue.stranded for queue in levels)
+
+    def _going_to(self, queue: str, message: Message) -> tuple[str, ...]:
+        if queue in self._handlers:
+            return (queue,)
+        if not queue.startswith(_LEVELS):
+            return ()
+        only = message.headers.get(headers.QUEUE)
+        return tuple(name for name in self._listeners(message) if name in self._handlers and only in (None, name))
+
+    def _listeners(self, message: Message) -> tuple[str, ...]:
+        exchange = ladder.OUT if is_delayed(message) else message.exchange
+        return self._routing.route(exchange, message.routing_key)
+
+
+def is_event(message: Message) -> bool:
+    """Not a copy of one, nor what workers tell tools about themselves."""
+    return bool(message.exchange) and headers.QUEUE not in message.headers
+
+
+def is_delayed(message: Message) -> bool:
+    return message.exchange.startswith(_LEVELS)
+
+
+def delay_of(message: Message) -> float | None:
+    """The seconds a message spends on the ladder, None where it does not take it."""
+    if not is_delayed(message):
+        return None
+    return int("".join(message.routing_key.split(".")[: ladder.BITS]), 2) * ladder.UNIT
