@@ -57,13 +57,11 @@ async def prepare(job: Job, contender: str, size: int) -> None:
     """The exchange and the queues of one run, with its messages in them."""
     connection = await aiormq.connect(job.rabbitmq)
     channel = await connection.channel(publisher_confirms=True)
-    if contender != "holdfast":
-        await channel.exchange_declare(job.queue, exchange_type="topic", durable=True)
-        arguments: dict[str, Any] = {"x-queue-type": job.queue_type}
-        await channel.queue_declare(job.queue, durable=True, arguments=arguments)
-        await channel.queue_bind(job.queue, job.queue, "order")
-        await channel.queue_declare(f"{job.queue}.ship", durable=True, arguments=arguments)
-        await channel.queue_bind(f"{job.queue}.ship", job.queue, "shipped")
+    await channel.exchange_declare(job.queue, exchange_type="topic", durable=True)
+    for queue, key in ((job.queue, "order"), (f"{job.queue}.ship", "shipped")):
+        if contender != "holdfast" or key == "shipped":  # its own queue Holdfast has declared
+            await channel.queue_declare(queue, durable=True, arguments={"x-queue-type": job.queue_type})
+            await channel.queue_bind(queue, job.queue, key)
     if job.role == "consume" and not job.rate and contender not in OWN_QUEUES:
         properties = aiormq.spec.Basic.Properties(
             delivery_mode=2, content_type="application/json", message_type="order"
@@ -112,20 +110,52 @@ def run_once(scenario: Scenario, contender: str, job: Job) -> Figures:
         command = [str(client()), job.role, host, port, job.queue, str(job.count), str(last)]
     else:
         command = [sys.executable, str(HERE / "contenders" / f"{contender}_.py"), json.dumps(asdict(job))]
-    if len(CORES) > 1:
+    if len(CORES) > 1 and not job.spin:
         command = ["taskset", "-c", str(CORES[-1]), *command]
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}, text=True)
+    environment = os.environ | {"PYTHONPATH": path}
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) for _ in range(job.processes)
+    ]
     if job.rate:
         asyncio.run(feed(job))
-    out, _ = process.communicate(timeout=600)
-    if process.returncode or not out.strip():
-        raise SystemExit(f"{scenario.name}: {contender} failed")
-    figures: Figures = json.loads(out.strip().splitlines()[-1])
+    if job.processes > 1:
+        asyncio.run(until_empty(job))
+        for process in processes:
+            process.terminate()
+    figures = together([read(process, f"{scenario.name}: {contender}") for process in processes])
+    if figures["count"] != job.count:
+        raise SystemExit(f"{scenario.name}: {contender} handled {figures['count']:.0f} of {job.count} messages")
     left = asyncio.run(drop(job))
     if left or figures["repeats"]:
         raise SystemExit(f"{scenario.name}: {contender} left {left} messages and repeated {figures['repeats']:.0f}")
     return figures
+
+
+def read(process: subprocess.Popen[str], name: str) -> Figures:
+    out, _ = process.communicate(timeout=900)
+    if process.returncode or not out.strip():
+        raise SystemExit(f"{name} failed")
+    found: Figures = json.loads(out.strip().splitlines()[-1])
+    return found
+
+
+def together(figures: list[Figures]) -> Figures:
+    """The figures of several processes that shared one queue."""
+    if len(figures) == 1:
+        return figures[0]
+    busy = [each for each in figures if each["count"]]
+    span = max(each["ended"] for each in busy) - min(each["began"] for each in busy)
+    return {key: sum(each[key] for each in figures) for key in ("count", "cpu", "peak", "repeats")} | {"seconds": span}
+
+
+async def until_empty(job: Job) -> None:
+    """Return when nothing waits in the queue any more; what is under way ends in a drain."""
+    connection = await aiormq.connect(job.rabbitmq)
+    channel = await connection.channel()
+    while (await channel.queue_declare(job.queue, passive=True)).message_count:  # noqa: ASYNC110 (the broker's)
+        await asyncio.sleep(0.1)
+    await connection.close()
 
 
 async def declare_holdfast(job: Job) -> None:
@@ -157,6 +187,7 @@ async def feed(job: Job) -> None:
             delivery_mode=2, content_type="application/json", message_type="order", message_id=f"m-{number}"
         )
         await channel.basic_publish(body, exchange=job.queue, routing_key="order", properties=properties, wait=False)
+    await channel.queue_declare(job.queue, passive=True)  # answered once all before it was written
     await connection.close()
 
 

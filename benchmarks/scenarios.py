@@ -53,6 +53,13 @@ def _scenarios() -> list[Scenario]:
         ),
     ]  # fmt: skip
     found += [
+        Scenario(
+            f"processes-{number}", f"{number} of them, handlers that use some 0.3 ms of CPU",
+            job(processes=number, spin=400), {"holdfast": 8_000},
+        )
+        for number in (1, 2)
+    ]  # fmt: skip
+    found += [
         Scenario(f"backlog-{count}", f"{count:,} messages waiting", job(), {"holdfast": count}, repeated=False)
         for count in (1_000, 30_000, 1_000_000)
     ]

@@ -64,6 +64,8 @@ class Tally:
         self._count = count
         self._seen = bytearray(count)
         self._left = count
+        self._began = self._ended = time.perf_counter()
+        self._cpu = time.process_time()
         self.latencies: list[float] = []
         self.repeats = 0
 
@@ -77,20 +79,24 @@ class Tally:
             return
         self._seen[number] = 1
         self._left -= 1
+        self._ended = time.perf_counter()
         if not self._left:
-            self.seconds = time.perf_counter() - self._began
-            self.cpu = time.process_time() - self._cpu
             self.then()
 
     def report(self) -> None:
-        tell(self._count, self.seconds, self.cpu, repeats=self.repeats, latencies=self.latencies)
+        """What one of several processes reports are its own messages alone."""
+        seconds, cpu = self._ended - self._began, time.process_time() - self._cpu
+        span = {"began": self._began, "ended": self._ended}
+        tell(self._count - self._left, seconds, cpu, repeats=self.repeats, latencies=self.latencies, **span)
 
 
-def tell(count: int, seconds: float, cpu: float, *, repeats: int = 0, latencies: list[float] | None = None) -> None:
+def tell(
+    count: int, seconds: float, cpu: float, *, repeats: int = 0, latencies: list[float] | None = None, **more: float
+) -> None:
     """Print the figures of this process for its parent."""
     status = Path("/proc/self/status").read_text()  # getrusage would tell the peak of the parent it was forked from
     peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    figures = {"count": count, "seconds": seconds, "cpu": cpu, "peak": peak, "repeats": repeats}
+    figures = {"count": count, "seconds": seconds, "cpu": cpu, "peak": peak, "repeats": repeats} | more
     if latencies:
         ordered = sorted(latencies)
         figures |= {name: ordered[int(len(ordered) * share)] for name, share in QUANTILES.items()}

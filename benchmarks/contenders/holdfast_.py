@@ -42,6 +42,9 @@ def settings_for(job: Job) -> Settings:
     )
 
 
+async def idle(event: dict[str, Any]) -> None: ...
+
+
 def a_worker(job: Job, tally: Tally | None) -> Worker:
     worker = Worker(job.queue, settings=settings_for(job))
     options: dict[str, Any] = {"prefetch": job.prefetch, "idempotent": job.idempotent}
@@ -56,13 +59,9 @@ def a_worker(job: Job, tally: Tally | None) -> Worker:
         if tally is not None:
             tally.handled(event.number, event.sent)
 
-    for number in range(job.handlers):
-        worker.handler(Order, name=f"handle{number}", queue=job.queue if not number else None, **options)(handle)
-    if job.chain:
-
-        @worker.handler(Shipped, name="ship", idempotent=False)
-        async def ship(event: Shipped) -> None: ...
-
+    worker.handler(Order, name="handle", queue=job.queue, **options)(handle)
+    for number in range(1, job.handlers):  # queues that are consumed, and empty
+        worker.handler(f"other{number}", name=f"handle{number}")(idle)
     return worker
 
 
@@ -70,8 +69,7 @@ async def consume(job: Job) -> None:
     tally = Tally(job.count)
     worker = a_worker(job, tally)
     tally.then = worker.stop
-    for each in (signal.SIGTERM,) * (job.processes > 1):  # the parent says when the queue is empty
-        asyncio.get_running_loop().add_signal_handler(each, worker.stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
     await worker.run(http=True)
     tally.report()
 
