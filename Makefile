@@ -7,6 +7,7 @@ SHELL := /bin/bash
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
+BENCH := .venv-bench
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WHEEL := dist/holdfast-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-py3-none-any.whl
@@ -64,9 +65,17 @@ bench-scraping: venv ## What metrics cost, and 200 scrapes a second: make bench-
 bench-claims: venv ## What claims cost, batched and one by one: make bench-claims REDIS=redis://localhost:6379/0
 	$(BIN)/python benchmarks/claims.py $(REDIS)
 
+.PHONY: bench
+bench: $(BENCH)/.holdfast ## Holdfast beside its peers, every scenario, some 25 minutes; figures to benchmarks/results.json
+	$(BENCH)/bin/python benchmarks/run.py --json benchmarks/results.json
+
+.PHONY: bench-quick
+bench-quick: $(BENCH)/.holdfast ## The same, consuming and publishing alone, a tenth of the messages, once
+	$(BENCH)/bin/python benchmarks/run.py consume-classic consume-quorum consume-idempotent publish-1 publish-100 --quick
+
 .PHONY: clean
 clean: ## Remove everything these targets made in this folder
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The steps below leave a mark each, so that what is up to date is not done again.
@@ -93,4 +102,10 @@ $(VENV)/.dependencies: $(VENV)/.tools pyproject.toml constraints.txt | $(WHEEL)
 
 $(VENV)/.holdfast: $(VENV)/.dependencies $(WHEEL)
 	@$(PIP) install --no-deps --force-reinstall $(WHEEL)
+	@touch $@
+
+$(BENCH)/.holdfast: $(WHEEL) benchmarks/constraints.txt
+	@echo "Installing the peers into $(BENCH)"
+	@scripts/make-venv $(BENCH)
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt -c benchmarks/constraints.txt "$(WHEEL)[bench]"
 	@touch $@

@@ -18,7 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -39,18 +39,25 @@ Figures = dict[str, float]
 
 @contextmanager
 def servers() -> Iterator[tuple[str, str]]:
-    """Addresses of RabbitMQ and Redis, given or started, the broker kept to the first core."""
+    """Addresses of RabbitMQ and Redis, given or started; those that were started are kept to the first core."""
     with ExitStack() as stack:
+        before = server_processes()
         rabbitmq = stack.enter_context(rabbitmq_server())
         redis = stack.enter_context(redis_server())
-        if len(CORES) > 1:
-            for process in Path("/proc").glob("[0-9]*"):
-                with_name = (process / "comm").read_text().strip() if (process / "comm").exists() else ""
-                if with_name in ("beam.smp", "redis-server"):
-                    subprocess.run(
-                        ["taskset", "-a", "-c", "-p", str(CORES[0]), process.name], check=False, capture_output=True
-                    )
+        for process in server_processes() - before if len(CORES) > 1 else ():
+            command = ["taskset", "-a", "-c", "-p", str(CORES[0]), process]
+            subprocess.run(command, check=True, capture_output=True)
         yield rabbitmq.url, redis.url
+
+
+def server_processes() -> set[str]:
+    names = {"beam.smp", "redis-server"}
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            if (folder / "comm").read_text().strip() in names:
+                found.add(folder.name)
+    return found
 
 
 async def prepare(job: Job, contender: str, size: int) -> None:
@@ -195,7 +202,12 @@ def client() -> Path:
     """The C client, built if it is not there."""
     built = Path(tempfile.gettempdir()) / "holdfast-bench-client"
     if not built.exists() or built.stat().st_mtime < (HERE / "client.c").stat().st_mtime:
-        subprocess.run(["cc", "-O2", "-o", str(built), str(HERE / "client.c"), "-lrabbitmq"], check=True)
+        try:
+            subprocess.run(["cc", "-O2", "-o", str(built), str(HERE / "client.c"), "-lrabbitmq"], check=True)
+        except (OSError, subprocess.CalledProcessError):
+            raise SystemExit(
+                "the C client was not built: install cc and librabbitmq-dev, or leave c out (--only)"
+            ) from None
     return built
 
 

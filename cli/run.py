@@ -16,6 +16,7 @@ from ..consumer.runtime import HANDLER_THREAD
 from ..events import HoldfastError
 from ..telemetry import configure_logging
 from .load import load_worker
+from .loop import run
 
 _LAST_WORDS = 1.0  # seconds that handlers left behind have to end with the process
 
@@ -26,7 +27,7 @@ def run_worker(target: str, *, concurrency: int | None, only: tuple[str, ...]) -
     configure_logging(worker.settings.log)
     for line in unknown_variables(environment()):
         structlog.get_logger("holdfast").warning("setting.unknown", setting=line)
-    return asyncio.run(until_signalled(worker, concurrency, only, http=True))
+    return run(until_signalled(worker, concurrency, only, http=True))
 
 
 async def until_signalled(worker: Worker, concurrency: int | None, only: tuple[str, ...], *, http: bool) -> int:

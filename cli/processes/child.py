@@ -1,6 +1,5 @@
 """One of several worker processes: `python -m holdfast.cli.processes.child ASSIGNMENT`, started by the parent."""
 
-import asyncio
 import mmap
 import os
 import select
@@ -17,6 +16,7 @@ from ...events import HoldfastError
 from ...telemetry import Fact, LeaseTaken, Metrics, Sheet, configure_logging
 from ...telemetry.sheet import ROOM
 from ..load import load_worker
+from ..loop import run
 from ..run import until_signalled
 from .wire import Assignment, Report
 
@@ -87,7 +87,7 @@ def main() -> int:
         configure_logging(worker.settings.log, process=assignment.number)
         worker.configure(listeners=[Metrics(Sheet(memory))])
         channel.watch(worker)
-        return asyncio.run(until_signalled(worker, assignment.concurrency, assignment.only, http=False))
+        return run(until_signalled(worker, assignment.concurrency, assignment.only, http=False))
     except HoldfastError as error:
         channel.failed(str(error))
     except ExceptionGroup as group:

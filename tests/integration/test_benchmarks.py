@@ -1,0 +1,27 @@
+"""The benchmarks run, with next to no messages: their figures are taken elsewhere."""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parents[2] / "benchmarks" / "run.py"
+SCENARIOS = ["consume-classic", "consume-quorum", "consume-idempotent", "publish-1", "publish-100", "chain", "latency"]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_holdfast_can_be_measured(scenario: str, rabbitmq_url: str, redis_url: str, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(RUN), scenario, "--smallest", "--only", "holdfast", "--json", str(figures),
+        env=os.environ | {"HOLDFAST_TEST_RABBITMQ_URL": rabbitmq_url, "HOLDFAST_TEST_REDIS_URL": redis_url},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    told, _ = await process.communicate()
+
+    assert process.returncode == 0, told.decode()
+    assert json.loads(figures.read_text())["scenarios"][scenario]["holdfast"]["count"] >= 6
