@@ -255,7 +255,8 @@ class ProcessStarted:
 
 @dataclass(frozen=True, slots=True)
 class ProcessDied:
-    """A process ended that nobody told to. `how` is its exit code or the name of the signal that ended it."""
+    """A process ended that nobody told to. `how` is its exit code or the name of the signal that ended it. One that
+    could not be started has `pid` 0."""
 
     number: int
     pid: int

@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from prometheus_client import Metric
 
@@ -32,45 +32,12 @@ from .facts import (
     Started,
     Stopped,
 )
+from .labels import OTHER, Labels, Names, Places
 from .page import Examples, metrics_of
 from .sheet import Sheet
 
-OTHER = "other"
-_MOST_NAMES = 100
 _LAG_TURNS = 60
 _SECONDS_SUM, _AGES_SUM = f.HANDLER_SECONDS.size - 1, f.EVENT_AGE.size - 1
-
-Labels: TypeAlias = str | tuple[str, ...]
-"""One label value, or several, or none."""
-
-
-class Names:
-    """A set of label values with a limit: the first hundred, and `other` for the rest."""
-
-    def __init__(self) -> None:
-        self._known: set[str] = set()
-
-    def bounded(self, name: str) -> str:
-        name = name[:100]
-        if name not in self._known:
-            if len(self._known) >= _MOST_NAMES:
-                return OTHER
-            self._known.add(name)
-        return name
-
-
-class Places(dict[Labels, int]):
-    """Where in a sheet the figures of each of one family's label values begin, found out once."""
-
-    def __init__(self, sheet: Sheet, family: f.Family) -> None:
-        super().__init__()
-        self._sheet = sheet
-        self._family = family
-
-    def __missing__(self, labels: Labels) -> int:
-        series = (self._family.name, *((labels,) if isinstance(labels, str) else labels))
-        self[labels] = place = self._sheet.place(series, self._family.size)
-        return place
 
 
 @dataclass(slots=True)
@@ -236,7 +203,7 @@ class Metrics:
         self._add(f.PROCESS_DEATHS, ())
 
     def _process_died(self, fact: ProcessDied) -> None:
-        self._add(f.PROCESSES, (), -1.0)
+        self._add(f.PROCESSES, (), -1.0 if fact.pid else 0.0)
         self._add(f.PROCESS_DEATHS, (), 1.0)
 
     def _add(self, family: f.Family, labels: Labels, value: float = 0.0) -> None:

@@ -116,7 +116,12 @@ class Supervisor:
         loop, failures = asyncio.get_running_loop(), 0
         while not self._stopping.is_set():
             began = loop.time()
-            pid = await place.start(self._environment)
+            try:
+                pid = await place.start(self._environment)
+            except OSError as error:  # the machine has no memory or no process left: the others go on
+                failures += 1
+                await self._pause(ProcessDied(place.number, 0, f"not started: {error}", _pause_after(failures)))
+                continue
             self._emit(ProcessStarted(place.number, pid))
             code = await self._until_it_ends(place)
             owner, failed = place.owner, place.report.failed
@@ -128,12 +133,14 @@ class Supervisor:
                 self._stop()
                 return code
             failures = 0 if loop.time() - began > STEADY else failures + 1
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures, 16))
-            self._emit(ProcessDied(place.number, pid, _how(code), pause))
-            await self._after_death(pid, owner)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
+            died = ProcessDied(place.number, pid, _how(code), _pause_after(failures))
+            await asyncio.gather(self._pause(died), self._free(pid, owner))
         return 0
+
+    async def _pause(self, died: ProcessDied) -> None:
+        self._emit(died)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), died.again_in)
 
     async def _until_it_ends(self, place: Place) -> int:
         """Where all are to stop it has its grace period, and a little more."""
@@ -149,7 +156,7 @@ class Supervisor:
                 place.tell(signal.SIGKILL)
         return await ending
 
-    async def _after_death(self, pid: int, owner: bytes | None) -> None:
+    async def _free(self, pid: int, owner: bytes | None) -> None:
         """Whatever a dead process still holds is free at once, instead of when its lease ends."""
         if self._folder is not None:
             mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
@@ -160,6 +167,10 @@ class Supervisor:
 
 def _template(target: str, concurrency: int | None, only: tuple[str, ...]) -> Assignment:
     return Assignment(target, 0, concurrency, only, -1, -1)
+
+
+def _pause_after(failures: int) -> float:
+    return float(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures, 16)))
 
 
 def _how(code: int) -> str:
