@@ -52,7 +52,7 @@ class Claiming:
         if self.error is not None:
             raise StoreUnavailable(self.error)
         if not self.lease.holds(claim.owner):
-            raise self.goes_away(StoreUnavailable("the worker's heartbeat does not arrive"))
+            raise self.goes_away(self._unheard())
         try:
             return await self._store.claim(claim, alone=alone, max_crashes=max_crashes)
         except StoreUnavailable as error:
@@ -119,10 +119,14 @@ class Claiming:
     async def _probe(self) -> None:
         """A claim, since a store may answer and yet take none."""
         if not self.lease.holds():
-            raise StoreUnavailable("the worker's heartbeat does not arrive")
+            raise self._unheard()
         probe = self.wish(claim_key(self._prefix, "probe", self.lease.owner.hex()), bytes(8))
         await self._store.claim(probe)
         await self._store.release(probe)
+
+    def _unheard(self) -> StoreUnavailable:
+        why = f": {self.lease.problem}" if self.lease.problem else ""
+        return StoreUnavailable(f"the worker's heartbeat does not arrive{why}")
 
     async def _make_good(self) -> None:
         while self._backlog:

@@ -30,6 +30,8 @@ class Lease:
         self._thread: threading.Thread | None = None
         self._tell: Callable[..., object] = lambda *_: None
         self.owner = secrets.token_bytes(8)
+        self.problem = ""
+        """Why the last beat did not arrive; empty where it did."""
 
     def holds(self, owner: bytes | None = None) -> bool:
         """Whether `owner`, this incarnation by default, is alive for certain."""
@@ -50,13 +52,14 @@ class Lease:
         self._stopped.set()
         self._tell = lambda *_: None
         self._beaten = -math.inf
-        if self._thread is None:
+        if self._seconds == math.inf:
             self._heart.stop(self.owner)
         else:
-            await asyncio.to_thread(self._end, self._thread)
+            await asyncio.to_thread(self._end)
 
-    def _end(self, thread: threading.Thread) -> None:
-        thread.join()
+    def _end(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
         with suppress(StoreUnavailable):  # it ends by itself
             self._heart.stop(self.owner)
 
@@ -76,9 +79,10 @@ class Lease:
         is_first = self._beaten == -math.inf
         try:
             was_there = self._heart.beat(owner, self._seconds)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
+            self.problem = str(error)
             return
-        self._beaten = sent
+        self._beaten, self.problem = sent, ""
         if is_first:
             self._say(LeaseTaken(owner.hex()))
         elif not was_there:

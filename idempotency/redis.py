@@ -303,6 +303,8 @@ def _away(error: Exception) -> StoreUnavailable:
         told = "Redis did not answer in time"
     elif isinstance(error, faults.OutOfMemoryError):
         told = "Redis is out of memory (maxmemory)"
+    elif type(error) is faults.ConnectionError and "connecting to" in told:
+        told = f"no connection to Redis: {told.rstrip('.')}; HOLDFAST_IDEMPOTENCY__URL says where it is"
     return StoreUnavailable(told)
 
 

@@ -214,6 +214,10 @@ def test_an_error_is_one_line_on_stderr_and_exit_1(
         ({"HOLDFAST_WORKER__CONCURRENCY": "many"}, "HOLDFAST_WORKER__CONCURRENCY: should be a valid integer"),
         ({"HOLDFAST_BROKER__URL": "amqp://guest:wrong@{host}/"}, "login refused"),
         ({"HOLDFAST_BROKER__URL": "amqp://guest:guest@{host}/nowhere"}, "virtual host does not exist"),
+        (
+            {"HOLDFAST_IDEMPOTENCY__URL": "redis://:canary@{host}/0"},
+            "HOLDFAST_IDEMPOTENCY__URL: what answers there is not",
+        ),
         ({"HOLDFAST_BROKER__TOPOLOGY": "verify", "HOLDFAST_BROKER__EXCHANGE": "missing"}, "no exchange 'missing'"),
     ],
 )
@@ -229,6 +233,19 @@ def test_a_worker_that_cannot_run_says_why_in_one_line(
 
     [line] = done.stderr.splitlines()
     assert (done.returncode, fault in line) == (1, True), line
+
+
+def test_a_worker_without_redis_says_what_it_waits_for(folder: Path, env: dict[str, str]) -> None:
+    with Running(
+        "run", "app:worker", folder=folder, env=env | {"HOLDFAST_IDEMPOTENCY__URL": "redis://127.0.0.1:1/0"}
+    ) as worker:
+        worker.until(lambda log: log.count("queue.paused") == 2)
+        code = worker.stop()
+
+    paused = next(json.loads(line) for line in worker.log.splitlines() if '"queue.paused"' in line)
+    assert "no connection to Redis: Error 111 connecting to 127.0.0.1:1. Connection refused" in paused["error"]
+    assert "HOLDFAST_IDEMPOTENCY__URL says where it is" in paused["error"]
+    assert code == 0
 
 
 def test_publish_says_at_once_that_it_waits_for_the_broker_and_then_that_it_did_not_come(
