@@ -57,6 +57,23 @@ test-brokers: venv ## Contract, integration and fault tests against RabbitMQ 3.1
 test-containers: venv ## What runs in containers, through podman where there is no Docker (root on Debian or Ubuntu)
 	$(BIN)/python scripts/containers.py
 
+# Where `make test-brokers` keeps the other releases of RabbitMQ.
+BROKERS_DIR ?= $(or $(HOLDFAST_BROKERS_DIR),$(HOME)/.cache/holdfast/brokers)
+FAULTS = $(BIN)/python tests/faults/run.py --folder $(BROKERS_DIR) --brokers $(or $(BROKERS),3.10) \
+	$(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)")
+
+.PHONY: faults
+faults: venv ## Every fault once, and the account: make faults [SEED=7] [ONLY="redis is"] [BROKERS=3.10,4.0,4.3]
+	$(FAULTS)
+
+.PHONY: soak
+soak: venv ## Every fault 20 times, or at random: make soak [RUNS=20] | make soak MINUTES=30 [RATE=150]
+	$(FAULTS) $(if $(MINUTES),--minutes $(MINUTES) --rate $(or $(RATE),150),--runs $(or $(RUNS),20))
+
+.PHONY: prove
+prove: venv ## Six mutations that lose or repeat messages: the checker must catch each
+	$(BIN)/python tests/faults/prove.py
+
 .PHONY: bench-scraping
 bench-scraping: venv ## What metrics cost, and 200 scrapes a second: make bench-scraping RABBITMQ=amqp://guest:guest@localhost/
 	$(BIN)/python benchmarks/scraping.py $(RABBITMQ)

@@ -1,6 +1,7 @@
 """A TCP proxy that breaks what passes through it, on request."""
 
 import asyncio
+import math
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -35,6 +36,7 @@ class Proxy:
         self._gates = {direction: _open_gate() for direction in Direction}
         self._budgets: dict[Direction, int] = {}
         self._withheld: set[Direction] = set()
+        self._delay, self._rate = 0.0, math.inf
         self._changed = asyncio.Condition()
 
     @property
@@ -84,6 +86,11 @@ class Proxy:
         for gate in self._gates.values():
             gate.set()
 
+    def slow(self, delay: float = 0.0, rate: float = math.inf) -> None:
+        """Keep each piece back for `delay` seconds and let `rate` bytes a second pass, on each way of each connection;
+        without arguments, no longer."""
+        self._delay, self._rate = delay, rate
+
     async def until_connections(self, count: int) -> None:
         """Return as soon as exactly `count` connections pass through."""
         async with self._changed:
@@ -127,6 +134,8 @@ class Proxy:
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, direction: Direction) -> None:
         while data := await source.read(65536):
             await self._pass_gate(direction)
+            if pause := self._delay + len(data) / self._rate:
+                await asyncio.sleep(pause)
             budget = self._budgets.get(direction)
             if budget is not None and len(data) >= budget:
                 del self._budgets[direction]

@@ -1,0 +1,145 @@
+"""The ledgers of one run, as values: what was sent, what was done with it, what was broken, and how it ended."""
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Outcome = Literal["confirmed", "nacked", "returned", "unknown"]
+Phase = Literal["attached", "start", "effect", "done", "settled", "suspected", "dying", "gauge"]
+Explains = Literal["nothing", "its process", "what ran"]
+"""Which repeated effects a fault may account for: none; those of the process it hit that were under way; or any whose
+first effect came before the fault was over (leases or claims were lost)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One event as its publisher knows it. `copies`: how often it was given to the broker at most."""
+
+    event_id: str
+    type: str
+    at: float
+    copies: int
+    outcome: Outcome
+    told: tuple[str, ...] = ()
+    key: str = ""
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line a worker process wrote, the moment it happened."""
+
+    phase: Phase
+    pid: int
+    at: float
+    event_id: str = ""
+    queue: str = ""
+    attempt: int = 0
+    outcome: str = ""
+    cause: str = ""
+    key: str = ""
+    seq: int = 0
+    figures: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What was broken, from when until when. `pid` is the worker it hit, 0 where it hit something else."""
+
+    what: str
+    at: float
+    until: float
+    explains: Explains = "nothing"
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    event_id: str
+    queue: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """A figure of a process that lived from beginning to end: at rest before the faults, and at rest after them."""
+
+    of: str
+    before: int
+    after: int
+    allowed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What was found when all was healed and drained. `counted` are the metrics of the processes that lived to be
+    asked, by process, queue and outcome; `logged` the same from their log lines."""
+
+    left: dict[str, int] = field(default_factory=dict)
+    stuck: tuple[str, ...] = ()
+    codes: dict[int, int] = field(default_factory=dict)
+    growth: tuple[Growth, ...] = ()
+    counted: dict[tuple[int, str, str], int] = field(default_factory=dict)
+    logged: dict[tuple[int, str, str], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What this run's workers are held to."""
+
+    routes: dict[str, tuple[str, ...]]
+    follows: dict[str, str]
+    attempts: int
+    concurrency: int
+    recovery: float = 45.0
+    ordered: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """All ledgers of a run."""
+
+    promise: Promise
+    sent: tuple[Sent, ...]
+    entries: tuple[Entry, ...]
+    faults: tuple[Fault, ...]
+    letters: tuple[Letter, ...]
+    ending: Ending
+
+
+class Journal:
+    """An append-only file of entries. Each is written at once, in one piece, so that it outlives its writer."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o600)
+        self._read = 0
+        self._rest = b""
+
+    def write(self, phase: Phase, **fields: object) -> None:
+        line = {"phase": phase, "pid": os.getpid(), "at": time.monotonic()} | fields
+        os.write(self._file, json.dumps(line).encode() + b"\n")
+
+    def fresh(self) -> list[Entry]:
+        """What was written since this was last asked."""
+        size = os.fstat(self._file).st_size
+        data = self._rest + os.pread(self._file, size - self._read, self._read)
+        self._read = size
+        *lines, self._rest = data.split(b"\n")
+        return [Entry(**json.loads(line)) for line in lines]
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def as_json(book: Book) -> str:
+    """A book to keep beside a violation."""
+    ending = asdict(book.ending)
+    for name in ("counted", "logged"):
+        ending[name] = [[*place, count] for place, count in ending[name].items()]
+    promise = asdict(book.promise) | {"ordered": sorted(book.promise.ordered)}
+    parts = {name: [asdict(one) for one in getattr(book, name)] for name in ("sent", "entries", "faults", "letters")}
+    return json.dumps({"promise": promise, "ending": ending} | parts, indent=1)

@@ -1,0 +1,182 @@
+"""The checker finds each thing that may go wrong in the ledgers of a run, and nothing where all is well."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from account import account
+from ledgers import Book, Ending, Entry, Fault, Growth, Letter, Phase, Promise, Sent
+
+WORK, LINK, LINKED = "w.work", "w.link", "w.linked"
+PROMISE = Promise(routes={"job": (WORK,), "link": (LINK,)}, follows={LINK: LINKED}, attempts=3, concurrency=2)
+
+
+def job(event_id: str = "e-1", *, at: float = 0.0, copies: int = 1, **more: Any) -> Sent:
+    return Sent(event_id, "job", at, copies, more.pop("outcome", "confirmed"), **more)
+
+
+def entry(phase: Phase, at: float, event_id: str = "e-1", pid: int = 1, **more: Any) -> Entry:
+    return Entry(phase, pid, at, event_id, more.pop("queue", WORK), more.pop("attempt", 1), **more)
+
+
+def handled(at: float = 1.0, event_id: str = "e-1", **more: Any) -> list[Entry]:
+    """A run that went well, and what was said of it."""
+    begin, end = entry("start", at, event_id, **more), entry("effect", at + 0.1, event_id, **more)
+    return [begin, end, entry("settled", at + 0.2, event_id, outcome="handled", **more)]
+
+
+def book(sent: list[Sent], entries: list[Entry], **more: Any) -> Book:
+    parts: dict[str, Any] = {"faults": (), "letters": (), "ending": Ending()} | more
+    return Book(
+        more.pop("promise", PROMISE), tuple(sent), tuple(entries), **{k: v for k, v in parts.items() if k != "promise"}
+    )
+
+
+def broken(one: Book) -> set[str]:
+    return {violation.invariant for violation in account(one).violations}
+
+
+def killed(at: float, pid: int = 1) -> tuple[Fault]:
+    return (Fault("worker killed", at, at + 1, "its process", pid),)
+
+
+def test_what_was_sent_and_handled_once_adds_up() -> None:
+    told = account(book([job()], handled()))
+
+    assert (told.violations, told.events, told.effects, told.repeats) == ((), 1, 1, ())
+
+
+@pytest.mark.parametrize("outcome", ["unknown", "nacked", "returned"])
+def test_what_was_not_confirmed_may_be_missing_or_not(outcome: str) -> None:
+    absent = book([job(outcome=outcome)], [])
+    present = book([job(outcome=outcome)], handled())
+
+    assert broken(absent) == broken(present) == set()
+
+
+def test_a_confirmed_event_without_an_end_is_lost() -> None:
+    assert broken(book([job()], [])) == {"I1"}
+    assert broken(book([job()], [entry("start", 1)])) == {"I1"}
+
+
+def test_what_a_handler_published_and_nobody_handled_is_lost() -> None:
+    sent = Sent("e-1", "link", 0.0, 1, "confirmed")
+    first = handled(queue=LINK)
+    whole = [*first, *handled(2.0, "d-1", queue=LINKED, cause="e-1")]
+
+    assert broken(book([sent], whole)) == set()
+    assert broken(book([sent], first)) == {"I1"}
+
+
+def test_two_different_events_published_for_one_are_told() -> None:
+    sent = Sent("e-1", "link", 0.0, 1, "confirmed")
+    derived = [*handled(2.0, "d-1", queue=LINKED, cause="e-1"), *handled(2.0, "d-2", queue=LINKED, cause="e-1")]
+
+    assert broken(book([sent], [*handled(queue=LINK), *derived])) == {"I3"}
+
+
+def test_effect_and_dead_letter_exclude_one_another_without_a_fault() -> None:
+    letters = (Letter("e-1", WORK, "exhausted"),)
+
+    assert broken(book([job()], handled(), letters=letters)) == {"I2"}
+    told = account(book([job()], handled(), letters=letters, faults=(Fault("connection cut", 1.0, 1.1),)))
+    assert (told.violations, told.both) == ((), ("e-1",))
+
+
+def test_more_dead_letters_than_copies_need_a_fault() -> None:
+    letters = (Letter("e-1", WORK, "exhausted"),) * 2
+
+    assert broken(book([job()], [], letters=letters)) == {"I2"}
+    assert broken(book([job(copies=2)], [], letters=letters)) == set()
+
+
+def test_an_effect_of_what_was_never_sent_is_invented() -> None:
+    assert broken(book([], handled())) == {"I3"}
+
+
+def test_an_effect_that_comes_again_without_a_fault_is_told() -> None:
+    assert broken(book([job(copies=2)], [*handled(1), *handled(2, pid=2)])) == {"I4"}
+
+
+def test_a_kill_explains_what_its_process_had_under_way_alone() -> None:
+    under_way = [entry("start", 1), entry("effect", 1.1)]
+    again = handled(3, pid=2)
+
+    told = account(book([job(copies=2)], [*under_way, *again], faults=killed(2)))
+    assert (told.violations, [repeat.fault for repeat in told.repeats]) == ((), ["worker killed"])
+    assert broken(book([job(copies=2)], [*handled(1), *again], faults=killed(2))) == {"I4"}
+    assert broken(book([job(copies=2)], [*under_way, *again], faults=killed(2, pid=7))) == {"I4"}
+    assert broken(book([job(copies=2)], [*under_way, *again], faults=(Fault("connection cut", 2, 2),))) == {"I4"}
+
+
+def test_claims_that_were_lost_explain_what_was_handled_before() -> None:
+    flush = (Fault("Redis flushed", 2, 2, "what ran"),)
+
+    assert broken(book([job(copies=2)], [*handled(1), *handled(3)], faults=flush)) == set()
+    assert broken(book([job(copies=2)], [*handled(4), *handled(5)], faults=flush)) == {"I4"}
+
+
+def test_a_kill_explains_no_more_repeats_than_ran_at_once() -> None:
+    names = ["a", "b", "c"]
+    runs = [one for name in names for one in (entry("effect", 1.1, name), *handled(3, name, pid=2))]
+
+    assert broken(book([job(name, copies=2) for name in names], runs, faults=killed(2))) == {"I4"}
+
+
+def test_attempts_past_the_policy_and_runs_nobody_asked_for_are_told() -> None:
+    fourth = [entry("start", n, attempt=n) for n in (1, 2, 3, 4)]
+
+    assert broken(book([job()], [*fourth, *handled(5, attempt=4)[1:]])) == {"I5"}
+    assert broken(book([job()], [entry("start", 1), *handled(2)])) == {"I5"}
+    assert broken(book([job()], [entry("start", 1), *handled(3, pid=2)], faults=killed(2))) == set()
+
+
+def test_order_is_held_to_where_it_is_promised() -> None:
+    backwards = [*handled(1, "e-2", key="k", seq=2), *handled(2, "e-1", key="k", seq=1)]
+    other_key = [*handled(1, "e-2", key="k", seq=2), *handled(2, "e-1", key="l", seq=1)]
+    sent, ordered = [job("e-1"), job("e-2")], replace(PROMISE, ordered=frozenset({WORK}))
+
+    assert broken(book(sent, backwards, promise=ordered)) == {"I6"}
+    assert broken(book(sent, other_key, promise=ordered)) == broken(book(sent, backwards)) == set()
+
+
+def test_what_takes_too_long_after_the_last_fault_is_told() -> None:
+    faults = (Fault("broker killed", 1, 2),)
+
+    assert broken(book([job()], handled(3), faults=faults)) == set()
+    assert broken(book([job()], handled(100), faults=faults)) == {"I7"}
+
+
+def test_what_is_left_behind_is_told() -> None:
+    assert broken(book([], [], ending=Ending(left={WORK: 1}))) == {"I7"}
+    assert broken(book([], [], ending=Ending(codes={1: -1000}))) == {"I7"}
+    assert broken(book([], [], ending=Ending(stuck=("claim",)))) == {"I8"}
+
+
+def test_a_claim_that_outlives_the_copy_of_its_retry_is_told() -> None:
+    died, suspected = entry("dying", 2, queue=WORK), entry("suspected", 5, pid=2)
+    later = handled(6, pid=2, attempt=2)
+
+    assert broken(book([job()], [entry("start", 1), died, *later], faults=killed(2))) == set()
+    assert broken(book([job()], [entry("start", 1), died, suspected, *later], faults=killed(2))) == {"I8"}
+
+
+def test_growth_past_what_is_allowed_is_told() -> None:
+    assert broken(book([], [], ending=Ending(growth=(Growth("tasks", 10, 15, 5),)))) == set()
+    assert broken(book([], [], ending=Ending(growth=(Growth("tasks", 10, 16, 5),)))) == {"I9"}
+
+
+@pytest.mark.parametrize("figures", ["counted", "logged"])
+def test_metrics_and_log_say_what_the_ledger_says(figures: str) -> None:
+    right, wrong = {(1, WORK, "handled"): 1}, {(1, WORK, "handled"): 2}
+
+    assert broken(book([job()], handled(), ending=Ending(**{figures: right}))) == set()
+    assert broken(book([job()], handled(), ending=Ending(**{figures: wrong}))) == {"I10"}
+
+
+def test_an_outcome_that_was_told_has_happened() -> None:
+    told_dead = [entry("settled", 1, outcome="dead_lettered")]
+    told_handled = [entry("settled", 1, outcome="handled")]
+
+    assert broken(book([job(outcome="unknown")], told_dead)) == {"I10"}
+    assert broken(book([job(outcome="unknown")], told_handled)) == {"I10"}
