@@ -1,8 +1,8 @@
 """From a URL to a broker."""
 
 from ..config import Settings
-from ..telemetry import Emit
-from .amqp import AmqpBroker
+from ..telemetry import Emit, warn_of_unverified
+from .amqp import AmqpBroker, tls_context
 from .memory import MemoryBroker
 from .port import Broker
 
@@ -13,8 +13,11 @@ async def open_broker(settings: Settings, emit: Emit) -> Broker:
     url = broker.url.get_secret_value()
     if url.startswith("memory:"):
         return MemoryBroker(url, emit=emit)
+    if url.startswith("amqps:") and not broker.verify:
+        warn_of_unverified("HOLDFAST_BROKER__VERIFY")
     return AmqpBroker(
         url,
+        tls=tls_context(broker),
         heartbeat=broker.heartbeat,
         connect_timeout=broker.connect_timeout,
         fast=broker.decoding == "fast",

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..broker import Topology, dead_letter_queue
-from ..config import environment, unknown_variables
+from ..config import environment, origins, unknown_variables
 from ..consumer import HandlerSpec, Worker
 from ..events import ConfigurationError
 from ..telemetry import redact
@@ -24,9 +24,11 @@ def check_worker(target: str) -> None:
     console.print(f"worker {worker.name}: {len(worker.handlers)} handler(s)\n", markup=False)
     console.print(_handlers(worker))
     console.print()
+    came_from = origins(settings)
     for group, values in settings:
         for name, value in values:
-            console.print(f"HOLDFAST_{group}__{name}".upper() + f" = {_shown(value)}", markup=False, soft_wrap=True)
+            variable = f"HOLDFAST_{group}__{name}".upper()
+            console.print(f"{variable} = {_shown(value)}  ({came_from[variable]})", markup=False, soft_wrap=True)
     for line in _topology(worker, worker.topology()):
         console.print(line, markup=False, soft_wrap=True)
     for line in unknown_variables(environment()):

@@ -1,5 +1,7 @@
 """Settings (floor 0). The environment is read here and nowhere else."""
 
+from .origins import origins
+from .secrets import secret_of
 from .settings import (
     BrokerSettings,
     DeadLetterSettings,
@@ -27,5 +29,7 @@ __all__ = [
     "environment",
     "known_variables",
     "load_settings",
+    "origins",
+    "secret_of",
     "unknown_variables",
 ]

@@ -4,66 +4,27 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from os import environ
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from ..events import ConfigurationError
+from .secrets import SecretFile, read_secret, secret_of, with_password
+from .urls import BrokerUrl, ClaimsUrl
 
 PREFIX = "HOLDFAST_"
 
 
-def _broker_url(secret: SecretStr) -> SecretStr:
-    url = secret.get_secret_value()
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"is not a URL ({error})") from None
-    if parts.scheme not in ("amqp", "amqps", "memory"):
-        raise ValueError(
-            f"the scheme {parts.scheme!r} is not one of amqp, amqps, memory; write amqp://user:password@host:5672/"
-        )
-    if parts.scheme != "memory" and not parts.hostname:
-        raise ValueError("names no host; write amqp://user:password@host:5672/")
-    if port == 0:
-        raise ValueError("names port 0")
-    return secret
-
-
-def _claims_url(secret: SecretStr) -> SecretStr:
-    scheme = secret.get_secret_value().partition("://")[0]
-    if scheme not in CLAIM_SCHEMES:
-        raise ValueError(f"the scheme {scheme[:40]!r} is not one of {', '.join(CLAIM_SCHEMES)}; {_CLAIMS_EXAMPLE}")
-    if scheme == "memory":
-        return secret
-    try:
-        parts = urlsplit(secret.get_secret_value())
-        hosts = parts.netloc.rpartition("@")[2].split(",")
-        ports = [urlsplit(f"//{host}").port for host in hosts]
-    except ValueError as error:
-        raise ValueError(f"is not a URL ({error})") from None
-    if not all(urlsplit(f"//{host}").hostname for host in hosts):
-        raise ValueError(f"names no host; {_CLAIMS_EXAMPLE}")
-    if 0 in ports:
-        raise ValueError("names port 0")
-    if len(hosts) > 1 and "+" not in scheme:
-        raise ValueError("names several hosts; write redis+sentinel:// or redis+cluster://")
-    if "+sentinel" in scheme and not parts.path.strip("/"):
-        raise ValueError("names no service; write redis+sentinel://host:26379,host:26379/mymaster")
-    if "+cluster" in scheme and parts.path.strip("/") not in ("", "0"):
-        raise ValueError("names a database; a cluster has number 0 alone")
-    return secret
-
-
-CLAIM_SCHEMES = (
-    "redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster", "memory",
-)  # fmt: skip
-_CLAIMS_EXAMPLE = "write redis://user:password@host:6379/0"
-ClaimsUrl = Annotated[SecretStr, AfterValidator(_claims_url)]
-BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400, allow_inf_nan=False)]
 
 
@@ -71,13 +32,54 @@ class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
-class BrokerSettings(_Group):
+class _ServerSettings(_Group):
+    """What reaching a server may need besides its URL: secrets in files, and TLS. Files are read at the start."""
+
+    url_file: SecretFile | None = Field(
+        default=None, description="a file holding the URL, such as a mounted secret; overrides `URL`"
+    )
+    password: SecretStr | None = Field(default=None, description="overrides the password in the URL")
+    password_file: SecretFile | None = Field(
+        default=None, description="a file holding the password, such as a mounted secret; overrides `PASSWORD`"
+    )
+    ca_file: FilePath | None = Field(default=None, description="certificate authority that signed the server's (PEM)")
+    cert_file: FilePath | None = Field(default=None, description="client certificate (PEM)")
+    key_file: FilePath | None = Field(default=None, description="key of the client certificate (PEM)")
+    verify: bool = Field(
+        default=True, description="`false` takes any certificate: whoever is in between reads all; the log warns of it"
+    )
+
+    @field_validator("url", mode="before", check_fields=False)
+    @classmethod
+    def _from_file(cls, url: Any, info: ValidationInfo) -> Any:
+        file = info.data.get("url_file")
+        return url if file is None else read_secret(file)
+
+    @field_validator("url", mode="after", check_fields=False)
+    @classmethod
+    def _not_in_vain(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        scheme = url.get_secret_value().partition(":")[0] if url is not None else "redis"
+        given = [name for name in ("ca_file", "cert_file", "key_file") if info.data.get(name) is not None]
+        if given and scheme in ("amqp", "redis", "redis+sentinel", "redis+cluster"):
+            secure = {"amqp": "amqps"}.get(scheme, scheme.replace("redis", "rediss"))
+            raise ValueError(f"begins with {scheme}://, so {given[0].upper()} would be in vain; write {secure}://")
+        return url
+
+
+class BrokerSettings(_ServerSettings):
     """How to reach the broker and what to declare on it."""
 
     url: BrokerUrl = Field(
         default=SecretStr("amqp://guest:guest@localhost:5672/"),
         description="`amqp://`, `amqps://` (certificates are verified) or `memory://` (the in-process broker)",
     )
+
+    @field_validator("url", mode="after")
+    @classmethod
+    def _with_password(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        password = secret_of(info.data.get("password"), info.data.get("password_file"))
+        return url if password is None else with_password(url, password)
+
     exchange: str = Field(
         default="events",
         min_length=1,
@@ -116,7 +118,7 @@ class WorkerSettings(_Group):
     )
 
 
-class IdempotencySettings(_Group):
+class IdempotencySettings(_ServerSettings):
     """Where claims are kept, for how long, and what happens when that place is away."""
 
     url: ClaimsUrl | None = Field(
@@ -126,13 +128,6 @@ class IdempotencySettings(_Group):
         "forms, or `memory://`; where it is not given: "
         "`memory://` for a memory broker, else `redis://localhost:6379/0`",
     )
-    password: SecretStr | None = Field(default=None, description="overrides the password in the URL")
-    password_file: FilePath | None = Field(
-        default=None, description="a file holding the password, such as a mounted secret; overrides `PASSWORD`"
-    )
-    ca_file: FilePath | None = Field(default=None, description="certificate authority that signed the server's (PEM)")
-    cert_file: FilePath | None = Field(default=None, description="client certificate (PEM)")
-    key_file: FilePath | None = Field(default=None, description="key of the client certificate (PEM)")
     prefix: str = Field(
         default="holdfast", pattern=r"^[A-Za-z0-9_.:-]{1,40}$", description="how the names of all keys begin"
     )

@@ -18,7 +18,7 @@ from redis.cluster import ClusterNode
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from ..config import IdempotencySettings
+from ..config import IdempotencySettings, secret_of
 from ..events import ConfigurationError
 from . import lua
 from .batch import Batches
@@ -190,7 +190,7 @@ class _Server:
             service, database = database, "0"
         options: dict[str, Any] = {
             "username": unquote(user) or None,
-            "password": _password(settings) or unquote(password) or None,
+            "password": secret_of(settings.password, settings.password_file) or unquote(password) or None,
             "socket_timeout": settings.timeout,
             "socket_connect_timeout": settings.timeout,
             "protocol": 2,
@@ -205,6 +205,8 @@ class _Server:
             }
             options |= {name: str(path) for name, path in files.items() if path is not None}
             options["ssl"] = True
+            if not settings.verify:
+                options |= {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
         return cls(
             kind, tuple((place.hostname or "localhost", place.port or default) for place in named), service, options
         )
@@ -246,15 +248,6 @@ def _sentinels(client: Any) -> list[Any]:
 
 def _quiet() -> MaintNotificationsConfig:
     return MaintNotificationsConfig(enabled=False)
-
-
-def _password(settings: IdempotencySettings) -> str | None:
-    if settings.password_file is not None:
-        try:
-            return settings.password_file.read_text().rstrip("\r\n")
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"HOLDFAST_IDEMPOTENCY__PASSWORD_FILE: {error}") from None
-    return settings.password.get_secret_value() if settings.password is not None else None
 
 
 def _answer(reply: int) -> Answer:

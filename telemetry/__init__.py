@@ -43,7 +43,7 @@ from .facts import (
 from .http import Endpoint, Probe
 from .links import Links
 from .listeners import fan_out
-from .log import FactLog, configure_logging
+from .log import FactLog, configure_logging, warn_of_unverified
 from .metrics import Metrics
 from .neutral import neutral
 from .page import metrics_of
@@ -105,4 +105,5 @@ __all__ = [
     "neutral",
     "open_spans",
     "redact",
+    "warn_of_unverified",
 ]

@@ -97,6 +97,11 @@ def holdfast_logger() -> Any:
     return structlog.get_logger("holdfast").bind() if structlog.is_configured() else _STANDARD.bind()
 
 
+def warn_of_unverified(setting: str) -> None:
+    """Say that a setting lets any server in."""
+    holdfast_logger().warning("tls.unverified", setting=setting)
+
+
 class FactLog:
     """One line per fact, with a stable name. Successes are `info`, postponed events `warning`, lost ones `error`.
 

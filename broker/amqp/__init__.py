@@ -2,7 +2,8 @@
 
 from . import lenient
 from .session import AmqpBroker
+from .tls import tls_context
 
 lenient.install()
 
-__all__ = ["AmqpBroker"]
+__all__ = ["AmqpBroker", "tls_context"]

@@ -13,6 +13,7 @@ closed and with the connection cut):
 
 import asyncio
 from dataclasses import replace
+from ssl import SSLContext
 
 from aiormq import Channel, Connection
 from aiormq.abc import DeliveredMessage
@@ -176,9 +177,10 @@ async def open_browser(
     connect_timeout: float,
     most: int | None = None,
     prefetch: int = PREFETCH,
+    tls: SSLContext | None = None,
 ) -> AmqpBrowser:
     """See `Broker.browse`. `prefetch` is what one consumer holds at most."""
-    connection = Connection(url.update_query(name="holdfast browse"))
+    connection = Connection(url.update_query(name="holdfast browse"), context=tls)
     browser = AmqpBrowser(connection, queue, on_held, prefetch=prefetch, most=most)
     try:
         with lost_as_error():

@@ -19,10 +19,8 @@ def explain(error: BaseException) -> str:
     match error:
         case TimeoutError() if not str(error):
             return "no answer in time"
-        case ssl.SSLCertVerificationError():
-            return f"the certificate is not valid: {error.verify_message}"
-        case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
-            return "this port does not speak TLS: amqps:// needs the broker's TLS port (5671 unless set otherwise)"
+        case ssl.SSLError():
+            return _of_tls(error)
         case socket.gaierror():
             return f"the host's name leads nowhere: {error.strerror}"
         case OSError() if "Connect call failed" in str(error) and "111" in str(error):
@@ -38,6 +36,18 @@ def explain(error: BaseException) -> str:
             return f"not allowed: {_text(error)}"
         case _:
             return _text(error)
+
+
+def _of_tls(error: ssl.SSLError) -> str:
+    reason = error.reason or ""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not valid: {error.verify_message} (HOLDFAST_BROKER__CA_FILE names who may sign it)"
+    if reason == "WRONG_VERSION_NUMBER":
+        return "this port does not speak TLS: amqps:// needs the broker's TLS port (5671 unless set otherwise)"
+    if "ALERT_" in reason:
+        said = reason.rpartition("ALERT_")[2].replace("_", " ").lower()
+        return f"the broker refused our certificate, or its lack ({said}): see HOLDFAST_BROKER__CERT_FILE"
+    return _text(error)
 
 
 def is_refusal(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from ssl import SSLContext
 from typing import TypeVar, cast
 
 import aiormq
@@ -34,10 +35,19 @@ class Link:
     `tapped`, its socket may be read and written directly."""
 
     def __init__(
-        self, role: Role, url: str, *, heartbeat: int, connect_timeout: float, tapped: bool, emit: Emit
+        self,
+        role: Role,
+        url: str,
+        *,
+        heartbeat: int,
+        connect_timeout: float,
+        tapped: bool,
+        tls: SSLContext | None = None,
+        emit: Emit,
     ) -> None:
         self._role = role
         self._tapped = tapped
+        self._tls = tls
         self._url = URL(url).update_query(heartbeat=heartbeat, name=f"holdfast {role}")
         self._connect_timeout = connect_timeout
         self._emit = emit
@@ -103,7 +113,7 @@ class Link:
             await asyncio.sleep(delay)
 
     async def _connect(self) -> Connection:
-        connection = TappedConnection(self._url) if self._tapped else Connection(self._url)
+        connection = (TappedConnection if self._tapped else Connection)(self._url, context=self._tls)
         try:
             async with asyncio.timeout(self._connect_timeout):
                 await connection.connect()

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from ssl import SSLContext
 
 from aiormq import Connection
 from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
@@ -28,11 +29,19 @@ class AmqpBroker:
     header_budget = HEADER_BUDGET
 
     def __init__(
-        self, url: str, *, heartbeat: int = 15, connect_timeout: float = 10.0, fast: bool = True, emit: Emit
+        self,
+        url: str,
+        *,
+        heartbeat: int = 15,
+        connect_timeout: float = 10.0,
+        fast: bool = True,
+        tls: SSLContext | None = None,
+        emit: Emit,
     ) -> None:
         self._emit = emit
         self._url = URL(url).update_query(heartbeat=heartbeat)
         self._connect_timeout = connect_timeout
+        self._tls = tls
         self._links = {
             role: Link(
                 role,
@@ -40,6 +49,7 @@ class AmqpBroker:
                 heartbeat=heartbeat,
                 connect_timeout=connect_timeout,
                 tapped=fast,
+                tls=tls,
                 emit=emit,
             )
             for role in ("consume", "publish")
@@ -103,7 +113,9 @@ class AmqpBroker:
         return depth
 
     async def browse(self, queue: str, on_held: OnHeld, *, most: int | None = None) -> AmqpBrowser:
-        return await open_browser(self._url, queue, on_held, connect_timeout=self._connect_timeout, most=most)
+        return await open_browser(
+            self._url, queue, on_held, connect_timeout=self._connect_timeout, most=most, tls=self._tls
+        )
 
     async def close(self) -> None:
         for consumer in self._consumers:

@@ -1,6 +1,7 @@
 """The socket under a connection: what it reads passes the splitter, and whole frames may be written beside aiormq's."""
 
 import asyncio
+from ssl import SSLContext
 from typing import Any
 
 from aiormq import AMQPConnectionError, Connection, TransportFactory
@@ -65,9 +66,9 @@ class Wire(TransportFactory):
 class TappedConnection(Connection):
     """aiormq's connection on a wire of ours."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, context: SSLContext | None = None) -> None:
         self.wire = Wire()
-        super().__init__(url, transport_factory=self.wire)
+        super().__init__(url, context=context, transport_factory=self.wire)
 
 
 class _SplittingReader(asyncio.StreamReader):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from holdfast import ConfigurationError, Settings, load_settings
-from holdfast.config import known_variables, unknown_variables
+from holdfast.config import known_variables, origins, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -96,3 +96,53 @@ def test_a_variable_that_nothing_reads_is_named_with_what_was_probably_meant() -
     lines = unknown_variables({"HOLDFAST_BROKER_URL": "", "HOLDFAST_LOG__LEVEL": "", "HOLDFAST_TEST_X": "", "PATH": ""})
 
     assert lines == ["HOLDFAST_BROKER_URL is not a setting; did you mean HOLDFAST_BROKER__URL?"]
+
+
+@pytest.mark.parametrize(
+    ("broker", "fault"),
+    [
+        ({"url_file": "missing"}, "HOLDFAST_BROKER__URL_FILE: Path does not point to a file"),
+        ({"url_file": "empty"}, "HOLDFAST_BROKER__URL_FILE: empty is empty"),
+        ({"password_file": "binary"}, "HOLDFAST_BROKER__PASSWORD_FILE: binary holds no text"),
+        ({"url_file": "wrong"}, "HOLDFAST_BROKER__URL: the scheme 'http'"),
+        ({"url": "amqp://host/", "password": "canary"}, "HOLDFAST_BROKER__URL: names no user for the PASSWORD"),
+        (
+            {"ca_file": "wrong"},
+            "HOLDFAST_BROKER__URL: begins with amqp://, so CA_FILE would be in vain; write amqps://",
+        ),
+    ],
+)
+def test_a_file_that_does_not_serve_is_one_line_that_names_the_variable(broker: dict[str, str], fault: str) -> None:
+    Path("empty").touch()
+    Path("binary").write_bytes(b"\xff\xfe")
+    Path("wrong").write_text("http://user:canary@host/")
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(broker=broker)
+
+    [line] = caught.value.faults
+    assert line.startswith(fault) and "canary" not in line
+
+
+def test_secrets_of_files_end_in_the_url(tmp_path: Path) -> None:
+    Path("url").write_text("amqps://me:old@host:5671/orders\n")
+    Path("password").write_text("p@ss/word\n")
+
+    url = load_settings(broker={"url_file": "url", "password_file": "password"}).broker.url.get_secret_value()
+
+    assert url == "amqps://me:p%40ss%2Fword@host:5671/orders"
+
+
+def test_each_value_is_told_with_where_it_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("HOLDFAST_WORKER__GRACE=1\nHOLDFAST_WORKER__CONCURRENCY=2\n")
+    Path("url").write_text("amqp://a:b@host/")
+    monkeypatch.setenv("HOLDFAST_WORKER__CONCURRENCY", "20")
+    monkeypatch.setenv("HOLDFAST_BROKER__URL_FILE", "url")
+
+    told = origins(load_settings(worker={"max_body": 300}))
+
+    assert told["HOLDFAST_BROKER__URL"] == "file url"
+    assert told["HOLDFAST_WORKER__GRACE"] == ".env"
+    assert told["HOLDFAST_WORKER__CONCURRENCY"] == "environment"
+    assert told["HOLDFAST_WORKER__MAX_BODY"] == "argument"
+    assert told["HOLDFAST_LOG__LEVEL"] == "default"

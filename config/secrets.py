@@ -1,0 +1,45 @@
+"""Secrets that come from files, and the URL they end in."""
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from pydantic import AfterValidator, FilePath, SecretStr
+
+
+def read_secret(file: Path) -> str:
+    """What a file holds, without the end of its line."""
+    return file.read_text().rstrip("\r\n")
+
+
+def secret_of(given: SecretStr | None, file: Path | None) -> str | None:
+    """The secret of a file where one is named, else the one that was given."""
+    if file is not None:
+        return read_secret(file)
+    return given.get_secret_value() if given is not None else None
+
+
+def with_password(url: SecretStr, password: str) -> SecretStr:
+    """The URL with another password. Raises `ValueError` where it names no user."""
+    parts = urlsplit(url.get_secret_value())
+    if parts.scheme == "memory":
+        return url
+    login, _, place = parts.netloc.rpartition("@")
+    user = login.partition(":")[0]
+    if not user:
+        raise ValueError("names no user for the PASSWORD; write amqp://user@host:5672/")
+    return SecretStr(urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}")))
+
+
+def _readable(file: Path) -> Path:
+    try:
+        if not read_secret(file):
+            raise ValueError(f"{file} is empty")
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} holds no text") from None
+    return file
+
+
+SecretFile = Annotated[FilePath, AfterValidator(_readable)]

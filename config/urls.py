@@ -1,0 +1,57 @@
+"""What a URL of a server may be, checked when the settings are read."""
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, SecretStr
+
+
+def _broker_url(secret: SecretStr) -> SecretStr:
+    url = secret.get_secret_value()
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"is not a URL ({error})") from None
+    if parts.scheme not in ("amqp", "amqps", "memory"):
+        raise ValueError(
+            f"the scheme {parts.scheme!r} is not one of amqp, amqps, memory; write amqp://user:password@host:5672/"
+        )
+    if parts.scheme != "memory" and not parts.hostname:
+        raise ValueError("names no host; write amqp://user:password@host:5672/")
+    if port == 0:
+        raise ValueError("names port 0")
+    return secret
+
+
+def _claims_url(secret: SecretStr) -> SecretStr:
+    scheme = secret.get_secret_value().partition("://")[0]
+    if scheme not in CLAIM_SCHEMES:
+        raise ValueError(f"the scheme {scheme[:40]!r} is not one of {', '.join(CLAIM_SCHEMES)}; {_CLAIMS_EXAMPLE}")
+    if scheme == "memory":
+        return secret
+    try:
+        parts = urlsplit(secret.get_secret_value())
+        hosts = parts.netloc.rpartition("@")[2].split(",")
+        ports = [urlsplit(f"//{host}").port for host in hosts]
+    except ValueError as error:
+        raise ValueError(f"is not a URL ({error})") from None
+    if not all(urlsplit(f"//{host}").hostname for host in hosts):
+        raise ValueError(f"names no host; {_CLAIMS_EXAMPLE}")
+    if 0 in ports:
+        raise ValueError("names port 0")
+    if len(hosts) > 1 and "+" not in scheme:
+        raise ValueError("names several hosts; write redis+sentinel:// or redis+cluster://")
+    if "+sentinel" in scheme and not parts.path.strip("/"):
+        raise ValueError("names no service; write redis+sentinel://host:26379,host:26379/mymaster")
+    if "+cluster" in scheme and parts.path.strip("/") not in ("", "0"):
+        raise ValueError("names a database; a cluster has number 0 alone")
+    return secret
+
+
+CLAIM_SCHEMES = (
+    "redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster", "memory",
+)  # fmt: skip
+_CLAIMS_EXAMPLE = "write redis://user:password@host:6379/0"
+ClaimsUrl = Annotated[SecretStr, AfterValidator(_claims_url)]
+BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]

@@ -1,0 +1,193 @@
+"""TLS to a real broker, with certificates made here, and secrets that come from files."""
+
+import asyncio
+import ssl
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from commands import environment, holdfast
+from rabbits import Rabbit
+from redises import LOOPBACK, certificates, with_tls
+from running import Facts, a_broker, a_worker, publish_all, running
+
+from holdfast import ConfigurationError, Event, Settings, load_settings
+from holdfast.config import IdempotencySettings
+from holdfast.idempotency.redis import RedisClaims
+from holdfast.telemetry import Disconnected
+
+
+class Paid(Event, type="paid"):
+    order: str
+
+
+def settings_of(rabbit: Rabbit, exchange: str, **broker: Any) -> Settings:
+    broker = {"url": rabbit.url, "exchange": exchange, "max_delay": 60, **broker}
+    return load_settings(_env_file=None, broker=broker, idempotency={"url": "memory://"}, http={"port": 0})
+
+
+@pytest.mark.parametrize("decoding", ["fast", "plain"])
+async def test_a_worker_with_a_client_certificate_publishes_handles_and_browses(
+    rabbit: Rabbit, unique: str, decoding: str
+) -> None:
+    settings, facts = settings_of(rabbit, unique, decoding=decoding, **rabbit.files), Facts()
+    worker = a_worker(settings, facts)
+
+    @worker.handler(Paid)
+    async def handle(event: Paid) -> None: ...
+
+    async with running(worker):
+        await publish_all(settings, [Paid(order=str(n)) for n in range(50)])
+        await facts.settled("handled", count=50)
+        async with a_broker(settings) as broker:
+            browser = await broker.browse(f"{worker.name}.handle.dead", lambda held: None)
+            await browser.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (("cert_file", "key_file"), "the certificate is not valid: self-signed certificate in certificate chain"),
+        (("ca_file",), "the broker refused our certificate, or its lack"),
+    ],
+)
+async def test_a_certificate_that_is_not_accepted_is_told_with_the_side_that_refuses(
+    rabbit: Rabbit, unique: str, files: tuple[str, ...], told: str
+) -> None:
+    some = {name: rabbit.files[name] for name in files}
+
+    lost = await what_is_lost(settings_of(rabbit, unique, **some), told)
+
+    assert told in lost.error and "\n" not in lost.error
+
+
+async def test_a_server_without_a_certificate_of_this_name_is_let_in_only_where_verify_is_false(
+    rabbit: Rabbit, unique: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificate = {name: rabbit.files[name] for name in ("cert_file", "key_file")}
+
+    async with a_broker(settings_of(rabbit, unique, verify=False, **certificate)) as broker:
+        depth = await broker.count("nothing")
+
+    assert depth is None
+    assert "HOLDFAST_BROKER__VERIFY" in caplog.text
+
+
+async def test_an_expired_certificate_is_told_and_waited_for(tmp_path: Path, unique: str) -> None:
+    certificates(tmp_path)
+    expire(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "s.pem", tmp_path / "s.key")
+    server = await asyncio.start_server(lambda reader, writer: None, LOOPBACK, 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    broker = {"url": f"amqps://guest:guest@{LOOPBACK}:{port}/", "exchange": unique, "ca_file": f"{tmp_path}/ca.pem"}
+
+    lost = await what_is_lost(load_settings(_env_file=None, broker=broker, idempotency={"url": "memory://"}))
+    server.close()
+
+    assert lost.error.startswith("the certificate is not valid: certificate has expired")
+
+
+async def what_is_lost(settings: Settings, told: str = "") -> Disconnected:
+    """An attempt to connect that fails with these words; the worker goes on trying, not ready, until it is stopped.
+    (With TLS 1.3 a reset may overtake the alert that says why.)"""
+    facts = Facts()
+    worker = a_worker(settings, facts)
+
+    @worker.handler(Paid)
+    async def handle(event: Paid) -> None: ...
+
+    run = asyncio.create_task(worker.run())
+    [lost, *_] = await facts.until(Disconnected, lambda fact: told in fact.error, count=2)
+    assert not worker.health().ready and not run.done()
+    worker.stop()
+    await run
+    return lost
+
+
+def expire(folder: Path) -> None:
+    """Sign the server's certificate again, for a day long ago."""
+    (folder / "index").touch()
+    (folder / "serial").write_text("01\n")
+    (folder / "ca.conf").write_text(
+        "[ca]\ndefault_ca = own\n[own]\ndatabase = index\nserial = serial\nnew_certs_dir = .\ndefault_md = sha256\n"
+        "policy = any\n[any]\ncommonName = supplied\n"
+    )
+    period = ("-startdate", "20200101000000Z", "-enddate", "20200102000000Z", "-extfile", "names")
+    signed = ("-cert", "ca.pem", "-keyfile", "ca.key", "-in", "s.csr", "-out", "s.pem")
+    subprocess.run(
+        ["openssl", "ca", "-batch", "-notext", "-config", "ca.conf", *signed, *period],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+
+
+def nothing_in(folder: Path) -> dict[str, str]:
+    (folder / "no.pem").write_text("nonsense")
+    return {"ca_file": f"{folder}/no.pem"}
+
+
+def key_of_another(folder: Path) -> dict[str, str]:
+    certificates(folder)
+    return {"cert_file": f"{folder}/c.pem", "key_file": f"{folder}/s.key"}
+
+
+@pytest.mark.parametrize(
+    ("files", "fault"),
+    [(nothing_in, "HOLDFAST_BROKER__CA_FILE"), (key_of_another, "not the key of this certificate")],
+)
+async def test_files_that_are_no_certificates_stop_the_start_in_one_line(
+    tmp_path: Path, files: Callable[[Path], dict[str, str]], fault: str
+) -> None:
+    settings = load_settings(_env_file=None, broker={"url": "amqps://u:p@localhost/", **files(tmp_path)})
+
+    with pytest.raises(ConfigurationError, match=fault) as caught:
+        async with a_broker(settings):
+            pass
+
+    assert len(caught.value.faults) == 1
+
+
+async def test_redis_is_reached_unverified_where_that_is_asked_for(tmp_path: Path) -> None:
+    with with_tls(tmp_path) as (url, files):
+        own = {name: files[name] for name in ("cert_file", "key_file")}
+        store = RedisClaims(url, IdempotencySettings(url=url, verify=False, **own))  # type: ignore[arg-type]
+
+        findings = await store.findings()
+        await store.close()
+
+    assert findings == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"), [("URL_FILE", "{scheme}://guest:{password}@{place}\n"), ("PASSWORD_FILE", "{password}\n")]
+)
+def test_the_broker_is_reached_with_a_secret_from_a_file_and_check_says_where_from(
+    rabbitmq_url: str, tmp_path: Path, unique: str, variable: str, text: str
+) -> None:
+    scheme, _, rest = rabbitmq_url.partition("://")
+    login, _, place = rest.rpartition("@")
+    user, _, password = login.partition(":")
+    (tmp_path / "secret").write_text(text.format(scheme=scheme, place=place, password=quote(password)))
+    (tmp_path / "app.py").write_text(
+        f"from holdfast import Worker\nworker = Worker('{unique}')\n@worker.handler('a.b')\ndef f(event): ...\n"
+    )
+    (tmp_path / ".env").write_text("HOLDFAST_WORKER__GRACE=7\n")
+    env = environment(
+        HOLDFAST_BROKER__URL=f"{scheme}://{user}:canary@{place}",
+        HOLDFAST_IDEMPOTENCY__URL="memory://",
+        HOLDFAST_BROKER__EXCHANGE=unique,
+        **{f"HOLDFAST_BROKER__{variable}": "secret"},
+    )
+
+    done = holdfast("check", "app:worker", folder=tmp_path, env=env)
+
+    assert done.returncode == 0, done.stderr
+    lines = dict(line.split(" = ") for line in done.stdout.splitlines() if line.startswith("HOLDFAST_"))
+    came_from = "file secret" if variable == "URL_FILE" else "environment"
+    assert lines["HOLDFAST_BROKER__URL"].endswith(f"@{place}  ({came_from})")
+    assert lines["HOLDFAST_BROKER__HEARTBEAT"] == "15  (default)"
+    assert lines["HOLDFAST_WORKER__GRACE"] == "7.0  (.env)"
+    assert "canary" not in done.stdout
