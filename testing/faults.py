@@ -15,12 +15,13 @@ from ..telemetry import Emit
 @dataclass(slots=True)
 class Faults:
     """`crashes` and `losses` are still to come. With an `order`, deliveries are held, and handed on one by one in the
-    order that this luck gives."""
+    order that this luck gives; each that is held sets `changed`."""
 
     crashes: int = 0
     losses: int = 0
     order: random.Random | None = None
     held: list[tuple[Delivery, OnDelivery]] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def held_of(self, queue: str) -> int:
         """How many deliveries of a queue are held."""
@@ -83,6 +84,7 @@ class WatchedBroker(MemoryBroker):
                 on_delivery(watched)
             else:
                 faults.held.append((watched, on_delivery))
+                faults.changed.set()
 
         return await super().consume(queue, prefetch=prefetch, on_delivery=take)
 

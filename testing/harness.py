@@ -47,8 +47,8 @@ class Harness:
         self._workers = workers
         self._clock = VirtualClock()
         self._server = WatchedServer(f"memory://harness-{next(_numbers)}", self._clock, tuple(handlers))
-        self._faults = Faults()
         self._seen = Seen(handlers)
+        self._faults = Faults(changed=self._seen.changed)
         claims = MemoryClaims(ttl=workers[0].settings.idempotency.ttl, clock=self._clock.time)
         luck = random.Random(seed)
         self._stage = Stage(self._clock, luck, self._server, claims, self._faults, self._seen, patience)

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from ..consumer import Context, Handler, HandlerSpec
-from ..telemetry import Fact, PipelineFailed, Settled
+from ..telemetry import Fact, LoopTurned, PipelineFailed, Settled
 from .records import Retried, Run
 
 
@@ -54,6 +54,8 @@ class Seen:
     def hear(self, fact: Fact) -> None:
         """A listener."""
         match fact:
+            case LoopTurned():  # it comes even while everything hangs
+                return
             case Settled():
                 self._note(fact)
             case PipelineFailed(queue, event_id, error, _):

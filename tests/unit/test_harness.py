@@ -311,7 +311,7 @@ async def test_a_handler_that_hangs_has_its_time_out_without_waiting_for_it() ->
     async def charge(event: Placed) -> None:
         await asyncio.Event().wait()
 
-    h = await one_order(worker, patience=0.05)
+    h = await one_order(worker, patience=0.4)
 
     assert [letter.error_type for letter in h.dead_letters] == ["holdfast.consumer.invoke.HandlerTimeout"]
 
