@@ -90,6 +90,10 @@ bench: $(BENCH)/.holdfast ## Holdfast beside its peers, every scenario, some 25 
 bench-quick: $(BENCH)/.holdfast ## The same, consuming and publishing alone, a tenth of the messages, once
 	$(BENCH)/bin/python benchmarks/run.py consume-classic consume-quorum consume-idempotent publish-1 publish-100 --quick
 
+.PHONY: bench-dead
+bench-dead: venv ## 100,000 dead letters listed and filtered, and unchanged: make bench-dead RABBITMQ=amqp://guest:guest@localhost/
+	$(BIN)/python benchmarks/dead_letters.py $(RABBITMQ) 100000
+
 .PHONY: clean
 clean: ## Remove everything these targets made in this folder
 	rm -rf $(VENV) $(BENCH) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -76,7 +76,8 @@ class Browser(Protocol):
     """A queue being read: each message is lent, in order, and stays the queue's until it is removed.
 
     However this ends (closed, the connection lost, the process killed), what was not removed is back in its queue, in
-    its order. One browser at a time reads a queue.
+    its order where the queue had been read to its end; otherwise what was lent may be last. One browser at a time reads
+    a queue.
     """
 
     async def caught_up(self) -> int:
@@ -90,8 +91,8 @@ class Browser(Protocol):
         where the connection is lost: each of them may be back in the queue, or gone."""
         ...
 
-    async def close(self) -> None:
-        """Return what was not removed."""
+    async def close(self) -> bool:
+        """Return what was not removed. False where the connection is lost after something was: that may be back."""
         ...
 
 
@@ -124,8 +125,8 @@ class Broker(Protocol):
         """What is in a queue, without touching it; None where there is no such queue."""
         ...
 
-    async def browse(self, queue: str, on_held: OnHeld, *, most: int | None = None) -> Browser:
-        """Lend all messages of `queue`, or the first `most`, to `on_held`, which is called as they come.
+    async def browse(self, queue: str, on_held: OnHeld) -> Browser:
+        """Lend all messages of `queue` to `on_held`, which is called as they come.
 
         Raises `TopologyMissing`, `QueueInUse` while another browser reads it, `BrokerUnavailable`."""
         ...

@@ -15,20 +15,21 @@ from urllib.parse import urlsplit
 
 from ..broker import Broker
 from ..config import Settings
-from ..events import ConfigurationError
+from ..events import ConfigurationError, QueueInUse
 from .acting import Action, Discard, EditAndReplay, Replay
 from .alone import is_running
 from .archive import to_line
 from .index import Index
 from .journal import Journal, Kind, Operation, Wish
-from .places import Place, places, resolve
-from .reading import reading
+from .places import Place, known_queues, resolve
+from .reading import WornOut, reading
 from .remake import Edit, target_of
 from .restoring import Restore, Restoring, letters_for, queues_of
 from .selection import Selection
 from .work import Pace, Work
 
 Tell = Callable[[], None]
+SOON_READ = 5_000
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -50,8 +51,23 @@ class DeadLetters:
         self.journal.close()
 
     async def places(self, names: Iterable[str] = ()) -> list[Place]:
-        """The dead-letter queues of these names, or all that workers have told of."""
-        return await places(self.broker, [await resolve(self.broker, name) for name in names])
+        """The dead-letter queues of these names, or all that workers have told of. One that holds a few thousand
+        letters, and not as many as at the last reading, is read. (To look at the first letter alone would put it last:
+        RabbitMQ returns to the end of what was returned before.)"""
+        known = {await resolve(self.broker, name): "" for name in names} or await known_queues(self.broker)
+        found = [await self._place(queue, worker) for queue, worker in sorted(known.items())]
+        return [place for place in found if place is not None]
+
+    async def _place(self, queue: str, worker: str) -> Place | None:
+        depth = await self.broker.count(queue)
+        if depth is None:
+            return None
+        if depth.consumers or not depth.ready:
+            return Place(queue, depth.ready, None, is_read=depth.consumers > 0, worker=worker)
+        if depth.ready <= SOON_READ and depth.ready != self.index(queue).count():
+            with suppress(QueueInUse, WornOut):
+                await self.read(queue)
+        return Place(queue, depth.ready, self.index(queue).oldest(), worker=worker)
 
     async def resolve(self, name: str) -> str:
         return await resolve(self.broker, name)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from ..broker import Broker, Browser, Held, Topology, resting_queue
-from ..events import HoldfastError, TopologyDrift
+from ..events import BrokerUnavailable, HoldfastError, TopologyDrift
 from .index import BATCH, Index
 from .letter import Letter, key_of, read_letter
 
@@ -81,7 +81,9 @@ async def reading(
             shelf.complete()
         yield shelf
     finally:
-        await shelf.browser.close()
+        is_sure = await shelf.browser.close()
+    if not is_sure:
+        raise BrokerUnavailable(f"the connection was lost; what was taken off {queue} may be back in it")
 
 
 async def _check_limit(broker: Broker, queue: str, returns: int) -> None:

@@ -112,17 +112,17 @@ class Work:
         self._tell()
 
     async def _take_all(self) -> None:
-        failures = 0
-        while self._journal.left(self._name):
+        failures, is_sure = 0, self._operation.state == "waiting"
+        while not is_sure or self._journal.left(self._name):
             self._heed()
             try:
                 await self._pass()
-                failures = 0
+                failures, is_sure = 0, True
             except _PASSING as trouble:
                 self._journal.change(self._name, "running", f"waiting: {trouble}")
                 self._tell()
                 await self._pause(min(30.0, 0.25 * 2**failures))
-                failures = min(failures + 1, 10)
+                failures, is_sure = min(failures + 1, 10), False
 
     async def _pass(self) -> None:
         queue, name = self._operation.queue, self._name

@@ -28,22 +28,22 @@ from .translate import from_delivered
 
 PREFETCH = 65_535
 CONSUMERS = 31
-_RPC = 30.0
+_RPC = 300.0  # seconds for an answer: a queue that lends or takes back a hundred thousand messages is busy with it
 _LOOK_AGAIN = 1.0  # seconds without a message after which the queue is asked whether there is more
-_RETURNED_WITHIN = 5.0
+_LOOKS = 250  # how often the queue is asked in vain whether more has come back
 _GONE_WITHIN = 1.0
+_LAST = "reader.last"  # what it is lent came after all the others, and is returned after them
 _COUNTERS = ("x-delivery-count", "x-acquired-count")
 
 
 class AmqpBrowser:
     """See `broker.port.Browser`. On a connection of its own, which is also what the lock hangs on."""
 
-    def __init__(self, connection: Connection, queue: str, on_held: OnHeld, *, prefetch: int, most: int | None) -> None:
+    def __init__(self, connection: Connection, queue: str, on_held: OnHeld, *, prefetch: int) -> None:
         self._connection = connection
         self._queue = queue
         self._on_held = on_held
-        self._prefetch = prefetch if most is None else min(prefetch, most)
-        self._most = CONSUMERS * prefetch if most is None else most
+        self._prefetch = prefetch
         self._channel: Channel
         self._wanted = 0
         self._lent = 0
@@ -66,11 +66,13 @@ class AmqpBrowser:
             raise QueueInUse(f"{self._queue} is being read or worked on by another tool; try again later") from None
         if depth.consumers:
             raise QueueInUse(f"{self._queue} has {depth.consumers} consumer(s): it is not a queue of dead letters")
-        self._wanted = min(depth.ready, self._most)
+        self._wanted = min(depth.ready, CONSUMERS * self._prefetch)
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
-        if self._wanted:
-            await self._consume()
-        else:
+        await self._consume()
+        if not self._wanted:  # a quorum queue that does not answer in time is said to hold nothing, too
+            await self._ask()
+            self._wanted = self._lent + (await depth_of(channel, self._queue)).ready if self._lent else 0
+        if self._lent >= self._wanted:
             self._complete.set()
 
     async def caught_up(self) -> int:
@@ -98,19 +100,21 @@ class AmqpBrowser:
             return False
         return True
 
-    async def close(self) -> None:
-        """Flush the acks, return the rest, and let go of the lock once the queue has it all back."""
-        held = self._lent - self._removed
+    async def close(self) -> bool:
+        """Have the acks taken, return the rest, and let go of the lock once the queue has it all back."""
+        held, is_sure = self._lent - self._removed, not self._removed
         if self._next is not None:
             self._next.cancel()
         try:
             with lost_as_error():
-                await self._cancel()
+                await self._have_acks_taken()
+                is_sure = True
                 await self._channel.close(timeout=_RPC)
                 await self._until_returned(held)
         except CONNECTION_ERRORS:
             pass
         await close_quietly(self._connection, 5)
+        return is_sure
 
     async def _at_rest(self, channel: Channel) -> Depth:
         """The depth under the lock; the consumers of a reader that was killed a moment ago have a moment to go."""
@@ -139,15 +143,23 @@ class AmqpBrowser:
         self._lent += 1
         self._more.set()
         self._on_held(Held(message, delivered.delivery_tag or 0, count if type(count) is int else 0))
-        if self._lent == self._wanted:
+        if self._lent == self._wanted:  # zero while that is not known
             self._complete.set()
-        if self._lent == self._prefetch * self._consumers and self._lent < self._most:
+        if self._lent == self._prefetch * self._consumers and self._consumers < CONSUMERS:
             self._next = asyncio.create_task(self._consume())
+
+    async def _ask(self) -> None:
+        """Have the queue itself answer; what it lent before that is here. The consumer makes room for another, so that
+        what arrives from now on is in one hand."""
+        await self._channel.basic_cancel(self._tag(self._consumers), timeout=_RPC)
+        await self._consume()
 
     async def _is_drained(self) -> bool:
         try:
             with lost_as_error():
-                return not (await depth_of(self._channel, self._queue)).ready
+                if self._consumers < CONSUMERS:
+                    await self._ask()
+                return not self._more.is_set() and not (await depth_of(self._channel, self._queue)).ready
         except CONNECTION_ERRORS as error:
             raise BrokerUnavailable(f"lost while {self._queue} was read: {explain(error)}") from None
 
@@ -156,17 +168,31 @@ class AmqpBrowser:
         with lost_as_error():
             await self._channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
 
-    async def _cancel(self) -> None:
-        """RabbitMQ's channel has about 32 acks on their way to a quorum queue; what comes after waits in the channel
-        and would be gone with it. Cancelling a consumer sends that on (seen on 4.0.5)."""
+    async def _have_acks_taken(self) -> None:
+        """RabbitMQ's channel has 32 acks on their way to a quorum queue; what comes after waits in the channel until it
+        hears of those, and would be gone with it (seen on 3.10.8: of 134 acks 101 were lost).
+
+        Each of two calls that the queue itself answers is behind the acks. The answer to the first may overtake the
+        word on them, the answer to the second cannot: the rest is sent on before anything else the channel is told.
+        """
         for number in range(1, self._consumers + 1):
             await self._channel.basic_cancel(self._tag(number), timeout=_RPC)
+        if self._removed:
+            await self._channel.basic_consume(self._queue, _ignore, consumer_tag=_LAST, timeout=_RPC)
+            await self._channel.basic_cancel(_LAST, timeout=_RPC)
+            await self._flush()
 
     async def _until_returned(self, held: int) -> None:
         channel = await open_channel(self._connection, confirms=False)
-        async with asyncio.timeout(_RETURNED_WITHIN):
-            while (await depth_of(channel, self._queue)).ready < held:  # noqa: ASYNC110 (only the server knows)
-                await asyncio.sleep(0.01)
+        ready = looks = 0
+        while ready < held and looks < _LOOKS:
+            before, ready = ready, (await depth_of(channel, self._queue)).ready
+            looks = looks + 1 if ready == before else 0
+            await asyncio.sleep(0.02)
+
+
+async def _ignore(delivered: DeliveredMessage) -> None:
+    """It goes back with the channel."""
 
 
 async def open_browser(
@@ -175,13 +201,12 @@ async def open_browser(
     on_held: OnHeld,
     *,
     connect_timeout: float,
-    most: int | None = None,
     prefetch: int = PREFETCH,
     tls: SSLContext | None = None,
 ) -> AmqpBrowser:
     """See `Broker.browse`. `prefetch` is what one consumer holds at most."""
     connection = Connection(url.update_query(name="holdfast browse"), context=tls)
-    browser = AmqpBrowser(connection, queue, on_held, prefetch=prefetch, most=most)
+    browser = AmqpBrowser(connection, queue, on_held, prefetch=prefetch)
     try:
         with lost_as_error():
             async with asyncio.timeout(connect_timeout):

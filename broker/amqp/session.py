@@ -112,10 +112,8 @@ class AmqpBroker:
         await close_quietly(channel, 5)
         return depth
 
-    async def browse(self, queue: str, on_held: OnHeld, *, most: int | None = None) -> AmqpBrowser:
-        return await open_browser(
-            self._url, queue, on_held, connect_timeout=self._connect_timeout, most=most, tls=self._tls
-        )
+    async def browse(self, queue: str, on_held: OnHeld) -> AmqpBrowser:
+        return await open_browser(self._url, queue, on_held, connect_timeout=self._connect_timeout, tls=self._tls)
 
     async def close(self) -> None:
         for consumer in self._consumers:

@@ -11,13 +11,13 @@ from .queue import Entry, MemoryQueue
 class MemoryBrowser:
     """See `broker.port.Browser`. `let_go` releases the lock on the queue."""
 
-    def __init__(self, queue: MemoryQueue, on_held: OnHeld, most: int | None, let_go: Callable[[], None]) -> None:
+    def __init__(self, queue: MemoryQueue, on_held: OnHeld, let_go: Callable[[], None]) -> None:
         self._queue: MemoryQueue | None = queue
         self._on_held = on_held
         self._let_go = let_go
-        self._most = most
-        self._wanted = len(queue.ready) if most is None else min(most, len(queue.ready))
+        self._wanted = len(queue.ready)
         self._tag = 0
+        self._removed = 0
         self._lent: dict[int, Entry] = {}
         self._complete = asyncio.Event()
         self._lost: str | None = None
@@ -26,7 +26,7 @@ class MemoryBrowser:
 
     @property
     def has_room(self) -> bool:
-        return self._most is None or self._tag < self._most
+        return True
 
     async def caught_up(self) -> int:
         await self._complete.wait()
@@ -40,10 +40,13 @@ class MemoryBrowser:
         for tag in tags:
             del self._lent[tag]
             self._queue.settled()
+        self._removed += len(tags)
         return True
 
-    async def close(self) -> None:
+    async def close(self) -> bool:
+        is_sure = self._queue is not None or not self._removed
         self.detach("closed", 0.0)
+        return is_sure
 
     def attach(self, queue: MemoryQueue) -> None:
         """See `Taker.attach`."""

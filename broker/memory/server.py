@@ -108,7 +108,7 @@ class Server:
         taker.attach(queue)
         return True
 
-    def browse(self, name: str, on_held: OnHeld, most: int | None) -> MemoryBrowser:
+    def browse(self, name: str, on_held: OnHeld) -> MemoryBrowser:
         """Read a queue, alone. Raises `TopologyMissing`, `QueueInUse`."""
         queue = self.queues.get(name)
         if queue is None:
@@ -118,7 +118,7 @@ class Server:
         if queue.takers:
             raise QueueInUse(f"{name} has {len(queue.takers)} consumer(s): it is not a queue of dead letters")
         self._read.add(name)
-        browser = MemoryBrowser(queue, on_held, most, lambda: self._read.discard(name))
+        browser = MemoryBrowser(queue, on_held, lambda: self._read.discard(name))
         browser.attach(queue)
         return browser
 

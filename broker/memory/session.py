@@ -81,8 +81,8 @@ class MemoryBroker:
         found = self._connect().queues.get(queue)
         return None if found is None else Depth(len(found.ready), len(found.takers))
 
-    async def browse(self, queue: str, on_held: OnHeld, *, most: int | None = None) -> MemoryBrowser:
-        browser = self._connect().browse(queue, on_held, most)
+    async def browse(self, queue: str, on_held: OnHeld) -> MemoryBrowser:
+        browser = self._connect().browse(queue, on_held)
         self._browsers.append(browser)
         return browser
 

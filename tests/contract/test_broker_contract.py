@@ -890,15 +890,16 @@ async def test_a_queue_with_consumers_and_one_that_is_not_there_are_not_read(ben
     assert await broker.count(bench.name("nothing")) is None
 
 
-async def test_a_reader_of_the_first_few_is_lent_no_more(bench: Bench, broker: Broker) -> None:
+async def test_a_reader_that_is_cut_off_after_it_removed_something_says_that_it_may_be_back(
+    bench: Bench, broker: Broker
+) -> None:
     queue = await bench.queue("rest", "quorum")
     await bench.publish(*BODIES[:10], to=queue)
-    held: Arrivals[Held] = Arrivals()
+    held: list[Held] = []
+    browser = await broker.browse(queue, held.append)
+    await browser.caught_up()
+    removed = await browser.remove(*(one.tag for one in held[:5]))
 
-    browser = await broker.browse(queue, held, most=3)
+    bench.place.lose_connection(broker)
 
-    assert await browser.caught_up() == 3
-    assert [one.message.body for one in held.all] == BODIES[:3]
-    await eventually(depth_of(bench, queue), 7)
-    await browser.close()
-    assert await read(broker, queue) == BODIES[:10]
+    assert (removed, await browser.close()) == (True, False)

@@ -35,6 +35,18 @@ async def test_dead_letters_are_found_without_naming_their_queue(morgue: Morgue,
     assert found[f"{morgue.settings.broker.exchange}.w.sibling.dead"].letters == 0
 
 
+async def test_looking_where_letters_are_leaves_them_in_their_order(morgue: Morgue, tmp_path: Path) -> None:
+    await morgue.fill(*orders(5))
+
+    async with a_desk(morgue.settings, tmp_path / "one") as one, a_desk(morgue.settings, tmp_path / "two") as two:
+        before = [letter.key for letter in await contents(one, morgue.dead)]
+        [place] = await two.places([morgue.queue])
+        after = [letter.key for letter in await contents(one, morgue.dead)]
+
+    assert after == before
+    assert (place.letters, place.oldest is not None) == (5, True)
+
+
 async def test_letters_with_the_same_cause_are_one_group(morgue: Morgue, tmp_path: Path) -> None:
     await morgue.fill(*orders(5))
 

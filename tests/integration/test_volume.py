@@ -14,6 +14,7 @@ from holdfast import Context, Event, Retry, Settings
 from holdfast.events import headers as h
 from holdfast.telemetry import Settled
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SUPPORT = Path(__file__).parent.parent / "support"
 
 
@@ -77,3 +78,13 @@ async def test_an_idle_worker_is_small_and_a_hundred_thousand_waiting_messages_h
 
     assert idle < 70 * 1024, f"idle: {idle} KiB"
     assert loaded - idle < 30 * 1024, f"idle: {idle} KiB, with a backlog: {loaded} KiB"
+
+
+@pytest.mark.timeout(180)
+def test_dead_letters_are_listed_and_filtered_in_no_time_and_are_as_they_were(rabbitmq_url: str) -> None:
+    """The small form of `make bench-dead`."""
+    command = [sys.executable, str(BENCHMARKS / "dead_letters.py"), rabbitmq_url, "2000"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
