@@ -1,0 +1,44 @@
+"""What is asked of an account (commands), and what happened to it (events)."""
+
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
+
+from holdfast import Event
+
+Cents = Annotated[int, Field(gt=0)]
+
+
+class Deposit(Event, type="account.deposit", key="account"):
+    account: str
+    cents: Cents
+
+
+class Withdraw(Event, type="account.withdraw", key="account"):
+    account: str
+    cents: Cents
+
+
+class Deposited(Event, type="account.deposited", key="account"):
+    """The `number`-th thing that happened to the account."""
+
+    account: str
+    number: int
+    cents: Cents
+
+
+class Withdrawn(Event, type="account.withdrawn", key="account"):
+    account: str
+    number: int
+    cents: Cents
+
+
+class WithdrawalRefused(Event, type="account.withdrawal.refused", key="account"):
+    account: str
+    number: int
+    cents: Cents
+
+
+Command: TypeAlias = Deposit | Withdraw
+Happened: TypeAlias = Deposited | Withdrawn | WithdrawalRefused
+EVENTS: dict[str, type[Happened]] = {kind.__event_type__: kind for kind in (Deposited, Withdrawn, WithdrawalRefused)}
