@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INSTALLS = {"pip install holdfast"}
+INSTALLS = {"pip install holdfast", 'pip install "holdfast[test]"'}
 _FILE = re.compile(r"# ([\w/.-]+\.py)\n")
 
 
