@@ -1,9 +1,13 @@
 """The account of a harness: each event that was published for a handler ended somewhere, or the test fails."""
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
-from .server import Place
+from ..telemetry import Settled
+from .records import DeadLettered
+from .server import Place, WatchedServer
+
+__tracebackhide__ = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,15 @@ class Balance:
         acked, dead = len(self.acked), len(self.dead - self.acked)
         queued = len(self.queued - self.dead - self.acked)
         return f"{len(self.published)} published = {acked} acked + {dead} dead-lettered + {queued} queued"
+
+
+def balance_of(server: WatchedServer, settled: Iterable[Settled], dead: Iterable[DeadLettered]) -> Balance:
+    """Of a harness whose workers have stopped. What is acked is what they said they settled for good; what is dead and
+    what is queued is what the broker has."""
+    ends = {(fact.metadata.event_id, fact.queue) for fact in settled if fact.outcome in ("handled", "duplicate")}
+    published = {(taken.event_id, queue) for taken in server.taken for queue in taken.queues}
+    letters = {(letter.letter.event_id, letter.queue) for letter in dead}
+    return Balance(published, ends, letters, server.resting())
 
 
 def _named(what: str, places: Set[Place]) -> list[str]:

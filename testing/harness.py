@@ -3,27 +3,32 @@
 import random
 from contextlib import AsyncExitStack
 from datetime import datetime
-from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
 from ..broker.memory import MemoryBroker, host
 from ..consumer import Worker
-from ..events import ConfigurationError, Envelope, Event, Message, Metadata, Unroutable, read_metadata, seal, uuid7
-from ..idempotency import MemoryClaims
+from ..events import (
+    ConfigurationError,
+    Envelope,
+    Event,
+    HoldfastError,
+    Message,
+    Metadata,
+    Unroutable,
+    read_metadata,
+    seal,
+    uuid7,
+)
 from ..publisher import Publisher
 from ..telemetry import Settled
-from .balance import Balance
-from .clock import VirtualClock
-from .faults import Faults
+from .balance import Balance, balance_of
 from .passage import Passage
 from .reading import read_dead, read_published
-from .records import DeadLettered, Published, Retried, Run
-from .replica import Replica, Stage
-from .seen import Seen
-from .server import WatchedServer
+from .records import DeadLettered, Published, Retried, Run, troubles
+from .replica import Replica, stage_for
 
-_numbers = count(1)
+__tracebackhide__ = True  # pytest shows the line of the test instead
 
 
 class Harness:
@@ -41,17 +46,12 @@ class Harness:
     _session: MemoryBroker
 
     def __init__(self, *workers: Worker, patience: float = 10.0, seed: int = 0) -> None:
-        if not workers:
-            raise ConfigurationError("Harness(): give it a worker")
-        handlers = {spec.queue: spec for worker in workers for spec in worker.selected()}
+        if not workers or not all(isinstance(worker, Worker) for worker in workers):
+            raise ConfigurationError(f"Harness({', '.join(map(repr, workers))}): give it one Worker or more")
         self._workers = workers
-        self._clock = VirtualClock()
-        self._server = WatchedServer(f"memory://harness-{next(_numbers)}", self._clock, tuple(handlers))
-        self._seen = Seen(handlers)
-        self._faults = Faults(changed=self._seen.changed)
-        claims = MemoryClaims(ttl=workers[0].settings.idempotency.ttl, clock=self._clock.time)
-        luck = random.Random(seed)
-        self._stage = Stage(self._clock, luck, self._server, claims, self._faults, self._seen, patience)
+        self._stage = stage_for(workers, patience=patience, seed=seed)
+        self._clock, self._server = self._stage.clock, self._stage.server
+        self._seen, self._faults = self._stage.seen, self._stage.faults
         self._replicas: list[Replica] = []
         self._passage = Passage(self._stage, self._replicas)
         settings = self._stage.settings_for(workers[0])
@@ -82,7 +82,7 @@ class Harness:
     ) -> None:
         balance = await self._stop()
         if error is not None:
-            error.add_note(f"The harness: {balance.text()}{self._troubles()}")
+            error.add_note(f"The harness: {balance.text()}{troubles(self.retries, self.dead_letters)}")
             return
         self._seen.raise_failures()
         for replica in self._replicas:
@@ -98,6 +98,7 @@ class Harness:
         at: datetime | None = None,
     ) -> Metadata:
         """Publish an event as `Publisher.publish` does. Raises `Unroutable` where no handler here takes its type."""
+        self._check_running()
         envelope = event if isinstance(event, Envelope) else seal(event, source="test", now=self._clock.now())
         sent = await self._publisher.publish(envelope, metadata=metadata, delay=delay, at=at)
         self._check_taken(sent)
@@ -106,6 +107,7 @@ class Harness:
     async def publish_raw(self, event_type: str, body: bytes, **properties: Any) -> None:
         """Publish bytes as any other program may: `properties` are those of `holdfast.events.Message`, such as
         `headers`, `message_id` and `content_type`. Raises `Unroutable` where no handler here takes the type."""
+        self._check_running()
         given = {"type": event_type, "message_id": uuid7(), "content_type": "application/json"} | properties
         message = Message(body, self._exchange, event_type, **given)
         await self._session.publish(message, timeout=None)
@@ -190,26 +192,15 @@ class Harness:
             for replica in self._replicas:
                 await replica.stop()
             self._dead = self.dead_letters
-            acked = {
-                (fact.metadata.event_id, fact.queue)
-                for fact in self._seen.settled
-                if fact.outcome in ("handled", "duplicate")
-            }
-            published = {(taken.event_id, queue) for taken in self._server.taken for queue in taken.queues}
-            dead = {(letter.letter.event_id, letter.queue) for letter in self._dead}
-            return Balance(published, acked, dead, self._server.resting())
+            return balance_of(self._server, self._seen.settled, self._dead)
         finally:
             await self._stack.aclose()
 
+    def _check_running(self) -> None:
+        if not self._replicas or self._dead is not None:
+            raise HoldfastError("this harness does not run; use it inside `async with Harness(worker) as h:`")
+
     def _check_taken(self, sent: Metadata) -> None:
         self._own.add(sent.event_id)
-        if not any(taken.event_id == sent.event_id and taken.queues for taken in self._server.taken):
+        if not any(taken.event_id == sent.event_id and taken.queues for taken in reversed(self._server.taken)):
             raise Unroutable(f"no handler of this harness takes {sent.event_type!r}")
-
-    def _troubles(self) -> str:
-        """What a test that failed may want to know: errors of handlers that it did not look at."""
-        told = [f"  {one.handler}, attempt {one.attempt}, retried: {one.error}" for one in self.retries]
-        told += [
-            f"  {one.handler}: dead-lettered ({one.reason}): {one.error_type}: {one.error}" for one in self._dead or ()
-        ]
-        return "".join(f"\n{line[:300]}" for line in told[:20])

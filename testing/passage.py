@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from .replica import Replica, Stage
 
+__tracebackhide__ = True
+
 
 class Passage:
     """Over the replicas there are at the time."""

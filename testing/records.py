@@ -1,5 +1,6 @@
 """What a harness saw, as plain values."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,3 +54,10 @@ class DeadLettered:
     error_type: str
     error: str
     letter: Letter
+
+
+def troubles(retries: Iterable[Retried], dead: Iterable[DeadLettered]) -> str:
+    """What a test that failed may want to know of errors in handlers, a line each; the first twenty."""
+    told = [f"  {one.handler}, attempt {one.attempt}, retried: {one.error}" for one in retries]
+    told += [f"  {one.handler}: dead-lettered ({one.reason}): {one.error_type}: {one.error}" for one in dead]
+    return "".join(f"\n{line[:300]}" for line in told[:20])

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from pydantic import SecretStr
 
@@ -15,6 +17,10 @@ from .clock import VirtualClock
 from .faults import Faults, Life, WatchedBroker, WatchedClaims
 from .seen import Seen
 from .server import WatchedServer
+
+__tracebackhide__ = True
+
+_numbers = count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,16 @@ class Stage:
                 "worker": own.worker.model_copy(update={"grace": self.patience}),
             }
         )
+
+
+def stage_for(workers: Sequence[Worker], *, patience: float, seed: int) -> Stage:
+    """A stage of its own for these workers; `seed` is where the jitter of delays falls."""
+    handlers = {spec.queue: spec for worker in workers for spec in worker.selected()}
+    clock, seen = VirtualClock(), Seen(handlers)
+    server = WatchedServer(f"memory://harness-{next(_numbers)}", clock, tuple(handlers))
+    claims = MemoryClaims(ttl=workers[0].settings.idempotency.ttl, clock=clock.time)
+    faults = Faults(changed=seen.changed)
+    return Stage(clock, random.Random(seed), server, claims, faults, seen, patience)
 
 
 class Replica:

@@ -9,6 +9,8 @@ from ..consumer import Context, Handler, HandlerSpec
 from ..telemetry import Fact, LoopTurned, PipelineFailed, Settled
 from .records import Retried, Run
 
+__tracebackhide__ = True
+
 
 class HandlerFailed(AssertionError):
     """An assertion inside a handler did not hold. Its cause is the handler's own error, with its own traceback."""

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from holdfast import (
+    ConfigurationError,
     Context,
     Event,
+    HoldfastError,
     Publisher,
     Reject,
     Retry,
@@ -478,9 +480,7 @@ async def test_the_jitter_of_delays_is_the_same_for_the_same_seed() -> None:
 
 @pytest.fixture
 def worker() -> Worker:
-    worker = a_worker()
-    worker.handler(Placed, retry=Retry(attempts=1))(_fail)
-    return worker
+    return a_worker_that_fails()
 
 
 async def test_the_fixture_runs_the_worker_of_the_fixture_worker(harness: Harness) -> None:
@@ -488,3 +488,16 @@ async def test_the_fixture_runs_the_worker_of_the_fixture_worker(harness: Harnes
     await harness.settle()
 
     assert [letter.reason for letter in harness.dead_letters] == ["exhausted"]
+
+
+async def test_mistakes_are_told_in_one_line() -> None:
+    with pytest.raises(ConfigurationError, match=r"^Harness\('shop'\): give it one Worker or more$"):
+        Harness("shop")  # type: ignore[arg-type]
+    with pytest.raises(HoldfastError, match="use it inside `async with"):
+        await Harness(a_worker_that_fails()).publish(Placed(order_id="o-1"))
+
+
+def a_worker_that_fails() -> Worker:
+    worker = a_worker()
+    worker.handler(Placed, retry=Retry(attempts=1))(_fail)
+    return worker
