@@ -39,6 +39,8 @@ from .events import (
     Unreadable,
     Unroutable,
     UnsupportedVersion,
+    downcast,
+    upcast,
 )
 from .publisher import Publisher
 
@@ -77,8 +79,10 @@ __all__ = [
     "Unroutable",
     "UnsupportedVersion",
     "Worker",
+    "downcast",
     "exponential",
     "fixed",
     "linear",
     "load_settings",
+    "upcast",
 ]

@@ -20,6 +20,8 @@ def check_worker(target: str) -> None:
     settings = worker.settings
     if not worker.handlers:
         raise ConfigurationError(f"{target} has no handlers; register one with @worker.handler(SomeEvent)")
+    for spec in worker.handlers:
+        spec.prepare(settings.publisher.versions)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(f"worker {worker.name}: {len(worker.handlers)} handler(s)\n", markup=False)
     console.print(_handlers(worker))

@@ -143,6 +143,15 @@ class IdempotencySettings(_ServerSettings):
     )
 
 
+class PublisherSettings(_Group):
+    """How events are written."""
+
+    versions: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default={},
+        description='event types that are published in an older version, by `@downcast`: `{"order.created": 1}`',
+    )
+
+
 class LogSettings(_Group):
     """What the log looks like."""
 
@@ -195,6 +204,7 @@ class Settings(BaseSettings):
     broker: BrokerSettings = BrokerSettings()
     idempotency: IdempotencySettings = IdempotencySettings()
     worker: WorkerSettings = WorkerSettings()
+    publisher: PublisherSettings = PublisherSettings()
     log: LogSettings = LogSettings()
     http: HttpSettings = HttpSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

@@ -9,7 +9,7 @@ import structlog
 
 from ..broker import REAL, Clock
 from ..config import Settings
-from ..events import Event, HoldfastError, Message, Metadata, derived_id, seal
+from ..events import Event, HoldfastError, Message, Metadata, PublishError, as_published, derived_id, seal
 from ..idempotency import Lease
 from ..publisher import message_for
 from ..telemetry import Spans
@@ -27,6 +27,7 @@ class Surroundings:
     lease: Lease | None
     spans: Spans
     clock: Clock = REAL
+    publishes: frozenset[str] | None = None
 
 
 class Context:
@@ -79,10 +80,14 @@ class Context:
         Its id is derived from this event's id, the handler and the position, so that a redelivered event
         publishes the same ids again. `delay` is in seconds. A `def` handler calls this without `await`.
 
-        Raises `PublishError` for what can never be sent: a field with no JSON form, a body too large.
+        Raises `PublishError` for what can never be sent: a field with no JSON form, a body too large, a type that the
+        handler's `publishes=` leaves out.
         """
         if self._closed:
             raise HoldfastError(f"{self._of.handler}: ctx.publish was called after the handler had ended")
+        if self._of.publishes is not None and event.__event_type__ not in self._of.publishes:
+            raise PublishError(f"{self._of.handler}: {event.__event_type__} is not among the events of its publishes=")
+        event = as_published(event, self._of.settings.publisher.versions)
         identity = derived_id(self.metadata.event_id, self._of.handler, len(self._outbox))
         now, trace = self._of.clock.now(), self._of.spans.current()
         envelope = seal(

@@ -1,8 +1,8 @@
 """Handlers as data: what a registered function takes, where its messages come from and how it is run."""
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from ..broker import matches
@@ -11,17 +11,18 @@ from ..events import (
     ConfigurationError,
     Event,
     HoldfastError,
+    Kind,
     Message,
     Metadata,
+    Reader,
     UnknownType,
     UnsupportedVersion,
     decode,
-    decoder_for,
+    lineage,
+    reader,
 )
-from ..events.codec import Decoder
 from .context import Context
 from .retry import Retry
-from .signature import Kind, is_async, signature
 
 Handler: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 """What middleware receives and returns: the user's function, made uniform."""
@@ -33,18 +34,17 @@ Key: TypeAlias = str | Callable[[Any], Any]
 
 OnOutage: TypeAlias = Literal["pause", "process"]
 
-_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,180}")
-_PATTERN = re.compile(r"[A-Za-z0-9_*#-]+(\.[A-Za-z0-9_*#-]+)*")
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: `readers` is kept once it was asked for
 class HandlerSpec:
-    """One registered handler. `events` are routing keys; `kinds` says what each becomes."""
+    """One registered handler. `kinds` says of each event type what it becomes: classes of one or more versions, or
+    `dict` or `bytes`. `publishes` are the events it may publish; None where it did not say."""
 
     name: str
     queue: str
     function: Callable[..., Any]
-    kinds: Mapping[str, Kind]
+    kinds: Mapping[str, tuple[Kind, ...]]
+    publishes: tuple[type[Event], ...] | None
     takes_context: bool
     is_async: bool
     retry: Retry
@@ -54,27 +54,55 @@ class HandlerSpec:
     idempotent: bool
     key: Key | None
     on_outage: OnOutage | None
-    decoders: Mapping[str, tuple[Decoder, int | None]]
 
     @property
     def events(self) -> tuple[str, ...]:
+        """The routing keys its queue is bound for."""
         return tuple(self.kinds)
+
+    @property
+    def publish_types(self) -> frozenset[str] | None:
+        """The types it may publish; None where it did not say."""
+        return None if self.publishes is None else frozenset(event.__event_type__ for event in self.publishes)
+
+    @cached_property
+    def readers(self) -> Mapping[str, Reader]:
+        """How each event type is read. Made at start: upcasts may be declared after the handler.
+
+        Raises `ConfigurationError` where a known version cannot be upcast to one that the handler takes.
+        """
+        return {key: reader(kinds, f"handler {self.name!r}") for key, kinds in self.kinds.items()}
+
+    def prepare(self, older: Mapping[str, int]) -> None:
+        """Make the readers now, and see that what it publishes can be had in the versions that `older` asks for.
+
+        Raises `ConfigurationError`.
+        """
+        assert self.readers
+        for event in self.publishes or ():
+            wanted = older.get(event.__event_type__, event.__event_version__)
+            if wanted < event.__event_version__ and wanted not in {e.__event_version__ for e in lineage(event)}:
+                raise ConfigurationError(
+                    f"handler {self.name!r}: HOLDFAST_PUBLISHER__VERSIONS asks for {event.__event_type__} version "
+                    f"{wanted}, and no @downcast leads from {event.__name__} to it"
+                )
 
     def read(self, message: Message, metadata: Metadata) -> Any:
         """The event as the handler takes it. Raises `UnknownType`, `UnsupportedVersion`, `Unreadable`."""
-        found = self.decoders.get(metadata.event_type) or self._by_pattern(metadata.event_type)
+        found = self.readers.get(metadata.event_type) or self._by_pattern(metadata.event_type)
         if found is None:
             raise UnknownType(
                 f"{metadata.event_type[:100]!r} is not an event of handler {self.name!r}, "
                 f"which takes {', '.join(self.events)}"
             )
-        decoder, newest = found
-        if newest is not None and metadata.version > newest:
+        reading = found.versions.get(metadata.version) or found.otherwise(metadata.version)
+        if reading is None:
             raise UnsupportedVersion(
-                f"{metadata.event_type} version {metadata.version} is newer than {newest}, "
-                f"the newest that handler {self.name!r} knows"
+                f"{metadata.event_type} version {metadata.version} is {_unlike(metadata.version, found)} "
+                f"that handler {self.name!r} knows"
             )
-        return decode(decoder, message)
+        event = decode(reading.decoder, message)
+        return event if reading.casts is None else reading.casts(event)
 
     def key_of(self, event: Any) -> str | None:
         """What `key=` makes of the event; None where the event's own id is its key. Raises `HoldfastError` for nothing,
@@ -93,114 +121,17 @@ class HandlerSpec:
         """Whether it stops where the claim store is away."""
         return self.idempotent and (self.on_outage or settings.idempotency.on_outage) == "pause"
 
-    def _by_pattern(self, event_type: str) -> tuple[Decoder, int | None] | None:
+    def _by_pattern(self, event_type: str) -> Reader | None:
         return next(
-            (found for key, found in self.decoders.items() if _is_pattern(key) and matches(key, event_type)), None
+            (found for key, found in self.readers.items() if _is_pattern(key) and matches(key, event_type)), None
         )
 
 
-def handler_spec(
-    worker: str,
-    function: Callable[..., Any],
-    events: tuple[type[Event] | str, ...],
-    *,
-    name: str | None,
-    queue: str | None,
-    retry: Retry,
-    timeout: float,
-    concurrency: int | None,
-    prefetch: int | None,
-    idempotent: bool,
-    key: Key | None,
-    on_outage: OnOutage | None,
-) -> HandlerSpec:
-    """Check what the user wrote and make it data. Raises `ConfigurationError`, one line naming the handler."""
-    title = name or str(getattr(function, "__name__", type(function).__name__))
-    where = f"handler {title!r} of worker {worker!r}"
-    queue = queue or f"{worker}.{title}"
-    annotation, takes_context = signature(function, where)
-    kinds = _kinds(events, annotation, where)
-    for label, text in (("name", title), ("queue", queue)):
-        if not _NAME.fullmatch(text):
-            raise ConfigurationError(f"{where}: {label}={text!r} may hold letters, digits and _.:- alone, at most 180")
-    if not isinstance(retry, Retry):
-        raise ConfigurationError(f"{where}: retry={retry!r}; give Retry(attempts=...)")
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
-        raise ConfigurationError(f"{where}: timeout={timeout!r}; give seconds above 0")
-    for label, number in (("concurrency", concurrency), ("prefetch", prefetch)):
-        if number is not None and (type(number) is not int or not 1 <= number <= 65_535):
-            raise ConfigurationError(f"{where}: {label}={number!r}; give a whole number from 1 to 65535, or None")
-    if on_outage not in (None, "pause", "process"):
-        raise ConfigurationError(f"{where}: on_outage={on_outage!r}; give 'pause', 'process', or None for the setting")
-    _check_key(key, kinds, idempotent, where)
-    return HandlerSpec(
-        name=title,
-        queue=queue,
-        function=function,
-        kinds=kinds,
-        takes_context=takes_context,
-        is_async=is_async(function),
-        retry=retry,
-        timeout=timeout,
-        concurrency=concurrency,
-        prefetch=prefetch,
-        idempotent=idempotent,
-        key=key,
-        on_outage=on_outage,
-        decoders={key: (decoder_for(kind), _newest(kind)) for key, kind in kinds.items()},
-    )
-
-
-def _check_key(key: Key | None, kinds: Mapping[str, Kind], idempotent: bool, where: str) -> None:
-    if key is None:
-        return
-    if not idempotent:
-        raise ConfigurationError(f"{where}: key= means nothing with idempotent=False")
-    if callable(key):
-        return
-    if not isinstance(key, str):
-        raise ConfigurationError(f"{where}: key={key!r}; give the name of a field, or a function of the event")
-    for kind in kinds.values():
-        if kind is bytes:
-            raise ConfigurationError(f"{where}: key={key!r}: a body of bytes has no fields; give a function of it")
-        if isinstance(kind, type) and issubclass(kind, Event) and key not in kind.model_fields:
-            raise ConfigurationError(f"{where}: {kind.__name__} has no field {key!r} for key=")
-
-
-def _kinds(events: tuple[type[Event] | str, ...], annotation: tuple[Kind, ...], where: str) -> dict[str, Kind]:
-    kinds: dict[str, Kind] = {}
-    for event in events or tuple(a for a in annotation if isinstance(a, type) and issubclass(a, Event)):
-        if isinstance(event, str):
-            key, kind = event, _kind_of_name(annotation)
-            if not _PATTERN.fullmatch(key) or len(key) > 150:
-                raise ConfigurationError(f"{where}: event {key!r} is not a dotted name such as 'order.created'")
-        elif isinstance(event, type) and issubclass(event, Event) and event is not Event:
-            key, kind = event.__event_type__, event
-            _check_taken(event, annotation, where)
-        else:
-            raise ConfigurationError(f"{where}: {event!r} is neither an Event class nor the name of an event type")
-        if key in kinds:
-            raise ConfigurationError(f"{where}: event type {key!r} is given twice")
-        kinds[key] = kind
-    if not kinds:
-        raise ConfigurationError(f"{where} takes no event; write @worker.handler(SomeEvent)")
-    return kinds
-
-
-def _check_taken(event: type[Event], annotation: tuple[Kind, ...], where: str) -> None:
-    """Where the first parameter says what it takes, that must be what it will get."""
-    if annotation and not any(isinstance(taken, type) and issubclass(event, taken) for taken in annotation):
-        names = " | ".join(getattr(taken, "__name__", str(taken)) for taken in annotation)
-        raise ConfigurationError(f"{where} is for {event.__name__}, but its first parameter is annotated {names}")
-
-
-def _kind_of_name(annotation: tuple[Kind, ...]) -> Kind:
-    """What an event named by text becomes: what the parameter says, where that is one thing, or else a `dict`."""
-    return annotation[0] if len(annotation) == 1 else dict
-
-
-def _newest(kind: Kind) -> int | None:
-    return kind.__event_version__ if isinstance(kind, type) and issubclass(kind, Event) else None
+def _unlike(version: int, known: Reader) -> str:
+    versions = sorted(known.versions)
+    if version > versions[-1]:
+        return f"newer than {versions[-1]}, the newest"
+    return f"none of {', '.join(map(str, versions))}, the versions"
 
 
 def _is_pattern(key: str) -> bool:

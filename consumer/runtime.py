@@ -120,7 +120,9 @@ class Runtime:
         claims = self._claims if spec.idempotent else None
         settings, emit, spans, world = self._settings, self._emit, self._spans, self._world
         lease = claims.lease if claims is not None else None
-        around = Surroundings(spec.queue, spec.name, self._name, state, settings, lease, spans, world.clock)
+        around = Surroundings(
+            spec.queue, spec.name, self._name, state, settings, lease, spans, world.clock, spec.publish_types
+        )
 
         def pipeline_with(late: Countdown[Job]) -> Pipeline:
             return Pipeline(spec, handler, broker, claims, settings, around, done, late, emit, spans, world.luck)

@@ -4,11 +4,9 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
-from ..events import ConfigurationError, Event
-
-Kind: TypeAlias = type[Event] | type[dict[str, Any]] | type[bytes]
+from ..events import ConfigurationError, Event, Kind
 
 
 def signature(function: Callable[..., Any], where: str) -> tuple[tuple[Kind, ...], bool]:

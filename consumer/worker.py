@@ -12,7 +12,8 @@ from ..broker import Topology
 from ..config import Settings, load_settings
 from ..events import ConfigurationError, Event, HoldfastError
 from ..telemetry import Endpoint, Fact, FactLog, Links, Metrics, Serving, Watchdog, fan_out, open_spans
-from .handler import HandlerSpec, Key, Middleware, OnOutage, handler_spec
+from .handler import HandlerSpec, Key, Middleware, OnOutage
+from .registering import handler_spec
 from .retry import Retry
 from .runtime import Runtime
 from .topology import topology_of
@@ -88,6 +89,7 @@ class Worker:
         timeout: float = 60.0,
         concurrency: int | None = None,
         prefetch: int | None = None,
+        publishes: Iterable[type[Event]] | None = None,
         idempotent: bool = True,
         key: Key | None = None,
         on_outage: OnOutage | None = None,
@@ -98,6 +100,8 @@ class Worker:
         `bytes`; its name may hold `*` and `#` as in a topic binding. The second parameter, the `Context`, is optional.
         `async def` runs on the loop, `def` in a thread. `timeout` is in seconds. `name` is the function's unless given,
         `queue` is `<worker>.<name>`. `concurrency` bounds this handler's runs at once, `prefetch` what it has unacked.
+        Where `publishes` names event classes, `ctx.publish` refuses every other type. Of an event with several versions
+        a handler takes those it is given; older ones are upcast to it (see `upcast`).
 
         An event that completed is not handled again within `HOLDFAST_IDEMPOTENCY__TTL`, unless `idempotent` is False.
         What makes it the same event is its id, or what `key` gives: the name of a field, or a function of the event.
@@ -122,6 +126,7 @@ class Worker:
                 timeout=timeout,
                 concurrency=concurrency,
                 prefetch=prefetch,
+                publishes=publishes,
                 idempotent=idempotent,
                 key=key,
                 on_outage=on_outage,
@@ -236,7 +241,10 @@ class Worker:
                 f"worker {self.name!r} has no handler {', '.join(map(repr, unknown))}; "
                 f"it has {', '.join(self._handlers)}"
             )
-        return tuple(spec for spec in self.handlers if not only or spec.name in only)
+        selected = tuple(spec for spec in self.handlers if not only or spec.name in only)
+        for spec in selected:
+            spec.prepare(self.settings.publisher.versions)
+        return selected
 
     def _with(self, concurrency: int | None) -> Settings:
         if concurrency is None:

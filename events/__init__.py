@@ -1,7 +1,7 @@
 """Events, their envelope and their codec (floor 0: imports nothing of Holdfast)."""
 
 from . import headers
-from .codec import Payload, decode, decoder_for, describe, encode
+from .codec import Kind, Payload, decode, decoder_for, describe, encode
 from .envelope import Envelope, body_digest, has_id, origin, read_history, read_metadata, seal, to_message
 from .errors import (
     BrokerUnavailable,
@@ -29,6 +29,7 @@ from .event import Event, key_of
 from .ids import derived_id, uuid7
 from .message import Headers, Message
 from .metadata import History, Metadata
+from .reading import Reader, reader
 from .receipts import (
     RECEIPTS,
     Receipt,
@@ -40,6 +41,7 @@ from .receipts import (
     replay_of,
 )
 from .value import value
+from .versions import as_published, downcast, lineage, upcast
 
 __all__ = [
     "RECEIPTS",
@@ -59,6 +61,7 @@ __all__ = [
     "Headers",
     "History",
     "HoldfastError",
+    "Kind",
     "Message",
     "Metadata",
     "NotConnected",
@@ -66,6 +69,7 @@ __all__ = [
     "PublishError",
     "PublishRefused",
     "PublishTimeout",
+    "Reader",
     "QueueInUse",
     "Reject",
     "RetryLater",
@@ -77,20 +81,25 @@ __all__ = [
     "Unreadable",
     "Unroutable",
     "UnsupportedVersion",
+    "as_published",
     "body_digest",
     "decode",
     "decoder_for",
     "derived_id",
     "describe",
+    "downcast",
     "encode",
     "has_id",
     "headers",
     "key_of",
+    "lineage",
     "origin",
     "read_history",
     "read_metadata",
+    "reader",
     "seal",
     "to_message",
+    "upcast",
     "uuid7",
     "value",
 ]

@@ -11,6 +11,7 @@ from .event import Event
 from .message import Message
 
 Payload: TypeAlias = Event | dict[str, Any] | bytes
+Kind: TypeAlias = type[Event] | type[dict[str, Any]] | type[bytes]
 Decoder: TypeAlias = Callable[[bytes], Any]
 
 _CHARSETS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "identity", "binary"})
@@ -27,7 +28,7 @@ def encode(event: Event) -> bytes:
         raise PublishError(f"{type(event).__name__} cannot be written as JSON: {error}") from error
 
 
-def decoder_for(kind: type[Event] | type[dict[str, Any]] | type[bytes]) -> Decoder:
+def decoder_for(kind: Kind) -> Decoder:
     """The function that turns a body into what the handler asks for: a model, a `dict` or raw `bytes`."""
     if kind is bytes:
         return bytes

@@ -1,11 +1,16 @@
 """Events: frozen pydantic models that hold the data alone; everything else is the envelope's."""
 
+import inspect
 import re
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
 
 from .errors import ConfigurationError
+from .registry import register
+
+if TYPE_CHECKING:
+    from .versions import Cast
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z0-9]+|[A-Z0-9]+")
@@ -19,7 +24,8 @@ class Event(BaseModel):
     the aggregate. Building an event refuses unknown fields; reading one from the wire ignores
     them, so a producer may add a field without breaking anyone.
 
-    Raises `ConfigurationError` at import for a wrong type, version or key.
+    Raises `ConfigurationError` at import for a wrong type, version or key, a type defined twice in a module, and a
+    field that has no JSON form.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -27,6 +33,8 @@ class Event(BaseModel):
     __event_type__: ClassVar[str] = ""
     __event_version__: ClassVar[int] = 1
     __event_key__: ClassVar[str | None] = None
+    __upcast__: ClassVar["Cast | None"] = None
+    __downcast__: ClassVar["Cast | None"] = None
 
     def __init_subclass__(
         cls,
@@ -40,6 +48,9 @@ class Event(BaseModel):
         cls.__event_type__ = type or ".".join(word.lower() for word in _WORD.findall(cls.__name__))
         cls.__event_version__ = version
         cls.__event_key__ = key
+        cls.__upcast__ = cls.__downcast__ = None
+        if not cls.model_config.get("arbitrary_types_allowed"):
+            _check_annotations(cls)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -53,8 +64,48 @@ class Event(BaseModel):
             raise ConfigurationError(f"{where}: version={cls.__event_version__!r} is not a whole number from 1")
         if cls.__event_key__ is not None and cls.__event_key__ not in cls.model_fields:
             raise ConfigurationError(f"{where}: key={cls.__event_key__!r} is not one of its fields")
+        if cls.__pydantic_complete__:  # what refers to a class that is still to come is checked at start
+            check_fields(cls)
+        register(cls)
 
 
 def key_of(event: Event) -> str | None:
     """The value of the event's key field as text, or None where the class names no key."""
     return None if event.__event_key__ is None else str(getattr(event, event.__event_key__))
+
+
+def check_fields(cls: type[Event]) -> None:
+    """Raises `ConfigurationError` naming the first field that cannot be written as JSON."""
+    try:
+        cls.model_json_schema(mode="serialization")
+    except PydanticUserError as error:
+        raise ConfigurationError(f"class {cls.__name__}: {_culprit(cls)}{_first_sentence(error)}") from None
+
+
+def _check_annotations(cls: type[Event]) -> None:
+    """What pydantic says of a type that it does not know fills a screen; here it is a line."""
+    for name, annotation in inspect.get_annotations(cls).items():
+        is_no_field = name.startswith("_") or ClassVar in (annotation, get_origin(annotation))
+        if is_no_field or isinstance(annotation, str):  # text may name what is still to come
+            continue
+        try:
+            TypeAdapter(annotation)
+        except PydanticSchemaGenerationError as error:
+            raise ConfigurationError(
+                f"class {cls.__name__}: field {name!r} has no JSON form: {_first_sentence(error)}"
+            ) from None
+        except Exception:  # noqa: BLE001 (whatever else is wrong is pydantic's to tell)
+            continue
+
+
+def _culprit(cls: type[Event]) -> str:
+    for name, field in cls.model_fields.items():
+        try:
+            TypeAdapter(cast("Any", field.annotation)).json_schema(mode="serialization")
+        except PydanticUserError:
+            return f"field {name!r} has no JSON form: "
+    return ""
+
+
+def _first_sentence(error: PydanticUserError) -> str:
+    return str(error).partition("\n")[0].partition(". Set `arbitrary")[0]

@@ -10,7 +10,7 @@ from typing import Self
 
 from ..broker import REAL, Broker, Clock, events_exchange, ladder, open_broker
 from ..config import Settings, load_settings
-from ..events import Envelope, Event, Message, Metadata, PublishError, seal
+from ..events import Envelope, Event, Message, Metadata, PublishError, as_published, seal
 from ..telemetry import Emit, FactLog, open_spans
 from .dispatch import message_for
 from .sending import send
@@ -79,7 +79,7 @@ class Publisher:
         """
         if at is not None:
             delay = _seconds_until(at, delay, self._clock.now())
-        envelope = event if isinstance(event, Envelope) else seal(event, source=self._source, now=self._clock.now())
+        envelope = event if isinstance(event, Envelope) else self._seal(event)
         if metadata is not None:
             envelope = replace(envelope, metadata=metadata)
         await self._send(message_for(envelope, self._settings, delay), delayed=bool(delay))
@@ -103,6 +103,10 @@ class Publisher:
             for _ in range(PIPELINE):
                 group.create_task(work(numbered))
         return [results[number] for number in range(len(results))]
+
+    def _seal(self, event: Event) -> Envelope:
+        published = as_published(event, self._settings.publisher.versions)
+        return seal(published, source=self._source, now=self._clock.now())
 
     async def _send(self, message: Message, *, delayed: bool) -> None:
         if self._broker is None:

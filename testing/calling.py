@@ -51,7 +51,9 @@ async def call(
     if metadata is None:
         metadata = seal(event, source="test").metadata if isinstance(event, Event) else _some_metadata()
     settings = load_settings(broker={"url": "memory://"})
-    around = Surroundings(spec.queue, spec.name, worker.name, state, settings, None, open_spans())
+    around = Surroundings(
+        spec.queue, spec.name, worker.name, state, settings, None, open_spans(), publishes=spec.publish_types
+    )
     context = RecordingContext(metadata, attempt, around, redelivered=redelivered)
     with ThreadPoolExecutor(1) as threads:
         await compose(spec, (), threads)(event, context)

@@ -28,7 +28,7 @@ def read_dead(message: Message, position: int, now: datetime, handler: HandlerSp
 def _event(message: Message, metadata: Metadata, handlers: Iterable[HandlerSpec]) -> Any:
     """The event as the class that handlers take it as, or else the class last defined for its type and version.
     A `dict` where no class reads it, None where it is no JSON object."""
-    kinds = (kind for spec in handlers for kind in spec.kinds.values() if isinstance(kind, type))
+    kinds = (kind for spec in handlers for taken in spec.kinds.values() for kind in taken if isinstance(kind, type))
     taken = [kind for kind in kinds if issubclass(kind, Event)]
     for kind in (*taken, *reversed([*_all_below(Event)])):
         if (kind.__event_type__, kind.__event_version__) == (metadata.event_type, metadata.version):

@@ -52,10 +52,12 @@ PUBLIC = [
     "Unroutable",
     "UnsupportedVersion",
     "Worker",
+    "downcast",
     "exponential",
     "fixed",
     "linear",
     "load_settings",
+    "upcast",
 ]
 
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from holdfast import Event
+from holdfast import Event, Settings
 from holdfast.events import History, Message, Metadata
 
 
@@ -33,3 +33,8 @@ def some_metadata(**changes: Any) -> Metadata:
 
 def a_history(attempt: int = 1) -> History:
     return History(attempt=attempt, first_failed_at=NOON if attempt > 1 else None)
+
+
+def some_settings(**changes: Any) -> Settings:
+    """Settings for the broker in this process; the environment is left out."""
+    return Settings(_env_file=None, **{"broker": {"url": "memory://"}, **changes})

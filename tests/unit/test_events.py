@@ -1,13 +1,15 @@
 """Events say what they are; building one is strict, reading one is lenient."""
 
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any, ClassVar
 
 import pytest
 from builders import NOON, OrderCreated, a_message, some_metadata
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from holdfast import ConfigurationError, Event, PublishError, Unreadable
 from holdfast.events import (
@@ -42,6 +44,58 @@ def test_a_type_comes_from_the_class_name_unless_it_is_given() -> None:
 def test_a_wrong_class_argument_is_named_at_import(arguments: dict[str, object], fault: str) -> None:
     with pytest.raises(ConfigurationError, match=fault):
         type("Wrong", (Event,), {"__annotations__": {}}, **arguments)
+
+
+def test_a_type_defined_twice_in_one_place_is_refused_at_import() -> None:
+    class Shipped(Event, type="shipped"): ...
+
+    with pytest.raises(ConfigurationError, match=r"class Sent: type 'shipped' version 1 is Shipped already"):
+
+        class Sent(Event, type="shipped"): ...
+
+    class Sent2(Event, type="shipped", version=2): ...
+
+
+def test_a_class_defined_again_as_in_a_notebook_replaces_itself() -> None:
+    for fields in ({"a": int}, {"b": int}):
+
+        class Shipped(Event, type="shipped"):
+            __annotations__ = fields
+
+    assert set(Shipped.model_fields) == {"b"}
+
+
+class NoJson: ...
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [(NoJson, {}), (Callable[[int], int], {}), (list[NoJson], {"arbitrary_types_allowed": True})],
+    ids=["unknown", "function", "arbitrary"],
+)
+def test_a_field_without_a_json_form_is_refused_at_import_in_one_line(kind: Any, config: dict[str, Any]) -> None:
+    body = {"__annotations__": {"fine": int, "thing": kind}, "model_config": config, "__module__": __name__}
+
+    with pytest.raises(ConfigurationError, match=r"^class Odd: field 'thing' has no JSON form: [^\n]+$"):
+        type("Odd", (Event,), body)
+
+
+def test_a_field_of_a_class_that_is_still_to_come_is_allowed() -> None:
+    class Shipped(Event, type="shipped"):
+        parcel: "Parcel"
+        known: ClassVar[type] = NoJson
+
+    class Parcel(BaseModel):
+        weight: float
+
+    Shipped.model_rebuild()
+
+    assert Shipped.model_validate({"parcel": {"weight": 1}}).parcel == Parcel(weight=1)
+
+
+def test_building_an_event_names_what_is_missing() -> None:
+    with pytest.raises(ValidationError, match=r"order_id\n  Field required"):
+        OrderCreated()  # type: ignore[call-arg]
 
 
 def test_building_an_event_refuses_unknown_fields_and_reading_one_ignores_them() -> None:

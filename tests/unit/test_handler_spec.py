@@ -134,7 +134,7 @@ def test_an_annotation_may_be_wider_than_the_event(function: Callable[..., Any])
     worker.handler(OrderCreated)(function)
 
     [spec] = worker.handlers
-    assert spec.kinds == {"order.created": OrderCreated}
+    assert spec.kinds == {"order.created": (OrderCreated,)}
 
 
 @pytest.mark.parametrize("function", [no_parameters, three, keyword_only])
@@ -151,6 +151,7 @@ def test_a_function_that_cannot_be_called_with_an_event_is_refused(function: Cal
         ((Event,), {}, "neither an Event class nor"),
         (("a b",), {}, "'a b' is not a dotted name"),
         ((OrderCreated, "order.created"), {}, "'order.created' is given twice"),
+        ((OrderCreated, OrderCreated), {}, "'order.created' is given twice"),
         ((OrderCreated,), {"name": "a b"}, "name='a b'"),
         ((OrderCreated,), {"queue": "q" * 200}, "queue="),
         ((OrderCreated,), {"queue": "a*b"}, "queue="),
@@ -165,6 +166,12 @@ def test_a_function_that_cannot_be_called_with_an_event_is_refused(function: Cal
 def test_each_wrong_argument_is_named(events: Any, arguments: dict[str, Any], fault: str) -> None:
     with pytest.raises(ConfigurationError, match=fault):
         a_worker().handler(*events, **arguments)(unannotated)
+
+
+@pytest.mark.parametrize("publishes", [OrderCreated, ("order.created",), (Event,), 3])
+def test_what_a_handler_publishes_is_named_by_event_classes(publishes: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"publishes=.*: give a tuple of Event classes"):
+        a_worker().handler(OrderCreated, publishes=publishes)(unannotated)
 
 
 def test_two_handlers_may_share_neither_name_nor_queue() -> None:

@@ -1,0 +1,130 @@
+"""From a function and what it was registered with to a handler as data: each fault is one line, at import."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..events import ConfigurationError, Event, Kind
+from .handler import HandlerSpec, Key, OnOutage
+from .retry import Retry
+from .signature import is_async, signature
+
+_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,180}")
+_PATTERN = re.compile(r"[A-Za-z0-9_*#-]+(\.[A-Za-z0-9_*#-]+)*")
+
+
+def handler_spec(
+    worker: str,
+    function: Callable[..., Any],
+    events: tuple[type[Event] | str, ...],
+    *,
+    name: str | None,
+    queue: str | None,
+    retry: Retry,
+    timeout: float,
+    concurrency: int | None,
+    prefetch: int | None,
+    publishes: Iterable[type[Event]] | None,
+    idempotent: bool,
+    key: Key | None,
+    on_outage: OnOutage | None,
+) -> HandlerSpec:
+    """Check what the user wrote and make it data. Raises `ConfigurationError`, one line naming the handler."""
+    title = name or str(getattr(function, "__name__", type(function).__name__))
+    where = f"handler {title!r} of worker {worker!r}"
+    queue = queue or f"{worker}.{title}"
+    annotation, takes_context = signature(function, where)
+    kinds = _kinds(events, annotation, where)
+    for label, text in (("name", title), ("queue", queue)):
+        if not _NAME.fullmatch(text):
+            raise ConfigurationError(f"{where}: {label}={text!r} may hold letters, digits and _.:- alone, at most 180")
+    if not isinstance(retry, Retry):
+        raise ConfigurationError(f"{where}: retry={retry!r}; give Retry(attempts=...)")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
+        raise ConfigurationError(f"{where}: timeout={timeout!r}; give seconds above 0")
+    for label, number in (("concurrency", concurrency), ("prefetch", prefetch)):
+        if number is not None and (type(number) is not int or not 1 <= number <= 65_535):
+            raise ConfigurationError(f"{where}: {label}={number!r}; give a whole number from 1 to 65535, or None")
+    if on_outage not in (None, "pause", "process"):
+        raise ConfigurationError(f"{where}: on_outage={on_outage!r}; give 'pause', 'process', or None for the setting")
+    _check_key(key, kinds, idempotent, where)
+    return HandlerSpec(
+        name=title,
+        queue=queue,
+        function=function,
+        kinds=kinds,
+        publishes=_published(publishes, where),
+        takes_context=takes_context,
+        is_async=is_async(function),
+        retry=retry,
+        timeout=timeout,
+        concurrency=concurrency,
+        prefetch=prefetch,
+        idempotent=idempotent,
+        key=key,
+        on_outage=on_outage,
+    )
+
+
+def _check_key(key: Key | None, kinds: Mapping[str, tuple[Kind, ...]], idempotent: bool, where: str) -> None:
+    if key is None:
+        return
+    if not idempotent:
+        raise ConfigurationError(f"{where}: key= means nothing with idempotent=False")
+    if callable(key):
+        return
+    if not isinstance(key, str):
+        raise ConfigurationError(f"{where}: key={key!r}; give the name of a field, or a function of the event")
+    for kind in (kind for taken in kinds.values() for kind in taken):
+        if kind is bytes:
+            raise ConfigurationError(f"{where}: key={key!r}: a body of bytes has no fields; give a function of it")
+        if isinstance(kind, type) and issubclass(kind, Event) and key not in kind.model_fields:
+            raise ConfigurationError(f"{where}: {kind.__name__} has no field {key!r} for key=")
+
+
+def _kinds(
+    events: tuple[type[Event] | str, ...], annotation: tuple[Kind, ...], where: str
+) -> dict[str, tuple[Kind, ...]]:
+    kinds: dict[str, tuple[Kind, ...]] = {}
+    for event in events or tuple(a for a in annotation if isinstance(a, type) and issubclass(a, Event)):
+        if isinstance(event, str):
+            key, kind, twice = event, _kind_of_name(annotation), event in kinds
+            if not _PATTERN.fullmatch(key) or len(key) > 150:
+                raise ConfigurationError(f"{where}: event {key!r} is not a dotted name such as 'order.created'")
+        elif isinstance(event, type) and issubclass(event, Event) and event is not Event:
+            key, kind = event.__event_type__, event
+            twice = any(_version(other) in (None, event.__event_version__) for other in kinds.get(key, ()))
+            _check_taken(event, annotation, where)
+        else:
+            raise ConfigurationError(f"{where}: {event!r} is neither an Event class nor the name of an event type")
+        if twice:
+            raise ConfigurationError(f"{where}: event type {key!r} is given twice")
+        kinds[key] = (*kinds.get(key, ()), kind)
+    if not kinds:
+        raise ConfigurationError(f"{where} takes no event; write @worker.handler(SomeEvent)")
+    return kinds
+
+
+def _check_taken(event: type[Event], annotation: tuple[Kind, ...], where: str) -> None:
+    """Where the first parameter says what it takes, that must be what it will get."""
+    if annotation and not any(isinstance(taken, type) and issubclass(event, taken) for taken in annotation):
+        names = " | ".join(getattr(taken, "__name__", str(taken)) for taken in annotation)
+        raise ConfigurationError(f"{where} is for {event.__name__}, but its first parameter is annotated {names}")
+
+
+def _kind_of_name(annotation: tuple[Kind, ...]) -> Kind:
+    """What an event named by text becomes: what the parameter says, where that is one thing, or else a `dict`."""
+    return annotation[0] if len(annotation) == 1 else dict
+
+
+def _published(publishes: Iterable[type[Event]] | None, where: str) -> tuple[type[Event], ...] | None:
+    if publishes is None:
+        return None
+    events = tuple(publishes) if isinstance(publishes, Iterable) else (None,)
+    if any(not (isinstance(e, type) and issubclass(e, Event)) or e is Event for e in events):
+        raise ConfigurationError(f"{where}: publishes={publishes!r}: give a tuple of Event classes")
+    return events
+
+
+def _version(kind: Kind) -> int | None:
+    return kind.__event_version__ if issubclass(kind, Event) else None
