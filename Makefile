@@ -54,7 +54,7 @@ test-brokers: venv ## Contract, integration and fault tests against RabbitMQ 3.1
 	$(BIN)/python scripts/brokers.py
 
 .PHONY: test-containers
-test-containers: venv ## What runs in containers, through podman where there is no Docker (root on Debian or Ubuntu)
+test-containers: venv ## Build the image and run compose.yaml, through podman where there is no Docker (root on Debian or Ubuntu)
 	$(BIN)/python scripts/containers.py
 
 # Where `make test-brokers` keeps the other releases of RabbitMQ.

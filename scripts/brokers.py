@@ -35,13 +35,13 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args()
 
 
-def made(folder: Path, release: str | None = None, include: str = "rabbitmq-server") -> Path:
-    """The folder with a Debian release (by default the one it is named after) and its RabbitMQ, made if need be."""
+def made(folder: Path, release: str | None = None, include: str = "rabbitmq-server", program: str = PROGRAM) -> Path:
+    """The folder with a Debian release (by default the one it is named after) and a program, made if need be."""
     release = release or folder.name
-    if (folder / PROGRAM).exists():
+    if (folder / program).exists():
         return folder
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        sys.exit(f"There is no RabbitMQ in {folder}, and only root on Debian or Ubuntu can make it (debootstrap).")
+        sys.exit(f"There is no {program} in {folder}, and only root on Debian or Ubuntu can make it (debootstrap).")
     if shutil.which("debootstrap") is None:
         install("debootstrap", "debian-archive-keyring")
     print(f"Making {folder} (Debian {release} with {include})", flush=True)

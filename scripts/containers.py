@@ -5,6 +5,7 @@ packages under the names of the public ones, and podman's Docker API stands in f
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,10 +15,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from brokers import install, made
+from brokers import install
+from images import lend_pip, stand_in
 
 from holdfast.testing.servers import this_machine
-from holdfast.testing.servers.docker import RABBITMQ_IMAGE, REDIS_IMAGE
 
 PACKAGES = ["podman", "buildah", "runc", "netavark", "aardvark-dns", "iptables", "uidmap", "catatonit"]
 CACHE = Path(os.environ.get("HOLDFAST_BROKERS_DIR") or Path.home() / ".cache/holdfast/brokers")
@@ -35,19 +36,7 @@ exit_command_delay = 1
 network_backend = "netavark"
 """
 
-RABBITMQ_CHANGES = [
-    "USER rabbitmq",
-    "ENV HOME=/var/lib/rabbitmq",
-    # As in the public image: guest may come from anywhere.
-    "ENV RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-rabbit loopback_users []",
-    "EXPOSE 5672",
-    'CMD ["/usr/lib/rabbitmq/bin/rabbitmq-server"]',
-]
-REDIS_CHANGES = [
-    "USER redis",
-    "EXPOSE 6379",
-    'CMD ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/var/lib/redis"]',
-]
+BUILD = ["--isolation=chroot", "--format=docker"]  # the other kinds of isolation need more than such a machine gives
 
 
 def main() -> int:
@@ -72,9 +61,7 @@ def podman_api(folder: Path) -> Iterator[dict[str, str]]:
     (folder / "containers.conf").write_text(CONF)
     environment = os.environ | {"CONTAINERS_CONF": str(folder / "containers.conf")}
     podman = ["podman", "--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver=vfs"]
-    base = made(CACHE / "trixie-redis", release="trixie", include="rabbitmq-server,redis-server")
-    for image, changes in ((RABBITMQ_IMAGE, RABBITMQ_CHANGES), (REDIS_IMAGE, REDIS_CHANGES)):
-        import_image(podman, environment, base, f"docker.io/library/{image}", changes)
+    stand_in(podman, environment, CACHE)
     socket = folder / "docker.sock"
     service = subprocess.Popen([*podman, "system", "service", "-t", "0", f"unix://{socket}"], env=environment)
     try:
@@ -84,6 +71,8 @@ def podman_api(folder: Path) -> Iterator[dict[str, str]]:
             "TESTCONTAINERS_RYUK_DISABLED": "true",
             "TESTCONTAINERS_HOST_OVERRIDE": "127.0.0.1",
             "TESTCONTAINERS_CONNECTION_MODE": "docker_host",
+            "HOLDFAST_TEST_CONTAINERS": shlex.join(podman),
+            "HOLDFAST_TEST_BUILD": shlex.join([*BUILD, *lend_pip(folder)]),
         }
     finally:
         subprocess.run(
@@ -91,19 +80,6 @@ def podman_api(folder: Path) -> Iterator[dict[str, str]]:
         )
         service.terminate()
         service.wait()
-
-
-def import_image(podman: list[str], environment: Mapping[str, str], base: Path, name: str, changes: list[str]) -> None:
-    print(f"Making {name} from {base}", flush=True)
-    options = [word for change in changes for word in ("--change", change)]
-    with subprocess.Popen(["tar", "-C", base, "--one-file-system", "-c", "."], stdout=subprocess.PIPE) as tar:
-        subprocess.run(
-            [*podman, "import", "--quiet", *options, "-", name],
-            env=environment,
-            stdin=tar.stdout,
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
 
 
 def wait_for(socket: Path, service: subprocess.Popen[bytes]) -> None:
