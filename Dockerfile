@@ -12,13 +12,17 @@ COPY . .
 # An environment without pip: what runs has no use for it, and whoever gets in finds none.
 RUN python -m venv --without-pip /opt/holdfast \
     && python -m pip --python /opt/holdfast/bin/python --disable-pip-version-check install --no-cache-dir \
-        --constraint constraints.txt .
+        --constraint constraints.txt . \
+    && mkdir /state
 
 FROM ${BASE}
 COPY --from=build /opt/holdfast /opt/holdfast
+# What the dead-letter tools write: a worker writes nothing.
+COPY --from=build --chown=10001:10001 /state /var/lib/holdfast
 ENV PATH=/opt/holdfast/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    HOLDFAST_HTTP__HOST=0.0.0.0
+    HOLDFAST_HTTP__HOST=0.0.0.0 \
+    HOLDFAST_DEAD_LETTERS__FOLDER=/var/lib/holdfast
 WORKDIR /app
 # A number, so that Kubernetes can tell that it is not root.
 USER 10001:10001

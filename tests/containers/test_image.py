@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from commands import until_true
-from containers import COMPOSE, ROOT, Container, build, engine, network, started
+from containers import COMPOSE, ROOT, Container, build, engine, network, run_once, started
 from queries import alerts, dashboard_queries, names_in
 
 IMAGE = COMPOSE["services"]["worker"]["image"]
@@ -124,6 +124,13 @@ def test_workers_handle_events_and_prometheus_sees_every_one(net: str, workers: 
 
 # Counters that have a series only once there is something to count.
 BORN_LATER = {"holdfast_retries_total"}
+
+
+def test_the_tools_for_dead_letters_have_a_folder_to_write_in(net: str, workers: list[Container]) -> None:
+    publish(workers[0], "order.created", {"order_id": "free", "total": "0"})
+    until_true(lambda: any(worker.lines("delivery.settled", reason="refused") for worker in workers))
+
+    assert "billing.charge" in run_once("tools", net, "dead", "list")
 
 
 def test_a_worker_that_is_stopped_finishes_what_it_handles(net: str, workers: list[Container], tmp_path: Path) -> None:

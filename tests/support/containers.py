@@ -85,18 +85,12 @@ def started(
     """A service of `compose.yaml` on a network, waited for as its health check says. `app` is mounted instead of the
     example; `variables` are added to the environment."""
     described = COMPOSE["services"][service]
+    volumes = {} if app is None else {"volumes": [f"{app}:/app:ro"]}
     container = Container(f"{on}-{name or service}")
-    volumes = [_volume(volume) for volume in described["volumes"]]
-    if app is not None:
-        volumes = [f"{app}:/app:ro"]
-    environment = described.get("environment", {}) | variables
+    words = _words(described | volumes, on, **variables)
     engine(
-        "run", "--detach", "--name", container.name, "--network", on, "--network-alias", service,
-        *(word for volume in volumes for word in ("--volume", volume)),
-        *(word for item in environment.items() for word in ("--env", "=".join(item))),
-        *_safety(described),
-        described["image"], *described.get("command", []),
-    )  # fmt: skip
+        "run", "--detach", "--name", container.name, "--network-alias", service, *words, *described.get("command", [])
+    )
     try:
         if "healthcheck" in described:
             until_true(lambda: container.well(described["healthcheck"]["test"][1:]))
@@ -104,6 +98,23 @@ def started(
     finally:
         print(container.log[-4000:])
         engine("rm", "--force", "--volumes", "--time", "0", container.name, check=False)
+
+
+def run_once(service: str, on: str, *command: str) -> str:
+    """As `docker compose run --rm`: a command with a service's image and settings. Returns what it printed."""
+    return engine("run", "--rm", *_words(COMPOSE["services"][service], on), *command)
+
+
+def _words(described: Mapping[str, Any], on: str, **variables: str) -> list[str]:
+    """What follows `run`, up to the image."""
+    environment = described.get("environment", {}) | variables
+    return [
+        f"--network={on}",
+        *(f"--volume={_volume(volume)}" for volume in described.get("volumes", [])),
+        *(f"--env={name}={value}" for name, value in environment.items()),
+        *_safety(described),
+        described["image"],
+    ]
 
 
 def _volume(volume: str) -> str:
