@@ -114,16 +114,15 @@ def test_workers_handle_events_and_prometheus_sees_every_one(net: str, workers: 
             *2 * [("holdfast", "up")], ("rabbitmq", "up"), ("rabbitmq-queues", "up"),
         ]  # fmt: skip
         assert {rule["health"] for rule in prometheus.rules()} == {"ok"}
-        known = set(prometheus.get("label/__name__/values"))
-        asked = {
-            name for query in [*dashboard_queries(), *(alert["expr"] for alert in alerts())] for name in names_in(query)
-        }
-        # What counts the processes of `--processes` is there with that alone.
-        assert asked - known <= {"holdfast_processes", "holdfast_process_deaths_total", *BORN_LATER}
+        asked = {name for q in [*dashboard_queries(), *(alert["expr"] for alert in alerts())] for name in names_in(q)}
+        until_true(lambda: asked - set(prometheus.get("label/__name__/values")) == NOT_YET)
 
 
-# Counters that have a series only once there is something to count.
-BORN_LATER = {"holdfast_retries_total"}
+# What has a series only once there is something to say, and what comes with `--processes` alone.
+NOT_YET = {
+    *("holdfast_retries_total", "holdfast_paused"),
+    *("holdfast_processes", "holdfast_process_deaths_total"),
+}
 
 
 def test_the_tools_for_dead_letters_have_a_folder_to_write_in(net: str, workers: list[Container]) -> None:
