@@ -120,7 +120,7 @@ def _words(described: Mapping[str, Any], on: str, **variables: str) -> list[str]
 def _volume(volume: str) -> str:
     """A file or folder of ours, or a volume without a name: it goes with its container."""
     source, rest = volume.split(":", 1)
-    return f"{ROOT / source}:{rest}" if source.startswith(".") else rest
+    return f"{ROOT / source}:{rest}" if source.startswith((".", "/")) else rest
 
 
 def _safety(described: Mapping[str, Any]) -> list[str]:
