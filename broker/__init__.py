@@ -1,10 +1,13 @@
 """The broker: sessions, topology, delay ladder and the in-memory broker (floor 2)."""
 
 from . import ladder
+from .amqp import apply_topology, look
 from .clock import REAL, Clock
 from .countdown import Countdown
+from .management import Management, ManagementUnavailable
 from .open import open_broker
 from .port import Broker, Browser, Consumer, Delivery, Depth, Held, Mode, OnDelivery, OnHeld
+from .seen import Difference, Seen
 from .size import header_size, headers_size
 from .topic import matches
 from .topology import (
@@ -23,6 +26,12 @@ from .topology import (
 )
 
 __all__ = [
+    "Seen",
+    "Difference",
+    "ManagementUnavailable",
+    "Management",
+    "look",
+    "apply_topology",
     "DEAD_SUFFIX",
     "DELIVERY_LIMIT",
     "REAL",

@@ -8,6 +8,7 @@ import typer
 from ..config import VERSION
 from ..events import HoldfastError
 from .dead import dead_app
+from .topology import Json, Target, topology_app
 
 app = typer.Typer(
     name="holdfast",
@@ -18,11 +19,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(dead_app, name="dead")
+app.add_typer(topology_app, name="topology")
 
 # Typer exports this one alone of the errors that mean wrong usage; they have their base in common.
 _WrongUsage: Any = typer.BadParameter.__bases__[0]
-
-Target = Annotated[str, typer.Argument(metavar="MODULE:WORKER", help="where the worker is, for instance app:worker")]
 
 
 def main() -> None:
@@ -98,12 +98,38 @@ def run(
     sys.exit(run_worker(target, concurrency=concurrency, only=tuple(only or ())))
 
 
-@app.command(short_help="check settings, handlers and topology", epilog="\b\nExample:\n  holdfast check app:worker")
-def check(target: Target) -> None:
-    """Check settings, handlers and topology without connecting to anything. Exit 0 or 1."""
+@app.command(
+    short_help="check settings, handlers and topology",
+    epilog="\b\nExamples:\n  holdfast check app:worker\n  holdfast check app:worker --connect",
+)
+def check(
+    target: Target,
+    connect: Annotated[
+        bool, typer.Option("--connect", help="also reach the servers, and compare the topology with the broker's")
+    ] = False,
+) -> None:
+    """Check settings, handlers and topology; without --connect, nothing is connected to. Exit 0, or 1 where the worker
+    would not start."""
     from .check import check_worker
 
-    check_worker(target)
+    check_worker(target, connect=connect)
+
+
+@app.command(
+    short_help="what of broker, Redis and worker is unsafe",
+    epilog="\b\nExamples:\n  holdfast doctor\n  holdfast doctor app:worker\n  holdfast doctor app:worker --json",
+)
+def doctor(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[MODULE:WORKER]", help="also look at this worker's queues and handlers")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Look at broker and Redis and say what is unsafe, and how to mend it; nothing is changed. Exit 1 where an error
+    was found, 0 where there are but warnings and notes."""
+    from .diagnose import diagnose
+
+    sys.exit(diagnose(target, as_json=json))
 
 
 @app.command(

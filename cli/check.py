@@ -1,21 +1,24 @@
 """`holdfast check`: what would run, without connecting."""
 
+import asyncio
 import sys
 
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from ..broker import Topology, dead_letter_queue
+from ..broker import Topology, dead_letter_queue, look
 from ..config import environment, origins, unknown_variables
 from ..consumer import HandlerSpec, Worker
-from ..events import ConfigurationError
+from ..events import ConfigurationError, TopologyDrift, TopologyMissing
+from ..idempotency import open_claims
 from ..telemetry import redact
 from .load import load_worker
 
 
-def check_worker(target: str) -> None:
-    """Print settings, handlers and topology. Raises `ConfigurationError` for what cannot work."""
+def check_worker(target: str, *, connect: bool = False) -> None:
+    """Print settings, handlers and topology. Raises `ConfigurationError` for what cannot work; with `connect` also
+    `BrokerUnavailable`, `StoreUnavailable` and `TopologyError`."""
     worker = load_worker(target)
     settings = worker.settings
     if not worker.handlers:
@@ -35,7 +38,32 @@ def check_worker(target: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
     for line in unknown_variables(environment()):
         print(f"holdfast: warning: {line}", file=sys.stderr)
+    if connect:
+        for line in asyncio.run(_reached(worker)):
+            console.print(line, markup=False, soft_wrap=True)
     console.print("\nok")
+
+
+async def _reached(worker: Worker) -> list[str]:
+    """What answered. Raises what would keep the worker from starting."""
+    settings, lines = worker.settings, []
+    if not settings.broker.url.get_secret_value().startswith("memory:"):
+        seen = await look(settings.broker, worker.topology())
+        drift = [difference.told for difference in seen.differences if difference.kind == "differs"]
+        missing = [difference.told for difference in seen.differences if difference.kind == "missing"]
+        if drift and settings.broker.topology == "declare":
+            raise TopologyDrift("\n".join(drift))
+        if missing and settings.broker.topology == "verify":
+            raise TopologyMissing("\n".join(missing))
+        lines.append(f"\nbroker reached: {seen.product} {seen.version}, {len(missing)} exchanges and queues to declare")
+    if not settings.claims_url.startswith("memory:"):
+        opened = open_claims(settings, lambda fact: None)
+        try:
+            found = await opened.findings()
+        finally:
+            await opened.store.close()
+        lines += ["claim store reached", *(f"  {finding.told}" for finding in found)]
+    return lines
 
 
 def _handlers(worker: Worker) -> Table:

@@ -80,6 +80,11 @@ class BrokerSettings(_ServerSettings):
         password = secret_of(info.data.get("password"), info.data.get("password_file"))
         return url if password is None else with_password(url, password)
 
+    management_url: SecretStr | None = Field(
+        default=None,
+        description="the management HTTP API, which `doctor` and `topology diff` ask; where it is not given: the "
+        "broker's host, port 15672 (with `amqps://`: https, 15671), as the broker's user",
+    )
     exchange: str = Field(
         default="events",
         min_length=1,

@@ -141,8 +141,9 @@ class Runtime:
             self._claims.goes_away(error)
             findings = []
         await opened.lease.start()
-        for finding in [*findings, *short_windows(self._handlers, self._settings.idempotency.ttl)]:
-            self._emit(ClaimsEndangered(finding))
+        short = short_windows(self._handlers, self._settings.idempotency.ttl)
+        for told in [*(finding.told for finding in findings), *short]:
+            self._emit(ClaimsEndangered(told))
 
     async def _follow_the_store(self) -> None:
         """Attach each line; detach those that pause while the claim store is away, and attach them again after it."""

@@ -8,18 +8,18 @@ from ..config import Settings
 from ..telemetry import Emit, warn_of_unverified
 from .lease import Lease
 from .memory import MemoryClaims
-from .port import ClaimStore, Heart
+from .port import ClaimStore, Endangered, Heart
 
 _shared: dict[tuple[asyncio.AbstractEventLoop, str], MemoryClaims] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class OpenClaims:
-    """`findings` says what endangers the claims, one line each; it raises `StoreUnavailable`, `ConfigurationError`."""
+    """`findings` says what endangers the claims, it raises `StoreUnavailable`, `ConfigurationError`."""
 
     store: ClaimStore
     lease: Lease
-    findings: Callable[[], Awaitable[list[str]]]
+    findings: Callable[[], Awaitable[list[Endangered]]]
 
 
 def open_claims(settings: Settings, emit: Emit) -> OpenClaims:
@@ -54,5 +54,5 @@ def shared(url: str, ttl: float) -> MemoryClaims:
     return _shared.setdefault((loop, url), MemoryClaims(ttl=ttl, clock=loop.time))
 
 
-async def _nothing() -> list[str]:
+async def _nothing() -> list[Endangered]:
     return []

@@ -74,6 +74,14 @@ Completion: TypeAlias = Literal["recorded", "fenced", "absent"]
 again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Endangered:
+    """What of a store may make events repeat, by a stable code and in words."""
+
+    code: Literal["redis-unread", "redis-old", "redis-evicts", "redis-forgets"]
+    told: str
+
+
 class ClaimStore(Protocol):
     """Where claims are kept. Every method may raise `StoreUnavailable`; each may be sent again with the same claim."""
 

@@ -23,7 +23,7 @@ from ..events import ConfigurationError
 from . import lua
 from .batch import Batches
 from .keys import heartbeat_key
-from .port import Acquired, Answer, Busy, Claim, Completion, Done, Mismatch, StoreUnavailable, Suspect
+from .port import Acquired, Answer, Busy, Claim, Completion, Done, Endangered, Mismatch, StoreUnavailable, Suspect
 
 _ROUNDS = 3  # a claim may change hands while its owner's heartbeat is looked at
 _DONE, _MISMATCH, _SUSPECT = -1, -2, -100
@@ -73,13 +73,14 @@ class RedisClaims:
         for sentinel in _sentinels(self._client):
             await sentinel.aclose()
 
-    async def findings(self) -> list[str]:
-        """What of this server endangers the claims, one line each. Raises `StoreUnavailable`, `ConfigurationError`."""
+    async def findings(self) -> list[Endangered]:
+        """What of this server endangers the claims. Raises `StoreUnavailable`, `ConfigurationError`."""
         try:
             server, memory, kept = [await self._info(part) for part in ("server", "memory", "persistence")]
         except _REFUSED as error:
             if isinstance(error, faults.NoPermissionError):
-                return ["this user may not read INFO: eviction, persistence and version of Redis are unchecked"]
+                told = "this user may not read INFO: eviction, persistence and version of Redis are unchecked"
+                return [Endangered("redis-unread", told)]
             raise ConfigurationError(f"HOLDFAST_IDEMPOTENCY__URL: Redis refused the login: {error}") from None
         except faults.InvalidResponse as error:
             raise ConfigurationError(f"HOLDFAST_IDEMPOTENCY__URL: what answers there is not Redis: {error}") from None
@@ -96,7 +97,7 @@ class RedisClaims:
             return dict(await self._client.info(section, target_nodes=self._client.get_primaries()[0]))
         return dict(await self._client.info(section))
 
-    async def _persistence(self, kept: dict[str, Any]) -> list[str]:
+    async def _persistence(self, kept: dict[str, Any]) -> list[Endangered]:
         if kept.get("aof_enabled"):
             return []
         try:
@@ -104,7 +105,8 @@ class RedisClaims:
         except (faults.RedisError, OSError):
             return []  # many hosted servers allow no CONFIG
         if isinstance(saved, dict) and not any(saved.values()):
-            return ["Redis keeps nothing on disk: a restart forgets every completed event; set `appendonly yes`"]
+            told = "Redis keeps nothing on disk: a restart forgets every completed event; set `appendonly yes`"
+            return [Endangered("redis-forgets", told)]
         return []
 
     async def _life_of(self, owner: bytes) -> float:
@@ -301,14 +303,16 @@ def _away(error: Exception) -> StoreUnavailable:
     return StoreUnavailable(told)
 
 
-def _version(version: str, major: int) -> list[str]:
+def _version(version: str, major: int) -> list[Endangered]:
     if major >= 7:
         return []
-    return [f"Redis {version} is older than 7: out of memory, it refuses completions as well, and events repeat"]
+    told = f"Redis {version} is older than 7: out of memory, it refuses completions as well, and events repeat"
+    return [Endangered("redis-old", told)]
 
 
-def _eviction(memory: dict[str, Any]) -> list[str]:
+def _eviction(memory: dict[str, Any]) -> list[Endangered]:
     policy = str(memory.get("maxmemory_policy", "noeviction"))
     if policy == "noeviction":
         return []
-    return [f"maxmemory-policy is {policy}: Redis may evict claims, and events repeat; set it to noeviction"]
+    told = f"maxmemory-policy is {policy}: Redis may evict claims, and events repeat; set it to noeviction"
+    return [Endangered("redis-evicts", told)]

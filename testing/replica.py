@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from ..broker import Broker
 from ..config import Settings
 from ..consumer import Worker, World
-from ..idempotency import Lease, MemoryClaims, OpenClaims
+from ..idempotency import Endangered, Lease, MemoryClaims, OpenClaims
 from ..telemetry import Attached, Began, Detached, Emit, Ended, Fact
 from .clock import VirtualClock
 from .faults import Faults, Life, WatchedBroker, WatchedClaims
@@ -142,5 +142,5 @@ class Replica:
         return queue is None or queue.unsettled > held or (bool(queue.ready) and not held)
 
 
-async def _no_findings() -> list[str]:
+async def _no_findings() -> list[Endangered]:
     return []

@@ -1,9 +1,10 @@
 """RabbitMQ over aiormq: the only folder that knows the AMQP libraries."""
 
 from . import lenient
+from .looking import apply_topology, look
 from .session import AmqpBroker
 from .tls import tls_context
 
 lenient.install()
 
-__all__ = ["AmqpBroker", "tls_context"]
+__all__ = ["AmqpBroker", "apply_topology", "look", "tls_context"]

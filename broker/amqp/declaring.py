@@ -52,7 +52,7 @@ async def _channel(connection: Connection) -> AsyncIterator[Channel]:
     try:
         yield channel
     except ChannelPreconditionFailed as error:
-        raise TopologyDrift(_difference(str(error))) from None
+        raise TopologyDrift(difference(str(error))) from None
     except ChannelNotFoundEntity as error:
         raise TopologyMissing(f"{_said(error)}; declare it, or run with HOLDFAST_BROKER__TOPOLOGY=declare") from None
     except ChannelAccessRefused as error:
@@ -61,7 +61,8 @@ async def _channel(connection: Connection) -> AsyncIterator[Channel]:
         await close_quietly(channel, 5)
 
 
-def _difference(text: str) -> str:
+def difference(text: str) -> str:
+    """What RabbitMQ's 406 says, and what to do about it."""
     found = _INEQUIVALENT.search(text)
     if found is None:
         return text

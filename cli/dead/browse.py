@@ -8,17 +8,9 @@ from typing import Any
 from ...dead_letters import Letter, Selection
 from ...dead_letters.archive import to_json
 from ...events import ConfigurationError
+from ..words import console, print_json
 from .session import a_desk, read
-from .words import (
-    age,
-    console,
-    groups_table,
-    letters_table,
-    places_table,
-    print_json,
-    print_json_with,
-    print_letter,
-)
+from .words import age, groups_table, letters_table, places_table, print_json_with, print_letter
 
 _SHOWN = 20
 

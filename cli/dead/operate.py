@@ -16,10 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ...dead_letters import DeadLetters, Edit, Operation, Pace, Selection, target_of
 from ...events import ConfigurationError
 from ...telemetry import neutral
+from ..words import console, print_json
 from .browse import letter_json
 from .session import a_desk, read
 from .tryout import reader_of
-from .words import console, groups_table, operation_words, print_json, print_json_with
+from .words import groups_table, operation_words, print_json_with
 
 
 def replay_letters(

@@ -5,9 +5,10 @@ import sys
 from dataclasses import asdict
 from typing import Literal
 
+from ..words import console, print_json
 from .operate import account
 from .session import a_desk
-from .words import console, operation_words, operations_table, print_json
+from .words import operation_words, operations_table
 
 
 def ask_operation(name: str, wish: Literal["pause", "cancel"], *, as_json: bool) -> int:

@@ -10,9 +10,9 @@ import typer
 
 from ...dead_letters import ItemState, Pace, Selection
 from ...events import ConfigurationError
+from ..words import print_json
 from .operate import carry_out, tell_what_is_left
 from .session import a_desk, read
-from .words import print_json
 
 _IMPORTED: Final[tuple[ItemState, ItemState]] = ("restored", "present")
 

@@ -10,9 +10,10 @@ from ...consumer import HandlerSpec
 from ...dead_letters import Edit, Forecast, Letter, Selection, forecast, target_of
 from ...events import ConfigurationError, read_metadata
 from ..load import load_worker
+from ..words import console, print_json
 from .rehearsal import Rehearsal, rehearse
 from .session import a_desk, read
-from .words import console, forecast_lines, print_json
+from .words import forecast_lines
 
 
 def handler_of(worker: str, queue: str) -> HandlerSpec:

@@ -1,7 +1,6 @@
 """How dead letters read on a terminal: tables for people, JSON for programs, nothing that could drive the terminal."""
 
 import json
-import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -11,13 +10,10 @@ from rich.table import Table
 
 from ...dead_letters import Forecast, Group, Letter, Operation, Place
 from ...telemetry import neutral
+from ..words import plain
 
 _BARS = "▁▂▃▄▅▆▇█"
 _BODY = 20_000
-
-
-def console() -> Console:
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
 
 
 def age(moment: datetime | None, now: datetime | None = None) -> str:
@@ -37,16 +33,11 @@ def sparkline(counts: Iterable[int]) -> str:
     return "".join(_BARS[round(value / most * (len(_BARS) - 1))] if value else " " for value in values)
 
 
-def print_json(value: Any) -> None:
-    """For programs: one JSON document, in ASCII."""
-    print(json.dumps(value, default=_plain, indent=2))
-
-
 def print_json_with(told: dict[str, Any], name: str, many: Iterable[dict[str, Any]]) -> None:
     """The same with a long list under `name`, each of its items a line, written as they come."""
-    print(json.dumps(told, default=_plain)[:-1] + f', "{name}": [', end="")
+    print(json.dumps(told, default=plain)[:-1] + f', "{name}": [', end="")
     for n, one in enumerate(many):
-        print("," if n else "", json.dumps(one, default=_plain), sep="\n", end="")
+        print("," if n else "", json.dumps(one, default=plain), sep="\n", end="")
     print("\n]}")
 
 
@@ -165,11 +156,3 @@ def forecast_lines(found: Forecast) -> list[str]:
 
 def _moment(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment.isoformat(timespec='seconds')} ({age(moment)} ago)"
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case datetime():
-            return value.isoformat()
-        case _:
-            return str(value)

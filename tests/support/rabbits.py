@@ -56,6 +56,7 @@ def a_rabbit() -> Iterator[Rabbit]:
             f"ssl_options.keyfile = {data}/s.key\n"
             "ssl_options.verify = verify_peer\n"
             "ssl_options.fail_if_no_peer_cert = true\n"
+            "collect_statistics_interval = 500\n"
             f"management.tcp.port = {rabbit.management_port}\n"
             f"management.tcp.ip = {LOOPBACK}\n"
         )

@@ -1,0 +1,94 @@
+"""RabbitMQ's management HTTP API, for what AMQP does not tell. It may be absent: nothing that runs depends on it."""
+
+import asyncio
+import base64
+import json
+import ssl
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from ..config import BrokerSettings
+from ..events import HoldfastError
+from .amqp import tls_context
+
+
+class ManagementUnavailable(HoldfastError):
+    """The management API did not answer, or not this user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was answered, and when by the clock of the broker's machine."""
+
+    body: Any
+    date: datetime | None
+
+
+class Management:
+    """Questions to the API that the settings name, or that is beside the broker they name."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        broker = urlsplit(settings.url.get_secret_value())
+        given = settings.management_url.get_secret_value() if settings.management_url else ""
+        secure = broker.scheme == "amqps"
+        host = f"[{broker.hostname}]" if ":" in (broker.hostname or "") else broker.hostname
+        self.url = _without_login(given) or f"{'https' if secure else 'http'}://{host}:{15671 if secure else 15672}"
+        login = urlsplit(given) if urlsplit(given).username else broker
+        words = f"{unquote(login.username or 'guest')}:{unquote(login.password or 'guest')}"
+        self._authorization = "Basic " + base64.b64encode(words.encode()).decode()
+        self._vhost = quote(unquote(broker.path[1:]) or "/", safe="")
+        self._tls = tls_context(settings)
+        self._timeout = settings.connect_timeout
+
+    async def bindings(self) -> list[dict[str, Any]]:
+        """All bindings of the virtual host. Each method raises `ManagementUnavailable`."""
+        return list((await self._get(f"bindings/{self._vhost}")).body)
+
+    async def queues(self) -> list[dict[str, Any]]:
+        """All queues of the virtual host, with the policy that is in effect for each."""
+        return list((await self._get(f"queues/{self._vhost}")).body)
+
+    async def alarms(self) -> list[str]:
+        """What keeps publishers blocked: one line for each node and resource."""
+        nodes = (await self._get("nodes")).body
+        kinds = {"mem_alarm": "memory", "disk_free_alarm": "disk"}
+        return [f"{node.get('name')}: {told}" for node in nodes for key, told in kinds.items() if node.get(key)]
+
+    async def clock(self) -> datetime | None:
+        """The time on the broker's machine, to the second."""
+        return (await self._get("whoami")).date
+
+    async def _get(self, path: str) -> Answer:
+        return await asyncio.to_thread(self._ask, path)
+
+    def _ask(self, path: str) -> Answer:
+        request = urllib.request.Request(f"{self.url}/api/{path}", headers={"authorization": self._authorization})
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}),
+            urllib.request.HTTPSHandler(context=self._tls or ssl.create_default_context()),
+        )
+        try:
+            with opener.open(request, timeout=self._timeout) as answer:
+                date = answer.headers.get("date")
+                return Answer(json.load(answer), parsedate_to_datetime(date) if date else None)
+        except urllib.error.HTTPError as error:
+            raise ManagementUnavailable(f"{self.url}: {_meaning(error.code)}") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise ManagementUnavailable(f"{self.url}: {getattr(reason, 'strerror', None) or reason}") from None
+
+
+def _without_login(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+
+
+def _meaning(code: int) -> str:
+    if code in (401, 403):
+        return "this user may not ask it (it needs the tag `monitoring`)"
+    return f"it answered {code}"

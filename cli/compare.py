@@ -1,0 +1,38 @@
+"""How the bindings of a broker differ from a topology. AMQP does not tell; the management API does."""
+
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+from ..broker import Binding, Difference, Topology
+
+
+def binding_differences(
+    topology: Topology, bindings: Iterable[Mapping[str, Any]], missing: Set[str] = frozenset()
+) -> list[Difference]:
+    """What is not bound, and what our queues are bound for besides. What leads to or from a `missing` thing is left
+    out: it cannot be bound before that is there."""
+    there = {_binding(row) for row in bindings if row.get("source")}
+    ours = set(topology.bindings)
+    queues = {queue.name for queue in topology.queues}
+    sources = {binding.source for binding in ours}
+    absent = [b for b in topology.bindings if b not in there and not _ends(b) & missing]
+    surplus = [b for b in there - ours if b.destination in queues and not b.to_exchange and b.source in sources]
+    return [
+        *(Difference("unbound", told(b), f"{told(b)} is missing") for b in absent),
+        *(Difference("surplus", told(b), f"{told(b)} is not ours") for b in sorted(surplus, key=told)),
+    ]
+
+
+def told(binding: Binding) -> str:
+    """A binding in words."""
+    kind = "exchange" if binding.to_exchange else "queue"
+    return f"binding of {kind} {binding.destination} to {binding.source} for {binding.key}"
+
+
+def _ends(binding: Binding) -> set[str]:
+    return {f"exchange {binding.source}", f"{'exchange' if binding.to_exchange else 'queue'} {binding.destination}"}
+
+
+def _binding(row: Mapping[str, Any]) -> Binding:
+    kind = row.get("destination_type")
+    return Binding(str(row["source"]), str(row["destination"]), str(row["routing_key"]), kind == "exchange")

@@ -1,0 +1,5 @@
+"""`holdfast doctor`: what of a broker, a claim store and a worker is unsafe together, and how to mend it."""
+
+from .visit import examine_all
+
+__all__ = ["examine_all"]

@@ -1,0 +1,167 @@
+"""What the doctor makes of what it sees, and that its page and its catalogue tell the same."""
+
+import ast
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from holdfast import Event, Retry, Settings, Worker, load_settings
+from holdfast.broker import Binding, Difference, Queue, Seen, Topology
+from holdfast.cli.compare import binding_differences
+from holdfast.cli.doctor.catalogue import CATALOGUE
+from holdfast.cli.doctor.judging import (
+    of_clock,
+    of_difference,
+    of_handlers,
+    of_queues,
+    of_settings,
+    of_version,
+)
+from holdfast.idempotency import Endangered
+
+ROOT = Path(__file__).parents[2]
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
+
+
+class Paid(Event, type="paid"):
+    order: str
+
+
+def settings(**groups: Any) -> Settings:
+    return load_settings(_env_file=None, **groups)
+
+
+@pytest.mark.parametrize(
+    ("product", "version", "codes"),
+    [("RabbitMQ", "3.9.29", ["broker-old"]), ("RabbitMQ", "3.10.0", []), ("RabbitMQ", "4.3.6", []), ("other", "1", [])],
+)
+def test_a_broker_without_what_the_delay_ladder_needs_is_found(product: str, version: str, codes: list[str]) -> None:
+    assert [finding.code for finding in of_version(Seen(product, version))] == codes
+
+
+@pytest.mark.parametrize(
+    ("kind", "thing", "code"),
+    [
+        ("missing", "queue w.handle", "topology-missing"),
+        ("missing", "exchange events", "topology-missing"),
+        ("missing", "queue w.handle.dead", "dead-letters-missing"),
+        ("missing", "queue holdfast.delay.03", "delay-missing"),
+        ("differs", "queue w.handle", "topology-differs"),
+        ("unbound", "binding", "binding-missing"),
+        ("surplus", "binding", "binding-surplus"),
+        ("unread", "queue w.handle", "arguments-unread"),
+    ],
+)
+def test_a_difference_is_found_by_what_it_hurts(kind: Any, thing: str, code: str) -> None:
+    assert of_difference(Difference(kind, thing, "told")).code == code
+
+
+@pytest.mark.parametrize(
+    ("policy", "codes"),
+    [
+        ({"delivery-limit": 5}, ["delivery-limit-low"]),
+        ({"delivery-limit": 100}, []),
+        ({"delivery-limit": -1}, []),
+        ({"message-ttl": 1000}, ["policy-drops"]),
+        ({"max-length": 10, "delivery-limit": 20}, ["delivery-limit-low", "policy-drops"]),
+        ({"ha-mode": "all"}, []),
+        (None, []),
+    ],
+)
+def test_policies_that_race_our_retries_are_found(policy: dict[str, Any] | None, codes: list[str]) -> None:
+    topology = Topology(queues=(Queue("w.handle", {"x-delivery-limit": 100}),))
+    queues = [{"name": name, "effective_policy_definition": policy, "policy": "p"} for name in ("w.handle", "others")]
+
+    assert [finding.code for finding in of_queues(topology, queues)] == codes
+
+
+@pytest.mark.parametrize(
+    ("timeout", "immediate", "queue", "found"),
+    [
+        (60, 0, {}, False),
+        (901, 0, {}, True),  # it may wait for one more, fetched before it: twice 901 s
+        (500, 1, {}, True),
+        (901, 0, {"arguments": {"x-consumer-timeout": 7_200_000}}, False),
+        (60, 0, {"effective_policy_definition": {"consumer-timeout": 100_000}}, True),
+    ],
+)
+def test_a_handler_that_may_outlast_the_consumer_timeout_is_found(
+    timeout: float, immediate: int, queue: dict[str, Any], found: bool
+) -> None:
+    worker = Worker("w", settings=settings())
+
+    @worker.handler(Paid, timeout=timeout, retry=Retry(immediate=immediate))
+    async def handle(event: Paid) -> None: ...
+
+    findings = of_handlers(worker.handlers, worker.settings, [{"name": "w.handle", **queue}])
+
+    assert [finding.code for finding in findings] == ["consumer-timeout"] * found
+
+
+def test_clocks_are_compared_with_some_tolerance() -> None:
+    assert of_clock(None, NOW) == of_clock(NOW + timedelta(seconds=4), NOW) == []
+    assert [finding.code for finding in of_clock(NOW - timedelta(minutes=2), NOW)] == ["clock-off"]
+
+
+def test_settings_that_give_something_up_are_found() -> None:
+    found = of_settings(
+        settings(
+            broker={"url": "amqps://u:p@h/", "verify": False}, idempotency={"url": "rediss://h/0", "verify": False}
+        )
+    )
+    memory = of_settings(settings(broker={"url": "amqp://h/"}, idempotency={"url": "memory://"}))
+
+    assert [finding.code for finding in found] == ["tls-unverified"] * 2
+    assert [finding.code for finding in memory] == ["claims-in-memory"]
+
+
+def test_bindings_are_compared_but_not_those_of_what_is_missing() -> None:
+    ours = (Binding("events", "q", "a"), Binding("events", "q", "b"), Binding("events", "gone", "a"))
+    topology = Topology(queues=(Queue("q"), Queue("gone")), bindings=ours)
+    rows = [
+        {"source": source, "destination": queue, "routing_key": key, "destination_type": "queue"}
+        for source, queue, key in (
+            ("events", "q", "a"),
+            ("events", "q", "old"),
+            ("events", "theirs", "x"),
+            ("", "q", "q"),
+        )
+    ]
+
+    found = binding_differences(topology, rows, {"queue gone"})
+
+    assert [(difference.kind, difference.thing.rpartition(" ")[2]) for difference in found] == [
+        ("unbound", "b"), ("surplus", "old"),
+    ]  # fmt: skip
+
+
+def test_the_page_has_a_section_for_each_finding_and_tells_what_the_doctor_tells() -> None:
+    sections = (ROOT / "docs" / "doctor.md").read_text().split("\n## Findings\n")[1].split("\n### ")[1:]
+
+    told = [tuple(part.strip() for part in section.split("\n\n")) for section in sections]
+
+    assert told == [
+        (code, f"{kind.severity.capitalize()}. {kind.title}.", kind.remedy) for code, kind in CATALOGUE.items()
+    ]
+
+
+def test_every_finding_of_the_catalogue_can_be_made_and_no_other() -> None:
+    made = set(get_args(Endangered.__annotations__["code"]))
+    for file in (ROOT / "cli" / "doctor").glob("*.py"):
+        if file.name != "catalogue.py":
+            made |= set(codes_made_in(ast.parse(file.read_text())))
+
+    assert made == set(CATALOGUE)
+
+
+def codes_made_in(tree: ast.AST) -> Iterator[str]:
+    """What is given to `Finding(...)`, or named `code` before."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="Finding"), args=[ast.Constant(value=str(code)), *_]):
+                yield code
+            case ast.Assign(targets=[ast.Name(id="code")], value=ast.Constant(value=str(code))):
+                yield code
