@@ -1,4 +1,4 @@
-"""What ships for deploying fits its schemas, and fits what Holdfast really has: settings, metrics, queues, ports."""
+"""What ships for deploying fits its schemas, and fits what Holdfast really has: settings, queues, ports."""
 
 import json
 import re
@@ -14,11 +14,9 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from queries import alerts, dashboard, dashboard_queries, names_in
 
 from holdfast import Worker
 from holdfast.config import known_variables
-from holdfast.telemetry.families import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
@@ -26,15 +24,6 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 PROMETHEUS: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 DRAIN = 15  # seconds after the grace that docs/operations.md asks for
-
-# Of Prometheus itself, and of RabbitMQ; that these exist is seen by `make test-containers`.
-OTHERS = {
-    "up",
-    "ALERTS",
-    "rabbitmq_detailed_queue_messages_ready",
-    "rabbitmq_alarms_memory_used_watermark",
-    "rabbitmq_alarms_free_disk_space_watermark",
-}
 
 
 def manifests() -> Iterator[dict[str, Any]]:
@@ -50,15 +39,6 @@ def manifest(kind: str) -> dict[str, Any]:
 def container() -> dict[str, Any]:
     found: dict[str, Any] = manifest("Deployment")["spec"]["template"]["spec"]["containers"][0]
     return found
-
-
-def series() -> set[str]:
-    """Every name under which Holdfast's metrics are found in Prometheus."""
-    names = {family.name for family in FAMILIES if family.kind != "histogram"}
-    for family in FAMILIES:
-        if family.kind == "histogram":
-            names |= {f"{family.name}_{part}" for part in ("bucket", "sum", "count")}
-    return names
 
 
 def example_worker() -> Worker:
@@ -190,55 +170,3 @@ def test_the_image_has_the_version_of_the_project() -> None:
     told = {tag for file in files for tag in re.findall(r"\bholdfast:(\d[\w.]*)", file.read_text())}
 
     assert told == {version}
-
-
-def test_alarms_and_dashboard_ask_for_metrics_that_exist() -> None:
-    asked = {name for query in [*(rule["expr"] for rule in alerts()), *dashboard_queries()] for name in names_in(query)}
-
-    assert asked - series() == OTHERS
-
-
-def test_the_dashboard_shows_every_metric() -> None:
-    shown = {name.removesuffix("_bucket") for query in dashboard_queries() for name in names_in(query)}
-
-    assert {family.name for family in FAMILIES} <= shown
-
-
-def test_labels_that_are_asked_for_exist() -> None:
-    labels = {label for family in FAMILIES for label in family.labels} | {
-        "job",
-        "instance",
-        "le",
-        "alertname",
-        "alertstate",
-    }
-    queries = [*(rule["expr"] for rule in alerts()), *dashboard_queries()]
-
-    grouped = {
-        label.strip()
-        for q in queries
-        for group in re.findall(r"\b(?:by|on) ?\(([^)]*)\)", q)
-        for label in group.split(",")
-    }
-    matched = {label for q in queries for label in re.findall(r"[{,]\s*(\w+)\s*(?:=~|!~|!=|=)", q)}
-
-    assert grouped | matched <= labels
-
-
-def test_the_panels_of_the_dashboard_differ_and_ask_the_provisioned_source() -> None:
-    board = dashboard()
-    provisioned = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yaml").read_text())
-    panels = [panel for panel in board["panels"] if panel["type"] != "row"]
-
-    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
-    assert {panel["datasource"]["uid"] for panel in panels} == {provisioned["datasources"][0]["uid"]}
-    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
-
-
-def test_the_page_says_of_every_alarm_what_to_do() -> None:
-    section = (ROOT / "docs" / "operations.md").read_text().split("\n## Alarms\n")[1].split("\n## ")[0]
-
-    told = re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", section, re.MULTILINE)
-
-    assert told == [rule["alert"] for rule in alerts()]
-    assert all(rule["labels"]["severity"] in ("critical", "warning") for rule in alerts())
