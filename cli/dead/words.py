@@ -50,20 +50,18 @@ def places_table(places: Iterable[Place]) -> Table:
 
 
 def groups_table(groups: Iterable[Group]) -> Table:
-    table = Table("fingerprint", "letters", "reason", "error", "handler", "event", "version", "first", "last", "when")
+    """What letters died of: the error and those behind it, where, and when, as a little chart."""
+    table = Table("fingerprint", "letters", "reason", "what and when", show_lines=True)
+    for column in table.columns[:3]:
+        column.no_wrap = True
     for group in groups:
-        table.add_row(
-            neutral(group.fingerprint),
-            str(group.count),
-            neutral(group.reason),
-            neutral(f"{' < '.join(reversed(group.chain))}: {group.error_message}", 120),
-            neutral(", ".join(group.handlers), 40),
-            neutral(", ".join(group.event_types), 60),
-            neutral(", ".join(group.workers), 40),
-            age(group.first_seen),
-            age(group.last_seen),
-            sparkline(group.trend),
+        where = ", ".join(word for words in (group.handlers, group.event_types, group.workers) for word in words)
+        lines = (
+            neutral(f"{' < '.join(reversed(group.chain))}: {group.error_message}", 160),
+            neutral(where, 120),
+            f"{sparkline(group.trend)} {age(group.first_seen)} to {age(group.last_seen)} ago",
         )
+        table.add_row(neutral(group.fingerprint), f"{group.count:,}", neutral(group.reason), "\n".join(lines))
     return table
 
 

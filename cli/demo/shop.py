@@ -1,28 +1,39 @@
 """The demo's order system: three workers that listen to the same events independently.
 
 `payments` charges each order and publishes what came of it, `inventory` reserves stock in a blocking function,
-`notifications` tells the customer. Some of them fail at first; order 13 can never be charged.
+`notifications` tells the customer. Some of them fail at first; the cards of one bank cannot be charged until that is
+mended.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from ... import Context, Event, Retry, Worker, exponential
 from ...config import environment
 from .ledger import Entry, appender
 
 EXCHANGE_OF_THE_DEMO = "holdfast.demo"
-NEVER_CHARGED = 13
 
 record: Callable[[Entry], None] = appender(environment().get("ORDER_SYSTEM_LEDGER"))
+mended = Path(environment().get("ORDER_SYSTEM_MENDED", "mended"))
+"""Once this file is there, the broken bank's cards can be charged."""
+
+
+def has_broken_bank(order: int) -> bool:
+    return order % 25 == 13
+
+
+def is_mended() -> bool:
+    return mended.exists()
 
 
 class CardNetworkBusy(Exception):
     """Goes away by itself."""
 
 
-class CardIsBroken(Exception):
+class BankIsAway(Exception):
     """Does not."""
 
 
@@ -50,8 +61,8 @@ WORKERS = {"payments": payments, "inventory": inventory, "notifications": notifi
 async def charge(event: OrderCreated, ctx: Context) -> None:
     record(Entry("charge", event.order, ctx.attempt, "start"))
     await asyncio.sleep(0.08)
-    if event.order == NEVER_CHARGED:
-        raise CardIsBroken(f"order {event.order}: the card cannot be read")
+    if has_broken_bank(event.order) and not is_mended():
+        raise BankIsAway(f"order {event.order}: the bank does not know its own card")
     if event.order % 10 == 3 and ctx.attempt == 1:
         raise CardNetworkBusy("try again")
     if event.order % 17 == 0:

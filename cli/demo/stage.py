@@ -112,6 +112,7 @@ class Processes:
             "HOLDFAST_LOG__FORMAT": "json",
             "HOLDFAST_HTTP__PORT": "0",
             "ORDER_SYSTEM_LEDGER": str(self._folder / "ledger"),
+            "ORDER_SYSTEM_MENDED": str(shop.mended),
         }
         return {**environment(), **own}
 

@@ -17,7 +17,9 @@ from ...events import Envelope, Message, Metadata, uuid7
 from ...publisher import Publisher
 from ...telemetry import configure_logging
 from ...testing.servers import ServersUnavailable, rabbitmq_server, redis_server
+from . import shop
 from .account import Account
+from .epilogue import mend_and_replay
 from .shop import EXCHANGE_OF_THE_DEMO, OrderCreated
 from .stage import OneProcess, Processes, Stage
 
@@ -48,7 +50,9 @@ async def _on_servers(console: Console) -> int:
             rabbitmq_server() as server,
             redis_server() as redis,
         ):
-            settings = load_settings(broker={"url": server.url, "exchange": EXCHANGE_OF_THE_DEMO})
+            broker = {"url": server.url, "exchange": EXCHANGE_OF_THE_DEMO}
+            settings = load_settings(broker=broker, dead_letters={"folder": folder})
+            shop.mended = Path(folder) / "mended"
             account = Account()
             stage = Processes(server.url, redis.url, Path(folder), account)
             return await _tell(console, settings, account, stage, per_second=15)
@@ -58,25 +62,32 @@ async def _on_servers(console: Console) -> int:
 
 
 async def _in_memory(console: Console) -> int:
-    settings = load_settings(
-        broker={"url": "memory://demo", "exchange": EXCHANGE_OF_THE_DEMO}, idempotency={"url": "memory://demo"}
-    )
-    account = Account()
-    broker = await open_broker(settings, lambda fact: None)  # keeps the queues while no worker is connected
-    try:
-        return await _tell(console, settings, account, OneProcess(settings, account), per_second=40)
-    finally:
-        await broker.close()
+    with tempfile.TemporaryDirectory(prefix="holdfast-demo-") as folder:
+        settings = load_settings(
+            broker={"url": "memory://demo", "exchange": EXCHANGE_OF_THE_DEMO},
+            idempotency={"url": "memory://demo"},
+            dead_letters={"folder": folder},
+        )
+        shop.mended = Path(folder) / "mended"
+        account = Account()
+        broker = await open_broker(settings, lambda fact: None)  # keeps the queues while no worker is connected
+        try:
+            return await _tell(console, settings, account, OneProcess(settings, account), per_second=40)
+        finally:
+            await broker.close()
 
 
 async def _tell(console: Console, settings: Settings, account: Account, stage: Stage, *, per_second: int) -> int:
     faults: list[str] = []
+    began = datetime.now(UTC)
     try:
         for name in ("payments", "inventory", "notifications"):
             await stage.start(name)
         console.print(f"Three workers listen. Publishing {ORDERS} orders, a malformed message and an unknown one.\n")
         async with _progress(console, account, stage):
             await _publish(console, settings, account, stage, per_second)
+            await _until_settled(account, stage)
+            await mend_and_replay(console, settings, account, began)
             await _until_settled(account, stage)
     finally:
         faults += await stage.stop()

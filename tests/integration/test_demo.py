@@ -19,10 +19,12 @@ def test_the_demo_ends_with_every_event_accounted_for(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Nothing was lost." in done.stdout
     assert "killed with SIGKILL" in done.stdout or "stopped at once" in done.stdout
-    assert all(name in done.stdout for name in ("charge", "reserve", "tell", "1 exhausted", "1 unreadable"))
+    words = ("charge", "reserve", "tell", "12 exhausted", "1 unreadable", "BankIsAway", "done: 12 handled")
+    assert all(word in done.stdout for word in words)
 
 
 def a_full_account() -> Account:
+    """Of two orders, one of them with a card of the broken bank."""
     account = Account(orders={1, 13})
     for listener, order in (("charge", 1), ("reserve", 1), ("reserve", 13), ("tell", 1)):
         account.note(Entry(listener, order, 1, "effect", process=7))
@@ -42,6 +44,13 @@ def test_an_order_that_was_never_handled_is_missing() -> None:
     account.orders.add(2)
 
     assert account.missing() == ["charge: order 2", "reserve: order 2", "tell: order 2"]
+
+
+def test_what_was_replayed_must_have_been_handled_in_the_end() -> None:
+    account = a_full_account()
+    account.replayed = 1
+
+    assert account.missing() == ["charge: order 13", "tell: order 13"]
 
 
 def test_a_dead_letter_that_did_not_come_is_missing_and_one_too_many_is_surplus() -> None:
