@@ -57,7 +57,7 @@ def groups_table(groups: Iterable[Group]) -> Table:
     for group in groups:
         where = ", ".join(word for words in (group.handlers, group.event_types, group.workers) for word in words)
         lines = (
-            neutral(f"{' < '.join(reversed(group.chain))}: {group.error_message}", 160),
+            neutral(f"{' < '.join(_short(one) for one in reversed(group.chain))}: {group.error_message}", 160),
             neutral(where, 120),
             f"{sparkline(group.trend)} {age(group.first_seen)} to {age(group.last_seen)} ago",
         )
@@ -150,6 +150,11 @@ def forecast_lines(found: Forecast) -> list[str]:
         for finding in found.findings
     ]
     return lines
+
+
+def _short(error_type: str) -> str:
+    """`CardDeclined` of `shop.payments.CardDeclined`."""
+    return error_type.rpartition(".")[2]
 
 
 def _moment(moment: datetime | None) -> str:
