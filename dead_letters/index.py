@@ -17,13 +17,14 @@ from .selection import Selection
 
 BATCH = 500
 BUCKETS = 24
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = f"""
 PRAGMA user_version = {_VERSION};
 CREATE TABLE IF NOT EXISTS letters (
     position INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, event_id TEXT, event_type TEXT, version INTEGER,
     reason TEXT, handler TEXT, target TEXT, fingerprint TEXT, error_type TEXT, error_message TEXT,
-    failed_at REAL, worker TEXT, returns INTEGER, message BLOB, chain TEXT);
+    failed_at REAL, worker TEXT, returns INTEGER, chain TEXT);
+CREATE TABLE IF NOT EXISTS messages (position INTEGER PRIMARY KEY, message BLOB);
 CREATE INDEX IF NOT EXISTS by_fingerprint ON letters (fingerprint, failed_at);
 CREATE INDEX IF NOT EXISTS by_event ON letters (event_id);
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value REAL);
@@ -59,7 +60,9 @@ class Index:
         self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
         self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;")
         if self._db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-            self._db.executescript("DROP TABLE IF EXISTS letters; DROP TABLE IF EXISTS about;")  # read it again
+            self._db.executescript(
+                "DROP TABLE IF EXISTS letters; DROP TABLE IF EXISTS messages; DROP TABLE IF EXISTS about;"
+            )  # read it again
         self._db.executescript(_SCHEMA)
 
     @contextmanager
@@ -68,6 +71,7 @@ class Index:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._db.execute("DELETE FROM letters")
+            self._db.execute("DELETE FROM messages")
             yield
             self._db.execute("INSERT OR REPLACE INTO about VALUES ('read_at', ?)", [time.time()])
         except BaseException:
@@ -76,12 +80,16 @@ class Index:
         self._db.execute("COMMIT")
 
     def add(self, letters: Iterable[Letter]) -> None:
+        new = list(letters)
+        self._db.executemany(f"INSERT OR IGNORE INTO letters VALUES ({', '.join('?' * 15)})", map(_row, new))
         self._db.executemany(
-            f"INSERT OR IGNORE INTO letters VALUES ({', '.join('?' * 16)})", [_row(letter) for letter in letters]
+            "INSERT OR IGNORE INTO messages VALUES (?, ?)", [(letter.position, _packed(letter)) for letter in new]
         )
 
     def remove(self, keys: Iterable[str]) -> None:
-        self._db.executemany("DELETE FROM letters WHERE key = ?", [(key,) for key in keys])
+        gone = [(key,) for key in keys]
+        self._db.executemany("DELETE FROM messages WHERE position = (SELECT position FROM letters WHERE key = ?)", gone)
+        self._db.executemany("DELETE FROM letters WHERE key = ?", gone)
 
     @property
     def read_at(self) -> datetime | None:
@@ -115,7 +123,9 @@ class Index:
 
     def get(self, key: str) -> Letter | None:
         """The letter with exactly this key."""
-        row = self._db.execute("SELECT key, position, returns, message FROM letters WHERE key = ?", [key]).fetchone()
+        row = self._db.execute(
+            "SELECT key, position, returns, message FROM letters JOIN messages USING (position) WHERE key = ?", [key]
+        ).fetchone()
         return None if row is None else _letter(*row)
 
     def groups(self, selection: Selection = Selection()) -> list[Group]:  # noqa: B008 (frozen)
@@ -158,19 +168,24 @@ class Index:
     def _select(self, columns: str, selection: Selection, skip: int = 0) -> "sqlite3.Cursor":
         where, values = selection.where()
         limit = -1 if selection.limit is None else selection.limit
-        query = f"SELECT {columns} FROM letters WHERE {where} ORDER BY position LIMIT ? OFFSET ?"
+        table = "letters JOIN messages USING (position)" if "message" in columns else "letters"
+        query = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY position LIMIT ? OFFSET ?"
         return self._db.execute(query, [*values, limit, skip])
 
 
 def _row(letter: Letter) -> tuple[Any, ...]:
-    message = zlib.compress(json.dumps(to_json(letter.message)).encode(), 1)
     failed_at = None if letter.failed_at is None else letter.failed_at.timestamp()
     texts = (letter.reason, letter.handler, letter.target, letter.fingerprint, letter.error_type)
     clean = [text.encode("utf-8", "replace").decode() for text in (*texts, letter.error_message[:1000])]
     return (
         letter.position, letter.key, letter.event_id, letter.event_type, letter.version, *clean, failed_at,
-        letter.worker, letter.returns, message, json.dumps(letter.chain),
+        letter.worker, letter.returns, json.dumps(letter.chain),
     )  # fmt: skip
+
+
+def _packed(letter: Letter) -> bytes:
+    """The message, in a table of its own: who looks for letters does not turn its pages."""
+    return zlib.compress(json.dumps(to_json(letter.message)).encode(), 1)
 
 
 def _letter(key: str, position: int, returns: int, message: bytes) -> Letter:
