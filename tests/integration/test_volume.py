@@ -83,7 +83,7 @@ async def test_an_idle_worker_is_small_and_a_hundred_thousand_waiting_messages_h
 @pytest.mark.timeout(180)
 def test_dead_letters_are_listed_and_filtered_in_no_time_and_are_as_they_were(rabbitmq_url: str) -> None:
     """The small form of `make bench-dead`."""
-    command = [sys.executable, str(BENCHMARKS / "dead_letters.py"), rabbitmq_url, "2000"]
+    command = [sys.executable, str(BENCHMARKS / "dead_letters.py"), rabbitmq_url, "2000", "5"]
 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
