@@ -1,0 +1,146 @@
+"""Where a message's time goes: each stage of a delivery alone, in microseconds, the least of several runs.
+
+    python benchmarks/stages.py
+
+No server is needed. The stages call the product's own functions with a message as it comes from the wire.
+"""
+
+import asyncio
+import contextvars
+import sys
+import timeit
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from holdfast import Event
+from holdfast.broker import Delivery
+from holdfast.broker.amqp.acks import Acks, ack_frame
+from holdfast.broker.amqp.confirms import Confirms
+from holdfast.broker.amqp.deliveries import Deliveries
+from holdfast.broker.amqp.packing import pack
+from holdfast.broker.amqp.splitter import Splitter
+from holdfast.consumer.decide import decide
+from holdfast.consumer.handler import handler_spec
+from holdfast.consumer.job import Job
+from holdfast.consumer.outcome import Ack, Succeeded
+from holdfast.consumer.remembered import identity_of
+from holdfast.consumer.retry import Retry
+from holdfast.consumer.told import settled
+from holdfast.events import encode, read_history, read_metadata, seal, to_message
+from holdfast.telemetry import FactLog, Metrics, Received, Started, bind_event, bind_handler, fan_out
+
+MESSAGES = 200
+
+
+class Order(Event, type="order"):
+    number: int
+    note: str
+
+
+async def handle(event: Order) -> None: ...
+
+
+ORDER = Order(number=1, note="x" * 290)
+MESSAGE = to_message(seal(ORDER, source="shop"), exchange="events")
+PACKED = pack(MESSAGE)
+SPEC: Any = handler_spec(
+    "w", handle, (Order,), name=None, queue=None, retry=Retry(), timeout=60.0, concurrency=None, prefetch=None,
+    idempotent=True, key=None, on_outage=None,
+)  # fmt: skip
+NOW = datetime.now(UTC)
+METADATA, HISTORY = read_metadata(MESSAGE, NOW), read_history(MESSAGE)
+NOBODY: Any = None
+DELIVERY = Delivery(MESSAGE, "w.handle", 1, 1, False, NOBODY)
+CONTEXT = contextvars.copy_context()
+CONTEXT.run(bind_handler, queue="w.handle", handler="handle")
+JOB = Job(DELIVERY, identity_of(MESSAGE), METADATA, HISTORY, CONTEXT, NOBODY)
+
+
+def from_the_socket() -> bytes:
+    """What a broker sends for some deliveries."""
+    published = PACKED.frames(1, 131_072)
+    size = int.from_bytes(published[3:7])
+    method = b"\x00\x3c\x00\x3c\x04ctag" + (1).to_bytes(8) + b"\x00" + published[13 : 7 + size - 1]
+    return MESSAGES * (b"\x01\x00\x01" + len(method).to_bytes(4) + method + b"\xce" + published[8 + size :])
+
+
+def per_message(function: Callable[[], object], messages: int = 1) -> float:
+    runs = max(10, 20_000 // messages)
+    return min(timeit.repeat(function, number=runs, repeat=7)) / runs / messages * 1e6
+
+
+async def per_task(function: Callable[[], Awaitable[None]]) -> float:
+    """A task of its own for each message, in a context of its own, with what is called when it ends."""
+    loop, best = asyncio.get_running_loop(), float("inf")
+    for _ in range(7):
+        began, tasks = loop.time(), []
+        for _ in range(2_000):
+            task = loop.create_task(function(), context=CONTEXT.copy())  # type: ignore[arg-type]
+            task.add_done_callback(lambda ended: None)
+            tasks.append(task)
+        await asyncio.gather(*tasks)
+        best = min(best, (loop.time() - began) / 2_000 * 1e6)
+    return best
+
+
+async def main() -> None:
+    stream, splitter = from_the_socket(), Splitter(lambda data: None)
+    splitter.tap(1, Deliveries(lambda *taken: None))
+    metrics = Metrics()
+    metrics(Started("w", ("w.handle",), 1, ("order",)))
+    emit, log = fan_out((metrics,)), FactLog()
+    fact = settled(JOB, Ack("handled"), Succeeded(), SPEC)
+    acks = Acks()
+
+    def ack_all() -> None:
+        first = acks._head
+        for tag in range(first, first + MESSAGES):
+            acks.ack(tag)
+        b"".join(ack_frame(1, tag, multiple=many) for tag, many in acks.take())
+
+    def confirm_all() -> None:
+        confirms = Confirms()
+        for _ in range(MESSAGES):
+            confirms.expect(MESSAGE)
+        confirms.take(1, b"\x00\x3c\x00\x50" + MESSAGES.to_bytes(8) + b"\x01", 0, 13)
+
+    def decided() -> object:
+        return decide(Succeeded(), attempt=1, age=0.1, policy=SPEC.retry, luck=0.5, longest=60)
+
+    consuming = {
+        "frames split, message decoded": per_message(lambda: splitter.feed(stream), MESSAGES),
+        "metadata, history, identity": per_message(
+            lambda: (read_metadata(MESSAGE, NOW), read_history(MESSAGE), identity_of(MESSAGE))
+        ),
+        "job, context": per_message(lambda: Job(DELIVERY, None, METADATA, HISTORY, CONTEXT.copy(), NOBODY)),
+        "task begun, switched to, ended": await per_task(lambda: handle(ORDER)),
+        "event's ids bound to the log": per_message(lambda: bind_event(METADATA, 1)),
+        "body read by pydantic": per_message(lambda: SPEC.read(MESSAGE, METADATA)),
+        "decided": per_message(decided),
+        "told: one fact": per_message(lambda: settled(JOB, Ack("handled"), Succeeded(), SPEC)),
+        "metrics": per_message(lambda: emit(fact)) + 3 * per_message(lambda: emit(Received("w.handle"))),
+        "log, beyond its rate": per_message(lambda: log(fact)),
+        "acks": per_message(ack_all, MESSAGES),
+    }
+    publishing = {
+        "event sealed": per_message(lambda: seal(ORDER, source="shop")),
+        "of that, its JSON": per_message(lambda: encode(ORDER)),
+        "message made": per_message(lambda: to_message(seal(ORDER, source="shop"), exchange="events"))
+        - per_message(lambda: seal(ORDER, source="shop")),
+        "packed into frames": per_message(lambda: pack(MESSAGE).frames(1, 131_072)),
+        "confirm awaited and told": per_message(confirm_all, MESSAGES),
+    }
+    for title, stages in (("consume", consuming), ("publish", publishing)):
+        print(f"{title}, microseconds a message, {type(asyncio.get_running_loop()).__module__}")
+        for stage, microseconds in stages.items():
+            print(f"  {stage:34} {microseconds:6.2f}")
+
+
+if __name__ == "__main__":
+    if "--uvloop" in sys.argv:
+        import uvloop
+
+        uvloop.run(main())
+    else:
+        asyncio.run(main())
