@@ -1,6 +1,6 @@
 """Writes the tables of docs/performance.md from the figures of a run.
 
-    python benchmarks/report.py benchmarks/results.json docs/performance.md
+python benchmarks/report.py benchmarks/results.json docs/performance.md
 """
 
 import json

@@ -162,3 +162,22 @@ def demo(
     from .demo import run_demo
 
     sys.exit(run_demo(memory=memory))
+
+
+@app.command(
+    short_help="the dead letters in a browser",
+    epilog="\b\nExamples:\n  holdfast dashboard\n  holdfast dashboard --operator --worker app:worker",
+)
+def dashboard(
+    operator: Annotated[
+        bool, typer.Option("--operator", help="replay, edit and discard as well, where no token is set")
+    ] = False,
+    worker: Annotated[
+        str | None, typer.Option(metavar="MODULE:WORKER", help="whose models letters are checked against")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="instead of HOLDFAST_DASHBOARD__PORT; 0: any free one")] = None,
+) -> None:
+    """Serve the dead-letter page, on this machine alone unless a token is set. Without --operator it only shows."""
+    from .dashboard import run_dashboard
+
+    sys.exit(run_dashboard(operator=operator, worker=worker, port=port))

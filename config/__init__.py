@@ -4,6 +4,7 @@ from .origins import origins
 from .secrets import secret_of
 from .settings import (
     BrokerSettings,
+    DashboardSettings,
     DeadLetterSettings,
     HttpSettings,
     IdempotencySettings,
@@ -21,6 +22,7 @@ from .version import VERSION
 __all__ = [
     "VERSION",
     "BrokerSettings",
+    "DashboardSettings",
     "HttpSettings",
     "DeadLetterSettings",
     "IdempotencySettings",

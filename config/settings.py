@@ -190,6 +190,19 @@ class DeadLetterSettings(_Group):
     )
 
 
+class DashboardSettings(_Group):
+    """The web page for dead letters."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, max_length=255, description="address of the dead-letter page")
+    port: int = Field(default=9465, ge=0, le=65_535, description="its port; 0: any free one, which is printed")
+    token: SecretStr | None = Field(
+        default=None, min_length=16, description="who knows it may look; beyond loopback one of the two is needed"
+    )
+    operator_token: SecretStr | None = Field(
+        default=None, min_length=16, description="who knows it may replay, edit and discard as well"
+    )
+
+
 class Settings(BaseSettings):
     """All settings. `Settings(broker={"url": "memory://"})` overrides what the environment says.
 
@@ -213,6 +226,7 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     http: HttpSettings = HttpSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
+    dashboard: DashboardSettings = DashboardSettings()
 
     @property
     def claims_url(self) -> str:

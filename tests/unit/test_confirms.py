@@ -89,7 +89,6 @@ async def test_of_two_publishes_of_the_same_message_the_one_that_was_returned_is
     waiting = [broker.confirms.expect(copy) for copy in copies]
 
     broker.returns(copies[1])
-    broker.says(spec.Basic.Ack(2, False))
     broker.returns(copies[2])
     broker.says(spec.Basic.Ack(3, True))
 

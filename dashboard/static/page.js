@@ -1,0 +1,78 @@
+// The page works without this; with it, progress moves, texts can be copied, and keys do what the list says.
+"use strict";
+
+const rows = [...document.querySelectorAll("[data-row]")];
+let here = -1;
+
+function go(step) {
+  if (!rows.length) return;
+  rows[here]?.classList.remove("here");
+  here = Math.min(rows.length - 1, Math.max(0, here + step));
+  rows[here].classList.add("here");
+  const link = rows[here].querySelector("a");
+  (link ?? rows[here]).scrollIntoView({ block: "nearest" });
+  link?.focus();
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.target.closest("input, textarea, select, dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
+  const does = {
+    j: () => go(1),
+    k: () => go(-1),
+    "/": () => document.getElementById("search")?.focus(),
+    "?": () => document.getElementById("keys").showModal(),
+    u: () => [...document.querySelectorAll("[data-up]")].pop()?.click(),
+  }[event.key];
+  if (does) {
+    event.preventDefault();
+    does();
+  }
+});
+
+for (const button of document.querySelectorAll("[data-opens]")) {
+  button.addEventListener("click", () => document.getElementById(button.dataset.opens).showModal());
+}
+
+for (const button of document.querySelectorAll("[data-copies]")) {
+  button.addEventListener("click", async () => {
+    const text = document.getElementById(button.dataset.copies).textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(document.getElementById(button.dataset.copies));
+      button.textContent = "Selected";
+    }
+  });
+}
+
+function tell(place, told) {
+  for (const at of place.querySelectorAll("[data-told]")) {
+    const value = told[at.dataset.told];
+    if (value === undefined) continue;
+    if (at.matches("progress")) at.value = value;
+    else if (at.dataset.told === "counts") {
+      at.replaceChildren(...Object.entries(value).map(([name, count]) => {
+        const item = document.createElement("li"), figure = document.createElement("b");
+        figure.textContent = count.toLocaleString("en");
+        item.append(figure, " " + name);
+        return item;
+      }));
+    } else {
+      at.textContent = typeof value === "number" ? value.toLocaleString("en") : value;
+      if (at.dataset.told === "state") at.className = "state " + value;
+    }
+  }
+}
+
+for (const place of document.querySelectorAll("[data-events]")) {
+  const events = new EventSource(place.dataset.events);
+  events.addEventListener("message", (event) => {
+    const told = JSON.parse(event.data);
+    tell(place, told);
+    if (told.over) {
+      events.close();
+      if (place.dataset.then === "reload") location.reload();
+    }
+  });
+}

@@ -1,0 +1,375 @@
+"""The dead-letter page: what it shows, what it does, and whom it lets do so."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from browsing import BASE, a_visitor
+from morgue import Morgue, a_desk, contents
+from running import LIMIT, a_broker, running
+
+from holdfast import Settings
+from holdfast.broker import Queue, Topology
+from holdfast.config import DashboardSettings
+from holdfast.dashboard import Access
+from holdfast.dashboard.serving import listen
+from holdfast.dead_letters import DeadLetters, Edit, Letter, Selection
+from holdfast.events import ConfigurationError, HoldfastError, Message
+
+TOKEN, OPERATORS = "look-but-do-not-touch", "may-replay-and-discard"
+HOSTILE = [
+    b"<script>document.title = 'owned'</script>",
+    b"\x1b[31mred \x00 \xe2\x80\xae reversed",
+    b"\xff\xfe\x00binary" * 40,
+    b'{"a": "</pre><img src=x onerror=alert(1)>"}',
+    b'{"long": "' + b"x" * 1_000_000 + b'"}',
+    b"",
+]
+
+
+@pytest.fixture
+def morgue(settings: Settings, unique: str) -> Morgue:
+    return Morgue(settings, unique)
+
+
+@pytest.fixture
+async def desk(settings: Settings, tmp_path: Path) -> AsyncIterator[DeadLetters]:
+    async with a_desk(settings, tmp_path) as opened:
+        yield opened
+
+
+async def until_over(desk: DeadLetters, name: str) -> str:
+    async with asyncio.timeout(LIMIT):
+        while desk.journal.operation(name).state not in ("done", "stopped", "cancelled"):
+            await asyncio.sleep(0.05)
+    return desk.journal.operation(name).state
+
+
+async def with_letters(settings: Settings, queue: str, *bodies: bytes, **headers: str) -> None:
+    """Put messages of other software into a dead-letter queue."""
+    async with a_broker(settings) as broker:
+        await broker.declare(Topology(queues=(Queue(queue, {"x-queue-type": "quorum"}),)))
+        for body in bodies:
+            await broker.publish(Message(body, "", queue, headers=headers, type="odd"), timeout=LIMIT)
+
+
+# What it shows
+
+
+async def test_queues_groups_and_letters_are_shown(morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1", "o-2", "o-3")
+    await desk.read(morgue.dead)
+    [first, *_] = await contents(desk, morgue.dead)
+
+    async with a_visitor(desk) as visitor:
+        queues = await visitor.get("/")
+        queue = await visitor.get(f"/queues/{morgue.dead}")
+        letter = await visitor.get(f"/queues/{morgue.dead}/letters/{first.key}")
+
+    assert morgue.dead in queues.text
+    assert "<b>3</b> letters" in queue.text and "CardDeclined" in queue.text and "<svg" in queue.text
+    assert first.event_id in letter.text and "Traceback (most recent call last)" in letter.text
+
+
+async def test_a_queue_that_was_never_read_is_read_and_says_how_far_it_is(morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1")
+
+    async with a_visitor(desk) as visitor:
+        await visitor.get(f"/queues/{morgue.dead}")
+        async with asyncio.timeout(LIMIT), visitor.client.stream("GET", f"/queues/{morgue.dead}/events") as events:
+            told = [line async for line in events.aiter_lines() if line]
+        shown = await visitor.get(f"/queues/{morgue.dead}")
+
+    assert '"over": true' in told[-1]
+    assert "<b>1</b> letter" in shown.text
+
+
+async def test_filters_and_pages_narrow_what_is_shown(settings: Settings, desk: DeadLetters, unique: str) -> None:
+    queue = f"{unique}.dead"
+    await with_letters(settings, queue, *(b"%d" % n for n in range(60)))
+    await desk.read(queue)
+
+    async with a_visitor(desk) as visitor:
+        first = await visitor.get(f"/queues/{queue}")
+        second = await visitor.get(f"/queues/{queue}?page=2")
+        none = await visitor.get(f"/queues/{queue}?reason=crashed")
+        odd = await visitor.get(f"/queues/{queue}?since=never")
+
+    assert (first.text.count("<tr data-row>"), second.text.count("<tr data-row>")) == (50, 10)
+    assert "No letter is meant by that" in none.text
+    assert odd.status_code == 400 and "is no time" in odd.text
+
+
+@pytest.mark.parametrize("body", HOSTILE, ids=range(len(HOSTILE)))
+async def test_a_hostile_letter_is_text(settings: Settings, desk: DeadLetters, unique: str, body: bytes) -> None:
+    queue = f"{unique}.dead"
+    await with_letters(settings, queue, body, **{"holdfast-error-message": "<script>alert(1)</script>\x1b[2J"})
+    [letter] = await contents(desk, queue)
+
+    async with a_visitor(desk) as visitor:
+        listed = await visitor.get(f"/queues/{queue}")
+        shown = await visitor.get(f"/queues/{queue}/letters/{letter.key}")
+        kept = await visitor.get(f"/queues/{queue}/letters/{letter.key}/body")
+
+    for page in (listed, shown):
+        assert page.status_code == 200 and len(page.content) < 120_000
+        assert "<script>" not in page.text and "<img src=x" not in page.text
+        assert "\x1b" not in page.text and "\u202e" not in page.text
+    assert kept.content == body
+    assert kept.headers["content-type"] == "application/octet-stream"
+    assert kept.headers["content-disposition"].startswith("attachment")
+
+
+async def test_what_is_not_there_is_told_on_a_page(desk: DeadLetters, unique: str) -> None:
+    async with a_visitor(desk) as visitor:
+        answers = [await visitor.get(path) for path in (f"/queues/{unique}.none", "/operations/none", "/nowhere")]
+
+    assert [answer.status_code for answer in answers] == [400, 400, 404]
+    assert all("That did not work" in answer.text for answer in answers)
+
+
+# What it does
+
+
+async def test_letters_are_replayed_with_progress_and_confirmed_by_the_worker(
+    morgue: Morgue, desk: DeadLetters
+) -> None:
+    await morgue.fill("o-1", "o-2")
+    await desk.read(morgue.dead)
+    morgue.charge.mended = True
+
+    async with running(morgue.worker()), a_visitor(desk) as visitor:
+        asked = await visitor.get(f"/queues/{morgue.dead}/replay")
+        begun = await visitor.post(f"/queues/{morgue.dead}/replay")
+        name = begun.headers["location"].rpartition("/")[2]
+        async with asyncio.timeout(LIMIT), visitor.client.stream("GET", f"/operations/{name}/events") as events:
+            told = [line async for line in events.aiter_lines() if line]
+        shown = await visitor.get(f"/operations/{name}")
+
+    assert "Replay 2 letters?" in asked.text and begun.status_code == 303
+    assert '"handled": 2' in told[-1] and '"over": true' in told[-1]
+    assert "done" in shown.text and morgue.charge.effects == {"o-1": 1, "o-2": 1}
+
+
+async def test_a_discard_wants_the_number_typed_and_keeps_an_archive(morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1", "o-2")
+    await desk.read(morgue.dead)
+
+    async with a_visitor(desk) as visitor:
+        await visitor.get(f"/queues/{morgue.dead}/discard")
+        mistyped = await visitor.post(f"/queues/{morgue.dead}/discard", count="3")
+        begun = await visitor.post(f"/queues/{morgue.dead}/discard", count="2")
+        name = begun.headers["location"].rpartition("/")[2]
+        state = await until_over(desk, name)
+        audit = await visitor.get("/audit")
+
+    assert mistyped.status_code == 400 and state == "done"
+    assert len(desk.archive_of(desk.journal.operation(name)).read_text().splitlines()) == 2
+    assert await contents(desk, morgue.dead) == []
+    assert "discard" in audit.text
+
+
+async def test_an_edit_is_checked_against_the_schema_before_it_is_sent(morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1")
+    [letter] = await contents(desk, morgue.dead)
+    morgue.charge.mended = True
+
+    def reader_of(queue: str) -> object:
+        def read(letter: Letter, edit: Edit | None) -> None:
+            if edit is not None and b"order" not in edit.body:
+                raise HoldfastError("order: Field required")
+
+        return read
+
+    async with running(morgue.worker()), a_visitor(desk, reader_of=reader_of) as visitor:
+        address = f"/queues/{morgue.dead}/letters/{letter.key}/edit"
+        await visitor.get(address)
+        refused = await visitor.post(address, body='{"other": 1}')
+        begun = await visitor.post(address, body='{"order": "o-9"}', headers_="", headers="tenant: blue")
+        state = await until_over(desk, begun.headers["location"].rpartition("/")[2])
+
+    assert refused.status_code == 400 and "Field required" in refused.text and "&#34;other&#34;" in refused.text
+    assert state == "done" and morgue.charge.effects == {"o-9": 1}
+
+
+async def test_what_if_says_how_many_would_be_read(morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1", "o-2")
+    await desk.read(morgue.dead)
+
+    def reader_of(queue: str) -> object:
+        def read(letter: Letter, edit: Edit | None) -> None:
+            if b"o-2" in letter.message.body:
+                raise HoldfastError("order: too old")
+
+        return read
+
+    async with a_visitor(desk, reader_of=reader_of) as visitor:
+        shown = await visitor.get(f"/queues/{morgue.dead}/check")
+    async with a_visitor(desk) as visitor:
+        unknown = await visitor.get(f"/queues/{morgue.dead}/check")
+
+    assert "<b>1</b> would be read, <b>1</b> would not" in shown.text and "too old" in shown.text
+    assert unknown.status_code == 404 and "--worker MODULE:WORKER" in unknown.text
+
+
+async def test_an_operation_can_be_cancelled_and_one_that_was_paused_resumed(morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1", "o-2")
+    await desk.read(morgue.dead)
+    first, second = desk.replay(morgue.dead, Selection(limit=1)), desk.discard(morgue.dead, Selection())
+    desk.journal.change(second.id, "paused")
+
+    async with a_visitor(desk) as visitor:
+        await visitor.get(f"/operations/{first.id}")
+        await visitor.post(f"/operations/{first.id}/cancel")
+        await visitor.get(f"/operations/{second.id}")
+        await visitor.post(f"/operations/{second.id}/resume")
+        state = await until_over(desk, second.id)
+        listed = await visitor.get("/operations")
+
+    assert (desk.journal.operation(first.id).state, state) == ("cancelled", "done")
+    assert first.id in listed.text and second.id in listed.text
+
+
+async def test_a_note_stays_on_its_group(morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1")
+    [letter] = await contents(desk, morgue.dead)
+
+    async with a_visitor(desk) as visitor:
+        await visitor.get(f"/queues/{morgue.dead}")
+        await visitor.post(f"/queues/{morgue.dead}/note", fingerprint=letter.fingerprint, text="the bank <b>knows</b>")
+        shown = await visitor.get(f"/queues/{morgue.dead}")
+
+    assert "the bank &lt;b&gt;knows&lt;/b&gt;" in shown.text
+
+
+# Whom it lets do so
+
+
+async def test_every_answer_forbids_what_the_page_does_not_need(desk: DeadLetters) -> None:
+    async with a_visitor(desk) as visitor:
+        answers = [await visitor.get(path) for path in ("/", "/static/page.js", "/nowhere", "/login")]
+
+    for answer in answers:
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "<script>" not in answer.text and "style=" not in answer.text and "onclick" not in answer.text
+
+
+ACTIONS = ["replay", "discard", "note", "read"]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+async def test_who_may_only_look_changes_nothing(morgue: Morgue, desk: DeadLetters, action: str) -> None:
+    await morgue.fill("o-1")
+    await desk.read(morgue.dead)
+
+    async with a_visitor(desk, Access(role="viewer")) as visitor:
+        page = await visitor.get(f"/queues/{morgue.dead}")
+        answer = await visitor.post(f"/queues/{morgue.dead}/{action}", count="1", fingerprint="x", text="y")
+
+    assert "Replay" not in page.text and "Discard" not in page.text
+    assert answer.status_code == 403 and "operator" in answer.text
+    assert desk.journal.operations() == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "csrf"),
+    [
+        ({"origin": "http://evil.example"}, None),
+        ({"origin": "null"}, None),
+        ({"origin": "", "referer": "http://evil.example/page"}, None),
+        ({}, "0" * 64),
+        ({}, ""),
+    ],
+)
+async def test_a_form_from_elsewhere_is_refused(
+    morgue: Morgue, desk: DeadLetters, headers: dict[str, str], csrf: str | None
+) -> None:
+    await morgue.fill("o-1")
+    await desk.read(morgue.dead)
+
+    async with a_visitor(desk) as visitor:
+        await visitor.get(f"/queues/{morgue.dead}/replay")
+        fields = {} if csrf is None else {"csrf": csrf}
+        answer = await visitor.post(f"/queues/{morgue.dead}/replay", headers, **fields)
+
+    assert answer.status_code == 403
+    assert desk.journal.operations() == []
+
+
+async def test_another_host_name_is_refused_where_no_token_guards_the_page(desk: DeadLetters) -> None:
+    async with a_visitor(desk) as visitor:
+        answer = await visitor.client.get("/", headers={"host": "rebound.example:9465"})
+
+    assert answer.status_code == 403
+
+
+async def test_with_tokens_nothing_is_shown_before_one_is_given(morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1")
+    await desk.read(morgue.dead)
+    access = Access(token=TOKEN, operator_token=OPERATORS)
+
+    async with a_visitor(desk, access) as visitor:
+        before = await visitor.client.get(f"/queues/{morgue.dead}")
+        wrong = await visitor.post("/login", token="guess")
+        await visitor.post("/login", token=TOKEN)
+        looking = await visitor.get(f"/queues/{morgue.dead}")
+        await visitor.post("/login", token=OPERATORS)
+        acting = await visitor.get(f"/queues/{morgue.dead}")
+        cookie = (await visitor.post("/login", token=TOKEN)).headers["set-cookie"]
+
+    assert (before.status_code, before.headers["location"], wrong.status_code) == (303, "/login", 403)
+    assert "Replay" not in looking.text and "Replay" in acting.text
+    assert "HttpOnly" in cookie and "SameSite=strict" in cookie and TOKEN not in cookie
+
+
+async def test_a_cookie_that_was_changed_is_nobodys(desk: DeadLetters) -> None:
+    async with a_visitor(desk, Access(token=TOKEN, operator_token=OPERATORS)) as visitor:
+        await visitor.post("/login", token=TOKEN)
+        [(name, value)] = visitor.client.cookies.items()
+        visitor.client.cookies.set(name, value.replace("viewer", "operator"))
+        answer = await visitor.client.get("/")
+
+    assert answer.headers["location"] == "/login"
+
+
+async def test_after_too_many_wrong_tokens_not_even_the_right_one_is_looked_at(desk: DeadLetters) -> None:
+    async with a_visitor(desk, Access(token=TOKEN)) as visitor:
+        for _ in range(10):
+            await visitor.post("/login", token="guess")
+        answer = await visitor.post("/login", token=TOKEN)
+        acts = desk.journal.acts()
+
+    assert answer.status_code == 403
+    assert [act.action for act in acts] == ["login refused"] * 11
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_beyond_loopback_a_token_is_needed(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="HOLDFAST_DASHBOARD__TOKEN"):
+        listen(DashboardSettings(host=host, port=0))
+
+
+def test_a_port_that_is_taken_is_told_with_its_setting() -> None:
+    with listen(DashboardSettings(port=0)) as taken:
+        port = taken.getsockname()[1]
+
+        with pytest.raises(ConfigurationError, match=f"HOLDFAST_DASHBOARD__PORT: port {port}"):
+            listen(DashboardSettings(port=port))
+
+
+async def test_a_form_beyond_all_bounds_is_refused(morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1")
+    [letter] = await contents(desk, morgue.dead)
+
+    async with a_visitor(desk) as visitor:
+        address = f"/queues/{morgue.dead}/letters/{letter.key}/edit"
+        await visitor.get(address)
+        answer = await visitor.client.post(
+            address, content=b"body=" + b"x" * (5 << 20),
+            headers={"origin": BASE, "content-type": "application/x-www-form-urlencoded"},
+        )  # fmt: skip
+
+    assert answer.status_code == 413

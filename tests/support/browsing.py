@@ -1,0 +1,43 @@
+"""The dead-letter page as a program sees it: requests with a session, and forms with its token."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from holdfast.dashboard import Access, create_app
+from holdfast.dead_letters import DeadLetters
+
+BASE = "http://127.0.0.1:9465"
+_CSRF = re.compile(r'name="csrf" value="([0-9a-f]+)"')
+
+
+class Visitor:
+    """Somebody with a browser that keeps cookies."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self.csrf = ""
+
+    async def get(self, path: str) -> httpx.Response:
+        answer = await self.client.get(path, follow_redirects=True)
+        if (found := _CSRF.search(answer.text)) is not None:
+            self.csrf = found[1]
+        return answer
+
+    async def post(self, path: str, headers: dict[str, str] | None = None, /, **fields: str) -> httpx.Response:
+        """Send a form as the page would have it sent."""
+        data = {"csrf": self.csrf} | fields
+        return await self.client.post(path, data=data, headers={"origin": BASE} | (headers or {}))
+
+
+@asynccontextmanager
+async def a_visitor(desk: DeadLetters, access: Access | None = None, **options: Any) -> AsyncIterator[Visitor]:
+    """Visits a page over this desk; an operator on loopback unless `access` says otherwise."""
+    app = create_app(desk, access or Access(role="operator"), **options)
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+        async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
+            yield Visitor(client)
