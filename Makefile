@@ -74,6 +74,11 @@ soak: venv ## Every fault 20 times, or at random: make soak [RUNS=20] | make soa
 prove: venv ## Six mutations that lose or repeat messages: the checker must catch each
 	$(BIN)/python tests/faults/prove.py
 
+.PHONY: test-browser
+test-browser: venv ## The dead-letter page in Chromium, which is installed where it is missing; pictures go to pictures/
+	@$(PIP) install -c constraints.txt "$(WHEEL)[browser]"
+	$(BIN)/python scripts/browser.py
+
 .PHONY: bench-scraping
 bench-scraping: venv ## What metrics cost, and 200 scrapes a second: make bench-scraping RABBITMQ=amqp://guest:guest@localhost/
 	$(BIN)/python benchmarks/scraping.py $(RABBITMQ)

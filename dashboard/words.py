@@ -51,6 +51,8 @@ def body_text(body: bytes) -> tuple[str, str]:
 
 
 def header_text(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
     return lines(value if isinstance(value, str) else repr(value), 4_000)
 
 

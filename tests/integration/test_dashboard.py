@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 from browsing import BASE, a_visitor
+from commands import Running, environment, holdfast
 from morgue import Morgue, a_desk, contents
 from running import LIMIT, a_broker, running
 
@@ -373,3 +375,36 @@ async def test_a_form_beyond_all_bounds_is_refused(morgue: Morgue, desk: DeadLet
         )  # fmt: skip
 
     assert answer.status_code == 413
+
+
+# The command
+
+
+def test_the_command_serves_until_it_is_told_to_stop_and_names_what_is_wrong(
+    settings: Settings, tmp_path: Path, unique: str
+) -> None:
+    (tmp_path / "app.py").write_text(
+        "from holdfast import Event, Worker\n"
+        f"class Order(Event, type='{unique}.order'): ...\n"
+        f"worker = Worker('{unique}')\n"
+        "@worker.handler(Order)\n"
+        "async def charge(event: Order) -> None: ...\n"
+    )
+    env = environment(
+        HOLDFAST_BROKER__URL=settings.broker.url.get_secret_value(),
+        HOLDFAST_DEAD_LETTERS__FOLDER=str(tmp_path / "state"),
+        HOLDFAST_DASHBOARD__PORT="0",
+    )
+
+    with Running("dashboard", "--operator", "--worker", "app:worker", "--port", "0", folder=tmp_path, env=env) as page:
+        page.until(lambda log: "dead letters at http" in log)
+        address = page.log.split("dead letters at ")[1].split()[0]
+        shown = httpx.get(address + "audit", follow_redirects=True, timeout=30)
+        code = page.stop()
+    exposed = holdfast("dashboard", folder=tmp_path, env=env | {"HOLDFAST_DASHBOARD__HOST": "0.0.0.0"})
+
+    assert shown.status_code == 200 and "operator" in shown.text
+    assert code in (0, -15)
+    assert (
+        exposed.returncode == 1 and "HOLDFAST_DASHBOARD__TOKEN" in exposed.stderr and "Traceback" not in exposed.stderr
+    )
