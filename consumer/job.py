@@ -37,7 +37,7 @@ class Job:
     """It is carried by `task`, in `context`. A redelivery of the same message replaces `delivery` meanwhile.
 
     `stopped` says why the task was cancelled: its handler was over its time, or the worker stops. A handler that did
-    not end even then is `left`: the delivery ends without it.
+    not end even then is `left`: the delivery ends without it. Once it `is_settling`, a redelivery is on its own.
     """
 
     delivery: Delivery
@@ -49,6 +49,7 @@ class Job:
     task: "asyncio.Task[None] | None" = None
     stopped: Literal["late", "stopping"] | None = None
     left: bool = False
+    is_settling: bool = False
     slot_is_free: bool = False
     is_alone: bool = False
     began: float = 0.0

@@ -87,7 +87,7 @@ class Line:
         self._emit(self._received)
         if delivery.redelivered and (identity := identity_of(delivery.message)) is not None:
             job = self._known.get(identity)
-            if job is not None and not job.delivery.consumer.is_current(job.delivery):
+            if job is not None and not (job.is_settling or job.delivery.consumer.is_current(job.delivery)):
                 job.delivery = delivery
                 return
         inbox = self._lane.inbox

@@ -114,6 +114,7 @@ class Pipeline:
             decision = GiveBack()
             await self._let_go(job)
 
+        job.is_settling = True
         written = await settle(job.delivery, decision)
         self._remember(job, decision, written=written)
         self.emit(settled(job, decision, outcome, self.spec))

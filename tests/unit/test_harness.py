@@ -1,6 +1,7 @@
 """`holdfast.testing.Harness`: the real life of a delivery, on a clock and a broker of the test's own."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -210,6 +211,22 @@ async def test_a_lost_connection_delivers_again_and_hurts_nobody() -> None:
         await h.settle()
 
     assert len(h.runs) == 5 and len({run.event.order_id for run in h.runs}) == 5
+
+
+async def test_a_redelivery_that_comes_while_its_event_is_being_settled_is_settled_too() -> None:
+    worker = a_worker()
+
+    @worker.handler(Placed)
+    async def charge(event: Placed) -> None:
+        for _ in range(int(event.order_id)):
+            await asyncio.sleep(0)
+
+    async with Harness(worker, patience=2) as h:
+        h.lose_connection()
+        await asyncio.gather(*(h.publish(Placed(order_id=str(number % 8))) for number in range(24)))
+        await h.settle()
+
+    assert len(h.runs) == 24
 
 
 async def order_of(seed: int, *, crashes: int = 0) -> list[str]:
@@ -501,3 +518,33 @@ def a_worker_that_fails() -> Worker:
     worker = a_worker()
     worker.handler(Placed, retry=Retry(attempts=1))(_fail)
     return worker
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_everything_is_accounted_for_whatever_faults_come_together(seed: int) -> None:
+    luck = random.Random(seed)
+    shop, warehouse = a_worker("shop"), a_worker("warehouse")
+    tries = Retry(attempts=4, backoff=exponential(60), immediate=luck.randrange(2))
+
+    @shop.handler(Placed, retry=tries, concurrency=luck.choice((1, 3, None)), idempotent=luck.random() < 0.7)
+    async def charge(event: Placed, ctx: Context) -> None:
+        await asyncio.sleep(0)
+        if luck.random() < 0.4:
+            raise luck.choice((ConnectionError("down"), RetryLater(600), Reject("no")))
+        await ctx.publish(Paid(order_id=event.order_id), delay=luck.choice((None, 60)))
+
+    @warehouse.handler(Paid, retry=tries)
+    def ship(event: Paid) -> None:
+        if luck.random() < 0.3:
+            raise ConnectionError("down")
+
+    async with Harness(shop, warehouse, seed=seed, patience=2) as h:
+        for fault in (h.duplicate_every_message, lambda: h.reorder(seed)):
+            if luck.random() < 0.4:
+                fault()
+        for number in range(12):
+            await h.publish(Placed(order_id=f"o-{number}"), delay=luck.choice((None, None, 300)))
+            if luck.random() < 0.3:
+                luck.choice((h.crash_before_ack, h.lose_connection))()
+        if luck.random() < 0.8:
+            await h.settle()
