@@ -60,10 +60,10 @@ test-containers: venv ## Build the image and run compose.yaml, through podman wh
 # Where `make test-brokers` keeps the other releases of RabbitMQ.
 BROKERS_DIR ?= $(or $(HOLDFAST_BROKERS_DIR),$(HOME)/.cache/holdfast/brokers)
 FAULTS = $(BIN)/python tests/faults/run.py --folder $(BROKERS_DIR) --brokers $(or $(BROKERS),3.10) \
-	$(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)")
+	$(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only "$(ONLY)") $(if $(CLUSTER),--cluster)
 
 .PHONY: faults
-faults: venv ## Every fault once, and the account: make faults [SEED=7] [ONLY="redis is"] [BROKERS=3.10,4.0,4.3]
+faults: venv ## Every fault once, and the account: make faults [SEED=7] [ONLY="redis is"] [BROKERS=3.10,4.0,4.3] [CLUSTER=1]
 	$(FAULTS)
 
 .PHONY: soak

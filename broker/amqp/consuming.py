@@ -23,6 +23,7 @@ from .link import (
     heed_cancellation,
     lost_as_error,
     open_channel,
+    while_open,
 )
 from .settling import OneByOne, Settling, Together
 from .translate import from_delivered
@@ -144,7 +145,7 @@ class AmqpConsumer:
         generation = self._generation
         lost = channel.closing
         channel.on_consumer_cancel_callbacks.add(lambda _: _end(lost))
-        await channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
+        await while_open(connection, channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC))
 
         early: list[Delivery] = []  # a broker delivers before its answer was read
         hand_on: OnDelivery = early.append
@@ -162,7 +163,7 @@ class AmqpConsumer:
             self._untap = lambda: wire.untap(number)
         else:
             self._settling = OneByOne(channel)
-        answer = await channel.basic_consume(self._queue, deliver_one, timeout=_RPC)
+        answer = await while_open(connection, channel.basic_consume(self._queue, deliver_one, timeout=_RPC))
         heed_cancellation()
         self._tag = answer.consumer_tag
         self._emit(Attached(self._queue, generation))

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from aiormq import Channel, Connection
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from ...events import TopologyDrift, TopologyError, TopologyMissing
 from ..topology import Topology
-from .link import close_quietly, open_channel
+from .link import close_quietly, open_channel, while_open
 
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(.+?)' for (\w+) '(.+?)' in vhost '.*?': received (.+?) but current is (.+)"
@@ -19,6 +19,10 @@ _TIMEOUT = 30.0
 
 async def declare(connection: Connection, topology: Topology) -> None:
     """Create what is missing. Raises `TopologyDrift` naming the argument that differs, `TopologyError`."""
+    await while_open(connection, _declare(connection, topology))
+
+
+async def _declare(connection: Connection, topology: Topology) -> None:
     async with _channel(connection) as channel:
         for exchange in topology.exchanges:
             await channel.exchange_declare(
@@ -39,6 +43,10 @@ async def declare(connection: Connection, topology: Topology) -> None:
 
 async def verify(connection: Connection, topology: Topology) -> None:
     """Check that every exchange and queue exists (bindings cannot be read over AMQP). Raises `TopologyMissing`."""
+    await while_open(connection, _verify(connection, topology))
+
+
+async def _verify(connection: Connection, topology: Topology) -> None:
     async with _channel(connection) as channel:
         for exchange in topology.exchanges:
             await channel.exchange_declare(exchange.name, passive=True, timeout=_TIMEOUT)
@@ -58,7 +66,8 @@ async def _channel(connection: Connection) -> AsyncIterator[Channel]:
     except ChannelAccessRefused as error:
         raise TopologyError(f"{_said(error)}; grant the permission, or use HOLDFAST_BROKER__TOPOLOGY=verify") from None
     finally:
-        await close_quietly(channel, 5)
+        with suppress(ConnectionError):
+            await while_open(connection, close_quietly(channel, 5))
 
 
 def difference(text: str) -> str:

@@ -118,7 +118,7 @@ class Link:
             async with asyncio.timeout(self._connect_timeout):
                 await connection.connect()
             if self.on_connect is not None:
-                await self.on_connect(connection)
+                await while_open(connection, self.on_connect(connection))
             heed_cancellation()
         except BaseException:
             await close_quietly(connection, 1)
@@ -163,9 +163,8 @@ def heed_cancellation() -> None:
 
 async def open_channel(connection: Connection, *, confirms: bool, timeout: float = 10.0) -> Channel:
     """A new channel; with `confirms`, one on which an unroutable publish raises."""
-    return cast(
-        "Channel", await connection.channel(publisher_confirms=confirms, on_return_raises=True, timeout=timeout)
-    )
+    opening = connection.channel(publisher_confirms=confirms, on_return_raises=True, timeout=timeout)
+    return cast("Channel", await while_open(connection, opening))
 
 
 async def close_quietly(thing: Connection | Channel, timeout: float) -> None:
@@ -174,17 +173,18 @@ async def close_quietly(thing: Connection | Channel, timeout: float) -> None:
         await thing.close(timeout=timeout)
 
 
-async def while_open(channel: Channel, doing: Awaitable[T]) -> T:
-    """Await `doing`, but no longer than the channel lives: a frame queued for a dead writer would wait for ever.
+async def while_open(thing: Connection | Channel, doing: Awaitable[T]) -> T:
+    """Await `doing`, but no longer than `thing` lives: a frame queued for a dead writer would wait for ever, and an
+    answer that a lost connection will not bring, for all of its time-out.
 
-    Raises `ConnectionError` when the channel is closed first.
+    Raises `ConnectionError` when it is closed first.
     """
-    task, closing = asyncio.ensure_future(doing), channel.closing
+    task, closing = asyncio.ensure_future(doing), thing.closing
     try:
         await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ConnectionError(f"the channel was closed: {await _closed(channel)}")
+        raise ConnectionError(f"it was closed: {await _closed(thing)}")
     finally:
         closing.cancel()
         if not task.done():

@@ -13,7 +13,7 @@ from aiormq.exceptions import AMQPChannelError, ChannelAccessRefused, ChannelNot
 from ...events import Message, NotConnected, PublishError, PublishRefused, PublishTimeout, TooLarge, Unroutable
 from ..countdown import Limits
 from .explain import explain
-from .link import CONNECTION_ERRORS, Link, lost_as_error, open_channel
+from .link import CONNECTION_ERRORS, Link, lost_as_error, open_channel, while_open
 from .packing import Packed, pack
 from .sending import Sending, sending
 from .wire import TappedConnection
@@ -101,7 +101,7 @@ class Publishing:
         if exchange:
             # Asked before anything is in flight: found out by a publish, it would close a busy channel.
             try:
-                await channel.exchange_declare(exchange, passive=True, timeout=10)
+                await while_open(connection, channel.exchange_declare(exchange, passive=True, timeout=10))
             except ChannelNotFoundEntity:
                 raise Unroutable(f"exchange {exchange!r} does not exist on {self._link}") from None
         return sending(channel, connection.wire if isinstance(connection, TappedConnection) else None)

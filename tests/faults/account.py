@@ -209,7 +209,10 @@ def _explains(fault: Fault, first: Entry, again: Entry, life: _Life) -> bool:
             )
             return hit and not completed
         case "what ran":
-            return first.at <= fault.until and fault.at <= again.at
+            begun = max(
+                (run.at for run in life.of("start") if run.pid == first.pid and run.at <= first.at), default=first.at
+            )
+            return begun <= fault.until and fault.at <= again.at
 
 
 def _attempts(index: _Index) -> list[Violation]:

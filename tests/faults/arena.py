@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from aiormq.exceptions import ChannelNotFoundEntity
 from breaking import a_channel, through
 from fault_app import ATTEMPTS, QUEUES, Blocking, Job, Link
 from ledgers import Book, Ending, Entry, Explains, Fault, Growth, Journal, Letter, Outcome, Promise, Sent
@@ -33,7 +34,9 @@ HERE = Path(__file__).parent
 LEASE = 3.0
 LONGEST_DELAY = 30.0
 QUIET = 60.0
-"""Seconds a run may take to come to rest when all is healed. Whatever is open then is told as lost or late."""
+"""Seconds a run may take to come to rest when all is healed. Whatever is open then is told as lost or late. In a
+cluster it is more: a copy that leaves its delay while a node dies is tried again by the broker after 3 minutes
+(`dead_letter_worker_publisher_confirm_timeout`)."""
 
 MIX = (
     *((Job, "return"),) * 55,
@@ -96,6 +99,7 @@ class Arena:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.publisher: Publisher
         self._slots = asyncio.Semaphore(200)
+        self.patience, self.recovery = QUIET, 45.0
 
     @property
     def name(self) -> str:
@@ -112,6 +116,7 @@ class Arena:
             follows={self.queue("link"): self.queue("linked")},
             attempts=ATTEMPTS,
             concurrency=self.settings.worker.concurrency,
+            recovery=self.recovery,
         )
 
     # Workers
@@ -224,15 +229,17 @@ class Arena:
             queue = self.promise.routes[envelope.metadata.event_type][0]
             self._waiting.append((event_id, queue))
 
-    async def load(self, count: int, rate: float, mix: tuple[tuple[type[Event], str], ...] = MIX) -> None:
-        """Publish `count` events at `rate` a second; a few of them twice, a few delayed."""
+    async def load(
+        self, count: int, rate: float, mix: tuple[tuple[type[Event], str], ...] = MIX, delayed: float = 0.04
+    ) -> None:
+        """Publish `count` events at `rate` a second; a few of them twice, and a share of them `delayed`."""
         begin = time.monotonic()
         async with asyncio.TaskGroup() as publishing:
             for number in range(count):
                 kind, does = self.luck.choice(mix)
                 keyed = {"key": f"k{number % 7}", "seq": number} if kind is Job else {}
                 times = 2 if self.luck.random() < 0.02 else 1
-                delay = self.luck.uniform(0.1, 1.5) if self.luck.random() < 0.04 else None
+                delay = self.luck.uniform(0.1, 1.5) if self.luck.random() < delayed else None
                 publishing.create_task(self.publish(kind(does=does, **keyed), times=times, delay=delay))  # type: ignore[arg-type]
                 await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
 
@@ -308,20 +315,23 @@ class Arena:
             return {name: (await channel.queue_declare(name, passive=True)).message_count or 0 for name in names}
 
     async def _waiting_messages(self) -> int:
-        levels = [queue.name for queue in ladder.ladder(LONGEST_DELAY).queues]
+        levels = [queue.name for queue in ladder.ladder(LONGEST_DELAY).queues if queue.name != ladder.UNROUTED]
         try:
             return sum((await self._depths([*map(self.queue, QUEUES), *levels])).values())
         except Exception:  # noqa: BLE001 (the broker is not there yet)
             return 1
 
     async def take_letters(self) -> None:
-        """Move what is in the dead-letter queues to the ledger."""
-        async with a_channel(self.settings) as channel:
-            for handler in QUEUES:
-                queue = self.queue(handler)
-                while (got := await channel.basic_get(f"{queue}.dead", no_ack=True)).delivery_tag is not None:
-                    told = got.header.properties.headers or {}
-                    self.letters.append(Letter(str(told.get(h.EVENT_ID)), queue, str(told.get(h.REASON))))
+        """Move what is in the dead-letter queues to the ledger, and what came out of a delay and found no queue."""
+        routes = {sent.event_id: self.promise.routes[sent.type][0] for sent in self.sent}
+        for queue, dead in [*((name, f"{name}.dead") for name in map(self.queue, QUEUES)), ("", ladder.UNROUTED)]:
+            with suppress(ChannelNotFoundEntity):  # deleted, and not needed since
+                async with a_channel(self.settings) as channel:
+                    while (got := await channel.basic_get(dead, no_ack=True)).delivery_tag is not None:
+                        told = got.header.properties.headers or {}
+                        event_id = str(told.get(h.EVENT_ID))
+                        reason = str(told.get(h.REASON, "unrouted"))
+                        self.letters.append(Letter(event_id, queue or routes.get(event_id, ""), reason))
 
     def weigh(self) -> None:
         """Remember what the living processes hold now, at rest."""

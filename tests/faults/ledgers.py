@@ -11,7 +11,7 @@ Outcome = Literal["confirmed", "nacked", "returned", "unknown"]
 Phase = Literal["attached", "start", "effect", "done", "settled", "suspected", "dying", "gauge"]
 Explains = Literal["nothing", "its process", "what ran"]
 """Which repeated effects a fault may account for: none; those of the process it hit that were under way; or any whose
-first effect came before the fault was over (leases or claims were lost)."""
+first run began before the fault was over (leases or claims were lost, or a process stood still past a time-out)."""
 
 
 @dataclass(frozen=True, slots=True)

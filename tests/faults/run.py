@@ -26,11 +26,12 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
 
 from account import Account, account  # noqa: E402
 from arena import QUIET, an_arena  # noqa: E402
+from cluster import Cluster, a_cluster  # noqa: E402
 from ledgers import Book, as_json  # noqa: E402
 from scenarios import SCENARIOS, Scenario  # noqa: E402
 from soak import soak  # noqa: E402
 
-from holdfast.testing.servers import Node, PrivateRabbitMQ, private_rabbitmq, private_redis  # noqa: E402
+from holdfast.testing.servers import Node, private_rabbitmq, private_redis  # noqa: E402
 
 VERSIONS = {"3.10": None, "4.0": "trixie", "4.3": "sid"}
 
@@ -39,8 +40,12 @@ async def run(scenario: Scenario, broker: Node, claims: Node, seed: int, patienc
     """One run of a scenario, as its ledgers. It comes to rest within `patience` seconds, or is closed as it is."""
     folder = Path(tempfile.mkdtemp(prefix="holdfast-faults-"))
     try:
-        async with an_arena(broker, claims, seed, folder, workers=scenario.workers, point=scenario.point) as arena:
+        urls = broker.urls if isinstance(broker, Cluster) else None
+        start = {"point": scenario.point, "urls": urls}
+        async with an_arena(broker, claims, seed, folder, **start) as arena:  # type: ignore[arg-type]
             arena.patience = patience
+            if scenario.cluster:
+                arena.patience, arena.recovery = 4 * patience, 200.0
             try:
                 await scenario.act(arena)
             finally:
@@ -89,18 +94,19 @@ class Results:
 
 
 @contextmanager
-def brokers(versions: list[str], folder: Path | None) -> Iterator[Iterator[tuple[str, PrivateRabbitMQ]]]:
-    """A private node of each version, one after the other."""
+def brokers(versions: list[str], folder: Path | None, *, cluster: bool) -> Iterator[Iterator[tuple[str, Node]]]:
+    """A private node of each version, or a cluster of three, one after the other."""
 
-    def each() -> Iterator[tuple[str, PrivateRabbitMQ]]:
+    def each() -> Iterator[tuple[str, Node]]:
         for version in versions:
             release = VERSIONS[version]
             if release is not None and folder is None:
                 sys.exit(
                     f"RabbitMQ {version}: say with --folder where the releases are (scripts/brokers.py makes them)"
                 )
-            with private_rabbitmq(folder / release if folder and release else None) as node:
-                yield node.ctl("version").strip(), node
+            root = folder / release if folder and release else None
+            with a_cluster(root) if cluster else private_rabbitmq(root) as node:
+                yield node.ctl("version").strip() + (" x3" if cluster else ""), node
 
     yield each()
 
@@ -110,12 +116,15 @@ def main() -> int:
     logging.getLogger().addHandler(logging.NullHandler())
     for name in ("aiormq", "asyncio"):  # what breaks on purpose is told by the ledgers
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    names = [name for name in SCENARIOS if any(part in name for part in options.only or [""])]
+    known = {name: scenario for name, scenario in SCENARIOS.items() if options.cluster or not scenario.cluster}
+    if options.cluster and not options.only:
+        known = {name: scenario for name, scenario in known.items() if scenario.cluster}
+    names = [name for name in known if any(part in name for part in options.only or [""])]
     if not names:
         sys.exit("no scenario has such a name; they are:\n  " + "\n  ".join(SCENARIOS))
     results, luck = Results(options.results), random.Random(options.seed)
     print(f"seed {options.seed}", flush=True)
-    with private_redis() as claims, brokers(options.brokers, options.folder) as nodes:
+    with private_redis() as claims, brokers(options.brokers, options.folder, cluster=options.cluster) as nodes:
         for version, node in nodes:
             if options.minutes:
                 asyncio.run(_soak(node, claims, version, luck.getrandbits(32), options, results))
@@ -156,6 +165,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=150.0, help="events a second in a soak")
     parser.add_argument("--patience", type=float, default=QUIET, help="seconds a run may take to come to rest")
     parser.add_argument("--brokers", type=lambda text: text.split(","), default=["3.10"], help="of 3.10,4.0,4.3")
+    parser.add_argument("--cluster", action="store_true", help="three nodes each, and what happens to clusters (root)")
     parser.add_argument("--folder", type=Path, help="where the other releases are, as scripts/brokers.py makes them")
     parser.add_argument("--results", type=Path, default=Path(".faults/results.jsonl"), help="the file to append to")
     return parser.parse_args()

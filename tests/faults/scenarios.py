@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from arena import LEASE, Arena
 from breaking import delete
+from cluster import Cluster
 from fault_app import RAISED, Job
 from proxy import Direction
 
@@ -23,17 +24,17 @@ class Scenario:
     row: str
     act: Act
     short: bool = False
-    workers: int = 2
     point: str = ""
+    cluster: bool = False
 
 
 SCENARIOS: dict[str, Scenario] = {}
 
 
-def scenario(row: str, *, short: bool = False, workers: int = 2) -> Callable[[Act], Act]:
+def scenario(row: str, *, short: bool = False, cluster: bool = False) -> Callable[[Act], Act]:
     def register(act: Act) -> Act:
         name = act.__name__.replace("_", " ")
-        SCENARIOS[name] = Scenario(name, row, act, short, workers)
+        SCENARIOS[name] = Scenario(name, row, act, short, cluster=cluster)
         return act
 
     return register
@@ -157,6 +158,45 @@ async def the_disk_is_full(a: Arena) -> None:
             await asyncio.to_thread(a.broker.ctl, "set_disk_free_limit", "50MB")
 
 
+# Clusters
+
+
+@scenario("cluster of three: kill a node, partition", cluster=True)
+async def a_node_of_the_cluster_is_killed(a: Arena) -> None:
+    assert isinstance(a.broker, Cluster)
+    member = a.luck.choice(a.broker.members)
+    async with a.under_load():
+        await a.sometime()
+        with a.broken("node killed"):
+            await asyncio.to_thread(member.kill)
+            await a.sometime(8)
+            await asyncio.to_thread(member.start)
+
+
+@scenario("cluster of three: kill a node, partition", cluster=True)
+async def a_node_of_the_cluster_is_frozen(a: Arena) -> None:
+    assert isinstance(a.broker, Cluster)
+    member = a.luck.choice(a.broker.members)
+    async with a.under_load():
+        await a.sometime()
+        with a.broken("node frozen"):
+            member.pause()
+            await a.sometime(12)
+            member.resume()
+
+
+@scenario("cluster of three: kill a node, partition", cluster=True)
+async def a_node_of_the_cluster_is_parted_from_the_others(a: Arena) -> None:
+    assert isinstance(a.broker, Cluster)
+    number = a.luck.choice((1, 2, 3))
+    async with a.under_load(450):
+        await a.sometime()
+        with a.broken("network partition"):
+            await asyncio.to_thread(a.broker.network.part, number)
+            await asyncio.sleep(a.luck.uniform(2, 16))  # before and after the others take it for dead
+            await asyncio.to_thread(a.broker.network.mend)
+
+
 # Connections that break
 
 
@@ -177,6 +217,7 @@ async def a_workers_connection_is_cut_after_so_many_bytes(a: Arena) -> None:
                 proxy = a.luck.choice(a.proxies)
                 proxy.cut_after(a.luck.randint(1, 30_000), a.luck.choice(list(Direction)))
                 await a.sometime(0.7)
+                proxy.spare()
 
 
 @scenario("connection cut around publish, confirm, ack")
@@ -186,6 +227,7 @@ async def the_publishers_connection_is_cut_after_so_many_bytes(a: Arena) -> None
             with a.broken("publisher's connection cut in a frame"):
                 a.to_publisher.cut_after(a.luck.randint(1, 30_000), a.luck.choice(list(Direction)))
                 await a.sometime(0.7)
+                a.to_publisher.spare()
 
 
 @scenario("half-open peer")
@@ -232,7 +274,7 @@ async def the_work_queue_is_deleted(a: Arena) -> None:
     await a.quiet()
     with a.broken("work queue deleted"):
         await delete(a.settings, queues=(a.queue("work"),))
-    await a.load(150, 150)  # what finds no queue is returned, and published again
+    await a.load(150, 150, delayed=0)  # what finds no queue is returned, and published again
 
 
 @scenario("work, dead-letter or delay queue deleted while running; consumer cancelled")
@@ -368,5 +410,7 @@ async def several_things_break_at_once(a: Arena) -> None:
         await a.followed(victim)
         for _ in range(3):
             with a.broken("connection cut in a frame"):
-                a.luck.choice(a.proxies).cut_after(a.luck.randint(1, 20_000), a.luck.choice(list(Direction)))
+                proxy = a.luck.choice(a.proxies)
+                proxy.cut_after(a.luck.randint(1, 20_000), a.luck.choice(list(Direction)))
                 await a.sometime(0.4)
+                proxy.spare()

@@ -70,6 +70,7 @@ async def _cut_in_a_frame(a: Arena) -> None:
         proxy = a.luck.choice([*a.proxies, a.to_publisher])
         proxy.cut_after(a.luck.randint(1, 60_000), a.luck.choice(list(Direction)))
         await a.sometime()
+        proxy.spare()
 
 
 async def _swallow(a: Arena) -> None:

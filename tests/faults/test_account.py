@@ -113,6 +113,7 @@ def test_claims_that_were_lost_explain_what_was_handled_before() -> None:
     flush = (Fault("Redis flushed", 2, 2, "what ran"),)
 
     assert broken(book([job(copies=2)], [*handled(1), *handled(3)], faults=flush)) == set()
+    assert broken(book([job(copies=2)], [entry("start", 1), entry("effect", 4), *handled(5)], faults=flush)) == set()
     assert broken(book([job(copies=2)], [*handled(4), *handled(5)], faults=flush)) == {"I4"}
 
 

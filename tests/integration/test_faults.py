@@ -12,6 +12,7 @@ from breaking import delete, messages_in, through, with_broker, with_url, with_w
 from proxy import Direction, Proxy, proxy_to
 from running import LIMIT, Facts, a_broker, a_worker, depth, publish_all, running, settings_for, take, until
 from waiting import eventually
+from yarl import URL
 
 from holdfast import (
     BrokerUnavailable,
@@ -26,6 +27,9 @@ from holdfast import (
     fixed,
 )
 from holdfast.broker import Topology, ladder
+from holdfast.broker.amqp import declaring
+from holdfast.broker.amqp.link import close_quietly
+from holdfast.broker.amqp.wire import TappedConnection
 from holdfast.events import headers as h
 from holdfast.telemetry import Attached, CopyHeld, Detached, Disconnected, Settled, SettlementStale, Stopped
 from holdfast.testing.servers import Node
@@ -338,6 +342,27 @@ async def test_a_connection_cut_while_the_topology_is_declared_delays_a_worker_a
         await facts.settled("handled")
 
     assert facts.of(Disconnected, lambda fact: fact.role == "publish")
+
+
+async def test_a_connection_cut_at_any_moment_of_a_declaration_is_noticed_at_once(
+    settings: Settings, proxy: Proxy
+) -> None:
+    url = URL(proxy.url(settings.broker.url.get_secret_value())).update_query(heartbeat=2)
+    took = []
+
+    for moment in range(40):  # aiormq lets who asks on such a channel wait for all of his time-out
+        connection = TappedConnection(url)
+        await connection.connect()
+        declaring_it = asyncio.create_task(declaring.declare(connection, ladder.ladder(60)))
+        asyncio.get_running_loop().call_later(moment * 0.0003, proxy.cut)
+        begin = asyncio.get_running_loop().time()
+        await asyncio.wait({declaring_it}, timeout=3)
+        took.append(asyncio.get_running_loop().time() - begin)
+        declaring_it.cancel()
+        await asyncio.gather(declaring_it, return_exceptions=True)
+        await close_quietly(connection, 1)
+
+    assert max(took) < 3
 
 
 async def test_a_worker_can_be_stopped_while_its_connections_come_back(settings: Settings, proxy: Proxy) -> None:

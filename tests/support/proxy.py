@@ -65,6 +65,10 @@ class Proxy:
         """Let at most `size` more bytes pass in `direction`, over all connections, then cut. Acts once."""
         self._budgets[direction] = size
 
+    def spare(self) -> None:
+        """Undo `cut_after` where it has not acted yet."""
+        self._budgets.clear()
+
     async def refuse(self) -> None:
         """Refuse new connections (nobody listens any more); those there are live on."""
         if self._listener:
@@ -138,7 +142,7 @@ class Proxy:
                 await asyncio.sleep(pause)
             budget = self._budgets.get(direction)
             if budget is not None and len(data) >= budget:
-                del self._budgets[direction]
+                self._budgets.pop(direction, None)
                 sink.write(data[:budget])
                 await sink.drain()
                 self.cut()
