@@ -8,6 +8,7 @@ import typer
 from ..config import VERSION
 from ..events import HoldfastError
 from .dead import dead_app
+from .events import events_app
 from .topology import Json, Target, topology_app
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(dead_app, name="dead")
 app.add_typer(topology_app, name="topology")
+app.add_typer(events_app, name="events")
 
 # Typer exports this one alone of the errors that mean wrong usage; they have their base in common.
 _WrongUsage: Any = typer.BadParameter.__bases__[0]
