@@ -111,7 +111,7 @@ async def test_nothing_is_lost_or_dead_lettered_while_workers_and_publishers_are
         flowing = asyncio.create_task(flow.run())
         await flow.more(30)
 
-        await stack.enter_async_context(a_shop("v2", settings, tmp_path))  # both programs take from the queue
+        new = await stack.enter_async_context(a_shop("v2", settings, tmp_path))  # both programs take from the queue
         await flow.more(30)
         flow.kind = "new"  # the publisher is upgraded too, and told to go on with version 1
         await flow.more(30)
@@ -123,6 +123,7 @@ async def test_nothing_is_lost_or_dead_lettered_while_workers_and_publishers_are
             for number in range(30):
                 await upgraded.publish(NEW.OrderCreated(order_id=f"n-{number}", amount="9.00", currency="USD"))
         await until(lambda: len(charged) >= flow.sent + 30, f"{flow.sent + 30} orders charged, {len(charged)} were")
+        assert await asyncio.to_thread(new.stop) == 0  # what was charged is acked
 
     assert {order: amounts for order, amounts in charged.items() if order.startswith("o")} == {
         f"o-{number}": {"2.50 EUR"} for number in range(flow.sent)
