@@ -35,6 +35,7 @@ class Claiming:
 
     def __init__(self, opened: OpenClaims, *, prefix: str, on_change: Callable[[], None]) -> None:
         self.lease = opened.lease
+        self.lease.on_trouble = self.goes_away
         self.error: str | None = None
         self.away_since = 0.0
         self._store = opened.store

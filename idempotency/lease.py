@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from ..telemetry import ClaimsLost, Emit, LeaseLost, LeaseTaken
 from .port import Heart, StoreUnavailable
@@ -30,6 +31,8 @@ class Lease:
         self._thread: threading.Thread | None = None
         self._tell: Callable[..., object] = lambda *_: None
         self.owner = secrets.token_bytes(8)
+        self.on_trouble: Callable[[StoreUnavailable], object] = lambda error: None
+        """Called on the loop with each beat that does not arrive although the one before it did not either."""
         self.problem = ""
         """Why the last beat did not arrive; empty where it did."""
 
@@ -80,6 +83,8 @@ class Lease:
         try:
             was_there = self._heart.beat(owner, self._seconds)
         except StoreUnavailable as error:
+            if self.problem:  # the second in a row: nobody may ask for a claim for hours
+                self._say_with(self.on_trouble, error)
             self.problem = str(error)
             return
         self._beaten, self.problem = sent, ""
@@ -94,5 +99,8 @@ class Lease:
         self._say(LeaseLost(lost.hex(), self._seconds))
 
     def _say(self, fact: LeaseTaken | LeaseLost | ClaimsLost) -> None:
+        self._say_with(self._emit, fact)
+
+    def _say_with(self, listener: Callable[[Any], object], told: object) -> None:
         with suppress(RuntimeError):  # the loop has closed
-            self._tell(self._emit, fact)
+            self._tell(listener, told)

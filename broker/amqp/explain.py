@@ -23,7 +23,9 @@ def explain(error: BaseException) -> str:
             return _of_tls(error)
         case socket.gaierror():
             return f"the host's name leads nowhere: {error.strerror}"
-        case OSError() if "Connect call failed" in str(error) and "111" in str(error):
+        case ConnectionRefusedError() | OSError() if "Errno 111" in str(
+            error
+        ):  # of several addresses it tells in words
             return "connection refused: is RabbitMQ running there?"
         case ProbableAuthenticationError():
             return (

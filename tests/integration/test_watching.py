@@ -274,6 +274,26 @@ async def test_it_is_not_ready_while_redis_is_away_and_soon_after_it_is_back(
     assert took < RECOVERY
 
 
+async def test_a_redis_that_goes_while_no_event_comes_is_noticed_and_so_is_its_return(
+    rabbitmq_url: str, redis_node: Node, unique: str
+) -> None:
+    facts = Facts()
+    worker, _ = a_shop(settings_for(rabbitmq_url, unique, redis_node.url, timeout=0.3, lease=1.5), facts)
+
+    async with running(worker, http=True):
+        site = await site_of(facts)
+        await asyncio.to_thread(redis_node.kill)
+        await eventually(site.is_ready, False)
+        _, away = await site.ready()
+        live = await site.is_live()
+        await asyncio.to_thread(redis_node.start)
+        took = await ready_again(site)
+
+    assert live
+    assert away["missing"][0].startswith("claim store: ")
+    assert took < RECOVERY
+
+
 async def paused(site: Site) -> float:
     return total(await site.figures(), "holdfast_paused", reason="claim store")
 
