@@ -88,7 +88,7 @@ bench-claims: venv ## What claims cost, batched and one by one: make bench-claim
 	$(BIN)/python benchmarks/claims.py $(REDIS)
 
 .PHONY: bench
-bench: $(BENCH)/.holdfast ## Holdfast beside its peers, every scenario, some 25 minutes; figures to benchmarks/results.json
+bench: $(BENCH)/.holdfast ## Holdfast beside its peers, every scenario, some 20 minutes on a machine that does nothing else; figures to benchmarks/results.json
 	$(BENCH)/bin/python benchmarks/run.py --json benchmarks/results.json
 
 .PHONY: bench-quick

@@ -1,8 +1,8 @@
 /* What is possible: consume with multiple acks, and publish with confirms, on librabbitmq. The body is not parsed.
 
    cc -O2 -o client client.c -lrabbitmq
-   client consume HOST PORT QUEUE COUNT PREFETCH
-   client publish HOST PORT EXCHANGE COUNT IN_FLIGHT
+   client consume HOST PORT USER PASSWORD VHOST QUEUE COUNT PREFETCH
+   client publish HOST PORT USER PASSWORD VHOST EXCHANGE COUNT IN_FLIGHT
 */
 #include <amqp.h>
 #include <amqp_tcp_socket.h>
@@ -28,11 +28,11 @@ static double cpu(struct rusage *usage) {
     return usage->ru_utime.tv_sec + usage->ru_utime.tv_usec / 1e6 + usage->ru_stime.tv_sec + usage->ru_stime.tv_usec / 1e6;
 }
 
-static amqp_connection_state_t open_to(const char *host, int port) {
+static amqp_connection_state_t open_to(char **address) {
     amqp_connection_state_t connection = amqp_new_connection();
     amqp_socket_t *socket = amqp_tcp_socket_new(connection);
-    check(socket && !amqp_socket_open(socket, host, port), "connecting");
-    check(amqp_login(connection, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest").reply_type ==
+    check(socket && !amqp_socket_open(socket, address[0], atoi(address[1])), "connecting");
+    check(amqp_login(connection, address[4], 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, address[2], address[3]).reply_type ==
               AMQP_RESPONSE_NORMAL, "login");
     amqp_channel_open(connection, 1);
     check(amqp_get_rpc_reply(connection).reply_type == AMQP_RESPONSE_NORMAL, "channel");
@@ -93,16 +93,16 @@ static double peak(void) {
 
 int main(int argc, char **argv) {
     struct rusage usage;
-    check(argc == 7, "usage");
-    long count = atol(argv[5]);
-    amqp_connection_state_t connection = open_to(argv[2], atoi(argv[3]));
+    check(argc == 10, "usage");
+    long count = atol(argv[8]);
+    amqp_connection_state_t connection = open_to(argv + 2);
     double began = now(), used = cpu(&usage);
-    if (!strcmp(argv[1], "consume")) consume(connection, argv[4], count, atoi(argv[6]));
-    else publish(connection, argv[4], count, atoi(argv[6]));
+    if (!strcmp(argv[1], "consume")) consume(connection, argv[7], count, atoi(argv[9]));
+    else publish(connection, argv[7], count, atoi(argv[9]));
     double seconds = now() - began, burnt = cpu(&usage) - used;
     amqp_channel_close(connection, 1, AMQP_REPLY_SUCCESS);
     amqp_connection_close(connection, AMQP_REPLY_SUCCESS);
-    printf("{\"count\": %ld, \"seconds\": %f, \"cpu\": %f, \"peak\": %f, \"repeats\": 0}\n", count, seconds, burnt,
+    printf("{\"count\": %ld, \"seconds\": %f, \"cpu\": %f, \"peak\": %f, \"repeats\": 0, \"latencies\": []}\n", count, seconds, burnt,
            peak());
     return 0;
 }

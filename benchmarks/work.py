@@ -1,11 +1,12 @@
 """The work that every contender does, and how one measures itself. Run in a process of its own for each figure."""
 
+import asyncio
 import json
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,21 @@ class Job:
     chain: bool = False
     rate: int = 0
     processes: int = 1
+    loop: str = "asyncio"
 
     @classmethod
     def read(cls) -> "Job":
         return cls(**json.loads(sys.argv[1]))
+
+
+def run(job: Job, main: Coroutine[Any, Any, None]) -> None:
+    """Run on the loop the job names: all of a comparison on the same one."""
+    if job.loop == "uvloop":
+        import uvloop
+
+        uvloop.run(main)
+    else:
+        asyncio.run(main)
 
 
 class Tally:
@@ -97,14 +109,7 @@ def tell(
     status = Path("/proc/self/status").read_text()  # getrusage would tell the peak of the parent it was forked from
     peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
     figures = {"count": count, "seconds": seconds, "cpu": cpu, "peak": peak, "repeats": repeats} | more
-    if latencies:
-        ordered = sorted(latencies)
-        figures |= {name: ordered[int(len(ordered) * share)] for name, share in QUANTILES.items()}
-        figures["samples"] = len(ordered)
-    print(json.dumps(figures), flush=True)
-
-
-QUANTILES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
+    print(json.dumps(figures | {"latencies": latencies or []}), flush=True)
 
 
 class Stopwatch:

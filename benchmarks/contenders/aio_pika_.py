@@ -4,7 +4,7 @@ import asyncio
 
 import aio_pika
 import redis.asyncio
-from work import Job, Order, Stopwatch, Tally, an_order, tell
+from work import Job, Order, Stopwatch, Tally, an_order, run, tell
 
 
 async def consume(job: Job) -> None:
@@ -55,4 +55,4 @@ async def publish(job: Job) -> None:
 
 if __name__ == "__main__":
     job = Job.read()
-    asyncio.run(consume(job) if job.role == "consume" else publish(job))
+    run(job, consume(job) if job.role == "consume" else publish(job))

@@ -1,13 +1,16 @@
-"""Dramatiq, eight threads, confirmed publishing."""
+"""Dramatiq, one thread, confirmed publishing."""
 
 import logging
+import os
 import time
 
-import dramatiq
-from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from work import Job, Order, Stopwatch, Tally, an_order, leave_soon, tell
 
 job = Job.read()
+os.environ["dramatiq_queue_prefetch"] = str(job.prefetch)  # noqa: SIM112 (its name, read at import)
+import dramatiq  # noqa: E402
+from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: E402
+
 logging.disable(logging.CRITICAL)
 broker = RabbitmqBroker(url=job.rabbitmq, confirm_delivery=True)
 dramatiq.set_broker(broker)

@@ -5,7 +5,7 @@ import asyncio
 import redis.asyncio
 from faststream import AckPolicy
 from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue
-from work import Job, Order, Stopwatch, Tally, an_order, tell
+from work import Job, Order, Stopwatch, Tally, an_order, run, tell
 
 
 async def consume(job: Job) -> None:
@@ -52,4 +52,4 @@ async def publish(job: Job) -> None:
 
 if __name__ == "__main__":
     job = Job.read()
-    asyncio.run(consume(job) if job.role == "consume" else publish(job))
+    run(job, consume(job) if job.role == "consume" else publish(job))

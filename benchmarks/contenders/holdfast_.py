@@ -8,16 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from work import Job, Stopwatch, Tally, an_order, tell
+from work import Job, Stopwatch, Tally, an_order, run, tell
 
 from holdfast import Context, Event, Publisher, Settings, Worker
 from holdfast.config import LogSettings
 from holdfast.telemetry import configure_logging
-
-try:
-    from uvloop import run
-except ImportError:
-    from asyncio import run
 
 
 class Order(Event, type="order"):
@@ -90,5 +85,5 @@ async def publish(job: Job) -> None:
 if __name__ == "__main__":
     configure_logging(LogSettings(format="json"), Path(os.devnull).open("w"))  # noqa: SIM115 (for the life of the process)
     job = Job.read()
-    run(consume(job) if job.role == "consume" else publish(job))
+    run(job, consume(job) if job.role == "consume" else publish(job))
     sys.stdout.flush()

@@ -6,7 +6,7 @@ import logging
 from taskiq.acks import AcknowledgeType
 from taskiq.api import run_receiver_task
 from taskiq_aio_pika import AioPikaBroker, Exchange, Queue, QueueType
-from work import Job, Order, Stopwatch, Tally, an_order, tell
+from work import Job, Order, Stopwatch, Tally, an_order, run, tell
 
 
 def a_broker(job: Job) -> AioPikaBroker:
@@ -55,4 +55,5 @@ async def main(job: Job) -> None:
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
-    asyncio.run(main(Job.read()))
+    job = Job.read()
+    run(job, main(job))
