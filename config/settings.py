@@ -155,6 +155,9 @@ class PublisherSettings(_Group):
         default={},
         description='event types that are published in an older version, by `@downcast`: `{"order.created": 1}`',
     )
+    format: Literal["plain", "cloudevents-binary", "cloudevents-structured"] = Field(
+        default="plain", description="how events are written: `plain`, `cloudevents-binary` or `cloudevents-structured`"
+    )
 
 
 class LogSettings(_Group):

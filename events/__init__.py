@@ -1,6 +1,7 @@
 """Events, their envelope and their codec (floor 0: imports nothing of Holdfast)."""
 
 from . import headers
+from .cloudevents import in_form
 from .codec import Kind, Payload, decode, decoder_for, describe, encode
 from .envelope import Envelope, body_digest, has_id, origin, read_history, read_metadata, seal, to_message
 from .errors import (
@@ -91,6 +92,7 @@ __all__ = [
     "encode",
     "has_id",
     "headers",
+    "in_form",
     "key_of",
     "lineage",
     "origin",

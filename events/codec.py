@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json
 
+from .cloudevents import STRUCTURED, data_of
 from .errors import PublishError, Unreadable
 from .event import Event
 from .message import Message
@@ -40,10 +41,9 @@ def decoder_for(kind: Kind) -> Decoder:
 
 def decode(decoder: Decoder, message: Message) -> Any:
     """What the handler receives. Raises `Unreadable` with the place of the fault and no payload in its text."""
-    if decoder is not bytes:
-        _check_format(message)
+    structured = decoder is not bytes and _check_format(message) == STRUCTURED
     try:
-        return decoder(message.body)
+        return decoder(data_of(message.body) if structured else message.body)
     except ValidationError as error:
         raise Unreadable(describe(error)) from None
     except (ValueError, RecursionError) as error:
@@ -58,13 +58,14 @@ def describe(error: ValidationError) -> str:
     return ("; ".join(lines) + more)[:4000]
 
 
-def _check_format(message: Message) -> None:
+def _check_format(message: Message) -> str:
     encoding = (message.content_encoding or "").lower()
     if encoding not in _CHARSETS:
         raise Unreadable(f"content encoding {encoding[:60]!r} is not supported; send UTF-8 JSON as it is")
     kind = (message.content_type or "").partition(";")[0].strip().lower()
     if kind not in _JSON_TYPES and not kind.endswith("+json"):
         raise Unreadable(f"content type {kind[:60]!r} is not JSON; declare the handler's event as bytes to take it raw")
+    return kind
 
 
 def _read_object(body: bytes) -> dict[str, Any]:

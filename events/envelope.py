@@ -1,11 +1,13 @@
 """Metadata to headers and back. Whatever comes from the wire is bounded and checked, never trusted."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from . import headers as h
+from .cloudevents import attributes_of
 from .codec import encode
 from .event import Event, key_of
 from .ids import uuid7
@@ -90,9 +92,12 @@ def read_metadata(message: Message, now: datetime) -> Metadata:
     """The metadata of a message from any producer.
 
     `type`, or else the routing key, names the event; the `event-id` header, or else `message_id`,
-    or else a digest of the body is its id. `now` stands in where no time was sent.
+    or else a digest of the body is its id. A CloudEvent's attributes stand for them: source and id
+    together are its id. `now` stands in where no time was sent.
     """
     carried = message.headers.get
+    if h.EVENT_ID not in message.headers and (event := attributes_of(message)) is not None:
+        return _of_cloudevent(message, event, now)
     return Metadata(
         _text(carried(h.EVENT_ID)) or _text(message.message_id) or body_digest(message.body),
         _text(message.type) or origin(message)[1],
@@ -103,6 +108,21 @@ def read_metadata(message: Message, now: datetime) -> Metadata:
         _text(message.correlation_id),
         _text(carried(h.CAUSATION_ID)),
         _text(carried(h.TRACEPARENT)),
+    )
+
+
+def _of_cloudevent(message: Message, event: Mapping[str, Any], now: datetime) -> Metadata:
+    identity = f"{event['source']}#{event['id']}"  # an id alone is unique within its source only
+    return Metadata(
+        identity if len(identity) <= MAX_TEXT else body_digest(identity.encode()),
+        _text(event["type"]) or origin(message)[1],
+        _moment(event.get("time")) or _aware(message.timestamp) or now,
+        _whole(event.get("eventversion"), 1, MAX_ATTEMPT),
+        _text(event["source"]) or "",
+        _text(event.get("subject")),
+        _text(message.correlation_id) or _text(event.get("correlationid")),
+        _text(event.get("causationid")),
+        _text(event.get("traceparent")),
     )
 
 
@@ -157,6 +177,12 @@ def _time(value: object) -> datetime | None:
         return _aware(datetime.fromisoformat(value))
     except ValueError:
         return None
+
+
+def _moment(value: object) -> datetime | None:
+    if type(value) is int and 0 <= value < 32_503_680_000_000:  # AMQP's timestamp: milliseconds, up to the year 3000
+        return datetime.fromtimestamp(value / 1000, UTC)
+    return _time(value)
 
 
 def _aware(value: datetime | None) -> datetime | None:

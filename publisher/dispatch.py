@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ..broker import ladder
 from ..config import Settings
-from ..events import Envelope, Message, PublishError, TooLarge, headers, to_message
+from ..events import Envelope, Message, PublishError, TooLarge, headers, in_form, to_message
 
 
 def message_for(envelope: Envelope, settings: Settings, delay: float | None) -> Message:
@@ -13,7 +13,7 @@ def message_for(envelope: Envelope, settings: Settings, delay: float | None) -> 
     Raises `TooLarge`, and `PublishError` for a delay outside 0 and the longest one allowed.
     """
     broker = settings.broker
-    message = to_message(envelope, exchange=broker.exchange)
+    message = to_message(in_form(envelope, settings.publisher.format), exchange=broker.exchange)
     if len(message.body) > settings.worker.max_body:
         raise TooLarge(
             f"{message.type}: the body has {len(message.body)} bytes; HOLDFAST_WORKER__MAX_BODY allows "

@@ -1,0 +1,81 @@
+"""CloudEvents 1.0: attributes read from both forms, envelopes written in either (AMQP binding, JSON format).
+
+Binary: attributes are headers named `cloudEvents:id` (or `cloudEvents_id`, or RabbitMQ's `ce-id`), the body is data.
+Structured: the body is a JSON object that holds attributes and data.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from urllib.parse import quote
+
+from pydantic_core import from_json, to_json
+
+from .message import Message
+
+if TYPE_CHECKING:
+    from .envelope import Envelope
+
+Form: TypeAlias = Literal["plain", "cloudevents-binary", "cloudevents-structured"]
+
+STRUCTURED = "application/cloudevents+json"
+_PREFIXES = ("cloudEvents:", "cloudEvents_", "ce-")
+
+
+def attributes_of(message: Message) -> Mapping[str, Any] | None:
+    """The attributes of a CloudEvent 1.x; None where the message is none. Never raises."""
+    if (message.content_type or "").partition(";")[0].strip().lower() == STRUCTURED:
+        try:
+            found = from_json(message.body)
+        except (ValueError, RecursionError):
+            return None
+    else:
+        prefix = next((p for p in _PREFIXES if f"{p}specversion" in message.headers), None)
+        if prefix is None:
+            return None
+        found = {name.removeprefix(prefix): v for name, v in message.headers.items() if name.startswith(prefix)}
+    is_one = isinstance(found, dict) and str(found.get("specversion", "")).startswith("1.")
+    return found if is_one and all(found.get(name) for name in ("id", "source", "type")) else None
+
+
+def data_of(body: bytes) -> bytes:
+    """The data of a structured CloudEvent. Raises `ValueError` where there is none."""
+    event = from_json(body, allow_inf_nan=False)
+    if not isinstance(event, dict) or not str(event.get("specversion", "")).startswith("1."):
+        raise ValueError("not a CloudEvent of version 1")
+    if isinstance(told := event.get("data_base64"), str):
+        return base64.b64decode(told, validate=True)
+    if "data" not in event:
+        raise ValueError("a CloudEvent without data")
+    return to_json(event["data"])
+
+
+def in_form(envelope: "Envelope", form: Form) -> "Envelope":
+    """The envelope as it is to be written. Holdfast's own headers are written in every form."""
+    if form == "plain":
+        return envelope
+    attributes = _attributes(envelope)
+    if form == "cloudevents-binary":
+        told = {f"{_PREFIXES[0]}{name}": value for name, value in attributes.items()}
+        return replace(envelope, headers={**envelope.headers, **told})
+    head = json.dumps({**attributes, "datacontenttype": envelope.content_type}, ensure_ascii=False).encode()
+    return replace(envelope, body=head[:-1] + b', "data": ' + envelope.body + b"}", content_type=STRUCTURED)
+
+
+def _attributes(envelope: "Envelope") -> dict[str, str]:
+    metadata = envelope.metadata
+    told = {
+        "specversion": "1.0",
+        "id": metadata.event_id,
+        "source": quote(metadata.source or "holdfast", safe="/:#?&=@+,;~"),
+        "type": metadata.event_type,
+        "time": metadata.time.isoformat(),
+        "eventversion": str(metadata.version),
+        "subject": metadata.key,
+        "correlationid": metadata.correlation_id,
+        "causationid": metadata.causation_id,
+        "traceparent": metadata.traceparent,
+    }
+    return {name: value for name, value in told.items() if value}
