@@ -11,6 +11,8 @@ from aiormq.exceptions import (
     ProbableAuthenticationError,
 )
 
+_REFUSED = "connection refused: is RabbitMQ running there?"
+
 
 def explain(error: BaseException) -> str:
     """One line for what ended a connection or channel, or kept it from being opened."""
@@ -23,10 +25,10 @@ def explain(error: BaseException) -> str:
             return _of_tls(error)
         case socket.gaierror():
             return f"the host's name leads nowhere: {error.strerror}"
-        case ConnectionRefusedError() | OSError() if "Errno 111" in str(
-            error
-        ):  # of several addresses it tells in words
-            return "connection refused: is RabbitMQ running there?"
+        case ConnectionRefusedError():
+            return _REFUSED
+        case OSError() if "Errno 111" in str(error):  # of several addresses, told in words alone
+            return _REFUSED
         case ProbableAuthenticationError():
             return (
                 "login refused: wrong user or password in HOLDFAST_BROKER__URL, "

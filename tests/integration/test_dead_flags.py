@@ -1,0 +1,121 @@
+"""Every filter narrows every command of `holdfast dead`, and each of the rarer flags does what it says."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import environment, holdfast
+from running import a_broker, depth
+
+from holdfast import Settings
+from holdfast.broker import Topology, resting_queue
+from holdfast.events import Message
+
+APP = """
+from holdfast import Event, Worker
+
+class Order(Event, type="{exchange}.order"):
+    order: str
+
+worker = Worker("{exchange}")
+
+@worker.handler(Order)
+async def charge(event: Order) -> None: ...
+
+@worker.handler(Order)
+async def other(event: Order) -> None: ...
+"""
+
+Dead = Callable[..., Any]
+
+
+@pytest.fixture
+def dead(settings: Settings, tmp_path: Path, unique: str) -> Dead:
+    (tmp_path / "app.py").write_text(APP.format(exchange=unique))
+    env = environment(
+        HOLDFAST_BROKER__URL=settings.broker.url.get_secret_value(),
+        HOLDFAST_BROKER__EXCHANGE=settings.broker.exchange,
+        HOLDFAST_BROKER__MAX_DELAY="3600",
+        HOLDFAST_IDEMPOTENCY__URL="memory://",
+        HOLDFAST_DEAD_LETTERS__FOLDER=str(tmp_path / "state"),
+    )
+    return lambda *arguments, **options: holdfast("dead", *arguments, folder=tmp_path, env=env, **options)
+
+
+@pytest.fixture
+async def letters(settings: Settings, unique: str) -> str:
+    """Two letters in the dead-letter queue of `charge`, and an empty queue beside it. The name of the first queue."""
+    queues = tuple(resting_queue(f"{unique}.{name}") for name in ("charge", "charge.dead", "other", "other.dead"))
+    now = datetime.now(UTC).isoformat()
+    async with a_broker(settings) as broker:
+        await broker.declare(Topology(queues=queues))
+        for order, reason in (("a", "exhausted"), ("b", "refused")):
+            headers = {
+                "event-id": f"id-{order}",
+                "holdfast-reason": reason,
+                "holdfast-handler": "charge",
+                "holdfast-error-message": f"the bank is away for {order}",
+                "holdfast-fingerprint": f"3f2{order}",
+                "holdfast-failed-at": now,
+                "odd": "1",
+            }
+            body = json.dumps({"order": order}).encode()
+            message = Message(body, "", f"{unique}.charge.dead", headers, type=f"{unique}.order", message_id=order)
+            await broker.publish(message, timeout=10)
+    return f"{unique}.charge"
+
+
+def test_every_filter_is_taken_by_every_command(dead: Dead, letters: str, unique: str) -> None:
+    every = [
+        *("--id", "id-a", "--reason", "exhausted", "--type", f"{unique}.order", "--fingerprint", "3f2a"),
+        *("--handler", "charge", "--text", "bank is away for a", "--since", "1h", "--until", "2100-01-01T00:00"),
+        *("--limit", "1"),
+    ]
+
+    shown = dead("show", letters, *every, "--worn", "--json")
+    replayed = dead("replay", letters, *every, "--dry-run", "--worn")
+    discarded = dead("discard", letters, *every, "--dry-run", "--worn")
+    checked = dead("check", letters, "app:worker", *every, "--cached", "--worn", "--json")
+    exported = dead("export", letters, "out.ndjson", *every, "--worn", "--json")
+
+    for done in (shown, replayed, discarded, checked, exported):
+        assert done.returncode == 0, done.stderr
+    assert len(json.loads(shown.stdout)["letters"]) == 1
+    assert "1 letter(s)" in replayed.stdout and "1 letter(s)" in discarded.stdout
+    assert json.loads(checked.stdout)["readable"] == 1
+
+
+async def test_letters_can_be_sent_to_another_queue_edited_replayed_and_imported(
+    dead: Dead, letters: str, unique: str, settings: Settings
+) -> None:
+    other = f"{unique}.other"
+    dead("export", letters, "out.ndjson")
+    sent = ("--to", other, "--wait", "0", "--yes", "--worn", "--json")
+    edit = ("edit", letters, "id-b", "app:worker", "--body", "-", "--no-header", "odd")
+
+    replayed = dead("replay", letters, "--id", "id-a", "--force", "--keep-going", *sent)
+    edited = dead(*edit, *sent, stdin='{"order": "c"}')
+    imported = dead("import", "out.ndjson", "--to", f"{other}.dead", "--yes", "--json")
+
+    for done in (replayed, edited, imported):
+        assert done.returncode == 0, done.stderr
+    assert json.loads(imported.stdout)["imported"] == 2
+    assert await depth(settings, other) == 2
+    assert await depth(settings, f"{other}.dead") == 2
+    assert await depth(settings, f"{letters}.dead") == 0
+
+
+def test_an_operation_that_has_sent_all_is_not_paused_and_sends_nothing_again(
+    dead: Dead, letters: str, unique: str
+) -> None:
+    replay = ("replay", letters, "--yes", "--to", f"{unique}.other", "--wait", "0", "--json")
+    operation = json.loads(dead(*replay).stdout)["operation"]["id"]
+
+    dead("pause", operation, "--json")
+    dead("resume", operation, "--keep-going", "--wait", "0", "--json")
+    [after] = json.loads(dead("operations", "--json").stdout)
+
+    assert (after["state"], after["counts"]) == ("waiting", {"sent": 2})
