@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from arena import LEASE, Arena, an_arena
+from arena import LEASE, QUIET, Arena, an_arena
 from ledgers import Book
 from proxy import Direction
 
@@ -23,6 +23,7 @@ async def soak(broker: Node, claims: Node, seed: int, *, minutes: float, rate: f
     folder = Path(tempfile.mkdtemp(prefix="holdfast-soak-"))
     try:
         async with an_arena(broker, claims, seed, folder, workers=3) as a:
+            a.patience = a.recovery = QUIET + 120 * minutes  # a backlog is no loss
             await a.load(int(10 * rate), rate)
             await a.quiet()
             await asyncio.sleep(1.1)
