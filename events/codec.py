@@ -24,7 +24,7 @@ _JSON_TYPES = frozenset(
 def encode(event: Event) -> bytes:
     """The event as JSON bytes. Raises `PublishError` naming the class where a field has no JSON form."""
     try:
-        return event.__pydantic_serializer__.to_json(event)
+        return event.__pydantic_serializer__.to_json(event, by_alias=True)
     except PydanticSerializationError as error:
         raise PublishError(f"{type(event).__name__} cannot be written as JSON: {error}") from error
 

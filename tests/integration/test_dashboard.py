@@ -9,7 +9,7 @@ import pytest
 from browsing import BASE, a_visitor
 from commands import Running, environment, holdfast
 from morgue import Morgue, a_desk, contents
-from running import LIMIT, a_broker, running
+from running import LIMIT, a_broker, running, until
 
 from holdfast import Settings
 from holdfast.broker import Queue, Topology
@@ -42,9 +42,7 @@ async def desk(settings: Settings, tmp_path: Path) -> AsyncIterator[DeadLetters]
 
 
 async def until_over(desk: DeadLetters, name: str) -> str:
-    async with asyncio.timeout(LIMIT):
-        while desk.journal.operation(name).state not in ("done", "stopped", "cancelled"):
-            await asyncio.sleep(0.05)
+    await until(lambda: desk.journal.operation(name).state in ("done", "stopped", "cancelled"), f"{name} is over")
     return desk.journal.operation(name).state
 
 

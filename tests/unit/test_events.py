@@ -9,10 +9,11 @@ import pytest
 from builders import NOON, OrderCreated, a_message, some_metadata
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from holdfast import ConfigurationError, Event, PublishError, Unreadable
 from holdfast.events import (
+    Message,
     decode,
     decoder_for,
     derived_id,
@@ -252,3 +253,13 @@ def test_derived_ids_are_the_same_again_and_differ_by_event_handler_and_position
     assert (
         len({derived_id("e", "h", 0), derived_id("f", "h", 0), derived_id("e", "g", 0), derived_id("e", "h", 1)}) == 4
     )
+
+
+def test_a_field_travels_under_its_alias_and_is_read_under_it() -> None:
+    class Shipped(Event, type="aliased.shipped"):
+        order_id: str = Field(alias="orderId")
+
+    body = encode(Shipped(orderId="o-1"))
+
+    assert body == b'{"orderId":"o-1"}'
+    assert decode(decoder_for(Shipped), Message(body)) == Shipped(orderId="o-1")
