@@ -1,16 +1,23 @@
 """The figures of docs/performance.md are those of a run."""
 
-import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_tables_are_those_of_the_results_that_are_kept() -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    from report import with_figures  # type: ignore[import-not-found]
+def test_the_tables_are_those_of_the_results_that_are_kept(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    shutil.copy(ROOT / "docs" / "performance.md", page)
 
-    page = (ROOT / "docs" / "performance.md").read_text()
+    report = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "report.py"),
+        str(ROOT / "benchmarks" / "results.json"),
+        str(page),
+    ]
+    subprocess.run(report, check=True)
 
-    assert with_figures(page, json.loads((ROOT / "benchmarks" / "results.json").read_text())) == page
+    assert page.read_text() == (ROOT / "docs" / "performance.md").read_text()

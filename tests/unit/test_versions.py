@@ -21,17 +21,17 @@ from holdfast.consumer import HandlerSpec
 from holdfast.events import as_published, headers, lineage, read_metadata
 
 
-class PaidV1(Event, type="paid", version=1):
+class PaidV1(Event, type="bill.paid", version=1):
     order: str
     cents: int
 
 
-class PaidV2(Event, type="paid", version=2):
+class PaidV2(Event, type="bill.paid", version=2):
     order: str
     amount: Decimal
 
 
-class Paid(Event, type="paid", version=3):
+class Paid(Event, type="bill.paid", version=3):
     order: str
     amount: Decimal
     currency: str
@@ -70,7 +70,7 @@ def a_handler(*events: type[Event] | str, annotation: Any = Any) -> HandlerSpec:
 
 def read(spec: HandlerSpec, body: bytes, version: int | None = None) -> Any:
     told = {} if version is None else {headers.EVENT_VERSION: version}
-    message = a_message(body, type="paid", headers=told)
+    message = a_message(body, type="bill.paid", headers=told)
     return spec.read(message, read_metadata(message, NOON))
 
 
@@ -89,7 +89,7 @@ def test_a_handler_of_the_newest_version_is_given_every_older_one_upcast(
 def test_a_handler_takes_the_versions_it_declares_and_the_others_are_upcast_to_the_nearest() -> None:
     both = a_handler(PaidV2, Paid, annotation=PaidV2 | Paid)
 
-    assert both.events == ("paid",)
+    assert both.events == ("bill.paid",)
     assert [type(read(both, body, version)) for body, version in ((V1, 1), (V2, 2), (V3, 3))] == [PaidV2, PaidV2, Paid]
 
 
@@ -99,9 +99,9 @@ def test_a_version_newer_than_those_a_handler_takes_is_unsupported_even_if_the_p
 
 
 def test_a_version_between_two_that_are_known_is_unsupported() -> None:
-    class A(Event, type="paid", version=2): ...
+    class A(Event, type="bill.paid", version=2): ...
 
-    class B(Event, type="paid", version=4): ...
+    class B(Event, type="bill.paid", version=4): ...
 
     spec = a_handler(A, B)
 
@@ -110,7 +110,7 @@ def test_a_version_between_two_that_are_known_is_unsupported() -> None:
 
 
 def test_an_older_version_that_nobody_declares_is_read_as_the_oldest_that_is_known() -> None:
-    class Only(Event, type="paid", version=5):
+    class Only(Event, type="bill.paid", version=5):
         order: str
         cents: int = 0
 
@@ -118,18 +118,18 @@ def test_an_older_version_that_nobody_declares_is_read_as_the_oldest_that_is_kno
 
 
 def test_an_event_named_by_text_is_upcast_to_the_class_of_the_annotation() -> None:
-    assert read(a_handler("paid", annotation=Paid), V1, 1).currency == "EUR"
+    assert read(a_handler("bill.paid", annotation=Paid), V1, 1).currency == "EUR"
 
 
 def test_raw_handlers_take_every_version_as_it_is() -> None:
-    assert read(a_handler("paid", annotation=dict), V1, 9) == {"order": "o", "cents": 250}
+    assert read(a_handler("bill.paid", annotation=dict), V1, 9) == {"order": "o", "cents": 250}
 
 
 def test_an_upcast_that_fails_makes_the_event_unreadable_and_its_payload_is_not_quoted() -> None:
-    class Old(Event, type="paid", version=1):
+    class Old(Event, type="bill.paid", version=1):
         order: str
 
-    class New(Event, type="paid", version=2):
+    class New(Event, type="bill.paid", version=2):
         order: int
 
     @upcast(Old, New)
@@ -140,7 +140,7 @@ def test_an_upcast_that_fails_makes_the_event_unreadable_and_its_payload_is_not_
 
     spec = a_handler(New)
 
-    with pytest.raises(Unreadable, match=r"the upcast of paid version 1 failed: KeyError: 'nothing'"):
+    with pytest.raises(Unreadable, match=r"the upcast of bill.paid version 1 failed: KeyError: 'nothing'"):
         read(spec, b'{"order": "none"}', 1)
     with pytest.raises(Unreadable, match=r"failed: order: Input should be a valid integer") as fault:
         read(spec, b'{"order": "canary"}', 1)
@@ -148,9 +148,9 @@ def test_an_upcast_that_fails_makes_the_event_unreadable_and_its_payload_is_not_
 
 
 def test_an_upcast_that_returns_something_else_is_told() -> None:
-    class Old(Event, type="paid", version=1): ...
+    class Old(Event, type="bill.paid", version=1): ...
 
-    class New(Event, type="paid", version=2): ...
+    class New(Event, type="bill.paid", version=2): ...
 
     @upcast(Old, New)
     def convert(old: Old) -> Old:
@@ -161,9 +161,9 @@ def test_an_upcast_that_returns_something_else_is_told() -> None:
 
 
 def test_a_version_without_a_way_to_the_handlers_is_found_at_start() -> None:
-    class Old(Event, type="paid", version=1): ...
+    class Old(Event, type="bill.paid", version=1): ...
 
-    class New(Event, type="paid", version=2): ...
+    class New(Event, type="bill.paid", version=2): ...
 
     worker = Worker("w", settings=some_settings())
 
@@ -175,11 +175,11 @@ def test_a_version_without_a_way_to_the_handlers_is_found_at_start() -> None:
 
 
 def test_a_chain_with_a_gap_is_found_at_start() -> None:
-    class One(Event, type="paid", version=1): ...
+    class One(Event, type="bill.paid", version=1): ...
 
-    class Two(Event, type="paid", version=2): ...
+    class Two(Event, type="bill.paid", version=2): ...
 
-    class Three(Event, type="paid", version=3): ...
+    class Three(Event, type="bill.paid", version=3): ...
 
     upcast(One, Two)(lambda old: Two())
     spec = a_handler(Three)
@@ -189,9 +189,9 @@ def test_a_chain_with_a_gap_is_found_at_start() -> None:
 
 
 def test_upcasts_may_be_declared_after_the_handler() -> None:
-    class Old(Event, type="paid", version=1): ...
+    class Old(Event, type="bill.paid", version=1): ...
 
-    class New(Event, type="paid", version=2):
+    class New(Event, type="bill.paid", version=2):
         order: str = "none"
 
     spec = a_handler(New)
@@ -209,7 +209,7 @@ class OtherType(Event, type="other", version=2): ...
         (upcast, Paid, PaidV1, "goes from version 3 to 1; it goes from an older version to a newer"),
         (upcast, Paid, Paid, "goes from version 3 to 3"),
         (downcast, PaidV1, Paid, "it goes from a newer version to an older"),
-        (upcast, PaidV1, OtherType, "'paid' and 'other' are two types"),
+        (upcast, PaidV1, OtherType, "'bill.paid' and 'other' are two types"),
         (upcast, PaidV1, Paid, "PaidV1 has a upcast to PaidV2 already"),
         (upcast, dict, Paid, "is not an Event class"),
     ],
@@ -231,20 +231,20 @@ def test_a_cast_is_a_plain_function() -> None:
 def test_a_publisher_told_an_older_version_downcasts_step_by_step() -> None:
     event = Paid(order="o", amount=Decimal("2.5"), currency="EUR")
 
-    assert as_published(event, {"paid": 1}) == PaidV1(order="o", cents=250)
-    assert as_published(event, {"paid": 2}) == PaidV2(order="o", amount=Decimal("2.5"))
-    assert as_published(event, {"other": 1, "paid": 3}) is event
+    assert as_published(event, {"bill.paid": 1}) == PaidV1(order="o", cents=250)
+    assert as_published(event, {"bill.paid": 2}) == PaidV2(order="o", amount=Decimal("2.5"))
+    assert as_published(event, {"other": 1, "bill.paid": 3}) is event
 
 
 def test_a_version_without_a_downcast_cannot_be_published() -> None:
-    class New(Event, type="paid", version=2): ...
+    class New(Event, type="bill.paid", version=2): ...
 
     with pytest.raises(PublishError, match=r"paid version 2 cannot be published as version 1; write @downcast\(New"):
-        as_published(New(), {"paid": 1})
+        as_published(New(), {"bill.paid": 1})
 
 
 def test_a_handler_whose_events_cannot_be_had_in_the_version_asked_for_is_found_at_start() -> None:
-    worker = Worker("w", settings=some_settings(publisher={"versions": {"paid": 1, "other": 1}}))
+    worker = Worker("w", settings=some_settings(publisher={"versions": {"bill.paid": 1, "other": 1}}))
 
     @worker.handler("x", publishes=(Paid, OtherType))
     def handle(event: dict[str, Any]) -> None: ...
