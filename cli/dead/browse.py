@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from ...dead_letters import Letter, Selection
@@ -45,7 +46,7 @@ def show_queue(name: str, selection: Selection, *, cached: bool, worn: bool, as_
             if not total:
                 return 0
             at.print(groups_table(groups))
-            at.print(letters_table(letter for n, letter in enumerate(index.letters(selection)) if n < _SHOWN))
+            at.print(letters_table(islice(index.letters(selection), _SHOWN)))
             if total > _SHOWN:
                 at.print(f"... and {total - _SHOWN:,} more; narrow them down, or use --json")
         return 0
