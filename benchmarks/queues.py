@@ -47,9 +47,9 @@ async def feed(job: Job) -> None:
 
 
 async def until_empty(job: Job) -> None:
-    """Return when nothing waits in the queue any more; what is under way ends in a drain."""
+    """Return when all processes consume the queue and nothing waits in it; what is under way ends in a drain."""
     async with _channel(job) as channel:
-        await _until(channel, job.queue, messages=0)
+        await _until(channel, job.queue, messages=0, consumers=job.processes)
 
 
 async def account(job: Job, contender: str) -> list[str]:

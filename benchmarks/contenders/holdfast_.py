@@ -63,7 +63,8 @@ def a_worker(job: Job, tally: Tally | None) -> Worker:
 async def consume(job: Job) -> None:
     tally = Tally(job.count)
     worker = a_worker(job, tally)
-    tally.then = worker.stop
+    if job.processes == 1:  # of several, none knows when all is handled
+        tally.then = worker.stop
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
     await worker.run(http=True)
     tally.report()
