@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from holdfast import Event
+from holdfast import Event, Worker
 from holdfast.broker import Delivery
 from holdfast.broker.amqp.acks import Acks, ack_frame
 from holdfast.broker.amqp.confirms import Confirms
@@ -21,11 +21,9 @@ from holdfast.broker.amqp.deliveries import Deliveries
 from holdfast.broker.amqp.packing import pack
 from holdfast.broker.amqp.splitter import Splitter
 from holdfast.consumer.decide import decide
-from holdfast.consumer.handler import handler_spec
 from holdfast.consumer.job import Job
 from holdfast.consumer.outcome import Ack, Succeeded
 from holdfast.consumer.remembered import identity_of
-from holdfast.consumer.retry import Retry
 from holdfast.consumer.told import settled
 from holdfast.events import encode, read_history, read_metadata, seal, to_message
 from holdfast.telemetry import FactLog, Metrics, Received, Started, bind_event, bind_handler, fan_out
@@ -44,10 +42,9 @@ async def handle(event: Order) -> None: ...
 ORDER = Order(number=1, note="x" * 290)
 MESSAGE = to_message(seal(ORDER, source="shop"), exchange="events")
 PACKED = pack(MESSAGE)
-SPEC: Any = handler_spec(
-    "w", handle, (Order,), name=None, queue=None, retry=Retry(), timeout=60.0, concurrency=None, prefetch=None,
-    idempotent=True, key=None, on_outage=None,
-)  # fmt: skip
+worker = Worker("w")
+worker.handler(Order)(handle)
+[SPEC] = worker.handlers
 NOW = datetime.now(UTC)
 METADATA, HISTORY = read_metadata(MESSAGE, NOW), read_history(MESSAGE)
 NOBODY: Any = None

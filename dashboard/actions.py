@@ -61,6 +61,18 @@ async def edit(request: Request) -> Response:
     return _begun(page, operation, Pace())
 
 
+async def restore(request: Request) -> Response:
+    """Put the letters of an archive back into the queues they were taken off."""
+    page, name = page_of(request), request.path_params["name"]
+    await operators_fields(request)
+    path = page.desk.folder / "archive" / name
+    if path.name != name or path.suffix != ".ndjson" or not path.is_file():
+        raise HTTPException(404, "there is no such archive")
+    for operation in await page.desk.restore(path):
+        page.running.carry_out(operation, Pace())
+    return RedirectResponse("/operations", 303)
+
+
 async def ask(request: Request) -> Response:
     """Pause, resume or cancel an operation."""
     page, wish = page_of(request), request.path_params["wish"]

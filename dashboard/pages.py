@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from itertools import islice
 
 from starlette.exceptions import HTTPException
@@ -104,6 +105,15 @@ async def queue_events(request: Request) -> Response:
         return {"count": read or 0, "over": read is None, "error": page.running.errors.get(name, "")}
 
     return _events(page, told)
+
+
+async def archives(request: Request) -> Response:
+    """What discards and edits took off their queues, and can be put back."""
+    page = page_of(request)
+    found = [(path.name, path.stat()) for path in page.desk.folder.glob("archive/*.ndjson")]
+    found.sort(key=lambda each: -each[1].st_mtime)
+    listed = [(name, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC)) for name, stat in found]
+    return page.show(request, "archives.html", archives=listed)
 
 
 async def audit(request: Request) -> Response:

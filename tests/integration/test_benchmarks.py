@@ -30,3 +30,15 @@ async def test_holdfast_can_be_measured_in_every_scenario(rabbitmq_url: str, red
     assert process.returncode == 0, told.decode()
     measured = json.loads(figures.read_text())["scenarios"]
     assert [measured[scenario]["holdfast"]["count"] >= 6 for scenario in SCENARIOS] == [True] * len(SCENARIOS)
+
+
+async def test_the_stages_of_a_message_can_be_measured() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(RUN.with_name("stages.py")),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    told, _ = await process.communicate()
+
+    assert process.returncode == 0, told.decode()

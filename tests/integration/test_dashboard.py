@@ -170,6 +170,25 @@ async def test_a_discard_wants_the_number_typed_and_keeps_an_archive(morgue: Mor
     assert "discard" in audit.text
 
 
+async def test_what_was_discarded_is_restored_from_its_archive(morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1", "o-2")
+    await desk.read(morgue.dead)
+
+    async with a_visitor(desk) as visitor:
+        await visitor.get(f"/queues/{morgue.dead}/discard")
+        begun = await visitor.post(f"/queues/{morgue.dead}/discard", count="2")
+        await until_over(desk, begun.headers["location"].rpartition("/")[2])
+        listed = await visitor.get("/archives")
+        [name] = [path.name for path in desk.folder.glob("archive/*.ndjson")]
+        elsewhere = await visitor.post("/archives/..%2Fjournal.sqlite/restore")
+        await visitor.post(f"/archives/{name}/restore")
+        [restoring] = [each for each in desk.journal.operations() if each.kind == "import"]
+        state = await until_over(desk, restoring.id)
+
+    assert name in listed.text and elsewhere.status_code == 404
+    assert state == "done" and len(await contents(desk, morgue.dead)) == 2
+
+
 async def test_an_edit_is_checked_against_the_schema_before_it_is_sent(morgue: Morgue, desk: DeadLetters) -> None:
     await morgue.fill("o-1")
     [letter] = await contents(desk, morgue.dead)
