@@ -59,13 +59,10 @@ class AmqpBrowser:
         """Lock the queue and begin to read it."""
         channel = self._channel = await open_channel(self._connection, confirms=False)
         try:
-            lock = await open_channel(self._connection, confirms=False)
-            await lock.queue_declare(f"{self._queue}.reader", exclusive=True, auto_delete=True, timeout=_RPC)
+            await self._lock()
             depth = await self._at_rest(channel)
         except ChannelNotFoundEntity:
             raise TopologyMissing(f"there is no queue {self._queue!r}") from None
-        except ChannelLockedResource:
-            raise QueueInUse(f"{self._queue} is being read or worked on by another tool; try again later") from None
         if depth.consumers:
             raise QueueInUse(f"{self._queue} has {depth.consumers} consumer(s): it is not a queue of dead letters")
         self._wanted = min(depth.ready, CONSUMERS * self._prefetch)
@@ -115,6 +112,20 @@ class AmqpBrowser:
             pass
         await close_quietly(self._connection, 5)
         return is_sure
+
+    async def _lock(self) -> None:
+        """The lock of a reader that was killed a moment ago has a moment to go."""
+        deadline = asyncio.get_running_loop().time() + _GONE_WITHIN
+        while True:
+            channel = await open_channel(self._connection, confirms=False)
+            try:
+                await channel.queue_declare(f"{self._queue}.reader", exclusive=True, auto_delete=True, timeout=_RPC)
+                return
+            except ChannelLockedResource:
+                if asyncio.get_running_loop().time() > deadline:
+                    told = f"{self._queue} is being read or worked on by another tool; try again later"
+                    raise QueueInUse(told) from None
+            await asyncio.sleep(0.05)
 
     async def _at_rest(self, channel: Channel) -> Depth:
         """The depth under the lock; the consumers of a reader that was killed a moment ago have a moment to go."""
