@@ -11,8 +11,8 @@ BENCH := .venv-bench
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WHEEL := dist/holdfast-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-py3-none-any.whl
-# What goes into the wheel: the package folders, found as long as they hold Python files.
-SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer dead_letters events idempotency publisher telemetry testing -name '*.py' 2>/dev/null)
+# What goes into the wheel: the package folders, with the templates and styles of the page.
+SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer contracts dashboard dead_letters events idempotency publisher telemetry testing -type f ! -name '*.pyc' 2>/dev/null)
 
 .PHONY: help
 help: ## Say what there is
@@ -78,6 +78,12 @@ prove: venv ## Six mutations that lose or repeat messages: the checker must catc
 test-browser: venv ## The dead-letter page in Chromium, which is installed where it is missing; pictures go to pictures/
 	@$(PIP) install -c constraints.txt "$(WHEEL)[browser]"
 	$(BIN)/python scripts/browser.py
+
+.PHONY: pictures
+pictures: venv ## The pictures of the documentation, taken anew in Chromium
+	@$(PIP) install -c constraints.txt "$(WHEEL)[browser]"
+	$(BIN)/python scripts/browser.py -k test_pictures
+	cp pictures/docs/*.png docs/pictures/
 
 .PHONY: bench-scraping
 bench-scraping: venv ## What metrics cost, and 200 scrapes a second: make bench-scraping RABBITMQ=amqp://guest:guest@localhost/

@@ -1,9 +1,11 @@
 """`holdfast dashboard`."""
 
 import asyncio
+from functools import partial
 
 from ..config import DashboardSettings, load_settings
 from ..events import ConfigurationError
+from .dead.elsewhere import rehearse_elsewhere
 from .dead.session import a_desk
 from .dead.tryout import reader_of
 from .load import load_worker
@@ -30,8 +32,9 @@ def run_dashboard(*, operator: bool, worker: str | None, port: int | None) -> in
                 role="operator" if operator else "viewer",
                 host=settings.host,
             )
-            reader = None if worker is None else lambda queue: reader_of(worker, queue, None)
-            app = create_app(desk, access, reader_of=reader)
+            reader = None if worker is None else partial(reader_of, worker)
+            rehearse = None if worker is None else partial(rehearse_elsewhere, worker)
+            app = create_app(desk, access, reader_of=reader, rehearse=rehearse)
             await serve(app, listen(settings), started=lambda url: print(f"dead letters at {url}", flush=True))
         return 0
 

@@ -1,32 +1,40 @@
 """What an operator does: replay, edit, discard, notes. Each is asked for first, and each is in the audit log."""
 
+import math
+from dataclasses import replace
+from itertools import islice
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from ..dead_letters import Edit, Operation, Pace, Selection
+from ..dead_letters import Edit, Operation, Pace, Selection, target_of
 from ..events import ConfigurationError, HoldfastError
 from .app import Page, page_of
 from .asking import chosen, limited, query_of, selected
 from .forms import operators_fields
+
+SHOWN = 50
+"""Letters that a dry run names."""
 
 
 async def replay(request: Request) -> Response:
     """What is about to be replayed, and with POST the replay."""
     page, queue, selection = await _meant(request)
     if request.method == "GET":
-        return _ask_first(page, request, "replay.html", queue, selection)
+        return _ask_first(page, request, "replay.html", queue, selection, {})
     _, fields = await operators_fields(request)
-    selection = limited(selection, fields.get("limit", ""))
-    operation = page.desk.replay(queue, selection, to=fields.get("to") or None, forced="forced" in fields)
-    return _begun(page, operation, _pace(fields))
+    selection, to, pace = limited(selection, fields.get("limit", "")), fields.get("to") or None, _pace(fields)
+    if "dry_run" in fields:
+        return _ask_first(page, request, "replay.html", queue, selection, fields)
+    return _begun(page, page.desk.replay(queue, selection, to=to, forced="forced" in fields), pace)
 
 
 async def discard(request: Request) -> Response:
     """What is about to be archived and taken off the queue, and with POST that."""
     page, queue, selection = await _meant(request)
     if request.method == "GET":
-        return _ask_first(page, request, "discard.html", queue, selection)
+        return _ask_first(page, request, "discard.html", queue, selection, {})
     _, fields = await operators_fields(request)
     count = page.desk.index(queue).count(limited(selection, fields.get("limit", "")))
     if fields.get("count") != str(count):
@@ -46,31 +54,19 @@ async def edit(request: Request) -> Response:
     except UnicodeDecodeError:
         raise ConfigurationError("the body is not text; use holdfast dead edit with a file") from None
     if request.method == "GET":
-        return page.show(request, "edit.html", queue=queue, letter=letter, body=body, headers="", error="")
+        return page.show(request, "edit.html", queue=queue, letter=letter, body=body, headers="", to="", error="")
     _, fields = await operators_fields(request)
-    body, headers = fields.get("body", "").replace("\r\n", "\n"), fields.get("headers", "")
+    body, headers, to = fields.get("body", "").replace("\r\n", "\n"), fields.get("headers", ""), fields.get("to", "")
     try:
         changed = Edit(body.encode(), _headers(headers))
         if page.reader_of is not None and "unchecked" not in fields:
-            page.reader_of(queue)(letter, changed)
-        operation = page.desk.edit(queue, letter.key, changed)
+            page.reader_of(queue, to or None)(letter, changed)
+        operation = page.desk.edit(queue, letter.key, changed, to=to or None)
     except HoldfastError as error:
         return page.show(
-            request, "edit.html", 400, queue=queue, letter=letter, body=body, headers=headers, error=str(error)
+            request, "edit.html", 400, queue=queue, letter=letter, body=body, headers=headers, to=to, error=str(error)
         )
     return _begun(page, operation, Pace())
-
-
-async def restore(request: Request) -> Response:
-    """Put the letters of an archive back into the queues they were taken off."""
-    page, name = page_of(request), request.path_params["name"]
-    await operators_fields(request)
-    path = page.desk.folder / "archive" / name
-    if path.name != name or path.suffix != ".ndjson" or not path.is_file():
-        raise HTTPException(404, "there is no such archive")
-    for operation in await page.desk.restore(path):
-        page.running.carry_out(operation, Pace())
-    return RedirectResponse("/operations", 303)
 
 
 async def ask(request: Request) -> Response:
@@ -111,11 +107,17 @@ async def _meant(request: Request) -> tuple[Page, str, Selection]:
     return page, await page.desk.resolve(request.path_params["queue"]), selected(request)
 
 
-def _ask_first(page: Page, request: Request, template: str, queue: str, selection: Selection) -> Response:
+def _ask_first(
+    page: Page, request: Request, template: str, queue: str, selection: Selection, fields: dict[str, str]
+) -> Response:
+    """What would be done, and the form to have it done. With the fields of that form a dry run: which letters, and
+    where they would go."""
     index = page.desk.index(queue)
+    meant = list(islice(index.letters(selection), SHOWN)) if fields else []
     return page.show(
         request, template, queue=queue, count=index.count(selection), groups=index.groups(selection),
-        chosen=chosen(request), query=query_of(request), index=index,
+        chosen=chosen(request), query=query_of(request), meant=meant, fields=fields,
+        target=target_of(meant[0], queue, fields.get("to") or None) if meant else "",
     )  # fmt: skip
 
 
@@ -125,11 +127,19 @@ def _begun(page: Page, operation: Operation, pace: Pace) -> Response:
 
 
 def _pace(fields: dict[str, str]) -> Pace:
+    rate, wait = _positive(fields, "rate", "letters a second"), _positive(fields, "wait", "seconds")
+    pace = Pace(rate=rate, canary="at_once" not in fields, keep_going="keep_going" in fields)
+    return pace if wait is None else replace(pace, wait=wait)
+
+
+def _positive(fields: dict[str, str], name: str, what: str) -> float | None:
     try:
-        rate = float(fields.get("rate") or 0)
+        found = float(fields.get(name) or 0)
     except ValueError:
-        raise ConfigurationError(f"rate={fields['rate']!r} is not a number of letters a second") from None
-    return Pace(rate=rate if rate > 0 else None, canary="at_once" not in fields, keep_going="keep_going" in fields)
+        found = math.nan
+    if not 0 <= found < math.inf:
+        raise ConfigurationError(f"{name}={fields[name][:40]!r} is not a number of {what}")
+    return found or None
 
 
 def _headers(text: str) -> dict[str, str | None]:

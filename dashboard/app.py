@@ -1,6 +1,6 @@
 """The application: its routes, its templates, and what all of them share."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ..config import VERSION
-from ..dead_letters import DeadLetters, Edit, Letter
+from ..dead_letters import DeadLetters, Edit, Letter, Rehearsal
 from ..events import HoldfastError
 from . import words
 from .access import Access, Gate, Session
@@ -27,28 +27,42 @@ HERE = Path(__file__).parent
 Reader = Callable[[Letter, Edit | None], None]
 """Reads a letter, edited or not, as its handler would; raises a `HoldfastError` where that fails."""
 
+ReaderOf = Callable[[str, str | None], Reader]
+"""The `Reader` of a queue's letters, or of those that are to go to another queue."""
+
+Rehearse = Callable[[str, Mapping[str, str], int], Awaitable[Rehearsal]]
+"""Runs the handler of a queue on the first so many letters that the filters choose, in a process of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What every handler has at hand. `reader_of` gives a queue's `Reader`, or is None where no worker was named."""
+    """What every handler has at hand. `reader_of` and `rehearse` are None where no worker was named."""
 
     desk: DeadLetters
     running: Running
     access: Access
-    reader_of: Callable[[str], Reader] | None
+    reader_of: ReaderOf | None
+    rehearse: Rehearse | None
     templates: Environment
 
     def show(self, request: Request, name: str, status: int = 200, **values: Any) -> Response:
         session: Session | None = request.scope.get("session")
         text = self.templates.get_template(name).render(
-            session=session, version=VERSION, path=request.url.path, can_check=self.reader_of is not None, **values
+            session=session,
+            version=VERSION,
+            path=request.url.path,
+            can_check=self.reader_of is not None,
+            can_run=self.rehearse is not None,
+            **values,
         )
         return HTMLResponse(text, status)
 
 
-def create_app(desk: DeadLetters, access: Access, *, reader_of: Callable[[str], Reader] | None = None) -> Starlette:
+def create_app(
+    desk: DeadLetters, access: Access, *, reader_of: ReaderOf | None = None, rehearse: Rehearse | None = None
+) -> Starlette:
     """The page over a desk. Nothing in it is touched before somebody with the operator's role says so."""
-    from . import actions, pages
+    from . import actions, keeping, pages, trying
 
     templates = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -58,7 +72,7 @@ def create_app(desk: DeadLetters, access: Access, *, reader_of: Callable[[str], 
         lstrip_blocks=True,
     )
     templates.filters |= _filters()
-    page = Page(desk, Running(desk), access, reader_of, templates)
+    page = Page(desk, Running(desk), access, reader_of, rehearse, templates)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -71,8 +85,9 @@ def create_app(desk: DeadLetters, access: Access, *, reader_of: Callable[[str], 
             Route("/login", pages.login, methods=["GET", "POST"]),
             Route("/logout", pages.logout, methods=["POST"]),
             Route("/audit", pages.audit),
-            Route("/archives", pages.archives),
-            Route("/archives/{name}/restore", actions.restore, methods=["POST"]),
+            Route("/archives", keeping.archives),
+            Route("/archives/{name}", keeping.archive),
+            Route("/archives/{name}/restore", keeping.restore, methods=["POST"]),
             Route("/operations", pages.operations),
             Route("/operations/{name}", pages.operation),
             Route("/operations/{name}/events", pages.operation_events),
@@ -81,7 +96,10 @@ def create_app(desk: DeadLetters, access: Access, *, reader_of: Callable[[str], 
             Route("/queues/{queue}/events", pages.queue_events),
             Route("/queues/{queue}/read", actions.read, methods=["POST"]),
             Route("/queues/{queue}/note", actions.note, methods=["POST"]),
-            Route("/queues/{queue}/check", pages.check),
+            Route("/queues/{queue}/export", keeping.export),
+            Route("/queues/{queue}/check", trying.check),
+            Route("/queues/{queue}/check/run", trying.run, methods=["POST"]),
+            Route("/queues/{queue}/check/events", trying.run_events),
             Route("/queues/{queue}/replay", actions.replay, methods=["GET", "POST"]),
             Route("/queues/{queue}/discard", actions.discard, methods=["GET", "POST"]),
             Route("/queues/{queue}/letters/{key}", pages.letter),

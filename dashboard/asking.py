@@ -29,7 +29,12 @@ def selected(request: Request) -> Selection:
 
 def limited(selection: Selection, limit: str) -> Selection:
     """At most so many of them."""
-    return replace(selection, limit=int(limit)) if limit.isascii() and limit.isdigit() and int(limit) else selection
+    return replace(selection, limit=number(limit)) if number(limit) else selection
+
+
+def number(text: str) -> int:
+    """A small number, or 0 for whatever else it is."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0
 
 
 def _selection(told: Mapping[str, str]) -> Selection:

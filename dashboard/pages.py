@@ -1,20 +1,18 @@
 """What the page shows. Nothing here changes anything but the index of a queue, which is read anew."""
 
-import json
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
 from itertools import islice
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response
 
-from ..dead_letters import Letter, Operation, forecast
+from ..dead_letters import Letter, Operation
 from ..events import HoldfastError
 from . import words
 from .app import Page, page_of
-from .asking import chosen, query_of, selected
+from .asking import chosen, number, query_of, selected
 from .forms import fields_of
+from .streaming import events
 
 PER_PAGE = 50
 
@@ -34,12 +32,12 @@ async def queue(request: Request) -> Response:
     index = page.desk.index(name)
     if index.read_at is None and name not in page.running.errors:
         page.running.read(name)
-    selection, number = selected(request), max(1, int(_digits(request.query_params.get("page", "1"))))
+    selection, at = selected(request), number(request.query_params.get("page", "")) or 1
     total = index.count(selection)
-    letters = list(islice(index.letters(selection, skip=(number - 1) * PER_PAGE), PER_PAGE))
+    letters = list(islice(index.letters(selection, skip=(at - 1) * PER_PAGE), PER_PAGE))
     return page.show(
         request, "queue.html", queue=name, index=index, groups=index.groups(selection), letters=letters, total=total,
-        notes=page.desk.journal.notes(name), number=number, last=max(1, -(-total // PER_PAGE)), chosen=chosen(request),
+        notes=page.desk.journal.notes(name), number=at, last=max(1, -(-total // PER_PAGE)), chosen=chosen(request),
         query=query_of(request), error=page.running.errors.get(name, ""), reading=page.running.counts.get(name),
     )  # fmt: skip
 
@@ -65,16 +63,6 @@ async def body(request: Request) -> Response:
     return Response(found.message.body, media_type="application/octet-stream", headers=name)
 
 
-async def check(request: Request) -> Response:
-    """What would become of the selected letters: read against today's code, without touching them."""
-    page, name = page_of(request), await page_of(request).desk.resolve(request.path_params["queue"])
-    if page.reader_of is None:
-        raise HTTPException(404, "no worker was named: holdfast dashboard --worker MODULE:WORKER")
-    read = page.reader_of(name)
-    found = forecast(page.desk.index(name).letters(selected(request)), lambda one: read(one, None))
-    return page.show(request, "check.html", queue=name, found=found, chosen=chosen(request), query=query_of(request))
-
-
 async def operations(request: Request) -> Response:
     page = page_of(request)
     listed = [(each, page.desk.is_running(each)) for each in page.desk.journal.operations()]
@@ -86,6 +74,7 @@ async def operation(request: Request) -> Response:
     return page.show(
         request, "operation.html", operation=found,
         failures=page.desk.journal.failures(found.id), archive=page.desk.archive_of(found),
+        edited_as=page.desk.edited_as(found),
         error=page.running.errors.get(found.id, ""), told=_told(page, found),
     )  # fmt: skip
 
@@ -93,7 +82,7 @@ async def operation(request: Request) -> Response:
 async def operation_events(request: Request) -> Response:
     """The state of an operation, each time it changes, as server-sent events."""
     page, name = page_of(request), page_of(request).desk.journal.operation(request.path_params["name"]).id
-    return _events(page, lambda: _told(page, page.desk.journal.operation(name)))
+    return events(page, lambda: _told(page, page.desk.journal.operation(name)))
 
 
 async def queue_events(request: Request) -> Response:
@@ -104,16 +93,7 @@ async def queue_events(request: Request) -> Response:
         read = page.running.counts.get(name)
         return {"count": read or 0, "over": read is None, "error": page.running.errors.get(name, "")}
 
-    return _events(page, told)
-
-
-async def archives(request: Request) -> Response:
-    """What discards and edits took off their queues, and can be put back."""
-    page = page_of(request)
-    found = [(path.name, path.stat()) for path in page.desk.folder.glob("archive/*.ndjson")]
-    found.sort(key=lambda each: -each[1].st_mtime)
-    listed = [(name, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC)) for name, stat in found]
-    return page.show(request, "archives.html", archives=listed)
+    return events(page, told)
 
 
 async def audit(request: Request) -> Response:
@@ -162,21 +142,3 @@ def _told(page: Page, operation: Operation) -> dict[str, object]:
         "over": not running and operation.state != "running",
         "error": page.running.errors.get(operation.id, ""),
     }
-
-
-def _events(page: Page, ask: Callable[[], dict[str, object]]) -> Response:
-    async def stream() -> AsyncIterator[str]:
-        last = ""
-        async for _ in page.running.watch():
-            told = ask()
-            if (data := json.dumps(told)) != last:
-                last = data
-                yield f"data: {data}\n\n"
-            if told["over"]:
-                return
-
-    return StreamingResponse(stream(), media_type="text/event-stream")
-
-
-def _digits(text: str) -> str:
-    return text if text.isascii() and text.isdigit() and len(text) < 8 else "1"

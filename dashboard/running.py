@@ -1,11 +1,11 @@
 """The operations this process carries out, and the queues it reads: one task each, and a word to whoever watches."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from ..dead_letters import DeadLetters, Operation, Pace
+from ..dead_letters import DeadLetters, Operation, Pace, Rehearsal
 from ..events import HoldfastError
 
 _LOOK = 1.0  # seconds after which somebody who watches looks anyway: another process may carry it out
@@ -21,7 +21,9 @@ class Running:
         self.counts: dict[str, int] = {}
         """Letters read so far, of the queues that are being read."""
         self.errors: dict[str, str] = {}
-        """Why the last reading of a queue, or the last run of an operation, failed."""
+        """Why the last reading of a queue, or the last run of an operation or a handler, failed."""
+        self.rehearsals: dict[tuple[str, str], Rehearsal] = {}
+        """How the last run of a handler on letters ended, by queue and filters."""
 
     def carry_out(self, operation: Operation, pace: Pace) -> None:
         """Begin, or go on with, an operation."""
@@ -47,8 +49,17 @@ class Running:
         self.counts.setdefault(queue, 0)
         self._begin(queue, read())
 
+    def rehearse(self, name: str, letters: tuple[str, str], begin: Callable[[], Awaitable[Rehearsal]]) -> None:
+        """Run a handler on letters; `name` is what the run is asked for by."""
+
+        async def rehearse() -> None:
+            self.rehearsals.pop(letters, None)
+            self.rehearsals[letters] = await begin()
+
+        self._begin(name, rehearse())
+
     def is_busy(self, name: str) -> bool:
-        """Whether this process carries out the operation, or reads the queue."""
+        """Whether this process carries out the operation or run, or reads the queue."""
         return name in self._tasks
 
     async def watch(self) -> AsyncIterator[None]:

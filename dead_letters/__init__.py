@@ -8,7 +8,7 @@ from .places import Place
 from .reading import WornOut
 from .remake import Edit, target_of
 from .selection import Selection, moment
-from .whatif import Finding, Forecast, forecast
+from .whatif import Finding, Forecast, Rehearsal, forecast
 from .work import Pace
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Operation",
     "Pace",
     "Place",
+    "Rehearsal",
     "Selection",
     "WornOut",
     "forecast",

@@ -6,8 +6,8 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
@@ -18,7 +18,7 @@ from ..config import Settings
 from ..events import ConfigurationError, QueueInUse
 from .acting import Action, Discard, EditAndReplay, Replay
 from .alone import is_running
-from .archive import to_line
+from .archive import from_line, to_line
 from .index import Index
 from .journal import Journal, Kind, Operation, Wish
 from .places import Place, known_queues, resolve
@@ -80,13 +80,19 @@ class DeadLetters:
 
     async def read(self, queue: str, *, tell: Callable[[int], None] = lambda n: None, worn_too: bool = False) -> Index:
         """Read the queue into its index."""
-        own = Index(self.folder / f"{_file(queue)}.index.sqlite")  # what is being written is not seen by who reads
-        try:
+        with self.own_index(queue) as own:  # what is being written is not seen by who reads
             async with reading(self.broker, queue, own, tell=tell, worn_too=worn_too):
                 pass
+        return self.index(queue)
+
+    @contextmanager
+    def own_index(self, queue: str) -> Iterator[Index]:
+        """The same, opened again: for another thread, or for what takes longer than one turn of the loop."""
+        own = Index(self.folder / f"{_file(queue)}.index.sqlite")
+        try:
+            yield own
         finally:
             own.close()
-        return self.index(queue)
 
     def replay(self, queue: str, selection: Selection, *, to: str | None = None, forced: bool = False) -> Operation:
         """Fix the set of letters to replay: those selected, by the last reading. Nothing is touched before `work`."""
@@ -119,6 +125,13 @@ class DeadLetters:
         if operation.kind == "import":
             return Path(operation.options["path"])
         return self.folder / "archive" / f"{_file(operation.queue)}.{operation.id}.ndjson"
+
+    def edited_as(self, operation: Operation) -> str:
+        """The id of the event that an edit has made, as its archive tells."""
+        if operation.kind != "edit" or not (path := self.archive_of(operation)).exists():
+            return ""
+        with path.open("rb") as file:
+            return next((str(from_line(line)[1].get("edited_as")) for line in file if line.endswith(b"\n")), "")
 
     def work(self, operation: Operation, pace: Pace = Pace(), tell: Tell = lambda: None) -> Work:  # noqa: B008 (frozen)
         """What carries the operation out, from wherever it is. Raises `ConfigurationError` where it is over."""

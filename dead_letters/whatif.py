@@ -31,6 +31,16 @@ class Forecast:
         return sum(finding.count for finding in self.findings)
 
 
+@dataclass(slots=True)
+class Rehearsal:
+    """How runs of a handler ended, and how many events of which type would have been published."""
+
+    handled: int = 0
+    failed: int = 0
+    errors: list[str] = field(default_factory=list)
+    published: dict[str, int] = field(default_factory=dict)
+
+
 def forecast(letters: Iterable[Letter], read: Read) -> Forecast:
     """Try to read each letter."""
     readable, findings = 0, dict[str, Finding]()

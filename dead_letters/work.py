@@ -182,7 +182,9 @@ class Work:
         self._heed()
         if is_canary:
             keys = [item.key for item in batch]
+            self._journal.change(self._name, "running", f"trying the first {len(keys)}")
             await self._outcomes(keys)
+            self._journal.change(self._name, "running")
             states = set(self._journal.states(self._name, keys))
             if "failed" in states and not self._pace.keep_going:
                 raise Stopped("one of the first few letters came back dead; the rest was left where it is")

@@ -4,28 +4,17 @@ import asyncio
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from pydantic import SecretStr
 
 from ...broker import Binding, Delivery, Queue, Topology, open_broker
 from ...consumer import HandlerSpec
-from ...dead_letters import Letter
+from ...dead_letters import Letter, Rehearsal
 from ...dead_letters.remake import replayed
 from ...telemetry import Fact, Settled
 from ..load import load_worker
 
 _CAUGHT = "holdfast.rehearsal"
-
-
-@dataclass(slots=True)
-class Rehearsal:
-    """How the runs ended, and how many events of which type would have been published."""
-
-    handled: int = 0
-    failed: int = 0
-    errors: list[str] = field(default_factory=list)
-    published: dict[str, int] = field(default_factory=dict)
 
 
 async def rehearse(target: str, spec: HandlerSpec, letters: Sequence[Letter]) -> Rehearsal:

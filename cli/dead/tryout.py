@@ -1,17 +1,19 @@
 """Letters against today's code: `holdfast dead check`, and the check before an edit."""
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 from ...consumer import HandlerSpec
-from ...dead_letters import Edit, Forecast, Letter, Selection, forecast, target_of
+from ...dead_letters import Edit, Forecast, Letter, Rehearsal, Selection, forecast, target_of
 from ...events import ConfigurationError, read_metadata
 from ..load import load_worker
 from ..words import console, print_json
-from .rehearsal import Rehearsal, rehearse
+from .rehearsal import rehearse
 from .session import a_desk, read
 from .words import forecast_lines
 
@@ -52,7 +54,8 @@ def check_letters(
             rehearsed: Rehearsal | None = None
             if run:
                 spec = handler_of(worker, target_of(next(index.letters(selection)), queue))
-                rehearsed = await rehearse(worker, spec, list(index.letters(selection)))
+                with redirect_stdout(sys.stderr):  # what the handler prints is no part of what programs read
+                    rehearsed = await rehearse(worker, spec, list(index.letters(selection)))
         _tell(found, rehearsed, as_json=as_json)
         return 0 if not found.unreadable and not (rehearsed and rehearsed.failed) else 1
 

@@ -1,30 +1,21 @@
-"""The dead-letter page in a real browser: each flow, hostile letters, accessibility, keys, pictures.
+"""The dead-letter page in a real browser: each flow, hostile letters, accessibility, keys.
 
 `make test-browser` runs these: they need Chromium, found or installed by scripts/browser.py.
 """
 
-import asyncio
-import os
-import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 from axe_playwright_python.async_playwright import Axe
 from breaking import delete
-from morgue import Morgue, a_desk, contents
-from playwright.async_api import Browser, Page, async_playwright, expect
+from morgue import Morgue, contents
+from pictures import PICTURES
+from playwright.async_api import Page, expect
 from running import a_broker, running
 
 from holdfast import Settings
 from holdfast.broker import REGISTRY, Queue, Topology
-from holdfast.config import DashboardSettings
-from holdfast.dashboard import Access, create_app, serve
-from holdfast.dashboard.serving import listen
 from holdfast.dead_letters import DeadLetters
 from holdfast.events import Message
 
-PICTURES = Path(os.environ.get("HOLDFAST_TEST_PICTURES", "pictures"))
 HOSTILE = [
     b"<script>document.title = 'owned'</script>",
     b"\x1b[31mred \x00 \xe2\x80\xae reversed",
@@ -37,49 +28,6 @@ HOSTILE = [
 async def morgue(settings: Settings, unique: str) -> Morgue:
     await delete(settings, queues=(REGISTRY,))  # only this test's queues are to be in the pictures
     return Morgue(settings, unique)
-
-
-@pytest.fixture
-async def desk(settings: Settings, tmp_path: Path) -> AsyncIterator[DeadLetters]:
-    async with a_desk(settings, tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(
-            executable_path=os.environ.get("HOLDFAST_TEST_CHROMIUM"), args=["--no-sandbox"]
-        )
-        yield chromium
-        await chromium.close()
-
-
-@pytest.fixture
-async def address(desk: DeadLetters) -> AsyncIterator[str]:
-    listening: socket.socket = listen(DashboardSettings(port=0))
-    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    serving = asyncio.create_task(serve(create_app(desk, Access(role="operator")), listening, started=url.set_result))
-    yield (await url).rstrip("/")
-    serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
-    listening.close()
-
-
-@pytest.fixture
-async def page(browser: Browser, address: str) -> AsyncIterator[Page]:
-    context = await browser.new_context(base_url=address, permissions=["clipboard-read", "clipboard-write"])
-    opened = await context.new_page()
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    refused = "Failed to load resource: the server responded with a status of 4"
-    opened.on(
-        "console",
-        lambda said: errors.append(said.text) if said.type == "error" and not said.text.startswith(refused) else None,
-    )
-    yield opened
-    assert errors == [], "the page complained"
-    await context.close()
 
 
 async def looked_at(page: Page, name: str) -> None:
@@ -139,6 +87,76 @@ async def test_a_letter_is_edited_and_one_discarded(page: Page, morgue: Morgue, 
 
     assert morgue.charge.effects == {"o-9": 1}
     assert await contents(desk, morgue.dead) == []
+
+
+async def test_a_replay_tries_a_few_first_and_is_paused_and_resumed(
+    page: Page, morgue: Morgue, desk: DeadLetters
+) -> None:
+    """One letter, then ten; the worker holds those ten, so that they can be looked at."""
+    await morgue.fill(*(f"o-{n}" for n in range(14)))
+    await desk.read(morgue.dead)
+    morgue.charge.mended, morgue.charge.lets = True, 1
+
+    async with running(morgue.worker()):
+        await page.goto(f"/queues/{morgue.dead}/replay")
+        await page.get_by_label("a second").fill("100")
+        await page.get_by_role("button", name="Dry run").click()
+        await expect(page.get_by_text("14 letters would go to")).to_be_visible()
+        await looked_at(page, "dry-run")
+        await page.get_by_role("button", name="Replay 14").click()
+        await expect(page.get_by_text("trying the first 10")).to_be_visible(timeout=30_000)
+        await looked_at(page, "canary")
+        await page.get_by_role("button", name="Pause").click()
+        await expect(page.locator("[data-told=state]")).to_have_text("paused", timeout=30_000)
+        morgue.charge.go.set()
+        await page.get_by_text("Resume at another pace").click()
+        await looked_at(page, "paused")
+        await page.get_by_label("all at once").check()
+        await page.get_by_role("button", name="Resume so").click()
+        await expect(page.locator("[data-told=state]")).to_have_text("done", timeout=30_000)
+    await expect(page.get_by_text("14 handled")).to_be_visible()
+
+    assert morgue.charge.effects == {f"o-{n}": 1 for n in range(14)}
+
+
+async def test_what_was_discarded_is_restored_from_its_archive(page: Page, morgue: Morgue, desk: DeadLetters) -> None:
+    await page.goto("/archives")
+    await expect(page.get_by_text("Nothing has been taken off a queue yet")).to_be_visible()
+    await looked_at(page, "no-archives")
+    await morgue.fill("o-1", "o-2", "o-3")
+    before = {letter.message.body for letter in await contents(desk, morgue.dead)}
+
+    await page.goto(f"/queues/{morgue.dead}/discard")
+    await page.get_by_label("Type 3 to go on").fill("3")
+    await page.get_by_role("button", name="Discard 3").click()
+    await expect(page.locator("[data-told=state]")).to_have_text("done", timeout=30_000)
+    emptied = await contents(desk, morgue.dead)
+    await page.get_by_role("link", name="Archives").click()
+    await looked_at(page, "archives")
+    async with page.expect_download() as kept:
+        await page.get_by_role("link", name=morgue.dead).click()
+    lines = (await (await kept.value).path()).read_text().splitlines()
+    await page.get_by_role("button", name="Restore").click()
+    await expect(page.locator("[data-told=state]")).to_have_text("done", timeout=30_000)
+    await expect(page.get_by_text("3 restored")).to_be_visible()
+    await looked_at(page, "restored")
+
+    assert (emptied, len(lines)) == ([], 3)
+    assert {letter.message.body for letter in await contents(desk, morgue.dead)} == before
+
+
+async def test_what_if_reads_the_letters_and_runs_the_handler(page: Page, morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1", "o-2", "o-3")
+    await desk.read(morgue.dead)
+
+    await page.goto(f"/queues/{morgue.dead}")
+    await page.get_by_role("link", name="What if?").click()
+    await expect(page.get_by_text("2 would be read, 1 would not")).to_be_visible()
+    await page.get_by_role("button", name="Run it").click()  # the browser wants it ticked first
+    await page.get_by_label("I know that it really runs").check()
+    await page.get_by_role("button", name="Run it").click()
+    await expect(page.get_by_text("2 would be handled, 1 would not")).to_be_visible(timeout=30_000)
+    await looked_at(page, "what-if")
 
 
 async def test_notes_filters_and_keys(page: Page, morgue: Morgue, desk: DeadLetters) -> None:

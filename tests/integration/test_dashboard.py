@@ -2,21 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
-from browsing import BASE, a_visitor
+from browsing import BASE, Visitor, a_visitor
 from commands import Running, environment, holdfast
 from morgue import Morgue, a_desk, contents
 from running import LIMIT, a_broker, running, until
 
 from holdfast import Settings
 from holdfast.broker import Queue, Topology
+from holdfast.cli.dead.elsewhere import rehearse_elsewhere
 from holdfast.config import DashboardSettings
 from holdfast.dashboard import Access
 from holdfast.dashboard.serving import listen
 from holdfast.dead_letters import DeadLetters, Edit, Letter, Selection
+from holdfast.dead_letters.archive import from_line
 from holdfast.events import ConfigurationError, HoldfastError, Message
 
 TOKEN, OPERATORS = "look-but-do-not-touch", "may-replay-and-discard"
@@ -28,6 +31,28 @@ HOSTILE = [
     b'{"long": "' + b"x" * 1_000_000 + b'"}',
     b"",
 ]
+
+TRIED = """
+import os
+from holdfast import Context, Event, Retry, Worker
+
+class Order(Event, type="{name}.order"):
+    order: str
+
+class Paid(Event, type="{name}.paid"):
+    order: str
+
+worker = Worker("{name}")
+
+@worker.handler(Order, retry=Retry(attempts=1))
+async def charge(event: Order, ctx: Context) -> None:
+    print("a line of the handler's own")
+    if event.order == "kill":
+        os._exit(9)
+    if event.order == "o-2":
+        raise ValueError("no such order")
+    await ctx.publish(Paid(order=event.order))
+"""
 
 
 @pytest.fixture
@@ -46,12 +71,14 @@ async def until_over(desk: DeadLetters, name: str) -> str:
     return desk.journal.operation(name).state
 
 
-async def with_letters(settings: Settings, queue: str, *bodies: bytes, **headers: str) -> None:
+async def with_letters(
+    settings: Settings, queue: str, *bodies: bytes, type_: str = "odd", **headers: str
+) -> None:  # fmt: skip
     """Put messages of other software into a dead-letter queue."""
     async with a_broker(settings) as broker:
         await broker.declare(Topology(queues=(Queue(queue, {"x-queue-type": "quorum"}),)))
         for body in bodies:
-            await broker.publish(Message(body, "", queue, headers=headers, type="odd"), timeout=LIMIT)
+            await broker.publish(Message(body, "", queue, headers=headers, type=type_), timeout=LIMIT)
 
 
 # What it shows
@@ -184,9 +211,41 @@ async def test_what_was_discarded_is_restored_from_its_archive(morgue: Morgue, d
         await visitor.post(f"/archives/{name}/restore")
         [restoring] = [each for each in desk.journal.operations() if each.kind == "import"]
         state = await until_over(desk, restoring.id)
+        kept = await visitor.get(f"/archives/{name}")
 
     assert name in listed.text and elsewhere.status_code == 404
     assert state == "done" and len(await contents(desk, morgue.dead)) == 2
+    assert len(kept.text.splitlines()) == 2 and kept.headers["content-disposition"].startswith("attachment")
+
+
+async def test_letters_are_exported_as_they_are_and_stay(morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1", "o-2")
+    first, second = await contents(desk, morgue.dead)
+
+    async with a_visitor(desk) as visitor:
+        every = await visitor.get(f"/queues/{morgue.dead}/export")
+        one = await visitor.get(f"/queues/{morgue.dead}/export?id={second.key}")
+
+    assert [from_line(line)[0].body for line in every.text.splitlines()] == [first.message.body, second.message.body]
+    assert [from_line(line)[1] for line in one.text.splitlines()] == [{"key": second.key, "queue": morgue.dead}]
+    assert len(await contents(desk, morgue.dead)) == 2
+
+
+async def test_a_dry_run_names_the_letters_and_where_they_would_go_and_sends_none(
+    morgue: Morgue, desk: DeadLetters
+) -> None:
+    await morgue.fill("o-1", "o-2")
+    first, second = await contents(desk, morgue.dead)
+
+    async with a_visitor(desk) as visitor:
+        await visitor.get(f"/queues/{morgue.dead}/replay")
+        shown = await visitor.post(f"/queues/{morgue.dead}/replay", limit="1", rate="5", dry_run="1")
+        odd = await visitor.post(f"/queues/{morgue.dead}/replay", rate="quick")
+
+    assert "Nothing was sent" in shown.text and f"<code>{morgue.queue}</code>" in shown.text
+    assert first.key in shown.text and second.key not in shown.text and 'value="5"' in shown.text
+    assert odd.status_code == 400 and "not a number of letters a second" in odd.text
+    assert desk.journal.operations() == []
 
 
 async def test_an_edit_is_checked_against_the_schema_before_it_is_sent(morgue: Morgue, desk: DeadLetters) -> None:
@@ -194,7 +253,7 @@ async def test_an_edit_is_checked_against_the_schema_before_it_is_sent(morgue: M
     [letter] = await contents(desk, morgue.dead)
     morgue.charge.mended = True
 
-    def reader_of(queue: str) -> object:
+    def reader_of(queue: str, to: str | None) -> object:
         def read(letter: Letter, edit: Edit | None) -> None:
             if edit is not None and b"order" not in edit.body:
                 raise HoldfastError("order: Field required")
@@ -216,7 +275,7 @@ async def test_what_if_says_how_many_would_be_read(morgue: Morgue, desk: DeadLet
     await morgue.fill("o-1", "o-2")
     await desk.read(morgue.dead)
 
-    def reader_of(queue: str) -> object:
+    def reader_of(queue: str, to: str | None) -> object:
         def read(letter: Letter, edit: Edit | None) -> None:
             if b"o-2" in letter.message.body:
                 raise HoldfastError("order: too old")
@@ -230,6 +289,42 @@ async def test_what_if_says_how_many_would_be_read(morgue: Morgue, desk: DeadLet
 
     assert "<b>1</b> would be read, <b>1</b> would not" in shown.text and "too old" in shown.text
     assert unknown.status_code == 404 and "--worker MODULE:WORKER" in unknown.text
+
+
+async def test_the_handler_is_run_on_letters_in_a_process_of_its_own(
+    settings: Settings, tmp_path: Path, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it publishes is caught, what it prints is not taken for an answer, and the page outlives it."""
+    (tmp_path / "app.py").write_text(TRIED.format(name=unique))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOLDFAST_BROKER__URL", settings.broker.url.get_secret_value())
+    monkeypatch.setenv("HOLDFAST_DEAD_LETTERS__FOLDER", str(tmp_path / "state"))
+    queue, run = f"{unique}.charge.dead", partial(rehearse_elsewhere, "app:worker")
+
+    async with a_desk(settings, tmp_path / "state") as desk:
+        bodies = [b'{"order": "o-1"}', b'{"order": "o-2"}', b'{"order": "kill"}']
+        await with_letters(settings, queue, *bodies, type_=f"{unique}.order")
+        await desk.read(queue)
+        async with a_visitor(desk, reader_of=lambda queue, to: lambda letter, edit: None, rehearse=run) as visitor:
+            unasked = await visitor.get(f"/queues/{queue}/check")
+            unsaid = await visitor.post(f"/queues/{queue}/check/run", limit="2")
+            ran = await tried(visitor, queue, limit="2")
+            killed = await tried(visitor, queue)
+        letters = await contents(desk, queue)
+
+    assert "whatever else it does is done" in unasked.text and unsaid.status_code == 400
+    assert "<b>1</b> would be handled, <b>1</b> would not" in ran.text
+    assert f"1 {unique}.paid" in ran.text and "ValueError: no such order" in ran.text
+    assert "the run was broken off (exit code 9)" in killed.text
+    assert len(letters) == 3
+
+
+async def tried(visitor: Visitor, queue: str, **fields: str) -> httpx.Response:
+    """What the page says once the handler has run."""
+    await visitor.post(f"/queues/{queue}/check/run", understood="on", **fields)
+    async with asyncio.timeout(LIMIT), visitor.client.stream("GET", f"/queues/{queue}/check/events") as events:
+        assert [line async for line in events.aiter_lines() if line][-1] == 'data: {"over": true}'
+    return await visitor.get(f"/queues/{queue}/check")
 
 
 async def test_an_operation_can_be_cancelled_and_one_that_was_paused_resumed(morgue: Morgue, desk: DeadLetters) -> None:
@@ -276,7 +371,7 @@ async def test_every_answer_forbids_what_the_page_does_not_need(desk: DeadLetter
         assert "<script>" not in answer.text and "style=" not in answer.text and "onclick" not in answer.text
 
 
-ACTIONS = ["replay", "discard", "note", "read"]
+ACTIONS = ["replay", "discard", "note", "read", "check/run"]
 
 
 @pytest.mark.parametrize("action", ACTIONS)

@@ -1,5 +1,6 @@
 """Dead letters to work with: a worker whose handler fails until it is mended, and the tools under test."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,10 +21,13 @@ class CardDeclined(Exception):
 
 
 class Charge:
-    """What the handler of the tests does: it fails until `mended`, and keeps count of what it did."""
+    """What the handler of the tests does: it fails until `mended`, and keeps count of what it did. Where `lets` is a
+    number, it lets so many orders through and holds the others until `go`."""
 
     def __init__(self) -> None:
         self.mended = False
+        self.lets: int | None = None
+        self.go = asyncio.Event()
         self.runs: Counter[str] = Counter()
         self.effects: Counter[str] = Counter()
         self.attempts: list[int] = []
@@ -60,6 +64,8 @@ class Morgue:
 
         @worker.handler(self.Order, name="charge", retry=Retry(attempts=attempts))
         async def charge(event: Any, ctx: Context) -> None:
+            if self.charge.lets is not None and sum(self.charge.effects.values()) >= self.charge.lets:
+                await self.charge.go.wait()
             self.charge(event.order, ctx.attempt)
 
         @worker.handler(self.Order, name="sibling")

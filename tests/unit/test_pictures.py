@@ -1,0 +1,25 @@
+"""The pictures of the documentation: each page shows files that are there, are small, and can be told in words."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "](pictures/" in path.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_shows_pictures_that_are_there_small_and_told_in_words(page: Path) -> None:
+    shown = re.findall(r"!\[([^\]]*)\]\((pictures/[^)]+)\)", page.read_text())
+
+    assert shown
+    for words, file in shown:
+        assert len(words) > 20, f"{file}: whoever does not see it is told nothing"
+        assert (page.parent / file).stat().st_size < 120_000
+
+
+def test_every_picture_is_shown() -> None:
+    there = {f"pictures/{path.name}" for path in (DOCS / "pictures").iterdir()}
+
+    assert there == {file for page in PAGES for file in re.findall(r"\]\((pictures/[^)]+)\)", page.read_text())}
