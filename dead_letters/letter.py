@@ -13,7 +13,7 @@ from .archive import to_json
 
 NO_TIME = datetime.fromtimestamp(0, UTC)
 _ERROR = re.compile(r"^([A-Za-z_][\w.<>]*)(?::|$)", re.MULTILINE)
-_NOT_PART_OF_IT = (h.EXCHANGE, h.ROUTING_KEY)
+_NOT_PART_OF_IT = (h.EXCHANGE, h.ROUTING_KEY, h.RESTORED)
 _TEXT = 4_000
 _NAMES = {"delivery_limit": "delivery-limit"}
 
@@ -59,7 +59,8 @@ class Letter:
 
 
 def key_of(message: Message) -> str:
-    """What names a message in its queue: a digest of all of it but where it was published and how often delivered."""
+    """What names a message in its queue: a digest of all of it but where it was published, how often it was delivered,
+    and by which import it came back."""
     whole = to_json(message)
     del whole["exchange"], whole["routing_key"]
     headers = {name: value for name, value in whole.get("headers", {}).items() if name not in _NOT_PART_OF_IT}

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..events import ConfigurationError, Message
+from ..events import BrokerUnavailable, ConfigurationError, Message
 from ..events import headers as h
 from .acting import Replay
 from .archive import from_line
 from .journal import ItemState
 from .letter import Letter, key_of, read_letter
-from .reading import reading
+from .reading import Shelf, reading
 from .work import BATCH, HOLD, Stopped, Work, raise_any
 
 
@@ -21,29 +21,55 @@ class Restore(Replay):
     after: ItemState = "restored"
 
     def _message(self, letter: Letter) -> Message:
-        return _restored(letter.message, self._operation.queue)
+        return _restored(letter.message, self._operation.queue, f"{self._operation.id}/{letter.key}")
 
 
 class Restoring(Work):
     """Carries an import out. It holds the queue while it does: what two imports bring is in the queue once."""
 
-    async def _pass(self) -> None:
+    async def _pass(self) -> bool:
         queue, name, journal = self._operation.queue, self._name, self._journal
         until = asyncio.get_running_loop().time() + HOLD
         async with reading(self._broker, queue, self._index, worn_too=True) as shelf:
             journal.change(name, "running")
+            await self._take_back(shelf)
             left = journal.left(name)
+            is_sure = all(item.published or item.key in shelf.tags for item in left if item.state == "sending")
+            there, brought = len(shelf.tags), 0
             ours = [item for item in left if item.published or (item.state == "sending" and item.key in shelf.tags)]
             journal.took(name, [item.key for item in ours], "restored")
             journal.took(name, [item.key for item in left if item.key in shelf.tags], "present")
             for batch in self._missing():
                 done, trouble = await self._act(batch)
                 journal.took(name, done, self._action.after)
+                brought += len(done)
                 self._tell()
                 raise_any(trouble)
                 self._heed()
                 if asyncio.get_running_loop().time() > until:
-                    return
+                    break
+        return is_sure and (not brought or await self._holds(there + brought))
+
+    async def _holds(self, expected: int) -> bool:
+        """Whether no more is there than was, and was brought. (What a lost connection left open is published again.)"""
+        depth = await self._broker.count(self._operation.queue)
+        return depth is not None and not depth.consumers and depth.ready <= expected
+
+    async def _take_back(self, shelf: Shelf) -> None:
+        """What was on its way when a connection was lost may arrive after it was published again. Two letters with the
+        same mark of this import are one: the later one goes."""
+        seen, twice = set[str](), list[str]()
+        for key in shelf.tags:
+            if "-" not in key and f"{key}-2" not in shelf.tags:
+                continue  # nothing is like it
+            letter = self._index.get(key)
+            mark = letter and letter.message.headers.get(h.RESTORED)
+            if isinstance(mark, str) and mark.startswith(f"{self._name}/"):
+                if mark in seen:
+                    twice.append(key)
+                seen.add(mark)
+        if twice and not await shelf.remove(twice):
+            raise BrokerUnavailable("the connection was lost")
 
     def _missing(self) -> Iterator[list[Letter]]:
         """The letters that are still to be restored, in portions."""
@@ -91,9 +117,9 @@ def _lines(path: Path) -> Iterator[tuple[str, Message]]:
             yield queue, message
 
 
-def _restored(message: Message, queue: str) -> Message:
-    """As it was; where it was first published moves to a header, as on every copy."""
-    headers = dict(message.headers)
+def _restored(message: Message, queue: str, mark: str) -> Message:
+    """As it was, with a mark; where it was first published moves to a header, as on every copy."""
+    headers = {**message.headers, h.RESTORED: mark}
     if message.exchange and h.ROUTING_KEY not in headers and "x-death" not in headers:
         headers |= {h.EXCHANGE: message.exchange, h.ROUTING_KEY: message.routing_key}
     return replace(message, exchange="", routing_key=queue, headers=headers)

@@ -116,15 +116,16 @@ class Work:
         while not is_sure or self._journal.left(self._name):
             self._heed()
             try:
-                await self._pass()
-                failures, is_sure = 0, True
+                is_sure = await self._pass()
+                failures = 0
             except _PASSING as trouble:
                 self._journal.change(self._name, "running", f"waiting: {trouble}")
                 self._tell()
                 await self._pause(min(30.0, 0.25 * 2**failures))
                 failures, is_sure = min(failures + 1, 10), False
 
-    async def _pass(self) -> None:
+    async def _pass(self) -> bool:
+        """Once through the queue. False where it has to be looked at again, even if nothing is left to do."""
         queue, name = self._operation.queue, self._name
         until = asyncio.get_running_loop().time() + HOLD
         async with reading(self._broker, queue, self._index, worn_too=True) as shelf:
@@ -136,8 +137,9 @@ class Work:
             for batch, is_canary in self._batches(there):
                 await self._do(shelf, batch)
                 if asyncio.get_running_loop().time() > until:
-                    return
+                    break
                 await self._between(batch, is_canary=is_canary)
+        return True
 
     async def _clear(self, shelf: Shelf) -> None:
         """Take away what has its outcome and is in the queue all the same: the connection was lost on the way."""

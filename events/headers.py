@@ -33,6 +33,9 @@ WORKER = "holdfast-worker"
 REPLAY = "holdfast-replay"
 REPLAY_FORCED = "holdfast-replay-forced"
 
+# On dead letters that an import has put back: which import, and which of its letters.
+RESTORED = "holdfast-restored"
+
 OURS = "holdfast-"
 KEPT = (REPLAY, REPLAY_FORCED)
 

@@ -7,7 +7,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from breaking import delete
 from morgue import Morgue, contents
-from pictures import PICTURES
+from picturing import PICTURES
 from playwright.async_api import Page, expect
 from running import a_broker, running
 

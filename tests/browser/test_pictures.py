@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from breaking import delete
-from pictures import PICTURES
+from picturing import PICTURES
 from playwright.async_api import Page, expect
 from running import LIMIT, Facts, a_broker, running
 

@@ -3,13 +3,14 @@ and each operation can be resumed."""
 
 import asyncio
 import json
+import signal
 import sqlite3
 import uuid
 from pathlib import Path
 
 import pytest
 from breaking import through, with_url
-from commands import environment, holdfast, killed_when
+from commands import Running, environment, holdfast, killed_when
 from morgue import Morgue, a_desk, contents
 from proxy import Direction, proxy_to
 from running import a_broker, running, take, until
@@ -17,7 +18,6 @@ from running import a_broker, running, take, until
 from holdfast import Settings
 from holdfast.broker import Queue, Topology, resting_queue, work_queue
 from holdfast.dead_letters import DeadLetters, Edit, Pace, Selection, WornOut
-from holdfast.dead_letters.work import BATCH
 from holdfast.events import Message
 from holdfast.testing.servers import Node
 
@@ -120,8 +120,39 @@ async def test_an_import_whose_tool_is_killed_goes_on_and_restores_each_letter_o
     assert sorted(letter.message.body for letter in letters) == sorted(bodies)
 
 
+async def test_what_a_killed_import_had_on_its_way_is_taken_back_when_it_comes_late(
+    settings: Settings, unique: str, tmp_path: Path
+) -> None:
+    """The network keeps what the tool published last until another has gone on with the import."""
+    bodies = await lay_out(settings, unique, 600)
+    async with (
+        proxy_to(settings.broker.url.get_secret_value()) as proxy,
+        a_desk(through(proxy, settings), tmp_path / "state") as desk,
+    ):
+        archive, queue = str(await discarded(desk, unique)), f"{unique}.dead"
+        address = {"HOLDFAST_BROKER__URL": through(proxy, settings).broker.url.get_secret_value()}
+        env = environment(**address, HOLDFAST_DEAD_LETTERS__FOLDER=str(tmp_path / "state"))
+        with Running("dead", "import", archive, "--yes", folder=tmp_path, env=env) as tool:
+            await until(lambda: restored(desk) > 0, "some are restored")
+            proxy.freeze(saying=b"holdfast publish")
+            await proxy.until_withheld(Direction.TO_SERVER)
+            tool.stop(signal.SIGKILL)
+        [operation] = [each for each in desk.journal.operations() if each.kind == "import"]
+        before = dict(operation.counts)
+
+        done = await desk.work(operation, tell=proxy.resume).run()
+
+        letters = await contents(desk, queue)
+    assert before["sending"] > 0 and before["restored"] < 600
+    assert done.state == "done" and done.counts == {"restored": 600}
+    assert sorted(letter.message.body for letter in letters) == sorted(bodies)
+
+
+def restored(desk: DeadLetters) -> int:
+    return sum(each.counts.get("restored", 0) for each in desk.journal.operations())
+
+
 async def test_an_import_outlives_a_cut_connection(settings: Settings, unique: str, tmp_path: Path) -> None:
-    """What was on its way may be there twice."""
     bodies = await lay_out(settings, unique, 1500)
     async with (
         proxy_to(settings.broker.url.get_secret_value()) as proxy,
@@ -135,8 +166,25 @@ async def test_an_import_outlives_a_cut_connection(settings: Settings, unique: s
 
     async with a_desk(settings, tmp_path) as desk:
         letters = [letter.message.body for letter in await contents(desk, f"{unique}.dead")]
-    assert (done.state, set(letters)) == ("done", set(bodies))
-    assert len(letters) <= len(bodies) + BATCH
+    assert (done.state, sorted(letters)) == ("done", sorted(bodies))
+
+
+async def test_letters_that_are_alike_in_everything_are_each_put_back(
+    settings: Settings, unique: str, tmp_path: Path
+) -> None:
+    async with a_desk(settings, tmp_path) as desk:
+        await desk.broker.declare(Topology(queues=(resting_queue(f"{unique}.dead"),)))
+        for _ in range(3):
+            await desk.broker.publish(Message(b"{}", "", f"{unique}.dead"), timeout=30)
+        archive = await discarded(desk, unique)
+
+        for _ in range(2):  # the second time they are there
+            [operation] = await desk.restore(archive)
+            done = await desk.work(operation).run()
+
+        letters = await contents(desk, f"{unique}.dead")
+    assert [letter.message.body for letter in letters] == [b"{}"] * 3
+    assert done.counts == {"present": 3}
 
 
 async def test_two_imports_at_once_restore_each_letter_once(settings: Settings, unique: str, tmp_path: Path) -> None:

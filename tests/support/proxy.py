@@ -85,10 +85,18 @@ class Proxy:
         for direction in directions or BOTH:
             self._gates[direction].clear()
 
+    def freeze(self, saying: bytes) -> None:
+        """Withhold what is sent to the server on the connections there are that began with such words."""
+        for link in self._links:
+            if saying in link.greeting:
+                link.thawed.clear()
+
     def resume(self) -> None:
-        """Undo `swallow`: what was withheld is forwarded."""
+        """Undo `swallow` and `freeze`: what was withheld is forwarded."""
         for gate in self._gates.values():
             gate.set()
+        for link in self._links:
+            link.thawed.set()
 
     def slow(self, delay: float = 0.0, rate: float = math.inf) -> None:
         """Keep each piece back for `delay` seconds and let `rate` bytes a second pass, on each way of each connection;
@@ -101,7 +109,7 @@ class Proxy:
             await self._changed.wait_for(lambda: len(self._links) == count)
 
     async def until_withheld(self, direction: Direction) -> None:
-        """Return as soon as there are bytes (or an end) that `swallow` keeps from travelling in `direction`."""
+        """Return as soon as there are bytes (or an end) that `swallow` or `freeze` keep from travelling there."""
         async with self._changed:
             await self._changed.wait_for(lambda: direction in self._withheld)
 
@@ -127,17 +135,22 @@ class Proxy:
         await self._note(link, joined=True)
         try:
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(reader, server_writer, Direction.TO_SERVER))
-                pumps.create_task(self._pump(server_reader, writer, Direction.TO_CLIENT))
+                pumps.create_task(self._pump(link, reader, server_writer, Direction.TO_SERVER))
+                pumps.create_task(self._pump(link, server_reader, writer, Direction.TO_CLIENT))
         except* OSError:
             pass
         finally:
             link.close()
             await self._note(link, joined=False)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, direction: Direction) -> None:
+    async def _pump(
+        self, link: "_Link", source: asyncio.StreamReader, sink: asyncio.StreamWriter, direction: Direction
+    ) -> None:
         while data := await source.read(65536):
-            await self._pass_gate(direction)
+            if direction is Direction.TO_SERVER:
+                link.hear(data)
+                await self._pass(link.thawed, direction)
+            await self._pass(self._gates[direction], direction)
             if pause := self._delay + len(data) / self._rate:
                 await asyncio.sleep(pause)
             budget = self._budgets.get(direction)
@@ -151,18 +164,18 @@ class Proxy:
                 self._budgets[direction] = budget - len(data)
             sink.write(data)
             await sink.drain()
-        await self._pass_gate(direction)
+        await self._pass(self._gates[direction], direction)
         if sink.can_write_eof():
             sink.write_eof()
 
-    async def _pass_gate(self, direction: Direction) -> None:
-        if self._gates[direction].is_set():
+    async def _pass(self, gate: asyncio.Event, direction: Direction) -> None:
+        if gate.is_set():
             return
         async with self._changed:
             self._withheld.add(direction)
             self._changed.notify_all()
         try:
-            await self._gates[direction].wait()
+            await gate.wait()
         finally:
             self._withheld.discard(direction)
 
@@ -178,6 +191,11 @@ class _Link:
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self._client = client
         self._server = server
+        self.greeting = b""
+        self.thawed = _open_gate()
+
+    def hear(self, data: bytes) -> None:
+        self.greeting += data[: 2048 - len(self.greeting)]
 
     def abort(self) -> None:
         _reset(self._client)
