@@ -2,12 +2,12 @@
 
 import asyncio
 import random
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Literal, TypeAlias
 
+from ..events import random_bytes
 from ..idempotency import Answer, Claim, Completion, OpenClaims, StoreUnavailable, claim_key
 from .handler import HandlerSpec
 
@@ -46,7 +46,7 @@ class Claiming:
 
     def wish(self, key: str, fingerprint: bytes) -> Claim:
         """A claim to ask for, with a token of its own."""
-        return Claim(key, secrets.token_bytes(8), fingerprint, self.lease.owner)
+        return Claim(key, random_bytes()[:8], fingerprint, self.lease.owner)
 
     async def claim(self, claim: Claim, *, alone: bool, max_crashes: int) -> Answer:
         """Raises `StoreUnavailable`. What the store may have noted all the same is released when it is back."""

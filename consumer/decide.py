@@ -4,6 +4,7 @@ from typing import assert_never
 
 from ..events import HoldfastError
 from .outcome import (
+    HANDLED,
     Ack,
     AlreadyDone,
     DeadLetter,
@@ -39,7 +40,7 @@ def decide(outcome: Outcome, *, attempt: int, age: float, policy: Retry, luck: f
     """
     match outcome:
         case Succeeded():
-            return Ack("handled")
+            return HANDLED
         case AlreadyDone():
             return Ack("duplicate")
         case Interrupted() | StoreAway():

@@ -75,6 +75,10 @@ class Ack:
     settled: Literal["handled", "duplicate"]
 
 
+HANDLED = Ack("handled")
+"""What nearly every delivery ends with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Postpone:
     """Publish a copy that comes back after `delay` seconds, then take the original off the queue. A copy that only

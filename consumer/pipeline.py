@@ -45,6 +45,7 @@ from .handler import Handler, HandlerSpec
 from .invoke import CANCEL_GRACE, invoke
 from .job import Job
 from .outcome import (
+    HANDLED,
     Ack,
     AlreadyDone,
     DeadLetter,
@@ -236,6 +237,8 @@ class Pipeline:
         return Succeeded(len(outbox))
 
     def _decide(self, job: Job, outcome: Outcome) -> Decision:
+        if isinstance(outcome, Succeeded):  # nothing to weigh
+            return HANDLED
         return decide(
             outcome,
             attempt=job.history.attempt,

@@ -27,7 +27,7 @@ from .errors import (
     UnsupportedVersion,
 )
 from .event import Event, key_of
-from .ids import derived_id, uuid7
+from .ids import derived_id, random_bytes, uuid7
 from .message import Headers, Message
 from .metadata import History, Metadata
 from .reading import Reader, reader
@@ -102,6 +102,7 @@ __all__ = [
     "seal",
     "to_message",
     "upcast",
+    "random_bytes",
     "uuid7",
     "value",
 ]

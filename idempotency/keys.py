@@ -38,6 +38,9 @@ def _digest(*parts: str) -> str:
 
 
 def _is_derived(event_id: str) -> bool:
+    """Whether it is a UUIDv5, as `derived_id` writes it."""
+    if len(event_id) != 36 or event_id[14] != "5":
+        return False
     try:
         return uuid.UUID(event_id).version == 5
     except ValueError:

@@ -103,7 +103,7 @@ class AmqpBrowser:
         if self._next is not None:
             self._next.cancel()
         try:
-            with lost_as_error():
+            with lost_as_error:
                 await self._have_acks_taken()
                 is_sure = True
                 await self._channel.close(timeout=_RPC)
@@ -161,14 +161,14 @@ class AmqpBrowser:
 
     async def _is_drained(self) -> bool:
         try:
-            with lost_as_error():
+            with lost_as_error:
                 return not (await depth_of(self._channel, self._queue)).ready
         except CONNECTION_ERRORS as error:
             raise BrokerUnavailable(f"lost while {self._queue} was read: {explain(error)}") from None
 
     async def _flush(self) -> None:
         """An answer on the same channel shows that the acks before it arrived."""
-        with lost_as_error():
+        with lost_as_error:
             await self._channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
 
     async def _have_acks_taken(self) -> None:
@@ -211,7 +211,7 @@ async def open_browser(
     connection = Connection(url.update_query(name="holdfast browse"), context=tls)
     browser = AmqpBrowser(connection, queue, on_held, prefetch=prefetch)
     try:
-        with lost_as_error():
+        with lost_as_error:
             async with asyncio.timeout(connect_timeout):
                 await connection.connect()
             await browser.start()

@@ -89,7 +89,7 @@ class AmqpConsumer:
         self._stopping.set()
         channel, tag, self._tag = self._channel, self._tag, None
         if channel is not None and not channel.is_closed:
-            with suppress(*CONNECTION_ERRORS), lost_as_error():
+            with suppress(*CONNECTION_ERRORS), lost_as_error:
                 if tag is not None:
                     await channel.basic_cancel(tag, timeout=_RPC)
                 if close and self._settling is not None:
@@ -113,7 +113,7 @@ class AmqpConsumer:
         failures = 0
         while not self._stopping.is_set():
             try:
-                with lost_as_error():
+                with lost_as_error:
                     lost = await self._attach()
                 if self._stopping.is_set():  # attached too late: what came goes back with the channel
                     await self._discard()
@@ -176,7 +176,7 @@ class AmqpConsumer:
     async def _restore(self, error: str) -> str:
         """The queue is gone: declare the topology again, where this process may."""
         try:
-            with lost_as_error():
+            with lost_as_error:
                 await self._redeclare()
         except (TopologyError, *CONNECTION_ERRORS) as cause:
             return f"{error}; declaring it again failed: {explain(cause)}"

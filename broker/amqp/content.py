@@ -5,6 +5,7 @@ later, where one that raised here would take its connection down.
 """
 
 import struct
+from dataclasses import fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -20,17 +21,19 @@ _PROPERTIES = (
     (0x8000, "content_type", "text"),
     (0x4000, "content_encoding", "text"),
     (0x2000, "headers", "table"),
-    (0x1000, "", "octet"),  # delivery mode
+    (0x1000, "delivery_mode", "octet"),
     (0x0800, "priority", "octet"),
     (0x0400, "correlation_id", "text"),
     (0x0200, "reply_to", "text"),
-    (0x0100, "", "text"),  # expiration
+    (0x0100, "expiration", "text"),
     (0x0080, "message_id", "text"),
     (0x0040, "timestamp", "time"),
     (0x0020, "type", "text"),
-    (0x0010, "", "text"),  # user id
+    (0x0010, "user_id", "text"),
     (0x0008, "app_id", "text"),
 )
+_FIELDS = [field.name for field in fields(Message)][3:]  # after body, exchange and routing key
+_WASTE = len(_FIELDS)  # where properties go that a `Message` has no field for
 _NUMBERS = {ord(kind): struct.Struct(f">{form}") for kind, form in zip("bBsuIil", "bBhHiIq", strict=True)}
 _TEXT, _BOOLEAN = ord("S"), ord("t")
 _BROKEN = (ValueError, KeyError, IndexError, struct.error, RecursionError)
@@ -41,34 +44,39 @@ def message_of(exchange: bytes, key: bytes, header: bytes, body: bytes) -> Messa
     try:
         properties = _properties(header)
     except _BROKEN:
-        properties = {}
-    return Message(body, str(exchange, "utf-8", "replace"), str(key, "utf-8", "replace"), **properties)
+        properties = [{}]
+    return Message(body, str(exchange, "utf-8", "replace"), str(key, "utf-8", "replace"), *properties)
 
 
 @lru_cache(maxsize=256)
-def _present(flags: int) -> tuple[tuple[str, str], ...]:
-    return tuple((name, kind) for flag, name, kind in _PROPERTIES if flags & flag)
+def _present(flags: int) -> tuple[tuple[int, str], ...]:
+    """The properties that are there: the field each goes to, and its kind."""
+    return tuple(
+        (_FIELDS.index(name) if name in _FIELDS else _WASTE, kind) for flag, name, kind in _PROPERTIES if flags & flag
+    )
 
 
-def _properties(header: bytes) -> dict[str, Any]:
+def _properties(header: bytes) -> list[Any]:
+    """Values for `_FIELDS`."""
     (flags,) = _FLAGS.unpack_from(header, _PROPERTIES_AT)
     at = _PROPERTIES_AT + 2
-    found: dict[str, Any] = {}
-    for name, kind in _present(flags):
+    found: list[Any] = [None] * (_WASTE + 1)
+    for place, kind in _present(flags):
         if kind == "text":
             begin = at + 1
             at = begin + header[at]
-            if name:
-                found[name] = str(header[begin:at], "utf-8", "replace")
+            found[place] = str(header[begin:at], "utf-8", "replace")
         elif kind == "table":
-            found[name], at = _table(header, at)
+            found[place], at = _table(header, at)
         elif kind == "octet":
-            if name:
-                found[name] = header[at]
+            found[place] = header[at]
             at += 1
         else:
             (seconds,) = _TIME.unpack_from(header, at)
-            found[name], at = _time(seconds), at + 8
+            found[place], at = _time(seconds), at + 8
+    if found[0] is None:
+        found[0] = {}
+    del found[_WASTE]
     return found
 
 
@@ -97,6 +105,7 @@ def _table(data: bytes, start: int) -> tuple[dict[str, Any], int]:
     return (found if at == end <= len(data) else lenient.table(data[start:])[1]), end
 
 
+@lru_cache(maxsize=64)
 def _time(seconds: int) -> datetime | None:
     try:
         return datetime.fromtimestamp(seconds, UTC)

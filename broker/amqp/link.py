@@ -2,9 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from ssl import SSLContext
+from types import TracebackType
 from typing import TypeVar, cast
 
 import aiormq
@@ -89,7 +90,7 @@ class Link:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                with lost_as_error():
+                with lost_as_error:
                     connection = await self._connect()
             except CONNECTION_ERRORS as error:
                 self.last_error, self._refused = explain(error), None
@@ -140,17 +141,24 @@ class Link:
         )
 
 
-@contextmanager
-def lost_as_error() -> Iterator[None]:
-    """aiormq ends whoever waits on a lost channel with `CancelledError`; here that is a `ConnectionError`,
+class LostAsError:
+    """aiormq ends whoever waits on a lost channel with `CancelledError`; within this that is a `ConnectionError`,
     unless somebody really cancelled this task."""
-    try:
-        yield
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise ConnectionError("the connection was lost") from None
+
+    __slots__ = ()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                raise ConnectionError("the connection was lost") from None
+
+
+lost_as_error = LostAsError()
 
 
 def heed_cancellation() -> None:
@@ -169,7 +177,7 @@ async def open_channel(connection: Connection, *, confirms: bool, timeout: float
 
 async def close_quietly(thing: Connection | Channel, timeout: float) -> None:
     """Close what may be lost already, within `timeout` seconds."""
-    with suppress(*CONNECTION_ERRORS), lost_as_error():
+    with suppress(*CONNECTION_ERRORS), lost_as_error:
         await thing.close(timeout=timeout)
 
 
@@ -195,7 +203,7 @@ async def while_open(thing: Connection | Channel, doing: Awaitable[T]) -> T:
 async def written(channel: Channel, frame: Awaitable[None]) -> bool:
     """Await the writing of a frame that has no answer. False where the channel is lost."""
     try:
-        with lost_as_error():
+        with lost_as_error:
             await (while_open(channel, frame) if channel.connection.write_queue.full() else frame)
     except CONNECTION_ERRORS:
         return False

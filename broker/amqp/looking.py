@@ -80,7 +80,7 @@ async def _connection(settings: BrokerSettings) -> AsyncIterator[Connection]:
     connection = Connection(url, context=tls_context(settings))
     place = URL.build(scheme=url.scheme, host=url.host or "", port=url.explicit_port, path=url.path)
     try:
-        with lost_as_error():
+        with lost_as_error:
             async with asyncio.timeout(settings.connect_timeout):
                 await connection.connect()
             yield connection

@@ -62,7 +62,7 @@ class Publishing:
         """Publish until the broker said yes or no; whatever a lost channel left open is sent again."""
         while True:
             try:
-                with lost_as_error():
+                with lost_as_error:
                     verdict = await (await self._channel(message)).send(message, packed)
                 break
             except AMQPChannelError as error:

@@ -15,7 +15,7 @@ from .translate import to_properties
 from .wire import Wire
 
 _FRAME_MAX = 131_072
-_ENOUGH = 262_144  # bytes that are written without waiting for the end of the turn
+_ENOUGH = 32_768  # bytes that are written without waiting for the end of the turn
 
 
 class Sending(Protocol):

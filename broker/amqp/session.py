@@ -64,7 +64,7 @@ class AmqpBroker:
     async def declare(self, topology: Topology, mode: Mode = "declare") -> None:
         while True:
             try:
-                with lost_as_error():
+                with lost_as_error:
                     await self._match(topology, mode)
                 return
             except AMQPChannelError as error:
@@ -100,7 +100,7 @@ class AmqpBroker:
 
     async def count(self, queue: str) -> Depth | None:
         try:
-            with lost_as_error():
+            with lost_as_error:
                 async with asyncio.timeout(self._connect_timeout):
                     channel = await open_channel(await self._links["publish"].connection(), confirms=False)
                 depth = await depth_of(channel, queue)
@@ -142,5 +142,5 @@ class AmqpBroker:
         self._mending = asyncio.create_task(self._mend(), name="holdfast redeclare")
 
     async def _mend(self) -> None:
-        with suppress(TopologyError, *CONNECTION_ERRORS), lost_as_error():
+        with suppress(TopologyError, *CONNECTION_ERRORS), lost_as_error:
             await declaring.declare(await self._links["publish"].connection(), self._declared)

@@ -10,6 +10,7 @@ from yarl import URL
 from .splitter import HEARTBEAT, Splitter, Tap
 
 _ENOUGH = 65_536
+_AT_ONCE = 8_192  # bytes: uvloop keeps up to so many until the end of the loop's turn
 _SIGN_OF_LIFE = 1.0  # seconds: aiormq takes a peer for dead of which it sees no frame
 
 
@@ -59,6 +60,7 @@ class Wire(TransportFactory):
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
+        transport.set_write_buffer_limits(high=_AT_ONCE)
         self._reader, self._writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
         return self._reader, self._writer
 
