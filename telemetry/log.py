@@ -117,7 +117,10 @@ class FactLog:
         self._written = self._left_out = 0
 
     def __call__(self, fact: Fact) -> None:
-        if self._is_left_out(fact) if isinstance(fact, Settled) else isinstance(fact, Counted):
+        if isinstance(fact, Settled):
+            if self._is_left_out(fact):
+                return
+        elif isinstance(fact, Counted):
             return
         logger, level = holdfast_logger(), _level(fact)
         is_enabled = getattr(logger, "isEnabledFor", None) or getattr(logger, "is_enabled_for", None)
