@@ -2,111 +2,57 @@
 the ledgers of all of them."""
 
 import asyncio
-import json
-import os
 import random
-import re
-import signal
-import sys
 import time
-import urllib.request
-from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import redis
 from aiormq.exceptions import ChannelNotFoundEntity
 from breaking import a_channel, through
-from fault_app import ATTEMPTS, QUEUES, Blocking, Job, Link
-from ledgers import Book, Ending, Entry, Explains, Fault, Growth, Journal, Letter, Outcome, Promise, Sent
+from fault_app import ATTEMPTS, QUEUES
+from ledgers import Book, Ending, Explains, Fault, Growth, Journal, Letter, Place, Promise
+from load import Load
 from proxy import Proxy, proxy_to
+from reader import Reader
+from workers import LEASE, PATIENCE, Workers, logged, scraped
 
-from holdfast import Event, Publisher, PublishError, PublishRefused, Settings, Unroutable
+from holdfast import Publisher, Settings
 from holdfast.broker import ladder
 from holdfast.events import headers as h
-from holdfast.events.envelope import seal
 from holdfast.testing.servers import Node, free_port
 
-HERE = Path(__file__).parent
-LEASE = 3.0
 LONGEST_DELAY = 30.0
-QUIET = 60.0
+QUIET = PATIENCE
 """Seconds a run may take to come to rest when all is healed. Whatever is open then is told as lost or late. In a
 cluster it is more: a copy that leaves its delay while a node dies is tried again by the broker after 3 minutes
 (`dead_letter_worker_publisher_confirm_timeout`)."""
-
-MIX = (
-    *((Job, "return"),) * 55,
-    *((Job, "linger"),) * 10,
-    *((Job, "slow"),) * 6,
-    *((Job, "fail once"),) * 9,
-    *((Job, "fail"),) * 2,
-    *((Blocking, "return"),) * 4,
-    *((Blocking, "fail once"),) * 1,
-    *((Link, "return"),) * 12,
-    *((Link, "fail once"),) * 1,
-)
-"""What a load is made of, in hundredths."""
-
-
-@dataclass(slots=True, eq=False)
-class Child:
-    """One worker process. `point` is where it dies when it is armed."""
-
-    process: asyncio.subprocess.Process
-    port: int
-    log: Path
-    url: str
-    point: str
-    leaving: bool = False
-    stopped_at: float = 0.0
-    how: str = "worker killed"
-    attached: asyncio.Event = field(default_factory=asyncio.Event)
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
 
 
 class Arena:
     """One run. Whatever happens in it is drawn from `luck`, which the seed decides."""
 
+    load: Load
+
     def __init__(
-        self, broker: Node, claims: Node, settings: Settings, seed: int, folder: Path, urls: list[str]
+        self, broker: Node, claims: Node, settings: Settings, seed: int, folder: Path, proxies: list[Proxy]
     ) -> None:
         self.broker, self.claims, self.settings = broker, claims, settings
         self.luck = random.Random(seed)
-        self.children: list[Child] = []
         self.faults: list[Fault] = []
-        self.sent: list[Sent] = []
         self.letters: list[Letter] = []
-        self.proxies: list[Proxy] = []
-        self.to_publisher: Proxy
-        self._urls, self._folder = urls, folder
-        self._journal = Journal(folder / "journal")
-        self._entries: list[Entry] = []
-        self._ended: set[tuple[str, str]] = set()
-        self._dead: set[tuple[str, str]] = set()
-        self._heirs: dict[str, set[str]] = defaultdict(set)
-        self._waiting: list[tuple[str, str]] = []
-        self._attached: Counter[int] = Counter()
-        self._growing: dict[int, dict[str, int]] = {}
-        self._spawned = 0
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self.publisher: Publisher
-        self._slots = asyncio.Semaphore(200)
+        *self.proxies, self.to_publisher = proxies
+        self.journal = Journal(folder / "journal")
+        self.reader = Reader(self.journal, self.queue("link"), self.queue("linked"))
+        urls = [proxy.url(broker.url) for proxy in self.proxies]
+        self.workers = Workers(settings, folder, urls, self.reader, self.faults)
         self.patience, self.recovery = QUIET, 45.0
-
-    @property
-    def name(self) -> str:
-        return self.settings.broker.exchange
+        self._growing: dict[int, dict[str, int]] = {}
 
     def queue(self, handler: str) -> str:
-        return f"{self.name}.{handler}"
+        return f"{self.settings.broker.exchange}.{handler}"
 
     @property
     def promise(self) -> Promise:
@@ -119,134 +65,12 @@ class Arena:
             recovery=self.recovery,
         )
 
-    # Workers
-
-    async def start_worker(self, point: str = "", url: str | None = None) -> Child:
-        """A worker that consumes all its queues; whoever dies unasked is followed by another."""
-        url = url or self._urls[self._spawned % len(self._urls)]
-        self._spawned += 1
-        port, broker, worker = free_port(), self.settings.broker, self.settings.worker
-        log = self._folder / f"worker-{self._spawned}.log"
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")} | {
-            "HOLDFAST_BROKER__URL": url,
-            "HOLDFAST_BROKER__EXCHANGE": self.name,
-            "HOLDFAST_BROKER__HEARTBEAT": str(broker.heartbeat),
-            "HOLDFAST_BROKER__MAX_DELAY": str(broker.max_delay),
-            "HOLDFAST_IDEMPOTENCY__URL": self.settings.claims_url,
-            "HOLDFAST_IDEMPOTENCY__PREFIX": self.name,
-            "HOLDFAST_IDEMPOTENCY__LEASE": str(LEASE),
-            "HOLDFAST_WORKER__CONCURRENCY": str(worker.concurrency),
-            "HOLDFAST_WORKER__GRACE": str(worker.grace),
-            "HOLDFAST_HTTP__PORT": str(port),
-            "HOLDFAST_LOG__FORMAT": "json",
-            "HOLDFAST_LOG__SUCCESSES": "100000",
-            "PYTHONPATH": os.pathsep.join(path for path in (str(HERE), *sys.path) if path),
-            "TEST_JOURNAL": str(self._folder / "journal"),
-            "TEST_NAME": self.name,
-            "TEST_POINT": point,
-        }
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, str(HERE / "fault_app.py")), env=environment, stdout=output, stderr=output
-            )
-        child = Child(process, port, log, url, point)
-        self.children.append(child)
-        self._keep(self._watch(child))
-        return child
-
-    async def until_attached(self, child: Child, within: float = QUIET) -> None:
-        """Return when it takes from all its queues. Fails with the end of its log."""
-        try:
-            async with asyncio.timeout(within):
-                while self._attached[child.pid] < len(QUEUES):
-                    if child.gone.is_set():
-                        return
-                    self.read()
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise AssertionError(f"not attached within {within:g} s: {child.log.read_text()[-3000:]}") from None
-        child.attached.set()
-
-    async def _watch(self, child: Child) -> None:
-        await child.process.wait()
-        child.gone.set()
-        if child.leaving:
-            return
-        self.read()
-        died = [entry.at for entry in self._entries if entry.phase == "dying" and entry.pid == child.pid]
-        at = child.stopped_at or (died[-1] if died else time.monotonic())
-        follower = await self.start_worker(url=child.url)
-        with suppress(AssertionError):
-            await self.until_attached(follower)
-        what = child.how if child.stopped_at or not child.point else f"worker killed {child.point}"
-        self.faults.append(Fault(what, at, time.monotonic(), "its process", child.pid))
-
-    def living(self) -> list[Child]:
-        return [child for child in self.children if not child.gone.is_set()]
-
-    def kill(self, child: Child) -> None:
-        child.stopped_at = time.monotonic()
-        child.process.kill()
-
-    async def followed(self, child: Child) -> None:
-        """Return when it is gone and its follower takes its place."""
-        await child.gone.wait()
-        async with asyncio.timeout(QUIET):
-            while not any(fault.pid == child.pid for fault in self.faults):
-                await asyncio.sleep(0.05)
-
-    # Load
-
-    async def publish(self, event: Event, *, times: int = 1, delay: float | None = None) -> None:
-        """Publish an event until it is confirmed, and note what was said of it. More `times`: as a publisher does that
-        is not sure."""
-        key, seq = getattr(event, "key", ""), getattr(event, "seq", 0)
-        envelope, at = seal(event, source="faults"), time.monotonic()
-        event_id, told = envelope.metadata.event_id, list[Outcome]()
-        async with self._slots:
-            for _ in range(times):
-                while True:
-                    try:
-                        await self.publisher.publish(envelope, delay=delay)
-                        told.append("confirmed")
-                        break
-                    except Unroutable:
-                        told.append("returned")
-                    except PublishRefused:
-                        told.append("nacked")
-                    except PublishError:
-                        told.append("unknown")
-                    if len(told) > 60:
-                        break
-                    await asyncio.sleep(0.1)
-        outcome: Outcome = "confirmed" if "confirmed" in told else told[-1]
-        # One whose connection was lost before its confirm may be there several times.
-        cuts = sum(fault.at <= time.monotonic() and at <= fault.until for fault in self.faults)
-        self.sent.append(
-            Sent(event_id, envelope.metadata.event_type, at, len(told) + cuts, outcome, tuple(told), key, seq)
-        )
-        if outcome == "confirmed":
-            queue = self.promise.routes[envelope.metadata.event_type][0]
-            self._waiting.append((event_id, queue))
-
-    async def load(
-        self, count: int, rate: float, mix: tuple[tuple[type[Event], str], ...] = MIX, delayed: float = 0.04
-    ) -> None:
-        """Publish `count` events at `rate` a second; a few of them twice, and a share of them `delayed`."""
-        begin = time.monotonic()
-        async with asyncio.TaskGroup() as publishing:
-            for number in range(count):
-                kind, does = self.luck.choice(mix)
-                keyed = {"key": f"k{number % 7}", "seq": number} if kind is Job else {}
-                times = 2 if self.luck.random() < 0.02 else 1
-                delay = self.luck.uniform(0.1, 1.5) if self.luck.random() < delayed else None
-                publishing.create_task(self.publish(kind(does=does, **keyed), times=times, delay=delay))  # type: ignore[arg-type]
-                await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
+    # What is done in a run
 
     @asynccontextmanager
     async def under_load(self, count: int = 300, rate: float = 150, **more: Any) -> AsyncIterator[None]:
         """What is done in the block is done while events are published."""
-        loading = asyncio.create_task(self.load(count, rate, **more))
+        loading = asyncio.create_task(self.load.steady(count, rate, **more))
         try:
             yield
             await loading
@@ -268,45 +92,15 @@ class Arena:
 
     # Rest, and the account
 
-    def read(self) -> None:
-        for entry in self._journal.fresh():
-            self._entries.append(entry)
-            if entry.phase == "attached":
-                self._attached[entry.pid] += 1
-            if entry.phase == "effect" or entry.outcome == "dead_lettered":
-                self._ended.add((entry.event_id, entry.queue))
-                if entry.outcome == "dead_lettered":
-                    self._dead.add((entry.event_id, entry.queue))
-                if entry.cause:
-                    self._heirs[entry.cause].add(entry.event_id)
-
-    def open(self) -> int:
-        """How many confirmed events have no end yet."""
-        self.read()
-        link, linked = self.queue("link"), self.queue("linked")
-
-        def waits(event_id: str, queue: str) -> bool:
-            if (event_id, queue) not in self._ended:
-                return True
-            if queue != link or (event_id, queue) in self._dead:
-                return False
-            return not any((heir, linked) in self._ended for heir in self._heirs[event_id])
-
-        self._waiting = [place for place in self._waiting if waits(*place)]
-        return len(self._waiting)
-
     async def quiet(self) -> bool:
         """Return when every event has an end and nothing moves any more; False where that takes longer."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self.patience):
-                while self.open():
+                while self.reader.open():
                     await asyncio.sleep(0.1)
                 seen = -1
-                while (
-                    seen != (seen := sum(e.phase != "gauge" for e in self._entries)) or await self._waiting_messages()
-                ):
+                while seen != (seen := self.reader.moves()) or await self._waiting_messages():
                     await asyncio.sleep(0.5)
-                    self.read()
                 return True
         return False
 
@@ -323,7 +117,7 @@ class Arena:
 
     async def take_letters(self) -> None:
         """Move what is in the dead-letter queues to the ledger, and what came out of a delay and found no queue."""
-        routes = {sent.event_id: self.promise.routes[sent.type][0] for sent in self.sent}
+        routes = {sent.event_id: self.promise.routes[sent.type][0] for sent in self.load.sent}
         for queue, dead in [*((name, f"{name}.dead") for name in map(self.queue, QUEUES)), ("", ladder.UNROUTED)]:
             with suppress(ChannelNotFoundEntity):  # deleted, and not needed since
                 async with a_channel(self.settings) as channel:
@@ -335,19 +129,17 @@ class Arena:
 
     def weigh(self) -> None:
         """Remember what the living processes hold now, at rest."""
-        self._growing = {child.pid: figures for child in self.living() if (figures := self._gauge(child.pid))}
-
-    def _gauge(self, pid: int) -> dict[str, int]:
-        self.read()
-        return next((e.figures for e in reversed(self._entries) if e.phase == "gauge" and e.pid == pid), {})
+        self._growing = {
+            child.pid: figures for child in self.workers.living() if (figures := self.reader.gauge(child.pid))
+        }
 
     def _growth(self) -> tuple[Growth, ...]:
         allowed = {"descriptors": 6, "threads": self.settings.worker.concurrency + 4, "tasks": 12, "memory": 40_000}
-        living = {child.pid for child in self.living()}
+        living = {child.pid for child in self.workers.living()}
         return tuple(
             Growth(f"{name} of {pid}", before[name], after[name], allowed[name])
             for pid, before in self._growing.items()
-            if pid in living and (after := self._gauge(pid))
+            if pid in living and (after := self.reader.gauge(pid))
             for name in allowed
         )
 
@@ -355,55 +147,40 @@ class Arena:
         """Come to rest, stop the workers, and close the ledgers."""
         await self.quiet()
         await asyncio.sleep(1.1 if self._growing else 0)
-        growth, asked = self._growth(), self.living()
-        counted: dict[tuple[int, str, str], int] = {}
-        for child in asked:
-            counted |= await asyncio.to_thread(_scrape, child)
-        codes = {}
-        for child in asked:
-            child.leaving = True
-            child.process.send_signal(signal.SIGTERM)
-        for child in asked:
-            codes[child.pid] = await _ended(child)
-        logged: dict[tuple[int, str, str], int] = {}
-        for child in asked:
-            logged |= _log_lines(child)
+        growth, asked = self._growth(), self.workers.living()
+        counted = merged([await asyncio.to_thread(scraped, child) for child in asked])
+        codes = await self.workers.leave(asked)
+        written = merged([logged(child) for child in asked])
         await self.take_letters()
         left = await self._depths([self.queue(handler) for handler in QUEUES])
-        self.read()
-        ending = Ending(left, self._stuck(), codes, growth, counted, logged)
-        everything = (tuple(self.sent), tuple(self._entries), tuple(self.faults), tuple(self.letters))
+        self.reader.read()
+        ending = Ending(left, self._stuck(), codes, growth, counted, written)
+        everything = (tuple(self.load.sent), tuple(self.reader.entries), tuple(self.faults), tuple(self.letters))
         return Book(self.promise, *everything, ending)
 
     def _stuck(self) -> tuple[str, ...]:
         with redis.Redis.from_url(self.claims.url) as client:
-            keys = [key for key in client.scan_iter(f"{self.name}:*", count=1000) if b":worker:" not in key]
+            keys = [
+                key
+                for key in client.scan_iter(f"{self.settings.broker.exchange}:*", count=1000)
+                if b":worker:" not in key
+            ]
             held = [key for key in keys if (client.get(key) or b"").startswith(b"r")]
         return tuple(key.decode() for key in held if b":probe:" not in key)
 
-    # Begin and end
-
-    def _keep(self, coroutine: Any) -> None:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def close(self) -> None:
-        for child in self.children:
-            child.leaving = True
-            if child.process.returncode is None:
-                child.process.kill()
-                await child.process.wait()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.workers.close()
         with suppress(Exception):
             async with a_channel(self.settings) as channel:
                 for handler in QUEUES:
                     await channel.queue_delete(self.queue(handler))
                     await channel.queue_delete(f"{self.queue(handler)}.dead")
-                await channel.exchange_delete(self.name)
-        self._journal.close()
+                await channel.exchange_delete(self.settings.broker.exchange)
+        self.journal.close()
+
+
+def merged(figures: list[dict[Place, int]]) -> dict[Place, int]:
+    return {place: count for one in figures for place, count in one.items()}
 
 
 @asynccontextmanager
@@ -424,46 +201,11 @@ async def an_arena(
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         proxies = [await stack.enter_async_context(proxy_to(url)) for url in urls or [broker.url, broker.url]]
-        of_workers = [proxy.url(broker.url) for proxy in proxies[:-1]]
-        arena = Arena(broker, claims, settings, seed, folder, of_workers)
+        arena = Arena(broker, claims, settings, seed, folder, proxies)
         stack.push_async_callback(arena.close)
-        arena.proxies, arena.to_publisher = proxies[:-1], proxies[-1]
-        for child in [await arena.start_worker(point if number == 0 else "") for number in range(workers)]:
-            await arena.until_attached(child)
-        arena.publisher = await stack.enter_async_context(
-            Publisher(through(arena.to_publisher, settings), emit=lambda fact: None)
-        )
+        for child in [await arena.workers.start(point if number == 0 else "") for number in range(workers)]:
+            await arena.workers.until_attached(child)
+        publisher = Publisher(through(arena.to_publisher, settings), emit=lambda fact: None)
+        await stack.enter_async_context(publisher)
+        arena.load = Load(publisher, arena.promise, arena.luck, arena.reader, arena.faults)
         yield arena
-
-
-async def _ended(child: Child) -> int:
-    try:
-        async with asyncio.timeout(15):
-            return await child.process.wait()
-    except TimeoutError:
-        child.process.kill()
-        await child.process.wait()
-        return -1000
-
-
-_SETTLED = re.compile(r"holdfast_messages_settled_total\{(.*)\} (\S+)")
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
-
-
-def _scrape(child: Child) -> dict[tuple[int, str, str], int]:
-    counts: Counter[tuple[int, str, str]] = Counter()
-    with urllib.request.urlopen(f"http://127.0.0.1:{child.port}/metrics", timeout=10) as response:
-        for labels, figure in _SETTLED.findall(response.read().decode()):
-            told = dict(_LABEL.findall(labels))
-            counts[child.pid, told["queue"], told["outcome"]] += int(float(figure))
-    return dict(counts)
-
-
-def _log_lines(child: Child) -> dict[tuple[int, str, str], int]:
-    counts: Counter[tuple[int, str, str]] = Counter()
-    with child.log.open(errors="replace") as lines:
-        for line in lines:
-            if '"outcome"' in line:
-                told = json.loads(line)
-                counts[child.pid, told["queue"], told["outcome"]] += 1
-    return dict(counts)

@@ -13,6 +13,9 @@ Explains = Literal["nothing", "its process", "what ran"]
 """Which repeated effects a fault may account for: none; those of the process it hit that were under way; or any whose
 first run began before the fault was over (leases or claims were lost, or a process stood still past a time-out)."""
 
+Place = tuple[int, str, str]
+"""A process, a queue and an outcome: what is counted in metrics and logs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sent:
@@ -82,8 +85,8 @@ class Ending:
     stuck: tuple[str, ...] = ()
     codes: dict[int, int] = field(default_factory=dict)
     growth: tuple[Growth, ...] = ()
-    counted: dict[tuple[int, str, str], int] = field(default_factory=dict)
-    logged: dict[tuple[int, str, str], int] = field(default_factory=dict)
+    counted: dict[Place, int] = field(default_factory=dict)
+    logged: dict[Place, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

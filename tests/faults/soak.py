@@ -8,9 +8,10 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from arena import LEASE, QUIET, Arena, an_arena
+from arena import QUIET, Arena, an_arena
 from ledgers import Book
 from proxy import Direction
+from workers import LEASE
 
 from holdfast.testing.servers import Node
 
@@ -24,7 +25,7 @@ async def soak(broker: Node, claims: Node, seed: int, *, minutes: float, rate: f
     try:
         async with an_arena(broker, claims, seed, folder, workers=3) as a:
             a.patience = a.recovery = QUIET + 120 * minutes  # a backlog is no loss
-            await a.load(int(10 * rate), rate)
+            await a.load.steady(int(10 * rate), rate)
             await a.quiet()
             await asyncio.sleep(1.1)
             a.weigh()
@@ -44,15 +45,15 @@ async def _break_until(a: Arena, end: float, acts: tuple[Callable[[Arena], Await
 
 
 async def _kill_a_worker(a: Arena) -> None:
-    living = [child for child in a.living()[1:] if not child.leaving]
+    living = [child for child in a.workers.living()[1:] if not child.leaving]
     if living:
         victim = a.luck.choice(living)
-        a.kill(victim)
-        await a.followed(victim)
+        a.workers.kill(victim)
+        await a.workers.followed(victim)
 
 
 async def _freeze_a_worker(a: Arena) -> None:
-    living = [child for child in a.living()[1:] if not child.leaving]
+    living = [child for child in a.workers.living()[1:] if not child.leaving]
     if living:
         frozen, seconds = a.luck.choice(living), a.luck.uniform(0.2, LEASE + 1)
         with a.broken("worker frozen", "what ran" if seconds > LEASE / 3 else "nothing", frozen.pid):

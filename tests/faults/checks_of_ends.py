@@ -1,0 +1,96 @@
+"""I1 to I3, I6, I8 and I10 of single events: each has one end, that it was said to have, in its order."""
+
+from ledgers import Entry
+from lives import Lives, Violation
+
+
+def nothing_lost(index: Lives) -> list[Violation]:
+    """I1: what was confirmed took effect or is a dead letter, and so did what its handler published for it."""
+    promise, lost = index.book.promise, list[Violation]()
+    for sent in index.book.sent:
+        if sent.outcome != "confirmed":
+            continue
+        for queue in promise.routes[sent.type]:
+            life = index.lives.get((sent.event_id, queue))
+            if life is None or not life.ended:
+                lost.append(Violation("I1", sent.event_id, f"confirmed, and no end in {queue}"))
+            elif queue in promise.follows and not life.letters:
+                further = promise.follows[queue]
+                heirs = index.derived.get((sent.event_id, further), set())
+                if not any(index.life(heir, further).ended for heir in heirs):
+                    lost.append(
+                        Violation("I1", sent.event_id, f"what {queue} published for it has no end in {further}")
+                    )
+    return lost
+
+
+def exclusive(index: Lives) -> tuple[list[str], list[Violation]]:
+    """I2: effect and dead letter exclude one another, but for what was in flight at a fault; nor are there more
+    letters than copies were sent."""
+    both, violations = list[str](), list[Violation]()
+    for life in index.lives.values():
+        if not life.letters:
+            continue
+        faults = index.faults_during(life)
+        if life.of("effect"):
+            both.append(life.event_id)
+            if not faults:
+                violations.append(Violation("I2", life.event_id, f"took effect and is a dead letter in {life.queue}"))
+        if len(life.letters) > index.copies(life) * (1 + len(faults)):
+            violations.append(Violation("I2", life.event_id, f"{len(life.letters)} dead letters in {life.queue}"))
+    return both, violations
+
+
+def nothing_invented(index: Lives) -> list[Violation]:
+    """I3: every output has its cause among what was sent, and each cause one derived event in a queue."""
+    unknown = {event_id for event_id, _ in index.lives if index.origin(event_id) is None}
+    twins = {cause: many for (cause, _), many in index.derived.items() if len(many) > 1}
+    return [
+        *(Violation("I3", event_id, "handled, and never sent") for event_id in sorted(unknown)),
+        *(
+            Violation("I3", cause, f"{len(many)} different events were published for it")
+            for cause, many in twins.items()
+        ),
+    ]
+
+
+def order(index: Lives) -> list[Violation]:
+    """I6: where order is promised, first effects of a key never go back."""
+    last: dict[tuple[str, str], Entry] = {}
+    violations = list[Violation]()
+    for life in sorted(index.lives.values(), key=lambda life: min((e.at for e in life.of("effect")), default=0.0)):
+        if life.queue not in index.book.promise.ordered or not life.of("effect"):
+            continue
+        effect = life.of("effect")[0]
+        before = last.get((life.queue, effect.key))
+        if before is not None and effect.seq < before.seq:
+            violations.append(Violation("I6", life.event_id, f"{effect.key}: {effect.seq} after {before.seq}"))
+        last[life.queue, effect.key] = effect
+    return violations
+
+
+def held_too_long(index: Lives) -> list[Violation]:
+    """I8, while the workers live: a claim is released before the copy that will claim again. So an event whose copy was
+    confirmed when its process died is no suspect of having killed it."""
+    violations = list[Violation]()
+    for life in index.lives.values():
+        died = min((entry.at for entry in life.of("dying")), default=None)
+        if died is not None and any(entry.at > died for entry in life.of("suspected")):
+            violations.append(
+                Violation("I8", life.event_id, f"its claim in {life.queue} outlived the copy of its retry")
+            )
+    return violations
+
+
+def one_outcome(index: Lives) -> list[Violation]:
+    """I10: a delivery that was said to be handled took effect; one said to be dead is a letter."""
+    violations = list[Violation]()
+    for life in index.lives.values():
+        told = {entry.outcome for entry in life.of("settled")}
+        if "handled" in told and not life.of("effect"):
+            violations.append(Violation("I10", life.event_id, f"told as handled in {life.queue}, without an effect"))
+        if "dead_lettered" in told and not life.letters:
+            violations.append(
+                Violation("I10", life.event_id, f"told as dead-lettered in {life.queue}, without a letter")
+            )
+    return violations

@@ -1,0 +1,56 @@
+"""I4 and I5: what was done again, and the fault that says why."""
+
+from collections import Counter
+from itertools import pairwise
+
+from ledgers import Entry, Fault
+from lives import Life, Lives, Repeat, Violation
+
+
+def effects(index: Lives) -> tuple[list[Repeat], list[Violation]]:
+    """I4: an effect comes again only where a fault says why, and seldom."""
+    repeats, violations = list[Repeat](), list[Violation]()
+    for life in index.lives.values():
+        for first, again in pairwise(life.of("effect")):
+            fault = next((fault for fault in index.book.faults if _explains(fault, first, again, life)), None)
+            if fault is None:
+                text = f"took effect in {life.queue} in process {first.pid} and again in {again.pid}"
+                violations.append(Violation("I4", life.event_id, text))
+            else:
+                repeats.append(Repeat(life.event_id, life.queue, fault.what))
+    single = sum(fault.explains == "its process" for fault in index.book.faults)
+    most = single * index.book.promise.concurrency
+    if sum(fault.explains == "what ran" for fault in index.book.faults) == 0 and len(repeats) > most:
+        violations.append(Violation("I4", "all", f"{len(repeats)} repeats; the faults account for {most} at most"))
+    return repeats, violations
+
+
+def _explains(fault: Fault, first: Entry, again: Entry, life: Life) -> bool:
+    match fault.explains:
+        case "nothing":
+            return False
+        case "its process":
+            hit = fault.pid == first.pid and first.at <= fault.until and fault.at <= again.at
+            completed = any(
+                entry.pid == first.pid and entry.outcome == "handled" and first.at <= entry.at < fault.at
+                for entry in life.of("settled")
+            )
+            return hit and not completed
+        case "what ran":
+            begun = max(
+                (run.at for run in life.of("start") if run.pid == first.pid and run.at <= first.at), default=first.at
+            )
+            return begun <= fault.until and fault.at <= again.at
+
+
+def attempts(index: Lives) -> list[Violation]:
+    """I5: no attempt past the policy's, and none run more often than copies and faults allow."""
+    violations, most = list[Violation](), index.book.promise.attempts
+    for life in index.lives.values():
+        starts = Counter(entry.attempt for entry in life.of("start"))
+        if max(starts, default=0) > most:
+            violations.append(Violation("I5", life.event_id, f"attempt {max(starts)}; the policy allows {most}"))
+        runs = max(starts.values(), default=0)
+        if runs > 1 and runs > index.copies(life) * (1 + len(index.faults_during(life))):
+            violations.append(Violation("I5", life.event_id, f"one attempt was begun {runs} times in {life.queue}"))
+    return violations

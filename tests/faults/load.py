@@ -1,0 +1,82 @@
+"""The publisher of a run: what it publishes, and the ledger of what it was told."""
+
+import asyncio
+import random
+import time
+
+from fault_app import Blocking, Job, Link
+from ledgers import Fault, Outcome, Promise, Sent
+from reader import Reader
+
+from holdfast import Event, Publisher, PublishError, PublishRefused, Unroutable
+from holdfast.events.envelope import seal
+
+MIX = (
+    *((Job, "return"),) * 55,
+    *((Job, "linger"),) * 10,
+    *((Job, "slow"),) * 6,
+    *((Job, "fail once"),) * 9,
+    *((Job, "fail"),) * 2,
+    *((Blocking, "return"),) * 4,
+    *((Blocking, "fail once"),) * 1,
+    *((Link, "return"),) * 12,
+    *((Link, "fail once"),) * 1,
+)
+"""What a load is made of, in hundredths."""
+
+
+class Load:
+    """Publishes until each event is confirmed, as one does who wants nothing lost."""
+
+    def __init__(
+        self, publisher: Publisher, promise: Promise, luck: random.Random, reader: Reader, faults: list[Fault]
+    ) -> None:
+        self.sent: list[Sent] = []
+        self._publisher, self._promise, self._luck = publisher, promise, luck
+        self._reader, self._faults = reader, faults
+        self._slots = asyncio.Semaphore(200)
+
+    async def publish(self, event: Event, *, times: int = 1, delay: float | None = None) -> None:
+        """Publish an event until it is confirmed, and note what was said of it. More `times`: as a publisher does that
+        is not sure."""
+        key, seq = getattr(event, "key", ""), getattr(event, "seq", 0)
+        envelope, at = seal(event, source="faults"), time.monotonic()
+        event_id, told = envelope.metadata.event_id, list[Outcome]()
+        async with self._slots:
+            for _ in range(times):
+                while True:
+                    try:
+                        await self._publisher.publish(envelope, delay=delay)
+                        told.append("confirmed")
+                        break
+                    except Unroutable:
+                        told.append("returned")
+                    except PublishRefused:
+                        told.append("nacked")
+                    except PublishError:
+                        told.append("unknown")
+                    if len(told) > 60:
+                        break
+                    await asyncio.sleep(0.1)
+        outcome: Outcome = "confirmed" if "confirmed" in told else told[-1]
+        # One whose connection was lost before its confirm may be there several times.
+        cuts = sum(fault.at <= time.monotonic() and at <= fault.until for fault in self._faults)
+        self.sent.append(
+            Sent(event_id, envelope.metadata.event_type, at, len(told) + cuts, outcome, tuple(told), key, seq)
+        )
+        if outcome == "confirmed":
+            self._reader.expect(event_id, self._promise.routes[envelope.metadata.event_type][0])
+
+    async def steady(
+        self, count: int, rate: float, mix: tuple[tuple[type[Event], str], ...] = MIX, delayed: float = 0.04
+    ) -> None:
+        """Publish `count` events at `rate` a second; a few of them twice, and a share of them `delayed`."""
+        begin = time.monotonic()
+        async with asyncio.TaskGroup() as publishing:
+            for number in range(count):
+                kind, does = self._luck.choice(mix)
+                keyed = {"key": f"k{number % 7}", "seq": number} if kind is Job else {}
+                times = 2 if self._luck.random() < 0.02 else 1
+                delay = self._luck.uniform(0.1, 1.5) if self._luck.random() < delayed else None
+                publishing.create_task(self.publish(kind(does=does, **keyed), times=times, delay=delay))  # type: ignore[arg-type]
+                await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))

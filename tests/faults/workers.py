@@ -1,0 +1,179 @@
+"""Worker processes of a run: begun, followed by another when they die, asked for their figures, and ended."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+import time
+import urllib.request
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fault_app import QUEUES
+from ledgers import Fault, Place
+from reader import Reader
+
+from holdfast import Settings
+from holdfast.testing.servers import free_port
+
+HERE = Path(__file__).parent
+LEASE = 3.0
+PATIENCE = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    """One worker process. `point` is where it dies when it is armed."""
+
+    process: asyncio.subprocess.Process
+    port: int
+    log: Path
+    url: str
+    point: str
+    leaving: bool = False
+    stopped_at: float = 0.0
+    how: str = "worker killed"
+    attached: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+
+class Workers:
+    """Each connects to one of `urls`. Whoever dies unasked is followed by another, which is noted as a fault."""
+
+    def __init__(self, settings: Settings, folder: Path, urls: list[str], reader: Reader, faults: list[Fault]) -> None:
+        self.all: list[Child] = []
+        self._settings, self._folder, self._urls, self._reader, self._faults = settings, folder, urls, reader, faults
+        self._spawned = 0
+        self._watching: set[asyncio.Task[None]] = set()
+
+    async def start(self, point: str = "", url: str | None = None) -> Child:
+        """A worker that consumes all its queues; whoever dies unasked is followed by another."""
+        url = url or self._urls[self._spawned % len(self._urls)]
+        self._spawned += 1
+        port, broker, worker = free_port(), self._settings.broker, self._settings.worker
+        log = self._folder / f"worker-{self._spawned}.log"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")} | {
+            "HOLDFAST_BROKER__URL": url,
+            "HOLDFAST_BROKER__EXCHANGE": self._settings.broker.exchange,
+            "HOLDFAST_BROKER__HEARTBEAT": str(broker.heartbeat),
+            "HOLDFAST_BROKER__MAX_DELAY": str(broker.max_delay),
+            "HOLDFAST_IDEMPOTENCY__URL": self._settings.claims_url,
+            "HOLDFAST_IDEMPOTENCY__PREFIX": self._settings.broker.exchange,
+            "HOLDFAST_IDEMPOTENCY__LEASE": str(LEASE),
+            "HOLDFAST_WORKER__CONCURRENCY": str(worker.concurrency),
+            "HOLDFAST_WORKER__GRACE": str(worker.grace),
+            "HOLDFAST_HTTP__PORT": str(port),
+            "HOLDFAST_LOG__FORMAT": "json",
+            "HOLDFAST_LOG__SUCCESSES": "100000",
+            "PYTHONPATH": os.pathsep.join(path for path in (str(HERE), *sys.path) if path),
+            "TEST_JOURNAL": str(self._folder / "journal"),
+            "TEST_NAME": self._settings.broker.exchange,
+            "TEST_POINT": point,
+        }
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, str(HERE / "fault_app.py")), env=environment, stdout=output, stderr=output
+            )
+        child = Child(process, port, log, url, point)
+        self.all.append(child)
+        self._watching.add(asyncio.create_task(self._watch(child)))
+        return child
+
+    async def until_attached(self, child: Child, within: float = PATIENCE) -> None:
+        """Return when it takes from all its queues. Fails with the end of its log."""
+        try:
+            async with asyncio.timeout(within):
+                while self._reader.attached[child.pid] < len(QUEUES):
+                    if child.gone.is_set():
+                        return
+                    self._reader.read()
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"not attached within {within:g} s: {child.log.read_text()[-3000:]}") from None
+        child.attached.set()
+
+    async def _watch(self, child: Child) -> None:
+        await child.process.wait()
+        child.gone.set()
+        if child.leaving:
+            return
+        at = child.stopped_at or self._reader.died(child.pid) or time.monotonic()
+        follower = await self.start(url=child.url)
+        with suppress(AssertionError):
+            await self.until_attached(follower)
+        what = child.how if child.stopped_at or not child.point else f"worker killed {child.point}"
+        self._faults.append(Fault(what, at, time.monotonic(), "its process", child.pid))
+
+    def living(self) -> list[Child]:
+        return [child for child in self.all if not child.gone.is_set()]
+
+    def kill(self, child: Child) -> None:
+        child.stopped_at = time.monotonic()
+        child.process.kill()
+
+    async def followed(self, child: Child) -> None:
+        """Return when it is gone and its follower takes its place."""
+        await child.gone.wait()
+        async with asyncio.timeout(PATIENCE):
+            while not any(fault.pid == child.pid for fault in self._faults):
+                await asyncio.sleep(0.05)
+
+    async def leave(self, asked: list[Child]) -> dict[int, int]:
+        """Tell them to stop; return how each process ended."""
+        for child in asked:
+            child.leaving = True
+            child.process.send_signal(signal.SIGTERM)
+        return {child.pid: await _ended(child) for child in asked}
+
+    async def close(self) -> None:
+        for child in self.all:
+            child.leaving = True
+            if child.process.returncode is None:
+                child.process.kill()
+                await child.process.wait()
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
+
+
+async def _ended(child: Child) -> int:
+    try:
+        async with asyncio.timeout(15):
+            return await child.process.wait()
+    except TimeoutError:
+        child.process.kill()
+        await child.process.wait()
+        return -1000
+
+
+_SETTLED = re.compile(r"holdfast_messages_settled_total\{(.*)\} (\S+)")
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+def scraped(child: Child) -> dict[Place, int]:
+    """What its metrics say of deliveries that were settled."""
+    counts: Counter[Place] = Counter()
+    with urllib.request.urlopen(f"http://127.0.0.1:{child.port}/metrics", timeout=10) as response:
+        for labels, figure in _SETTLED.findall(response.read().decode()):
+            told = dict(_LABEL.findall(labels))
+            counts[child.pid, told["queue"], told["outcome"]] += int(float(figure))
+    return dict(counts)
+
+
+def logged(child: Child) -> dict[Place, int]:
+    """The same, from its log."""
+    counts: Counter[Place] = Counter()
+    with child.log.open(errors="replace") as lines:
+        for line in lines:
+            if '"outcome"' in line:
+                told = json.loads(line)
+                counts[child.pid, told["queue"], told["outcome"]] += 1
+    return dict(counts)
