@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import assert_never
 from urllib.parse import urlsplit
 
-from ..broker import Broker
+from ..broker import Broker, Depth
 from ..config import Settings
 from ..events import ConfigurationError, QueueInUse
 from .acting import Action, Discard, EditAndReplay, Replay
@@ -21,7 +21,7 @@ from .alone import is_running
 from .archive import from_line, to_line
 from .index import Index
 from .journal import Journal, Kind, Operation, Wish
-from .places import Place, known_queues, resolve
+from .places import Place, known_queues, resolve, several
 from .reading import WornOut, reading
 from .remake import Edit, target_of
 from .restoring import Restore, Restoring, letters_for, queues_of
@@ -55,13 +55,16 @@ class DeadLetters:
         letters, and not as many as at the last reading, is read. (To look at the first letter alone would put it last:
         RabbitMQ returns to the end of what was returned before.)"""
         known = {await resolve(self.broker, name): "" for name in names} or await known_queues(self.broker)
-        found = [await self._place(queue, worker) for queue, worker in sorted(known.items())]
-        return [place for place in found if place is not None]
+        depths = await several(self.broker.count, known, at_a_time=8)
 
-    async def _place(self, queue: str, worker: str) -> Place | None:
-        depth = await self.broker.count(queue)
-        if depth is None:
-            return None
+        async def place(queue: str) -> Place | None:
+            depth = depths[queue]
+            return None if depth is None else await self._place(queue, depth, known[queue])
+
+        places = await several(place, known, at_a_time=4)
+        return [found for found in places.values() if found is not None]
+
+    async def _place(self, queue: str, depth: Depth, worker: str) -> Place:
         if depth.consumers or not depth.ready:
             return Place(queue, depth.ready, None, is_read=depth.consumers > 0, worker=worker)
         if depth.ready <= SOON_READ and depth.ready != self.index(queue).count():

@@ -1,11 +1,16 @@
 """Where dead letters are: which queues there are, how much is in them, and since when."""
 
+import asyncio
 import json
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from ..broker import DEAD_SUFFIX, REGISTRY, Broker, Held, dead_letter_queue
 from ..events import QueueInUse, TopologyMissing
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,24 @@ async def known_queues(broker: Broker) -> dict[str, str]:
         return known
     finally:
         await browser.close()
+
+
+async def several(ask: Callable[[str], Awaitable[T]], names: Iterable[str], *, at_a_time: int) -> dict[str, T]:
+    """What is answered for each name, sorted by name. The first that fails ends the others."""
+    left, answers = iter(names), dict[str, T]()
+
+    async def go_on() -> None:
+        for name in left:
+            answers[name] = await ask(name)
+
+    asking = [asyncio.create_task(go_on()) for _ in range(at_a_time)]
+    try:
+        await asyncio.gather(*asking)
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    return {name: answers[name] for name in sorted(answers)}
 
 
 def _told(body: bytes) -> dict[str, str]:

@@ -2,11 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from itertools import cycle, islice
 from ssl import SSLContext
 from types import TracebackType
 from typing import TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import aiormq
 from aiormq import Channel, Connection
@@ -22,6 +24,9 @@ T = TypeVar("T")
 
 CONNECTION_ERRORS = (aiormq.exceptions.AMQPError, OSError, TimeoutError, RuntimeError, PAMQPException, EOFError)
 """What aiormq raises when a connection or channel is unusable (`ChannelInvalidStateError` is a RuntimeError)."""
+
+CHANNELS = 65_535  # as many as there are numbers, where the broker sets no limit
+_NUMBERS: WeakKeyDictionary[Connection, Iterator[int]] = WeakKeyDictionary()
 
 STEADY = 5.0  # seconds after which a connection counts as one that worked
 
@@ -171,8 +176,21 @@ def heed_cancellation() -> None:
 
 async def open_channel(connection: Connection, *, confirms: bool, timeout: float = 10.0) -> Channel:
     """A new channel; with `confirms`, one on which an unroutable publish raises."""
-    opening = connection.channel(publisher_confirms=confirms, on_return_raises=True, timeout=timeout)
+    number = _channel_number(connection)
+    opening = connection.channel(number, publisher_confirms=confirms, on_return_raises=True, timeout=timeout)
     return cast("Channel", await while_open(connection, opening))
+
+
+def _channel_number(connection: Connection) -> int:
+    """A number that was not in use for long. aiormq gives out that of a channel the broker has just closed; but where
+    ten frames wait to be written it has not answered that closing: RabbitMQ then ends the connection (`second
+    'channel.open' seen`)."""
+    if (numbers := _NUMBERS.get(connection)) is None:
+        numbers = _NUMBERS[connection] = cycle(range(1, (connection.connection_tune.channel_max or CHANNELS) + 1))
+    for number in islice(numbers, CHANNELS):
+        if number not in connection.channels:
+            return number
+    raise ConnectionError(f"all {len(connection.channels)} channels of a connection are in use")
 
 
 async def close_quietly(thing: Connection | Channel, timeout: float) -> None:

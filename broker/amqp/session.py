@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 from ssl import SSLContext
 
-from aiormq import Connection
+from aiormq import Channel, Connection
 from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 from yarl import URL
 
@@ -17,7 +17,7 @@ from . import declaring
 from .browsing import AmqpBrowser, depth_of, open_browser
 from .consuming import AmqpConsumer
 from .explain import explain
-from .link import CONNECTION_ERRORS, Link, close_quietly, heed_cancellation, lost_as_error, open_channel
+from .link import CONNECTION_ERRORS, Link, heed_cancellation, lost_as_error, open_channel
 from .publishing import Publishing
 
 _REDECLARE_EVERY = 2.0  # seconds: however much is unroutable, the topology is declared again no more often
@@ -57,6 +57,7 @@ class AmqpBroker:
         self._links["publish"].on_connect = self._on_connect
         self._publishing = Publishing(self._links["publish"], header_budget=self.header_budget)
         self._consumers: list[AmqpConsumer] = []
+        self._asking: list[Channel] = []
         self._declared = Topology()
         self._declared_at = float("-inf")
         self._mending: asyncio.Task[None] | None = None
@@ -101,16 +102,23 @@ class AmqpBroker:
     async def count(self, queue: str) -> Depth | None:
         try:
             with lost_as_error:
-                async with asyncio.timeout(self._connect_timeout):
-                    channel = await open_channel(await self._links["publish"].connection(), confirms=False)
+                channel = await self._channel_to_ask()
                 depth = await depth_of(channel, queue)
         except ChannelNotFoundEntity:
             return None
         except CONNECTION_ERRORS as error:
             heed_cancellation()
             raise BrokerUnavailable(f"cannot ask {self._links['publish']} about {queue}: {explain(error)}") from None
-        await close_quietly(channel, 5)
+        self._asking.append(channel)  # not where the asking ended otherwise: its answer may come yet
         return depth
+
+    async def _channel_to_ask(self) -> Channel:
+        """One that nobody asks on now. What the broker refuses, and a loss of the connection, closes them."""
+        while self._asking:
+            if not (channel := self._asking.pop()).is_closed:
+                return channel
+        async with asyncio.timeout(self._connect_timeout):
+            return await open_channel(await self._links["publish"].connection(), confirms=False)
 
     async def browse(self, queue: str, on_held: OnHeld) -> AmqpBrowser:
         return await open_browser(self._url, queue, on_held, connect_timeout=self._connect_timeout, tls=self._tls)

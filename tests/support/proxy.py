@@ -4,7 +4,7 @@ import asyncio
 import math
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import Enum
 from urllib.parse import urlsplit
@@ -38,6 +38,8 @@ class Proxy:
         self._withheld: set[Direction] = set()
         self._delay, self._rate = 0.0, math.inf
         self._changed = asyncio.Condition()
+        self.on_pass: Callable[[bytes, Direction], None] = lambda data, direction: None
+        """Is told of all that passes."""
 
     @property
     def port(self) -> int:
@@ -162,6 +164,7 @@ class Proxy:
                 return
             if budget is not None:
                 self._budgets[direction] = budget - len(data)
+            self.on_pass(data, direction)
             sink.write(data)
             await sink.drain()
         await self._pass(self._gates[direction], direction)

@@ -1,0 +1,91 @@
+"""Asking how much is in very many queues: on a few channels, at the same time, and of queues that are not there."""
+
+import asyncio
+
+import aiormq
+import pytest
+from aiormq.exceptions import ChannelNotFoundEntity
+from breaking import through
+from pamqp import commands as spec
+from pamqp.frame import marshal
+from proxy import Direction, proxy_to
+from running import a_broker
+
+from holdfast import Settings
+from holdfast.broker import Broker, Queue, Topology
+from holdfast.broker.amqp.browsing import depth_of
+from holdfast.broker.amqp.link import open_channel
+from holdfast.dead_letters.places import several
+from holdfast.events import Message
+
+OPEN = marshal(spec.Channel.Open(), 1)[3:]  # what comes behind the number of the channel
+AT_A_TIME = 16
+
+
+async def declare(broker: Broker, *names: str) -> None:
+    await broker.declare(Topology(queues=tuple(Queue(name, {"x-expires": 600_000}) for name in names)))
+
+
+async def test_hundreds_of_queues_are_asked_on_no_more_channels_than_are_asked_at_a_time(
+    settings: Settings, unique: str
+) -> None:
+    names = [f"{unique}.{n}" for n in range(200)]
+    sent = bytearray()
+    async with a_broker(settings) as broker:
+        await declare(broker, *names)
+
+    async with proxy_to(settings.broker.url.get_secret_value()) as proxy:
+        proxy.on_pass = lambda data, way: sent.extend(data) if way is Direction.TO_SERVER else None
+        async with a_broker(through(proxy, settings)) as broker:
+            depths = await several(broker.count, names, at_a_time=AT_A_TIME)
+
+    assert len([depth for depth in depths.values() if depth is not None]) == 200
+    assert 0 < sent.count(OPEN) <= AT_A_TIME + 1  # and one that declares
+
+
+async def test_queues_that_are_not_there_are_told_from_those_that_are(settings: Settings, unique: str) -> None:
+    """Of one that is not, the broker closes the channel on which it is asked."""
+    names = [f"{unique}.{n}" for n in range(450)]
+    there = names[::9]
+    async with a_broker(settings) as broker:
+        await declare(broker, *there)
+
+        depths = await several(broker.count, names, at_a_time=AT_A_TIME)
+
+    assert [name for name, depth in depths.items() if depth is not None] == sorted(there)
+
+
+async def test_the_number_of_a_channel_that_the_broker_closed_is_not_used_again_soon(rabbitmq_url: str) -> None:
+    """RabbitMQ ends the connection where it has not read yet that the client knows (`second 'channel.open' seen`)."""
+    connection = await aiormq.connect(rabbitmq_url)
+    numbers = []
+
+    for _ in range(20):
+        channel = await open_channel(connection, confirms=False)
+        numbers.append(channel.number)
+        with pytest.raises(ChannelNotFoundEntity):
+            await depth_of(channel, "no.such.queue")
+
+    await connection.close()
+    assert len(set(numbers)) == 20
+
+
+async def test_who_gives_up_asking_leaves_no_answer_to_the_next(settings: Settings, unique: str) -> None:
+    one, two = f"{unique}.one", f"{unique}.two"
+    async with proxy_to(settings.broker.url.get_secret_value()) as proxy, a_broker(through(proxy, settings)) as broker:
+        await declare(broker, one, two)
+        await broker.publish(Message(b"{}", routing_key=one), timeout=10)
+        before = await broker.count(one)
+
+        proxy.swallow(Direction.TO_CLIENT)
+        asking = asyncio.create_task(broker.count(one))
+        await proxy.until_withheld(Direction.TO_CLIENT)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        proxy.resume()
+        after = await broker.count(two)
+
+    assert before is not None
+    assert after is not None
+    assert (before.ready, after.ready) == (1, 0)
