@@ -34,8 +34,13 @@ async def test_hundreds_of_queues_are_asked_on_no_more_channels_than_are_asked_a
     async with a_broker(settings) as broker:
         await declare(broker, *names)
 
+    def listen(data: bytes, way: Direction) -> bytes:
+        if way is Direction.TO_SERVER:
+            sent.extend(data)
+        return data
+
     async with proxy_to(settings.broker.url.get_secret_value()) as proxy:
-        proxy.on_pass = lambda data, way: sent.extend(data) if way is Direction.TO_SERVER else None
+        proxy.alter = listen
         async with a_broker(through(proxy, settings)) as broker:
             depths = await several(broker.count, names, at_a_time=AT_A_TIME)
 

@@ -93,38 +93,36 @@ async def test_a_hundred_duplicates_on_four_processes_have_one_effect(claiming: 
     assert effects(ledger) == {"o-1": 1}
 
 
-async def test_an_event_of_a_killed_worker_is_handled_again_within_a_lease(claiming: Settings, tmp_path: Path) -> None:
-    ledger, loop = tmp_path / "ledger", asyncio.get_running_loop()
+async def test_an_event_of_a_killed_worker_is_handled_again_once_its_lease_is_over(
+    claiming: Settings, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger"
     async with a_claimant(claiming, ledger) as other, a_claimant(claiming, ledger) as first:
         await publish_all(claiming, [Work(name="o-1", does="wait")])
         victim, heir = await _who_began(first, other)
         victim.send(signal.SIGKILL)
-        killed = loop.time()
         heir.let_go()
         await heir.until("settled handled")
-        took = loop.time() - killed
 
     assert effects(ledger) == {"o-1": 1}
-    assert took < LEASE + 2
 
 
-async def test_where_a_supervisor_saw_it_die_its_events_are_free_at_once(claiming: Settings, tmp_path: Path) -> None:
-    ledger, loop, settings = tmp_path / "ledger", asyncio.get_running_loop(), with_claims(claiming, lease=60.0)
+async def test_where_a_supervisor_saw_it_die_its_events_are_free_before_that(
+    claiming: Settings, tmp_path: Path
+) -> None:
+    ledger, settings = tmp_path / "ledger", with_claims(claiming, lease=600.0)  # longer than any test waits
     async with a_claimant(settings, ledger) as other, a_claimant(settings, ledger) as first:
         await publish_all(settings, [Work(name="o-1", does="wait")])
         victim, heir = await _who_began(first, other)
         [lease] = victim.those("lease ")
         victim.send(signal.SIGKILL)
-        killed = loop.time()
         heart = open_heart(settings)
         assert heart is not None
         await asyncio.to_thread(heart.stop, bytes.fromhex(lease.split()[1]))
         heir.let_go()
         await heir.until("settled handled")
-        took = loop.time() - killed
 
     assert effects(ledger) == {"o-1": 1}
-    assert took < 2
 
 
 async def _who_began(*children: Child) -> tuple[Child, Child]:

@@ -38,8 +38,8 @@ class Proxy:
         self._withheld: set[Direction] = set()
         self._delay, self._rate = 0.0, math.inf
         self._changed = asyncio.Condition()
-        self.on_pass: Callable[[bytes, Direction], None] = lambda data, direction: None
-        """Is told of all that passes."""
+        self.alter: Callable[[bytes, Direction], bytes] = lambda data, direction: data
+        """What becomes of each piece that passes."""
 
     @property
     def port(self) -> int:
@@ -164,8 +164,7 @@ class Proxy:
                 return
             if budget is not None:
                 self._budgets[direction] = budget - len(data)
-            self.on_pass(data, direction)
-            sink.write(data)
+            sink.write(self.alter(data, direction))
             await sink.drain()
         await self._pass(self._gates[direction], direction)
         if sink.can_write_eof():
