@@ -119,7 +119,7 @@ class Pipeline:
         written = await settle(job.delivery, decision)
         self._remember(job, decision, written=written)
         self.emit(settled(job, decision, outcome, self.spec))
-        await report(self.broker, job, decision)
+        await report(self.broker, job, decision, self.emit)
 
     async def _outcome(self, job: Job) -> Outcome:
         message, metadata = job.delivery.message, job.metadata

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterable
-from contextlib import suppress
 
 from ..broker import REGISTRY, Broker
-from ..events import HoldfastError, Message, Receipt, receipt_message, replay_of, uuid7
+from ..events import HoldfastError, Message, Receipt, Unroutable, receipt_message, replay_of, uuid7
+from ..telemetry import Emit, ReportLost
 from .failure import describe_failure, summary
 from .handler import HandlerSpec
 from .job import Job
@@ -14,15 +14,14 @@ from .outcome import Ack, DeadLetter, Decision, GiveBack, Postpone
 _PATIENCE = 5.0
 
 
-async def announce(broker: Broker, worker: str, handlers: Iterable[HandlerSpec]) -> None:
+async def announce(broker: Broker, worker: str, handlers: Iterable[HandlerSpec], emit: Emit) -> None:
     """Leave the names of the worker's queues where dead-letter tools look for them."""
     told = {"worker": worker, "queues": {spec.queue: spec.name for spec in handlers}}
     message = Message(json.dumps(told).encode(), "", REGISTRY, message_id=uuid7(), content_type="application/json")
-    with suppress(HoldfastError):
-        await broker.publish(message, timeout=_PATIENCE)
+    await _tell(broker, message, emit)
 
 
-async def report(broker: Broker, job: Job, decision: Decision) -> None:
+async def report(broker: Broker, job: Job, decision: Decision, emit: Emit) -> None:
     """Tell whoever replayed this dead letter what became of it. Of any other message there is nothing to tell."""
     if (replayed := replay_of(job.delivery.message.headers)) is None:
         return
@@ -36,5 +35,13 @@ async def report(broker: Broker, job: Job, decision: Decision) -> None:
             receipt = Receipt(*replayed, "dead_lettered", attempt, summary(error), describe_failure(error).fingerprint)
         case Postpone() | GiveBack():
             return
-    with suppress(HoldfastError):
-        await broker.publish(receipt_message(receipt), timeout=_PATIENCE)
+    await _tell(broker, receipt_message(receipt), emit)
+
+
+async def _tell(broker: Broker, message: Message, emit: Emit) -> None:
+    try:
+        await broker.publish(message, timeout=_PATIENCE)
+    except Unroutable:  # nobody listens
+        pass
+    except HoldfastError as error:
+        emit(ReportLost(str(error)))

@@ -98,7 +98,7 @@ class Runtime:
             self._lines = [self._line(spec, broker, state, most) for spec in self._handlers]
             self._changed.set()
             self._following = asyncio.create_task(self._follow_the_store(), name="holdfast consumers")
-            self._announcing = asyncio.create_task(announce(broker, self._name, self._handlers))
+            self._announcing = asyncio.create_task(announce(broker, self._name, self._handlers, self._emit))
             self._emit(self._begins(most))
             await asyncio.wait({self._following, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if self._following.done():

@@ -29,6 +29,7 @@ _ROUNDS = 3  # a claim may change hands while its owner's heartbeat is looked at
 _DONE, _MISMATCH, _SUSPECT = -1, -2, -100
 _COMPLETIONS: tuple[Completion, ...] = ("fenced", "recorded", "absent")
 _REFUSED = (faults.AuthenticationError, faults.AuthorizationError, faults.NoPermissionError)
+_REFUSED_IN_A_SCRIPT = ("The user executing the script can't", "ACL failure in script")  # up to Redis 7.0, since 7.2
 Question: TypeAlias = tuple[lua.Script, str, tuple[bytes | int, ...]]
 Asked: TypeAlias = tuple[int, str, tuple[bytes | int, ...]]
 """A question's place in its batch, its key and its arguments."""
@@ -298,6 +299,10 @@ def _away(error: Exception) -> StoreUnavailable:
         told = "Redis did not answer in time"
     elif isinstance(error, faults.OutOfMemoryError):
         told = "Redis is out of memory (maxmemory)"
+    elif isinstance(error, faults.NoPermissionError) or any(words in told for words in _REFUSED_IN_A_SCRIPT):
+        told = (
+            f"Redis refused this user: {told}; it needs +eval +evalsha +get +set +del +pttl on the keys of the prefix"
+        )
     elif type(error) is faults.ConnectionError and "connecting to" in told:
         told = f"no connection to Redis: {told.rstrip('.')}; HOLDFAST_IDEMPOTENCY__URL says where it is"
     return StoreUnavailable(told)

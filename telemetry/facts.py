@@ -129,6 +129,13 @@ class ClaimsEndangered:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportLost:
+    """The tools for dead letters could not be told of this worker's queues, or of how a replay ended."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class MissingId:
     """A message without an id came: a digest of its body stands for it. Told once for each queue."""
 
@@ -276,6 +283,7 @@ Told: TypeAlias = (
     | LeaseLost
     | ClaimsLost
     | ClaimsEndangered
+    | ReportLost
     | MissingId
     | CrashSuspected
     | Paused

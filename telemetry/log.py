@@ -30,6 +30,7 @@ from .facts import (
     PipelineFailed,
     ProcessDied,
     ProcessStarted,
+    ReportLost,
     Resumed,
     Serving,
     Settled,
@@ -167,7 +168,9 @@ def _level(fact: Told) -> Level:
             return "info"
         case Settled(outcome="postponed") | Settled(completion="fenced" | "absent" | "unrecorded"):
             return "warning"
-        case SettlementStale() | Disconnected() | Detached() | LeaseLost() | ClaimsEndangered() | CrashSuspected():
+        case SettlementStale() | Disconnected() | Detached() | LeaseLost():
+            return "warning"
+        case ClaimsEndangered() | CrashSuspected() | ReportLost():
             return "warning"
         case LeaseTaken():
             return "debug"
@@ -195,6 +198,8 @@ def _line(fact: Told) -> tuple[str, dict[str, Any]]:  # noqa: C901 (one clause p
             return "claims.lost", {"error": error}
         case ClaimsEndangered(finding):
             return "claims.endangered", {"finding": finding}
+        case ReportLost(error):
+            return "report.lost", {"error": error}
         case MissingId(queue, event_type):
             return "event.without_id", {"queue": queue, "event_type": event_type}
         case CrashSuspected(queue, event_id, crashes):

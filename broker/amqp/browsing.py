@@ -217,7 +217,8 @@ async def open_browser(
             await browser.start()
     except CONNECTION_ERRORS as error:
         await close_quietly(connection, 1)
-        raise BrokerUnavailable(f"cannot read {queue}: {explain(error)}") from None
+        right = "configure" if f"'{queue}.reader'" in str(error) else "read"
+        raise BrokerUnavailable(f"cannot read {queue}: {explain(error, right=right)}") from None
     except BaseException:
         await close_quietly(connection, 1)
         raise

@@ -124,7 +124,7 @@ class AmqpConsumer:
             except (TopologyError, BrokerUnavailable) as refusal:
                 error = str(refusal)
             except CONNECTION_ERRORS as cause:
-                error = explain(cause)
+                error = explain(cause, right="read")
                 if isinstance(cause, ChannelNotFoundEntity):
                     error = await self._restore(error)
             self._tag = None

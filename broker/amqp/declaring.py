@@ -3,12 +3,14 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import assert_never
 
 from aiormq import Channel, Connection
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
 
 from ...events import TopologyDrift, TopologyError, TopologyMissing
-from ..topology import Topology
+from ..topology import Binding, Exchange, Queue, Topology
+from .explain import explain
 from .link import close_quietly, open_channel, while_open
 
 _INEQUIVALENT = re.compile(
@@ -24,21 +26,42 @@ async def declare(connection: Connection, topology: Topology) -> None:
 
 async def _declare(connection: Connection, topology: Topology) -> None:
     async with _channel(connection) as channel:
-        for exchange in topology.exchanges:
+        things: tuple[Exchange | Queue | Binding, ...] = (*topology.exchanges, *topology.queues, *topology.bindings)
+        for thing in things:
+            try:
+                await _make(channel, thing)
+            except ChannelAccessRefused as error:
+                told = explain(error, right=_right(thing, str(error)))
+                raise TopologyError(f"{told}; grant the right, or use HOLDFAST_BROKER__TOPOLOGY=verify") from None
+
+
+async def _make(channel: Channel, thing: Exchange | Queue | Binding) -> None:
+    match thing:
+        case Exchange(name, kind, arguments):
             await channel.exchange_declare(
-                exchange.name,
-                exchange_type=exchange.kind,
-                durable=True,
-                arguments=dict(exchange.arguments),
-                timeout=_TIMEOUT,
+                name, exchange_type=kind, durable=True, arguments=dict(arguments), timeout=_TIMEOUT
             )
-        for queue in topology.queues:
-            await channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments), timeout=_TIMEOUT)
-        for binding in topology.bindings:
-            if binding.to_exchange:
-                await channel.exchange_bind(binding.destination, binding.source, binding.key, timeout=_TIMEOUT)
-            else:
-                await channel.queue_bind(binding.destination, binding.source, binding.key, timeout=_TIMEOUT)
+        case Queue(name, arguments):
+            await channel.queue_declare(name, durable=True, arguments=dict(arguments), timeout=_TIMEOUT)
+        case Binding(source, destination, key, to_exchange):
+            bind = channel.exchange_bind if to_exchange else channel.queue_bind
+            await bind(destination, source, key, timeout=_TIMEOUT)
+        case _:
+            assert_never(thing)
+
+
+def _right(thing: Exchange | Queue | Binding, refused: str) -> str:
+    """Which right was needed on what RabbitMQ names as refused (Access Control guide: rights of each operation)."""
+    match thing:
+        case Binding(source):
+            return "read" if f"'{source}'" in refused else "write"
+        case Exchange(name, _, arguments) | Queue(name, arguments):
+            if f"'{name}'" not in refused:
+                return "write"  # where its dead letters, or what it cannot route, go
+            forwards = arguments.keys() & {"x-dead-letter-exchange", "alternate-exchange"}
+            return "configure or read" if forwards else "configure"
+        case _:
+            assert_never(thing)
 
 
 async def verify(connection: Connection, topology: Topology) -> None:
@@ -62,9 +85,8 @@ async def _channel(connection: Connection) -> AsyncIterator[Channel]:
     except ChannelPreconditionFailed as error:
         raise TopologyDrift(difference(str(error))) from None
     except ChannelNotFoundEntity as error:
-        raise TopologyMissing(f"{_said(error)}; declare it, or run with HOLDFAST_BROKER__TOPOLOGY=declare") from None
-    except ChannelAccessRefused as error:
-        raise TopologyError(f"{_said(error)}; grant the permission, or use HOLDFAST_BROKER__TOPOLOGY=verify") from None
+        told = str(error).removeprefix("NOT_FOUND - ")
+        raise TopologyMissing(f"{told}; declare it, or run with HOLDFAST_BROKER__TOPOLOGY=declare") from None
     finally:
         with suppress(ConnectionError):
             await while_open(connection, close_quietly(channel, 5))
@@ -80,7 +102,3 @@ def difference(text: str) -> str:
         f"{kind} '{name}' exists with {argument} = {theirs}, but this process declares {ours}; "
         f"change the setting to match, or drain and delete the {kind} so that it is made anew"
     )
-
-
-def _said(error: Exception) -> str:
-    return str(error).removeprefix("NOT_FOUND - ").removeprefix("ACCESS_REFUSED - ")

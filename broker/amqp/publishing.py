@@ -22,6 +22,7 @@ IN_FLIGHT = 500
 """Publishes with a time limit that may wait for their confirm at once. Copies have none: prefetch bounds them."""
 
 _MESSAGE_SIZE = re.compile(r"message size (\d+)")
+_TOPIC = re.compile(r"access to topic '(.*)' in exchange", re.DOTALL)
 
 
 class Publishing:
@@ -135,7 +136,10 @@ def _raise_if_meant(message: Message, error: AMQPChannelError) -> None:
         case ChannelNotFoundEntity() if f"'{message.exchange}'" in str(error):
             raise Unroutable(f"exchange {message.exchange!r} does not exist") from None
         case ChannelAccessRefused():
-            raise PublishRefused(f"no permission to publish {_address(message)}: {explain(error)}") from None
+            topic = _TOPIC.search(str(error))  # of several types on one exchange the user may lack one
+            if topic is None or topic[1] == message.routing_key:
+                told = explain(error, right="write")
+                raise PublishRefused(f"no right to publish {_address(message)}: {told}") from None
         case ChannelPreconditionFailed():
             size = _MESSAGE_SIZE.search(str(error))
             if size is not None and int(size[1]) == len(message.body):

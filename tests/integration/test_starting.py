@@ -79,8 +79,8 @@ def test_a_user_without_the_virtual_host_and_one_without_a_right_are_told_what_t
     powerless = refused(folder, env)
 
     assert "or this user may not enter it" in outside
-    assert "access to exchange" in powerless
-    assert "grant the permission, or use HOLDFAST_BROKER__TOPOLOGY=verify" in powerless
+    assert "configure access to exchange" in powerless
+    assert "grant the right, or use HOLDFAST_BROKER__TOPOLOGY=verify" in powerless
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_wrong_setting_is_one_line(folder: Path, env: dict[str, str], variable
 
 def test_a_redis_that_refuses_the_login_ends_it(folder: Path, env: dict[str, str], tmp_path: Path) -> None:
     with with_users(tmp_path) as (url, _):
-        line = refused(folder, env | {"HOLDFAST_IDEMPOTENCY__URL": url.replace("worker@", "worker:canary@")})
+        line = refused(folder, env | {"HOLDFAST_IDEMPOTENCY__URL": url.replace("shop@", "shop:canary@")})
 
     assert "HOLDFAST_IDEMPOTENCY__URL: Redis refused the login" in line
 

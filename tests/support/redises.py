@@ -1,14 +1,19 @@
 """Redis in every shape it is run in: with TLS, behind a password, watched by a Sentinel, as a cluster."""
 
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from pages import ROOT
+
 from holdfast.testing.servers import free_port
 
 LOOPBACK = "127.0.0.1"
+ADMIN = ("--user", "admin", "--pass", "admin", "--no-auth-warning")
+PAGE = ROOT / "docs" / "permissions.md"
 
 
 @contextmanager
@@ -50,15 +55,21 @@ def with_tls(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 @contextmanager
 def with_users(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """URL and settings of a server whose user may do what the documentation says, with a password from a file."""
-    (folder / "password").write_text("s3cret\n")
-    rights = ("on", ">s3cret", "~holdfast:*", "+eval", "+evalsha", "+get", "+set", "+del", "+pttl")
-    checks = ("+info", "+config|get", "+ping")
-    cli = ("--user", "worker", "--pass", "s3cret", "--no-auth-warning")
-    acl = folder / "users.acl"
-    acl.write_text("user default off\nuser worker " + " ".join((*rights, *checks)) + "\n")
-    with a_redis(folder, "--aclfile", str(acl), cli=cli) as port:
-        yield f"redis://worker@{LOOPBACK}:{port}/0", {"password_file": str(folder / "password")}
+    """URL and settings of a server whose user may do what docs/permissions.md says, with a password from a file; ADMIN
+    may do everything."""
+    acl, settings = _users(folder, "user default off")
+    with a_redis(folder, "--aclfile", str(acl), cli=ADMIN) as port:
+        yield f"redis://shop@{LOOPBACK}:{port}/0", settings
+
+
+def _users(folder: Path, *more: str, besides: str = "") -> tuple[Path, dict[str, str]]:
+    """A file of users with the page's among them, and the settings with its password."""
+    [line] = re.findall(r"^user shop .+$", PAGE.read_text(), re.MULTILINE)
+    users = (f"{line} {besides}".replace("PASSWORD", "s3cret"), "user admin on >admin ~* &* +@all", *more)
+    acl, password = folder / "users.acl", folder / "password"
+    acl.write_text("".join(f"{user}\n" for user in users))
+    password.write_text("s3cret\n")
+    return acl, {"password_file": str(password)}
 
 
 @contextmanager
@@ -75,15 +86,17 @@ def with_sentinel(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 @contextmanager
 def with_cluster(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """URL of a cluster of three nodes."""
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+    """URL of a cluster of three nodes, whose user may do what docs/permissions.md says."""
+    [besides] = re.findall(r"A cluster's user needs `(.+)` besides", PAGE.read_text())
+    acl, settings = _users(folder, besides=besides)
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--aclfile", str(acl))
     with ExitStack() as stack:
         ports = [stack.enter_context(a_redis(folder, *options)) for _ in range(3)]
         places = [f"{LOOPBACK}:{port}" for port in ports]
         ask(ports[0], "--cluster", "create", *places, "--cluster-yes")
         while not all("cluster_state:ok" in ask(port, "cluster", "info") for port in ports):
             pass
-        yield f"redis+cluster://{','.join(places)}", {}
+        yield f"redis+cluster://shop@{','.join(places)}", settings
 
 
 def certificates(folder: Path) -> None:
