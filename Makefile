@@ -35,7 +35,7 @@ test: static ## What CI runs: the checks, then all tests against the built wheel
 
 .PHONY: check
 check: static ## Format, lint, types, the floors of the design, and the tests that need no server
-	$(BIN)/pytest tests/unit tests/architecture
+	$(BIN)/pytest tests/unit tests/architecture tests/fuzz
 
 .PHONY: static
 static: venv
@@ -69,6 +69,11 @@ faults: venv ## Every fault once, and the account: make faults [SEED=7] [ONLY="r
 .PHONY: soak
 soak: venv ## Every fault 20 times, or at random: make soak [RUNS=20] | make soak MINUTES=30 [RATE=150]
 	$(FAULTS) $(if $(MINUTES),--minutes $(MINUTES) --rate $(or $(RATE),150),--runs $(or $(RUNS),20))
+
+.PHONY: fuzz
+fuzz: venv ## What reads bytes from outside, fuzzed for so long each: make fuzz [MINUTES=5] [TARGET=headers] (Linux, Python 3.11 to 3.13)
+	@$(PIP) install -c constraints.txt "$(WHEEL)[fuzz]"
+	$(BIN)/python tests/fuzz/run.py --minutes $(or $(MINUTES),5) $(if $(TARGET),--target $(TARGET))
 
 .PHONY: prove
 prove: venv ## Six mutations that lose or repeat messages: the checker must catch each
@@ -107,7 +112,7 @@ bench-dead: venv ## 100,000 dead letters listed and filtered, and unchanged: mak
 
 .PHONY: clean
 clean: ## Remove everything these targets made in this folder
-	rm -rf $(VENV) $(BENCH) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The steps below leave a mark each, so that what is up to date is not done again.

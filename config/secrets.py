@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import AfterValidator, FilePath, SecretStr
+from pydantic import AfterValidator, SecretStr
 
 
 def read_secret(file: Path) -> str:
@@ -42,4 +42,17 @@ def _readable(file: Path) -> Path:
     return file
 
 
-SecretFile = Annotated[FilePath, AfterValidator(_readable)]
+def _there(file: Path) -> Path:
+    """pydantic's own check lets through what the system raises, for a name that is too long or a folder nobody may
+    look into."""
+    try:
+        is_file = file.is_file()
+    except OSError as error:
+        raise ValueError(f"cannot look at the file: {error.strerror}") from None
+    if not is_file:
+        raise ValueError("Path does not point to a file")
+    return file
+
+
+ExistingFile = Annotated[Path, AfterValidator(_there)]
+SecretFile = Annotated[ExistingFile, AfterValidator(_readable)]

@@ -9,7 +9,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    FilePath,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -19,7 +18,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from ..events import ConfigurationError
-from .secrets import SecretFile, read_secret, secret_of, with_password
+from .secrets import ExistingFile, SecretFile, read_secret, secret_of, with_password
 from .urls import BrokerUrl, ClaimsUrl
 
 PREFIX = "HOLDFAST_"
@@ -42,9 +41,11 @@ class _ServerSettings(_Group):
     password_file: SecretFile | None = Field(
         default=None, description="a file holding the password, such as a mounted secret; overrides `PASSWORD`"
     )
-    ca_file: FilePath | None = Field(default=None, description="certificate authority that signed the server's (PEM)")
-    cert_file: FilePath | None = Field(default=None, description="client certificate (PEM)")
-    key_file: FilePath | None = Field(default=None, description="key of the client certificate (PEM)")
+    ca_file: ExistingFile | None = Field(
+        default=None, description="certificate authority that signed the server's (PEM)"
+    )
+    cert_file: ExistingFile | None = Field(default=None, description="client certificate (PEM)")
+    key_file: ExistingFile | None = Field(default=None, description="key of the client certificate (PEM)")
     verify: bool = Field(
         default=True, description="`false` takes any certificate: whoever is in between reads all; the log warns of it"
     )
@@ -252,6 +253,8 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigurationError(*(_fault(f) for f in faults)) from None
     except SettingsError as error:
         raise ConfigurationError(f"{PREFIX}*: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{PREFIX}*: a value is JSON nested too deeply to be read") from None
 
 
 def variable(location: tuple[int | str, ...]) -> str:

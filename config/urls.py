@@ -1,5 +1,6 @@
 """What a URL of a server may be, checked when the settings are read."""
 
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -11,12 +12,10 @@ def _broker_url(secret: SecretStr) -> SecretStr:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ValueError(f"is not a URL ({error})") from None
-    if parts.scheme not in ("amqp", "amqps", "memory"):
-        raise ValueError(
-            f"the scheme {parts.scheme!r} is not one of amqp, amqps, memory; write amqp://user:password@host:5672/"
-        )
+    except ValueError:
+        raise ValueError(_NO_URL) from None
+    if parts.scheme not in BROKER_SCHEMES:
+        raise ValueError(f"{_unknown(url)} {', '.join(BROKER_SCHEMES)}; write amqp://user:password@host:5672/")
     if parts.scheme != "memory" and not parts.hostname:
         raise ValueError("names no host; write amqp://user:password@host:5672/")
     if port == 0:
@@ -25,17 +24,18 @@ def _broker_url(secret: SecretStr) -> SecretStr:
 
 
 def _claims_url(secret: SecretStr) -> SecretStr:
-    scheme = secret.get_secret_value().partition("://")[0]
+    url = secret.get_secret_value()
+    scheme = url.partition("://")[0]
     if scheme not in CLAIM_SCHEMES:
-        raise ValueError(f"the scheme {scheme[:40]!r} is not one of {', '.join(CLAIM_SCHEMES)}; {_CLAIMS_EXAMPLE}")
+        raise ValueError(f"{_unknown(url)} {', '.join(CLAIM_SCHEMES)}; {_CLAIMS_EXAMPLE}")
     if scheme == "memory":
         return secret
     try:
-        parts = urlsplit(secret.get_secret_value())
+        parts = urlsplit(url)
         hosts = parts.netloc.rpartition("@")[2].split(",")
         ports = [urlsplit(f"//{host}").port for host in hosts]
-    except ValueError as error:
-        raise ValueError(f"is not a URL ({error})") from None
+    except ValueError:
+        raise ValueError(_NO_URL) from None
     if not all(urlsplit(f"//{host}").hostname for host in hosts):
         raise ValueError(f"names no host; {_CLAIMS_EXAMPLE}")
     if 0 in ports:
@@ -49,6 +49,16 @@ def _claims_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _unknown(url: str) -> str:
+    """A scheme is quoted where it is one beyond doubt: where it was forgotten, a password may stand there."""
+    named = _SCHEME.match(url)
+    return f"the scheme {named[1] if named else ''!r} is not one of"
+
+
+# urlsplit's own words would quote what may be a password.
+_NO_URL = "is not a URL; in a user name or a password, all but letters, digits and -._~ is written as %2F is for /"
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,39})://")
+BROKER_SCHEMES = ("amqp", "amqps", "memory")
 CLAIM_SCHEMES = (
     "redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster", "memory",
 )  # fmt: skip

@@ -109,10 +109,11 @@ def read_letter(message: Message, *, key: str, position: int, returns: int = 0) 
 
 def origin_of(message: Message) -> tuple[str, str]:
     """Exchange and routing key the message was first published with, also where RabbitMQ has dead-lettered it since."""
-    keys = [key for death in _deaths(message)[-1:] for key in (death.get("routing-keys") or [])[:1]]
-    if h.ROUTING_KEY in message.headers or not keys or not isinstance(keys[0], str):
+    deaths = _deaths(message)
+    keys = deaths[-1].get("routing-keys") if deaths else None
+    if h.ROUTING_KEY in message.headers or not isinstance(keys, list) or not keys or not isinstance(keys[0], str):
         return origin(message)
-    return _text(_deaths(message)[-1].get("exchange")), keys[0]
+    return _text(deaths[-1].get("exchange")), keys[0]
 
 
 def _deaths(message: Message) -> list[dict[str, Any]]:
@@ -131,7 +132,7 @@ def _text(value: object, limit: int = _TEXT) -> str:
 
 
 def _time(value: object) -> datetime | None:
-    if isinstance(value, str) and len(value) <= 40:
+    if isinstance(value, str) and len(value) <= 42:
         try:
             value = datetime.fromisoformat(value)
         except ValueError:

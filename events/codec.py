@@ -34,9 +34,20 @@ def decoder_for(kind: Kind) -> Decoder:
     if kind is bytes:
         return bytes
     if isinstance(kind, type) and issubclass(kind, Event):
-        validate = kind.__pydantic_validator__.validate_json
-        return lambda body: validate(body, extra="ignore")
+        return _reader_of(kind)
     return _read_object
+
+
+def _reader_of(kind: type[Event]) -> Decoder:
+    validate = kind.__pydantic_validator__.validate_json
+
+    def read(body: bytes) -> Event:
+        event: Event = validate(body, extra="ignore")
+        if b"NaN" in body or b"Infinity" in body:  # which a field for anything takes: here it is refused, if it is one
+            from_json(body, allow_inf_nan=False)
+        return event
+
+    return read
 
 
 def decode(decoder: Decoder, message: Message) -> Any:

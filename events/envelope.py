@@ -14,8 +14,9 @@ from .ids import uuid7
 from .message import Headers, Message
 from .metadata import History, Metadata
 
-MAX_TEXT = 255
+MAX_TEXT = 255  # bytes, of what may travel on as a property
 MAX_ATTEMPT = 1_000_000
+_LONGEST_TIME = 42  # characters of ISO 8601, with microseconds in time and offset
 _NONE_YET = History()
 
 
@@ -114,7 +115,7 @@ def read_metadata(message: Message, now: datetime) -> Metadata:
 def _of_cloudevent(message: Message, event: Mapping[str, Any], now: datetime) -> Metadata:
     identity = f"{event['source']}#{event['id']}"  # an id alone is unique within its source only
     return Metadata(
-        identity if len(identity) <= MAX_TEXT else body_digest(identity.encode()),
+        identity if len(identity.encode()) <= MAX_TEXT else body_digest(identity.encode()),
         _text(event["type"]) or origin(message)[1],
         _moment(event.get("time")) or _aware(message.timestamp) or now,
         _whole(event.get("eventversion"), 1, MAX_ATTEMPT),
@@ -136,7 +137,7 @@ def read_history(message: Message) -> History:
         held_since=_time(headers.get(h.HELD_SINCE)),
         traced=_text(headers.get(h.TRACED)),
         first_failed_at=_time(headers.get(h.FIRST_FAILED_AT)),
-        last_error=_text(headers.get(h.LAST_ERROR), 2000),
+        last_error=_text(headers.get(h.LAST_ERROR), 4_000),
     )
 
 
@@ -159,7 +160,9 @@ def body_digest(body: bytes) -> str:
 
 
 def _text(value: object, limit: int = MAX_TEXT) -> str | None:
-    return value if isinstance(value, str) and 0 < len(value) <= limit else None
+    if not isinstance(value, str) or not 0 < len(value) <= limit:
+        return None
+    return value if value.isascii() or len(value.encode("utf-8", "replace")) <= limit else None
 
 
 def _whole(value: object, default: int, maximum: int) -> int:
@@ -171,7 +174,7 @@ def _whole(value: object, default: int, maximum: int) -> int:
 def _time(value: object) -> datetime | None:
     if isinstance(value, datetime):
         return _aware(value)
-    if not isinstance(value, str) or len(value) > 40:
+    if not isinstance(value, str) or len(value) > _LONGEST_TIME:
         return None
     try:
         return _aware(datetime.fromisoformat(value))

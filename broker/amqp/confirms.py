@@ -52,11 +52,15 @@ class Confirms:
             return end + 1
         method, self._address = data[start : start + 4], None
         if method in (_ACK, _NACK):
+            if start + 4 + _TAG_AND_FLAG.size > end:
+                raise IndexError
             tag, flags = _TAG_AND_FLAG.unpack_from(data, start + 4)
             self._settle(tag, multiple=flags & 1 == 1, verdict="confirmed" if method == _ACK else "refused")
         elif method == RETURN:
             at = start + 7 + data[start + 6]  # past code and text
             middle = at + 1 + data[at]
+            if middle + 1 + data[middle] > end:
+                raise IndexError
             self._address = data[at + 1 : middle], data[middle + 1 : middle + 1 + data[middle]]
         else:
             return 0

@@ -6,15 +6,14 @@ later, where one that raised here would take its connection down.
 
 import struct
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 from ...events import Message
-from . import lenient
+from .tables import BROKEN, short_text, table, time_of
 
 _FLAGS = struct.Struct(">H")
-_LONG = struct.Struct(">I")
 _TIME = struct.Struct(">Q")
 _PROPERTIES_AT = 12  # past class, weight and body size
 _PROPERTIES = (
@@ -34,18 +33,15 @@ _PROPERTIES = (
 )
 _FIELDS = [field.name for field in fields(Message)][3:]  # after body, exchange and routing key
 _WASTE = len(_FIELDS)  # where properties go that a `Message` has no field for
-_NUMBERS = {ord(kind): struct.Struct(f">{form}") for kind, form in zip("bBsuIil", "bBhHiIq", strict=True)}
-_TEXT, _BOOLEAN = ord("S"), ord("t")
-_BROKEN = (ValueError, KeyError, IndexError, struct.error, RecursionError)
 
 
 def message_of(exchange: bytes, key: bytes, header: bytes, body: bytes) -> Message:
     """The message of a delivery: the payload of its header frame, and its body."""
     try:
         properties = _properties(header)
-    except _BROKEN:
+    except BROKEN:
         properties = [{}]
-    return Message(body, str(exchange, "utf-8", "replace"), str(key, "utf-8", "replace"), *properties)
+    return Message(body, short_text(exchange), short_text(key), *properties)
 
 
 @lru_cache(maxsize=256)
@@ -65,9 +61,9 @@ def _properties(header: bytes) -> list[Any]:
         if kind == "text":
             begin = at + 1
             at = begin + header[at]
-            found[place] = str(header[begin:at], "utf-8", "replace")
+            found[place] = short_text(header[begin:at])
         elif kind == "table":
-            found[place], at = _table(header, at)
+            found[place], at = table(header, at, len(header))
         elif kind == "octet":
             found[place] = header[at]
             at += 1
@@ -80,34 +76,6 @@ def _properties(header: bytes) -> list[Any]:
     return found
 
 
-def _table(data: bytes, start: int) -> tuple[dict[str, Any], int]:
-    """Texts, integers and booleans are read here; a table with anything else in it, or broken, by `lenient`."""
-    at = start + 4
-    end = at + _LONG.unpack_from(data, start)[0]
-    found: dict[str, Any] = {}
-    try:
-        while at < end:
-            named = at + 1 + data[at]
-            name, kind, at = str(data[at + 1 : named], "utf-8"), data[named], named + 1
-            if kind == _TEXT:
-                begin = at + 4
-                at = begin + _LONG.unpack_from(data, at)[0]
-                found[name] = str(data[begin:at], "utf-8")
-            elif kind == _BOOLEAN:
-                found[name], at = data[at] != 0, at + 1
-            elif number := _NUMBERS.get(kind):
-                (found[name],) = number.unpack_from(data, at)
-                at += number.size
-            else:
-                return lenient.table(data[start:])[1], end
-    except _BROKEN:
-        return lenient.table(data[start:])[1], end
-    return (found if at == end <= len(data) else lenient.table(data[start:])[1]), end
-
-
 @lru_cache(maxsize=64)
 def _time(seconds: int) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
+    return time_of(seconds)

@@ -29,10 +29,12 @@ class Content:
         self._missing = 0
 
     def add(self, kind: int, payload: bytes) -> bool:
-        """Whether it is whole now."""
+        """Whether it is whole now. Raises `IndexError` for a body without a header."""
         if kind == HEADER:
             (self._missing,) = _BODY_SIZE.unpack_from(payload, _SIZE_AT)
             self._header, self._body = payload, []
+        elif not self._header:
+            raise IndexError
         else:
             self._body.append(payload)
             self._missing -= len(payload)
@@ -40,8 +42,8 @@ class Content:
 
     def message(self, exchange: bytes, key: bytes) -> Message:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body = []
-        return message_of(exchange, key, self._header, body)
+        header, self._header, self._body = self._header, b"", []
+        return message_of(exchange, key, header, body)
 
 
 class Deliveries:

@@ -1,8 +1,7 @@
-"""Reading what a hostile or broken producer can put into properties and headers.
+"""Makes pamqp read what a hostile or broken producer can put into properties and headers as we do.
 
 pamqp raises for it, and aiormq then drops the connection: one such message would take every queue of the process
-down again and again. Here a time beyond the calendar is no time, text that is no UTF-8 has replacement characters,
-and a table that cannot be read is empty. `install` puts this into pamqp's own tables of decoders.
+down again and again. `install` puts the readers of `tables` into pamqp's own table of decoders.
 """
 
 import struct
@@ -10,47 +9,29 @@ from typing import Any
 
 from pamqp import decode
 
-_READ_TABLE = decode.field_table
-_READ_ARRAY = decode.field_array
-_READ_TIME = decode.timestamp
+from . import tables
 
 
 def install() -> None:
     """Make pamqp, in this process, read leniently. May be called again."""
-    decode.METHODS.update(timestamp=time, shortstr=short_text, table=table, array=array)
-    decode.TABLE_MAPPING.update({b"T": time, b"F": table, b"A": array})
+    decode.METHODS.update(timestamp=time, shortstr=short_text, table=table)
 
 
 def time(value: bytes) -> tuple[int, Any]:
     """A timestamp, or None where no calendar has it."""
-    try:
-        return _READ_TIME(value)
-    except (ValueError, OverflowError, OSError):
-        return 8, None
+    return 8, tables.time_of(struct.unpack_from(">Q", value)[0])
 
 
 def short_text(value: bytes) -> tuple[int, str]:
     """A short string; bytes that are no UTF-8 become replacement characters."""
     length = value[0]
-    return length + 1, value[1 : length + 1].decode("utf-8", "replace")
+    return length + 1, tables.short_text(value[1 : length + 1])
 
 
 def table(value: bytes) -> tuple[int, Any]:
-    """A field table, or an empty one where it cannot be read: a broken key, or nested beyond all bounds."""
+    """A field table, or an empty one where it cannot be read."""
     try:
-        return _READ_TABLE(value)
-    except (ValueError, KeyError, IndexError, RecursionError):
-        return _skipped(value), {}
-
-
-def array(value: bytes) -> tuple[int, Any]:
-    """A field array, or an empty one where it cannot be read."""
-    try:
-        return _READ_ARRAY(value)
-    except (ValueError, KeyError, IndexError, RecursionError):
-        return _skipped(value), []
-
-
-def _skipped(value: bytes) -> int:
-    length: int = struct.unpack_from(">I", value)[0]
-    return 4 + length
+        found, end = tables.table(value, 0, len(value))
+    except tables.BROKEN:
+        return 4 + int(struct.unpack_from(">I", value)[0]), {}
+    return end, found

@@ -117,7 +117,7 @@ def test_imports_within_the_package_are_relative() -> None:
     assert absolute == []
 
 
-@pytest.mark.parametrize("folder", ["unit", "contract", "integration", "architecture"])
+@pytest.mark.parametrize("folder", ["unit", "contract", "integration", "architecture", "fuzz"])
 def test_no_test_sleeps_and_none_is_skipped(folder: str) -> None:
     found = []
     for path, tree in sources(f"tests/{folder}"):

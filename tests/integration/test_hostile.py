@@ -10,7 +10,7 @@ import pytest
 from running import Facts, a_worker, running
 
 from holdfast import Settings
-from holdfast.telemetry import Connected, Disconnected
+from holdfast.telemetry import Connected, CopyHeld, Disconnected
 
 
 def nested(depth: int, *, as_list: bool = False) -> Any:
@@ -59,6 +59,25 @@ async def test_hostile_properties_break_neither_the_connection_nor_their_neighbo
     assert "handled" in {fact.outcome for fact in ended}
     assert not facts.of(Disconnected)
     assert len(facts.of(Connected)) == 2
+
+
+async def test_a_message_whose_properties_could_not_be_written_again_is_dead_lettered_all_the_same(
+    settings: Settings,
+) -> None:
+    facts = Facts()
+    worker = a_worker(settings, facts)
+
+    @worker.handler("#", idempotent=False)
+    async def handle(event: dict[str, Any]) -> None: ...
+
+    async with running(worker):
+        with pika.BlockingConnection(pika.URLParameters(settings.broker.url.get_secret_value())) as connection:
+            channel = connection.channel()
+            for properties in ({"timestamp": 2**33}, {"message_id": b"\xff" * 255, "correlation_id": b"\xff" * 255}):
+                channel.basic_publish(settings.broker.exchange, "some.key", b"no JSON", encodable(properties))
+        await facts.settled("dead_lettered", count=2)
+
+    assert not facts.of(CopyHeld)
 
 
 @contextmanager

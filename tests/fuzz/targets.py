@@ -1,0 +1,33 @@
+"""What is fuzzed: functions of bytes that raise only where a promise is broken. Their docstrings are the promises.
+
+All of them promise, besides: no hanging, and no memory out of proportion to the input. `check` looks at the time;
+the memory is watched by `run.py`, which gives its processes 1 GiB.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+
+import fuzzed_events as events
+import fuzzed_settings as surroundings
+import fuzzed_wire as wire
+
+CPU_LIMIT = 1.0  # seconds, for at most a frame of bytes
+
+TARGETS: Mapping[str, Callable[[bytes], None]] = {
+    "bodies": events.bodies,
+    "cloudevents": events.cloudevents,
+    "receipts": events.receipts,
+    "headers": wire.headers,
+    "letters": wire.letters,
+    "frames": wire.frames,
+    "confirms": wire.confirms,
+    "settings": surroundings.settings,
+}
+
+
+def check(name: str, data: bytes) -> None:
+    """Run one input. Raises whatever the target does, and `AssertionError` where it takes too long."""
+    began = time.process_time()
+    TARGETS[name](data)
+    took = time.process_time() - began
+    assert took < CPU_LIMIT, f"{took:.1f} s for {len(data)} bytes"
