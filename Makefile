@@ -73,7 +73,7 @@ soak: venv ## Every fault 20 times, or at random: make soak [RUNS=20] | make soa
 .PHONY: fuzz
 fuzz: venv ## What reads bytes from outside, fuzzed for so long each: make fuzz [MINUTES=5] [TARGET=headers] (Linux, Python 3.11 to 3.13)
 	@$(PIP) install -c constraints.txt "$(WHEEL)[fuzz]"
-	$(BIN)/python tests/fuzz/run.py --minutes $(or $(MINUTES),5) $(if $(TARGET),--target $(TARGET))
+	$(BIN)/python tests/fuzz/fuzz.py --minutes $(or $(MINUTES),5) $(if $(TARGET),--target $(TARGET))
 
 .PHONY: prove
 prove: venv ## Six mutations that lose or repeat messages: the checker must catch each

@@ -1,7 +1,7 @@
 """What is fuzzed: functions of bytes that raise only where a promise is broken. Their docstrings are the promises.
 
 All of them promise, besides: no hanging, and no memory out of proportion to the input. `check` looks at the time;
-the memory is watched by `run.py`, which gives its processes 1 GiB.
+the memory is watched by `fuzz.py`, which gives its processes 1 GiB.
 """
 
 import time

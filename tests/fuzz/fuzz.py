@@ -1,8 +1,8 @@
 """The long form: coverage-guided by atheris, every target in a process of its own, one after the other.
 
-    python tests/fuzz/run.py --minutes 5                  every target for five minutes
-    python tests/fuzz/run.py --minutes 5 --target frames  one of them
-    python tests/fuzz/run.py --target frames --replay FILE
+    python tests/fuzz/fuzz.py --minutes 5                  every target for five minutes
+    python tests/fuzz/fuzz.py --minutes 5 --target frames  one of them
+    python tests/fuzz/fuzz.py --target frames --replay FILE
 
 Inputs that led somewhere new are kept in .fuzz/TARGET/corpus and are where the next run begins; findings are files in
 .fuzz/TARGET/findings. The exit code is 1 where there are any.
