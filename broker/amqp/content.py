@@ -61,7 +61,8 @@ def _properties(header: bytes) -> list[Any]:
         if kind == "text":
             begin = at + 1
             at = begin + header[at]
-            found[place] = short_text(header[begin:at])
+            text = header[begin:at]
+            found[place] = str(text, "utf-8") if text.isascii() else short_text(text)
         elif kind == "table":
             found[place], at = table(header, at, len(header))
         elif kind == "octet":

@@ -39,7 +39,8 @@ def table(data: bytes, start: int, end: int, depth: int = 0) -> tuple[dict[str, 
             if kind == _TEXT:
                 begin = at + 4
                 at = begin + _LONG.unpack_from(data, at)[0]
-                found[name] = _text(data[begin:at])
+                text = data[begin:at]
+                found[name] = str(text, "utf-8") if text.isascii() else _text(text)
             elif kind == _BOOLEAN:
                 found[name], at = data[at] != 0, at + 1
             elif number := _NUMBERS.get(kind):

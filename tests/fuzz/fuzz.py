@@ -16,7 +16,7 @@ import sys
 import traceback
 from pathlib import Path
 
-NAMES = ("bodies", "cloudevents", "receipts", "headers", "letters", "frames", "confirms", "settings")
+NAMES = ("bodies", "cloudevents", "receipts", "headers", "letters", "forged", "frames", "confirms", "settings")
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".fuzz"
 MEMORY = 1024  # MiB

@@ -140,6 +140,7 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "headers": HEADERS,
     "letters": HEADERS,
+    "forged": [bytes((n * step + step) % 256 for n in range(60)) for step in range(1, 40)],
     "frames": [cuts + stream for stream in FRAMES for cuts in (b"\x00", b"\x03\0\0\0\x05\0\0\0\x11\0\0\0\x30")],
     "confirms": [cuts + stream for stream in CONFIRMS for cuts in (b"\x00", b"\x02\0\0\0\x05\0\0\0\x11")],
     "settings": [

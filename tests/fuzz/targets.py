@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 
 import fuzzed_events as events
-import fuzzed_settings as surroundings
-import fuzzed_wire as wire
+import fuzzed_headers as headers
+import fuzzed_settings as settings
+import fuzzed_streams as streams
 
 CPU_LIMIT = 1.0  # seconds, for at most a frame of bytes
 
@@ -17,11 +18,12 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "bodies": events.bodies,
     "cloudevents": events.cloudevents,
     "receipts": events.receipts,
-    "headers": wire.headers,
-    "letters": wire.letters,
-    "frames": wire.frames,
-    "confirms": wire.confirms,
-    "settings": surroundings.settings,
+    "headers": headers.headers,
+    "letters": headers.letters,
+    "forged": headers.forged,
+    "frames": streams.frames,
+    "confirms": streams.confirms,
+    "settings": settings.settings,
 }
 
 
