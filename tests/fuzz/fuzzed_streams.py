@@ -57,7 +57,7 @@ def deliveries_of(stream: bytes) -> tuple[list[tuple[bytes, int]], bytes] | None
             size, channel, frame = pamqp.frame.unmarshal(stream[at:])
         except Exception:  # noqa: BLE001 (pamqp raises whatever comes up)
             return None
-        if size <= 0 or size > 131_080 or stream[at + size - 1] != 0xCE:
+        if size <= 0 or size > 131_080 or at + size > len(stream) or stream[at + size - 1] != 0xCE:
             return None
         is_content = isinstance(frame, ContentHeader | ContentBody)
         if channel == 1 and isinstance(frame, spec.Basic.Deliver):
