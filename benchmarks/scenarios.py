@@ -54,24 +54,29 @@ def _scenarios() -> list[Scenario]:
     ]  # fmt: skip
     found += [
         Scenario(
-            f"processes-{number}", f"{number} of them, handlers that use some 0.3 ms of CPU",
+            f"processes-{number}", f"handlers that use some 0.3 ms of CPU, processes: {number}",
             job(processes=number, spin=400), {"holdfast": 20_000},
         )
         for number in (1, 2)
     ]  # fmt: skip
     found += [
-        Scenario(f"backlog-{count}", f"{count:,} messages waiting", job(), {"holdfast": count}, repeated=False)
+        Scenario(
+            f"backlog-{count}", f"messages waiting at the start: {count:,}", job(), {"holdfast": count}, repeated=False
+        )
         for count in (1_000, 30_000, 1_000_000)
     ]
     found += [
         Scenario(
-            f"handlers-{number}", f"{number} handlers in one process, messages for one", job(handlers=number), ONLY
+            f"handlers-{number}",
+            f"messages for one handler, handlers in the process: {number}",
+            job(handlers=number),
+            ONLY,
         )
         for number in (1, 20, 200)
     ]
     found += [
         Scenario(
-            f"sleeping-{number}", f"handlers that sleep 10 ms, {number} at once",
+            f"sleeping-{number}", f"handlers that sleep 10 ms, at once: {number}",
             job(sleep=0.01, concurrency=number, prefetch=2 * number), {"holdfast": 60 * number + 100},
         )
         for number in (1, 20, 100, 500)

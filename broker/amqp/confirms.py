@@ -27,6 +27,11 @@ class Confirms:
         self._content = Content()
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is a verdict on every publish."""
+        return not self._waiting
+
     def expect(self, message: Message) -> Waiting:
         """The verdict on the next publish. Fails with `ConnectionError`, or what closed the channel."""
         self._last += 1

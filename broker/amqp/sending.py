@@ -63,7 +63,8 @@ class ThroughAiormq:
 
 
 class Direct:
-    """The publishes of one turn in one write, each confirm a future of its own."""
+    """The publishes of one turn in one write, each confirm a future of its own. One that finds nothing under way is
+    written at once: whoever publishes one by one waits for nobody."""
 
     def __init__(self, wire: Wire, channel: Channel) -> None:
         self._wire = wire
@@ -85,13 +86,13 @@ class Direct:
             await self._wire.drained()
         if self._channel.is_closed:
             raise ConnectionError("the channel was closed")
-        frames = packed.frames(self._channel.number, self._frame_max)
-        if not self._frames:
+        frames, alone = packed.frames(self._channel.number, self._frame_max), self._confirms.is_idle
+        verdict = self._confirms.expect(message)
+        if not self._frames and not alone:
             asyncio.get_running_loop().call_soon(self._flush)
         self._frames.append(frames)
         self._size += len(frames)
-        verdict = self._confirms.expect(message)
-        if self._size > _ENOUGH:
+        if alone or self._size > _ENOUGH:
             self._flush()
         return await verdict
 
