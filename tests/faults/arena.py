@@ -13,7 +13,7 @@ import redis
 from aiormq.exceptions import ChannelNotFoundEntity
 from breaking import a_channel, through
 from fault_app import ATTEMPTS, QUEUES
-from ledgers import Book, Ending, Explains, Fault, Growth, Journal, Letter, Place, Promise
+from ledgers import Book, Ending, Explains, Fault, Growth, Held, Journal, Letter, Place, Promise
 from load import Load
 from proxy import Proxy, proxy_to
 from reader import Reader
@@ -22,6 +22,7 @@ from workers import LEASE, PATIENCE, Workers, logged, scraped
 from holdfast import Publisher, Settings
 from holdfast.broker import ladder
 from holdfast.events import headers as h
+from holdfast.idempotency import claim_key
 from holdfast.testing.servers import Node, free_port
 
 LONGEST_DELAY = 30.0
@@ -154,19 +155,19 @@ class Arena:
         await self.take_letters()
         left = await self._depths([self.queue(handler) for handler in QUEUES])
         self.reader.read()
-        ending = Ending(left, self._stuck(), codes, growth, counted, written)
+        ending = Ending(left, self._held(), codes, growth, counted, written)
         everything = (tuple(self.load.sent), tuple(self.reader.entries), tuple(self.faults), tuple(self.letters))
         return Book(self.promise, *everything, ending)
 
-    def _stuck(self) -> tuple[str, ...]:
+    def _held(self) -> tuple[Held, ...]:
+        prefix = self.settings.idempotency.prefix
+        places = {(entry.event_id, entry.queue) for entry in self.reader.entries if entry.event_id}
+        sources = ("faults", self.settings.broker.exchange)
+        whose = {claim_key(prefix, place[1], source, place[0]): place for place in places for source in sources}
         with redis.Redis.from_url(self.claims.url) as client:
-            keys = [
-                key
-                for key in client.scan_iter(f"{self.settings.broker.exchange}:*", count=1000)
-                if b":worker:" not in key
-            ]
-            held = [key for key in keys if (client.get(key) or b"").startswith(b"r")]
-        return tuple(key.decode() for key in held if b":probe:" not in key)
+            keys = [key for key in client.scan_iter(f"{prefix}:*", count=1000) if b":worker:" not in key]
+            held = [key.decode() for key in keys if (client.get(key) or b"").startswith(b"r")]
+        return tuple(Held(key, *whose.get(key, ("", ""))) for key in held if ":probe:" not in key)
 
     async def close(self) -> None:
         await self.workers.close()

@@ -1,7 +1,9 @@
 """I1 to I3, I6, I8 and I10 of single events: each has one end, that it was said to have, in its order."""
 
 from ledgers import Entry
-from lives import Lives, Violation
+from lives import Life, Lives, Violation
+
+_BACK = 3.0  # seconds a worker may take to find that Redis is back, and to record what it owes
 
 
 def nothing_lost(index: Lives) -> list[Violation]:
@@ -70,9 +72,14 @@ def order(index: Lives) -> list[Violation]:
 
 
 def held_too_long(index: Lives) -> list[Violation]:
-    """I8, while the workers live: a claim is released before the copy that will claim again. So an event whose copy was
-    confirmed when its process died is no suspect of having killed it."""
-    violations = list[Violation]()
+    """I8. At the end no claim is held, but for the completion that a process owed to a Redis that was gone when it was
+    killed itself. While workers live, a claim is released before the copy that will claim again: so an event whose
+    copy was confirmed when its process died is no suspect of having killed it."""
+    violations = [
+        Violation("I8", held.event_id or held.key, f"its claim in {held.queue} is held, and no worker lives")
+        for held in index.book.ending.held
+        if not _owed(index, index.lives.get((held.event_id, held.queue)))
+    ]
     for life in index.lives.values():
         died = min((entry.at for entry in life.of("dying")), default=None)
         if died is not None and any(entry.at > died for entry in life.of("suspected")):
@@ -80,6 +87,17 @@ def held_too_long(index: Lives) -> list[Violation]:
                 Violation("I8", life.event_id, f"its claim in {life.queue} outlived the copy of its retry")
             )
     return violations
+
+
+def _owed(index: Lives, life: Life | None) -> bool:
+    """Whether its last process was killed before it could record in Redis that the event was handled."""
+    settled = life.of("settled") if life is not None else []
+    if not settled:
+        return False
+    last, faults = settled[-1], index.book.faults
+    killed = [fault.at for fault in faults if fault.pid == last.pid and fault.explains == "its process"]
+    gone = [fault for fault in faults if fault.what.startswith("Redis")]
+    return any(fault.at <= last.at <= at <= fault.until + _BACK for at in killed for fault in gone)
 
 
 def one_outcome(index: Lives) -> list[Violation]:

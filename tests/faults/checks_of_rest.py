@@ -38,7 +38,6 @@ def ending(book: Book) -> list[Violation]:
             for pid, code in ending.codes.items()
             if code
         ),
-        *(Violation("I8", key, "a claim is held, and no worker lives") for key in ending.stuck),
         *(
             Violation(
                 "I9", growth.of, f"{growth.before} before, {growth.after} after; {growth.allowed} more are allowed"

@@ -77,12 +77,21 @@ class Growth:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A claim that is held in Redis when all workers have ended, and whose it is where that is known."""
+
+    key: str
+    event_id: str = ""
+    queue: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """What was found when all was healed and drained. `counted` are the metrics of the processes that lived to be
     asked, by process, queue and outcome; `logged` the same from their log lines."""
 
     left: dict[str, int] = field(default_factory=dict)
-    stuck: tuple[str, ...] = ()
+    held: tuple[Held, ...] = ()
     codes: dict[int, int] = field(default_factory=dict)
     growth: tuple[Growth, ...] = ()
     counted: dict[Place, int] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from account import account
-from ledgers import Book, Ending, Entry, Fault, Growth, Letter, Phase, Promise, Sent
+from ledgers import Book, Ending, Entry, Fault, Growth, Held, Letter, Phase, Promise, Sent
 
 WORK, LINK, LINKED = "w.work", "w.link", "w.linked"
 PROMISE = Promise(routes={"job": (WORK,), "link": (LINK,)}, follows={LINK: LINKED}, attempts=3, concurrency=2)
@@ -151,7 +151,19 @@ def test_what_takes_too_long_after_the_last_fault_is_told() -> None:
 def test_what_is_left_behind_is_told() -> None:
     assert broken(book([], [], ending=Ending(left={WORK: 1}))) == {"I7"}
     assert broken(book([], [], ending=Ending(codes={1: -1000}))) == {"I7"}
-    assert broken(book([], [], ending=Ending(stuck=("claim",)))) == {"I8"}
+    assert broken(book([], [], ending=Ending(held=(Held("claim"),)))) == {"I8"}
+
+
+@pytest.mark.parametrize(
+    ("gone", "died", "told"), [((1.1, 2), 1.5, set()), ((1.1, 2), 5.5, {"I8"}), ((1.3, 2), 1.5, {"I8"})]
+)
+def test_a_claim_stays_held_only_where_its_process_died_before_redis_came_back(
+    gone: tuple[float, float], died: float, told: set[str]
+) -> None:
+    faults = (Fault("Redis killed", *gone), *killed(died))
+    ending = Ending(held=(Held("claim", "e-1", WORK),))
+
+    assert broken(book([job()], handled(), faults=faults, ending=ending)) == told
 
 
 def test_a_claim_that_outlives_the_copy_of_its_retry_is_told() -> None:
