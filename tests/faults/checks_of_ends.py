@@ -72,13 +72,13 @@ def order(index: Lives) -> list[Violation]:
 
 
 def held_too_long(index: Lives) -> list[Violation]:
-    """I8. At the end no claim is held, but for the completion that a process owed to a Redis that was gone when it was
-    killed itself. While workers live, a claim is released before the copy that will claim again: so an event whose
-    copy was confirmed when its process died is no suspect of having killed it."""
+    """I8. At the end no claim is held but by a process that was killed. While workers live, a claim is released before
+    the copy that will claim again: so an event whose copy was confirmed when its process died is no suspect of having
+    killed it."""
     violations = [
         Violation("I8", held.event_id or held.key, f"its claim in {held.queue} is held, and no worker lives")
         for held in index.book.ending.held
-        if not _owed(index, index.lives.get((held.event_id, held.queue)))
+        if not _left_by_the_dead(index, index.lives.get((held.event_id, held.queue)))
     ]
     for life in index.lives.values():
         died = min((entry.at for entry in life.of("dying")), default=None)
@@ -89,15 +89,22 @@ def held_too_long(index: Lives) -> list[Violation]:
     return violations
 
 
-def _owed(index: Lives, life: Life | None) -> bool:
-    """Whether its last process was killed before it could record in Redis that the event was handled."""
-    settled = life.of("settled") if life is not None else []
-    if not settled:
+def _left_by_the_dead(index: Lives, life: Life | None) -> bool:
+    """Whether a process was killed that held it: while its handler ran, or, with Redis gone, before it could record
+    that the event was handled. Nobody has to wait for such a claim: its owner's heartbeat ends with it."""
+    if life is None:
         return False
-    last, faults = settled[-1], index.book.faults
-    killed = [fault.at for fault in faults if fault.pid == last.pid and fault.explains == "its process"]
-    gone = [fault for fault in faults if fault.what.startswith("Redis")]
-    return any(fault.at <= last.at <= at <= fault.until + _BACK for at in killed for fault in gone)
+    faults = index.book.faults
+    for killed in (fault for fault in faults if fault.explains == "its process"):
+        own = [entry for entry in life.entries if entry.pid == killed.pid and entry.at <= killed.at]
+        match own[-1].phase if own else "":
+            case "start" | "effect" | "done":
+                return True
+            case "settled":
+                gone = [fault for fault in faults if fault.what.startswith("Redis")]
+                if any(fault.at <= own[-1].at <= killed.at <= fault.until + _BACK for fault in gone):
+                    return True
+    return False
 
 
 def one_outcome(index: Lives) -> list[Violation]:

@@ -6,6 +6,8 @@ from itertools import pairwise
 from ledgers import Entry, Fault
 from lives import Life, Lives, Repeat, Violation
 
+_AWAKE = 0.1  # seconds after which a process that stood still has written the line that it was about to write
+
 
 def effects(index: Lives) -> tuple[list[Repeat], list[Violation]]:
     """I4: an effect comes again only where a fault says why, and seldom."""
@@ -40,7 +42,7 @@ def _explains(fault: Fault, first: Entry, again: Entry, life: Life) -> bool:
             begun = max(
                 (run.at for run in life.of("start") if run.pid == first.pid and run.at <= first.at), default=first.at
             )
-            return begun <= fault.until and fault.at <= again.at
+            return begun <= fault.until + _AWAKE and fault.at <= again.at
 
 
 def attempts(index: Lives) -> list[Violation]:

@@ -157,13 +157,30 @@ def test_what_is_left_behind_is_told() -> None:
 @pytest.mark.parametrize(
     ("gone", "died", "told"), [((1.1, 2), 1.5, set()), ((1.1, 2), 5.5, {"I8"}), ((1.3, 2), 1.5, {"I8"})]
 )
-def test_a_claim_stays_held_only_where_its_process_died_before_redis_came_back(
+def test_a_completion_is_owed_only_where_its_process_died_before_redis_came_back(
     gone: tuple[float, float], died: float, told: set[str]
 ) -> None:
     faults = (Fault("Redis killed", *gone), *killed(died))
     ending = Ending(held=(Held("claim", "e-1", WORK),))
 
     assert broken(book([job()], handled(), faults=faults, ending=ending)) == told
+
+
+def test_a_claim_stays_held_where_its_process_was_killed_while_its_handler_ran() -> None:
+    ending, other = Ending(held=(Held("claim", "e-1", WORK),)), handled(1, pid=2)
+
+    assert broken(book([job(copies=2)], [*other, entry("start", 2)], faults=killed(3), ending=ending)) == set()
+    assert broken(book([job(copies=2)], [*other, entry("start", 2)], faults=killed(3, pid=3), ending=ending)) == {"I8"}
+
+
+def test_what_a_process_was_about_to_begin_when_it_was_frozen_is_explained_by_that() -> None:
+    frozen = (Fault("worker frozen", 1, 2, "what ran", 1),)
+    again = handled(3, attempt=2)
+
+    soon, late = ([entry("start", at), entry("effect", at + 0.02), *again] for at in (2.001, 2.5))
+
+    assert broken(book([job(copies=2)], soon, faults=frozen)) == set()
+    assert broken(book([job(copies=2)], late, faults=frozen)) == {"I4"}
 
 
 def test_a_claim_that_outlives_the_copy_of_its_retry_is_told() -> None:
