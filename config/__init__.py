@@ -17,6 +17,7 @@ from .settings import (
     load_settings,
     unknown_variables,
 )
+from .tls import explain_tls
 from .version import VERSION
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Settings",
     "WorkerSettings",
     "environment",
+    "explain_tls",
     "known_variables",
     "load_settings",
     "origins",

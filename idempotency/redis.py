@@ -1,6 +1,8 @@
 """Claims in Redis: one server, Sentinel or Cluster, with or without TLS. The only place that knows redis-py."""
 
 import asyncio
+import re
+import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -18,7 +20,7 @@ from redis.cluster import ClusterNode
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from ..config import IdempotencySettings, secret_of
+from ..config import IdempotencySettings, explain_tls, secret_of
 from ..events import ConfigurationError
 from . import lua
 from .batch import Batches
@@ -34,6 +36,7 @@ Question: TypeAlias = tuple[lua.Script, str, tuple[bytes | int, ...]]
 Asked: TypeAlias = tuple[int, str, tuple[bytes | int, ...]]
 """A question's place in its batch, its key and its arguments."""
 
+_PLACE = re.compile(r"(?:connecting to|reading from) (\S+?)\.? ")
 _TOGETHER = 100  # keys in one run of a script: Redis serves nobody else meanwhile
 
 
@@ -303,9 +306,20 @@ def _away(error: Exception) -> StoreUnavailable:
         told = (
             f"Redis refused this user: {told}; it needs +eval +evalsha +get +set +del +pttl on the keys of the prefix"
         )
+    elif (fault := _of_tls(error)) is not None:
+        told = fault
     elif type(error) is faults.ConnectionError and "connecting to" in told:
         told = f"no connection to Redis: {told.rstrip('.')}; HOLDFAST_IDEMPOTENCY__URL says where it is"
     return StoreUnavailable(told)
+
+
+def _of_tls(error: Exception) -> str | None:
+    """What TLS refused, and where: redis-py keeps the place in its text, and the error behind it."""
+    cause = error.__cause__ or error.__context__
+    if not isinstance(cause, ssl.SSLError) or (fault := explain_tls(cause, "IDEMPOTENCY")) is None:
+        return None
+    place = _PLACE.search(str(error))
+    return f"no connection to Redis{f' at {place[1]}' if place else ''}: {fault}"
 
 
 def _version(version: str, major: int) -> list[Endangered]:

@@ -12,6 +12,8 @@ from aiormq.exceptions import (
     ProbableAuthenticationError,
 )
 
+from ...config import explain_tls
+
 _REFUSED = "connection refused: is RabbitMQ running there?"
 _ACCESS = re.compile(r"^ACCESS_REFUSED - (?:(?:configure|write|read) )?access to ")
 
@@ -30,7 +32,7 @@ def _explained(error: BaseException) -> str:
         case TimeoutError() if not str(error):
             return "no answer in time"
         case ssl.SSLError():
-            return _of_tls(error)
+            return explain_tls(error, "BROKER") or _text(error)
         case socket.gaierror():
             return f"the host's name leads nowhere: {error.strerror}"
         case ConnectionRefusedError():
@@ -48,18 +50,6 @@ def _explained(error: BaseException) -> str:
             return f"not allowed: {_text(error)}"
         case _:
             return _text(error)
-
-
-def _of_tls(error: ssl.SSLError) -> str:
-    reason = error.reason or ""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is not valid: {error.verify_message} (HOLDFAST_BROKER__CA_FILE names who may sign it)"
-    if reason == "WRONG_VERSION_NUMBER":
-        return "this port does not speak TLS: amqps:// needs the broker's TLS port (5671 unless set otherwise)"
-    if "ALERT_" in reason:
-        said = reason.rpartition("ALERT_")[2].replace("_", " ").lower()
-        return f"the broker refused our certificate, or its lack ({said}): see HOLDFAST_BROKER__CERT_FILE"
-    return _text(error)
 
 
 def is_refusal(error: BaseException) -> bool:

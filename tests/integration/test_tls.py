@@ -2,8 +2,8 @@
 
 import asyncio
 import ssl
-import subprocess
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,12 +11,13 @@ from urllib.parse import quote
 import pytest
 from commands import environment, holdfast
 from rabbits import Rabbit
-from redises import LOOPBACK, certificates, with_tls
+from redises import LOOPBACK, certificates, openssl, with_tls
 from running import Facts, a_broker, a_worker, publish_all, running
 
 from holdfast import ConfigurationError, Event, Settings, load_settings
 from holdfast.config import IdempotencySettings
-from holdfast.idempotency.redis import RedisClaims
+from holdfast.idempotency import StoreUnavailable
+from holdfast.idempotency.redis import RedisClaims, RedisHeart
 from holdfast.telemetry import Disconnected
 
 
@@ -51,7 +52,7 @@ async def test_a_worker_with_a_client_certificate_publishes_handles_and_browses(
     ("files", "told"),
     [
         (("cert_file", "key_file"), "the certificate is not valid: self-signed certificate in certificate chain"),
-        (("ca_file",), "the broker refused our certificate, or its lack"),
+        (("ca_file",), "the server refused our certificate, or its lack"),
     ],
 )
 async def test_a_certificate_that_is_not_accepted_is_told_with_the_side_that_refuses(
@@ -76,19 +77,72 @@ async def test_a_server_without_a_certificate_of_this_name_is_let_in_only_where_
     assert "HOLDFAST_BROKER__VERIFY" in caplog.text
 
 
-async def test_an_expired_certificate_is_told_and_waited_for(tmp_path: Path, unique: str) -> None:
-    certificates(tmp_path)
-    expire(tmp_path)
+FLAWS = {
+    "expired": ("certificate has expired", "the server needs a new one"),
+    "too-early": ("certificate is not yet valid", "a clock is wrong"),
+    "another-name": (
+        "Hostname mismatch, certificate is not valid for 'localhost'",
+        "__URL has to name the server as its certificate does",
+    ),
+    "self-signed": ("self-signed certificate", "__CA_FILE names who may sign it"),
+    "another-authority": ("unable to get local issuer certificate", "__CA_FILE names who may sign it"),
+}
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+async def test_a_flaw_of_the_brokers_certificate_is_told_with_its_remedy_and_waited_for(
+    tmp_path: Path, unique: str, flaw: str
+) -> None:
+    async with a_server_with(flaw, tmp_path) as port:
+        broker = {"url": f"amqps://guest:canary@localhost:{port}/", "exchange": unique, "ca_file": f"{tmp_path}/ca.pem"}
+        lost = await what_is_lost(load_settings(_env_file=None, broker=broker, idempotency={"url": "memory://"}))
+
+    fault, remedy = FLAWS[flaw]
+    assert lost.error.startswith(f"the certificate is not valid: {fault}; ")
+    assert remedy in lost.error and "\n" not in lost.error
+    assert f"localhost:{port}" in lost.url and "canary" not in lost.url
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+async def test_a_flaw_of_the_certificate_of_redis_is_told_with_its_place_and_remedy(tmp_path: Path, flaw: str) -> None:
+    async with a_server_with(flaw, tmp_path) as port:
+        url = f"rediss://:canary@localhost:{port}/0"
+        settings = IdempotencySettings(url=url, ca_file=f"{tmp_path}/ca.pem")  # type: ignore[arg-type]
+        store, heart = RedisClaims(url, settings), RedisHeart(url, settings)
+        with pytest.raises(StoreUnavailable) as refused:
+            await store.findings()
+        with pytest.raises(StoreUnavailable) as missed:
+            await asyncio.to_thread(heart.beat, b"worker-A", 30)
+        await store.close()
+
+    fault, remedy = FLAWS[flaw]
+    for line in (str(refused.value), str(missed.value)):
+        assert line.startswith(f"no connection to Redis at localhost:{port}: the certificate is not valid: {fault}; ")
+        assert remedy in line and "\n" not in line and "canary" not in line
+
+
+@asynccontextmanager
+async def a_server_with(flaw: str, folder: Path) -> AsyncIterator[int]:
+    """A server that takes TLS connections with such a certificate; `ca.pem` is what its clients trust. Its port."""
+    certificates(folder)
+    sign = ("x509", "-req", "-in", "s.csr", "-out", "s.pem", "-days", "2", "-extfile", "names")
+    match flaw:
+        case "expired":
+            sign_for(folder, "20200101000000Z", "20200102000000Z")
+        case "too-early":
+            sign_for(folder, "20900101000000Z", "20900102000000Z")
+        case "another-name":
+            (folder / "names").write_text("subjectAltName=DNS:elsewhere.example\n")
+            openssl(folder, *sign, "-CA", "ca.pem", "-CAkey", "ca.key")
+        case "self-signed":
+            openssl(folder, *sign, "-signkey", "s.key")
+        case "another-authority":
+            new = ("-newkey", "rsa:2048", "-nodes", "-keyout", "other.key", "-out", "ca.pem", "-subj", "/CN=another")
+            openssl(folder, "req", "-x509", *new)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(tmp_path / "s.pem", tmp_path / "s.key")
-    server = await asyncio.start_server(lambda reader, writer: None, LOOPBACK, 0, ssl=context)
-    port = server.sockets[0].getsockname()[1]
-    broker = {"url": f"amqps://guest:guest@{LOOPBACK}:{port}/", "exchange": unique, "ca_file": f"{tmp_path}/ca.pem"}
-
-    lost = await what_is_lost(load_settings(_env_file=None, broker=broker, idempotency={"url": "memory://"}))
-    server.close()
-
-    assert lost.error.startswith("the certificate is not valid: certificate has expired")
+    context.load_cert_chain(folder / "s.pem", folder / "s.key")
+    async with await asyncio.start_server(lambda reader, writer: None, LOOPBACK, 0, ssl=context) as server:
+        yield server.sockets[0].getsockname()[1]
 
 
 async def what_is_lost(settings: Settings, told: str = "") -> Disconnected:
@@ -108,20 +162,17 @@ async def what_is_lost(settings: Settings, told: str = "") -> Disconnected:
     return lost
 
 
-def expire(folder: Path) -> None:
-    """Sign the server's certificate again, for a day long ago."""
+def sign_for(folder: Path, begin: str, end: str) -> None:
+    """Sign the server's certificate again, for another time."""
     (folder / "index").touch()
     (folder / "serial").write_text("01\n")
     (folder / "ca.conf").write_text(
         "[ca]\ndefault_ca = own\n[own]\ndatabase = index\nserial = serial\nnew_certs_dir = .\ndefault_md = sha256\n"
         "policy = any\n[any]\ncommonName = supplied\n"
     )
-    period = ("-startdate", "20200101000000Z", "-enddate", "20200102000000Z", "-extfile", "names")
+    period = ("-startdate", begin, "-enddate", end, "-extfile", "names")
     signed = ("-cert", "ca.pem", "-keyfile", "ca.key", "-in", "s.csr", "-out", "s.pem")
-    subprocess.run(
-        ["openssl", "ca", "-batch", "-notext", "-config", "ca.conf", *signed, *period],
-        cwd=folder, check=True, capture_output=True,
-    )  # fmt: skip
+    openssl(folder, "ca", "-batch", "-notext", "-config", "ca.conf", *signed, *period)
 
 
 def nothing_in(folder: Path) -> dict[str, str]:
