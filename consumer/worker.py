@@ -53,7 +53,9 @@ class Worker:
         middleware: Iterable[Middleware] = (),
         listeners: Iterable[Callable[[Fact], None]] = (),
     ) -> None:
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.:-]{1,100}", name):
+        if not isinstance(name, str):
+            raise ConfigurationError(f"Worker({type(name).__name__}): its name comes first, as in Worker('orders')")
+        if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,100}", name):
             raise ConfigurationError(f"Worker({name!r}): a name holds letters, digits and _.:- alone, at most 100")
         self.name = name
         self._settings = settings

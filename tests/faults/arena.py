@@ -27,9 +27,7 @@ from holdfast.testing.servers import Node, free_port
 
 LONGEST_DELAY = 30.0
 QUIET = PATIENCE
-"""Seconds a run may take to come to rest when all is healed. Whatever is open then is told as lost or late. In a
-cluster it is more: a copy that leaves its delay while a node dies is tried again by the broker after 3 minutes
-(`dead_letter_worker_publisher_confirm_timeout`)."""
+"""Seconds a run may take to come to rest when all is healed. Whatever is open then is told as lost or late."""
 
 
 class Arena:
@@ -91,6 +89,11 @@ class Arena:
         finally:
             self.faults.append(Fault(what, at, time.monotonic(), explains, pid))
 
+    def grant_the_brokers_timer(self) -> None:
+        """Have the run wait longer for rest: a message that leaves its delay and finds its way gone, or a node of the
+        cluster dying, is tried again by the broker after 3 minutes (`dead_letter_worker_publisher_confirm_timeout`)."""
+        self.patience, self.recovery = 4 * self.patience, 200.0
+
     # Rest, and the account
 
     async def quiet(self) -> bool:
@@ -99,20 +102,22 @@ class Arena:
             async with asyncio.timeout(self.patience):
                 while self.reader.open():
                     await asyncio.sleep(0.1)
-                seen = -1
-                while seen != (seen := self.reader.moves()) or await self._waiting_messages():
+                still, seen = 0, -1
+                while still < 2:  # looks at which nothing had moved: what goes from queue to queue is in none of them
+                    rest = seen == (seen := self.reader.moves()) and not await self._waiting_messages()
+                    still = still + 1 if rest else 0
                     await asyncio.sleep(0.5)
                 return True
         return False
 
-    async def _depths(self, names: list[str]) -> dict[str, int]:
+    async def _depth(self, names: list[str]) -> int:
         async with a_channel(self.settings) as channel:
-            return {name: (await channel.queue_declare(name, passive=True)).message_count or 0 for name in names}
+            return sum([(await channel.queue_declare(name, passive=True)).message_count or 0 for name in names])
 
     async def _waiting_messages(self) -> int:
         levels = [queue.name for queue in ladder.ladder(LONGEST_DELAY).queues if queue.name != ladder.UNROUTED]
         try:
-            return sum((await self._depths([*map(self.queue, QUEUES), *levels])).values())
+            return await self._depth([*reversed(levels), *map(self.queue, QUEUES)])  # the way that messages take
         except Exception:  # noqa: BLE001 (the broker is not there yet)
             return 1
 
@@ -121,12 +126,17 @@ class Arena:
         routes = {sent.event_id: self.promise.routes[sent.type][0] for sent in self.load.sent}
         for queue, dead in [*((name, f"{name}.dead") for name in map(self.queue, QUEUES)), ("", ladder.UNROUTED)]:
             with suppress(ChannelNotFoundEntity):  # deleted, and not needed since
-                async with a_channel(self.settings) as channel:
-                    while (got := await channel.basic_get(dead, no_ack=True)).delivery_tag is not None:
-                        told = got.header.properties.headers or {}
-                        event_id = str(told.get(h.EVENT_ID))
-                        reason = str(told.get(h.REASON, "unrouted"))
-                        self.letters.append(Letter(event_id, queue or routes.get(event_id, ""), reason))
+                for told in await self._take(dead):
+                    event_id, reason = str(told.get(h.EVENT_ID)), str(told.get(h.REASON, "unrouted"))
+                    self.letters.append(Letter(event_id, queue or routes.get(event_id, ""), reason))
+
+    async def _take(self, queue: str) -> list[dict[str, Any]]:
+        """Take all messages out of a queue: their headers."""
+        taken = list[dict[str, Any]]()
+        async with a_channel(self.settings) as channel:
+            while (got := await channel.basic_get(queue, no_ack=True)).delivery_tag is not None:
+                taken.append(dict(got.header.properties.headers or {}))
+        return taken
 
     def weigh(self) -> None:
         """Remember what the living processes hold now, at rest."""
@@ -153,7 +163,9 @@ class Arena:
         codes = await self.workers.leave(asked)
         written = merged([logged(child) for child in asked])
         await self.take_letters()
-        left = await self._depths([self.queue(handler) for handler in QUEUES])
+        left = {
+            queue: [str(told.get(h.EVENT_ID)) for told in await self._take(queue)] for queue in map(self.queue, QUEUES)
+        }
         self.reader.read()
         ending = Ending(left, self._held(), codes, growth, counted, written)
         everything = (tuple(self.load.sent), tuple(self.reader.entries), tuple(self.faults), tuple(self.letters))

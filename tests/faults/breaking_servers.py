@@ -125,6 +125,7 @@ async def the_dead_letter_queue_is_deleted(a: Arena) -> None:
 
 @scenario("work, dead-letter or delay queue deleted while running; consumer cancelled")
 async def the_lower_delay_levels_are_deleted(a: Arena) -> None:
+    a.grant_the_brokers_timer()
     await a.load.steady(80, 150)
     await a.quiet()
     with a.broken("delay level deleted"):

@@ -32,7 +32,7 @@ def ending(book: Book) -> list[Violation]:
         if entry.phase == "settled":
             ledger[entry.pid, entry.queue, entry.outcome] += 1
     return [
-        *(Violation("I7", queue, f"{count} messages left") for queue, count in ending.left.items() if count),
+        *(Violation("I7", queue, f"left in it: {', '.join(ids)}") for queue, ids in ending.left.items() if ids),
         *(
             Violation("I7", str(pid), f"a worker told to stop ended with {code}")
             for pid, code in ending.codes.items()

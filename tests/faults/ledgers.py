@@ -90,7 +90,7 @@ class Ending:
     """What was found when all was healed and drained. `counted` are the metrics of the processes that lived to be
     asked, by process, queue and outcome; `logged` the same from their log lines."""
 
-    left: dict[str, int] = field(default_factory=dict)
+    left: dict[str, list[str]] = field(default_factory=dict)
     held: tuple[Held, ...] = ()
     codes: dict[int, int] = field(default_factory=dict)
     growth: tuple[Growth, ...] = ()

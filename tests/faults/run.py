@@ -45,7 +45,7 @@ async def run(scenario: Scenario, broker: Node, claims: Node, seed: int, patienc
         async with an_arena(broker, claims, seed, folder, **start) as arena:  # type: ignore[arg-type]
             arena.patience = patience
             if scenario.cluster:
-                arena.patience, arena.recovery = 4 * patience, 200.0
+                arena.grant_the_brokers_timer()
             try:
                 await scenario.act(arena)
             finally:

