@@ -23,7 +23,8 @@ from yarl import URL
 from ...events import BrokerUnavailable, QueueInUse, TopologyMissing
 from ..port import Depth, Held, OnHeld
 from .explain import explain
-from .link import CONNECTION_ERRORS, close_quietly, lost_as_error, open_channel, written
+from .link import open_channel
+from .losses import CONNECTION_ERRORS, close_quietly, lost_as_error, written
 from .translate import from_delivered
 
 PREFETCH = 65_535

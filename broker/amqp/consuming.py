@@ -14,17 +14,8 @@ from ...telemetry import Attached, Detached, Emit
 from ..port import Delivery, OnDelivery
 from .deliveries import Deliveries
 from .explain import explain
-from .link import (
-    CONNECTION_ERRORS,
-    STEADY,
-    Link,
-    close_quietly,
-    full_jitter,
-    heed_cancellation,
-    lost_as_error,
-    open_channel,
-    while_open,
-)
+from .link import STEADY, Link, full_jitter, open_channel
+from .losses import CONNECTION_ERRORS, close_quietly, heed_cancellation, lost_as_error, while_open
 from .settling import OneByOne, Settling, Together
 from .translate import from_delivered
 from .wire import TappedConnection

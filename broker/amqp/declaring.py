@@ -11,7 +11,8 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, Chann
 from ...events import TopologyDrift, TopologyError, TopologyMissing
 from ..topology import Binding, Exchange, Queue, Topology
 from .explain import explain
-from .link import close_quietly, open_channel, while_open
+from .link import open_channel
+from .losses import close_quietly, while_open
 
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(.+?)' for (\w+) '(.+?)' in vhost '.*?': received (.+?) but current is (.+)"

@@ -3,27 +3,19 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 from itertools import cycle, islice
 from ssl import SSLContext
-from types import TracebackType
-from typing import TypeVar, cast
+from typing import cast
 from weakref import WeakKeyDictionary
 
-import aiormq
 from aiormq import Channel, Connection
-from pamqp.exceptions import PAMQPException
 from yarl import URL
 
 from ...events import BrokerUnavailable
 from ...telemetry import Connected, Disconnected, Emit, Role
 from .explain import explain, is_refusal
+from .losses import CONNECTION_ERRORS, close_quietly, heed_cancellation, lost_as_error, while_open, why_closed
 from .wire import TappedConnection
-
-T = TypeVar("T")
-
-CONNECTION_ERRORS = (aiormq.exceptions.AMQPError, OSError, TimeoutError, RuntimeError, PAMQPException, EOFError)
-"""What aiormq raises when a connection or channel is unusable (`ChannelInvalidStateError` is a RuntimeError)."""
 
 CHANNELS = 65_535  # as many as there are numbers, where the broker sets no limit
 _NUMBERS: WeakKeyDictionary[Connection, Iterator[int]] = WeakKeyDictionary()
@@ -107,7 +99,7 @@ class Link:
                 self._up.set_result(connection)
                 self._emit(Connected(self._role, str(self), _server(connection)))
                 try:
-                    self.last_error = await _closed(connection)
+                    self.last_error = await why_closed(connection)
                 finally:
                     self._up = loop.create_future()
                     await close_quietly(connection, 5)
@@ -146,34 +138,6 @@ class Link:
         )
 
 
-class LostAsError:
-    """aiormq ends whoever waits on a lost channel with `CancelledError`; within this that is a `ConnectionError`,
-    unless somebody really cancelled this task."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is not None and issubclass(kind, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task is not None and not task.cancelling():
-                raise ConnectionError("the connection was lost") from None
-
-
-lost_as_error = LostAsError()
-
-
-def heed_cancellation() -> None:
-    """Raises `CancelledError` where this task was cancelled and that was swallowed: up to Python 3.11 `wait_for`, which
-    aiormq uses, does so if what it waits for ends at the same time."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
 async def open_channel(connection: Connection, *, confirms: bool, timeout: float = 10.0) -> Channel:
     """A new channel; with `confirms`, one on which an unroutable publish raises."""
     number = _channel_number(connection)
@@ -191,53 +155,6 @@ def _channel_number(connection: Connection) -> int:
         if number not in connection.channels:
             return number
     raise ConnectionError(f"all {len(connection.channels)} channels of a connection are in use")
-
-
-async def close_quietly(thing: Connection | Channel, timeout: float) -> None:
-    """Close what may be lost already, within `timeout` seconds."""
-    with suppress(*CONNECTION_ERRORS), lost_as_error:
-        await thing.close(timeout=timeout)
-
-
-async def while_open(thing: Connection | Channel, doing: Awaitable[T]) -> T:
-    """Await `doing`, but no longer than `thing` lives: a frame queued for a dead writer would wait for ever, and an
-    answer that a lost connection will not bring, for all of its time-out.
-
-    Raises `ConnectionError` when it is closed first.
-    """
-    task, closing = asyncio.ensure_future(doing), thing.closing
-    try:
-        await asyncio.wait({task, closing}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ConnectionError(f"it was closed: {await _closed(thing)}")
-    finally:
-        closing.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-
-async def written(channel: Channel, frame: Awaitable[None]) -> bool:
-    """Await the writing of a frame that has no answer. False where the channel is lost."""
-    try:
-        with lost_as_error:
-            await (while_open(channel, frame) if channel.connection.write_queue.full() else frame)
-    except CONNECTION_ERRORS:
-        return False
-    return True
-
-
-async def _closed(thing: Connection | Channel) -> str:
-    try:
-        await thing.closing
-    except asyncio.CancelledError:
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            raise
-        return "closed"
-    except BaseException as error:  # noqa: BLE001 (aiormq hands on whatever ended its reader)
-        return explain(error)
-    return "closed"
 
 
 def _server(connection: Connection) -> str:

@@ -15,7 +15,8 @@ from ..seen import Difference, Seen
 from ..topology import Topology
 from . import declaring
 from .explain import explain
-from .link import CONNECTION_ERRORS, close_quietly, lost_as_error, open_channel
+from .link import open_channel
+from .losses import CONNECTION_ERRORS, close_quietly, lost_as_error
 from .tls import tls_context
 
 _RPC = 30.0

@@ -13,7 +13,8 @@ from aiormq.exceptions import AMQPChannelError, ChannelAccessRefused, ChannelNot
 from ...events import Message, NotConnected, PublishError, PublishRefused, PublishTimeout, TooLarge, Unroutable
 from ..countdown import Limits
 from .explain import explain
-from .link import CONNECTION_ERRORS, Link, lost_as_error, open_channel, while_open
+from .link import Link, open_channel
+from .losses import CONNECTION_ERRORS, lost_as_error, while_open
 from .packing import Packed, pack
 from .sending import Sending, sending
 from .wire import TappedConnection

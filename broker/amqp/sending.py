@@ -9,7 +9,7 @@ from aiormq.exceptions import DeliveryError
 
 from ...events import Message
 from .confirms import Confirms, Verdict
-from .link import close_quietly, while_open
+from .losses import close_quietly, while_open
 from .packing import Packed
 from .translate import to_properties
 from .wire import Wire

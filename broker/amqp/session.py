@@ -17,7 +17,8 @@ from . import declaring
 from .browsing import AmqpBrowser, depth_of, open_browser
 from .consuming import AmqpConsumer
 from .explain import explain
-from .link import CONNECTION_ERRORS, Link, heed_cancellation, lost_as_error, open_channel
+from .link import Link, open_channel
+from .losses import CONNECTION_ERRORS, heed_cancellation, lost_as_error
 from .publishing import Publishing
 
 _REDECLARE_EVERY = 2.0  # seconds: however much is unroutable, the topology is declared again no more often

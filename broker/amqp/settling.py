@@ -6,7 +6,7 @@ from typing import Protocol
 from aiormq import Channel
 
 from .acks import Acks, ack_frame, reject_frame
-from .link import written
+from .losses import written
 from .wire import Wire
 
 

@@ -28,7 +28,7 @@ from holdfast import (
 )
 from holdfast.broker import Topology, ladder
 from holdfast.broker.amqp import declaring
-from holdfast.broker.amqp.link import close_quietly
+from holdfast.broker.amqp.losses import close_quietly
 from holdfast.broker.amqp.wire import TappedConnection
 from holdfast.events import headers as h
 from holdfast.telemetry import Attached, CopyHeld, Detached, Disconnected, Settled, SettlementStale, Stopped

@@ -56,7 +56,7 @@ async def test_a_certificate_nobody_vouches_for_is_refused(tmp_path: Path) -> No
         store = RedisClaims(url, settings)
 
         with pytest.raises(
-            StoreUnavailable, match="certificate is not valid: self-signed certificate in certificate chain; .*CA_FILE"
+            StoreUnavailable, match=r"certificate is not valid: self-signed certificate in certificate chain; .*CA_FILE"
         ):
             await store.claim(a_claim("1"))
         await store.close()
