@@ -189,6 +189,7 @@ def test_a_claim_that_outlives_the_copy_of_its_retry_is_told() -> None:
 
     assert broken(book([job()], [entry("start", 1), died, *later], faults=killed(2))) == set()
     assert broken(book([job()], [entry("start", 1), died, suspected, *later], faults=killed(2))) == {"I8"}
+    assert broken(book([job(copies=2)], [entry("start", 1), died, suspected, *later], faults=killed(2))) == set()
 
 
 def test_growth_past_what_is_allowed_is_told() -> None:
