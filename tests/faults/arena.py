@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from pathlib import Path
 from typing import Any
 
+import queues
 import redis
 from aiormq.exceptions import ChannelNotFoundEntity
 from breaking import a_channel, through
@@ -52,6 +53,12 @@ class Arena:
 
     def queue(self, handler: str) -> str:
         return f"{self.settings.broker.exchange}.{handler}"
+
+    @property
+    def _way(self) -> list[str]:
+        """The queues in which messages wait, in the order in which they come through them."""
+        levels = [queue.name for queue in ladder.ladder(LONGEST_DELAY).queues if queue.name != ladder.UNROUTED]
+        return [*reversed(levels), *map(self.queue, QUEUES)]
 
     @property
     def promise(self) -> Promise:
@@ -104,39 +111,20 @@ class Arena:
                     await asyncio.sleep(0.1)
                 still, seen = 0, -1
                 while still < 2:  # looks at which nothing had moved: what goes from queue to queue is in none of them
-                    rest = seen == (seen := self.reader.moves()) and not await self._waiting_messages()
+                    rest = seen == (seen := self.reader.moves()) and not await queues.waiting(self.settings, self._way)
                     still = still + 1 if rest else 0
                     await asyncio.sleep(0.5)
                 return True
         return False
-
-    async def _depth(self, names: list[str]) -> int:
-        async with a_channel(self.settings) as channel:
-            return sum([(await channel.queue_declare(name, passive=True)).message_count or 0 for name in names])
-
-    async def _waiting_messages(self) -> int:
-        levels = [queue.name for queue in ladder.ladder(LONGEST_DELAY).queues if queue.name != ladder.UNROUTED]
-        try:
-            return await self._depth([*reversed(levels), *map(self.queue, QUEUES)])  # the way that messages take
-        except Exception:  # noqa: BLE001 (the broker is not there yet)
-            return 1
 
     async def take_letters(self) -> None:
         """Move what is in the dead-letter queues to the ledger, and what came out of a delay and found no queue."""
         routes = {sent.event_id: self.promise.routes[sent.type][0] for sent in self.load.sent}
         for queue, dead in [*((name, f"{name}.dead") for name in map(self.queue, QUEUES)), ("", ladder.UNROUTED)]:
             with suppress(ChannelNotFoundEntity):  # deleted, and not needed since
-                for told in await self._take(dead):
+                for told in await queues.take(self.settings, dead):
                     event_id, reason = str(told.get(h.EVENT_ID)), str(told.get(h.REASON, "unrouted"))
                     self.letters.append(Letter(event_id, queue or routes.get(event_id, ""), reason))
-
-    async def _take(self, queue: str) -> list[dict[str, Any]]:
-        """Take all messages out of a queue: their headers."""
-        taken = list[dict[str, Any]]()
-        async with a_channel(self.settings) as channel:
-            while (got := await channel.basic_get(queue, no_ack=True)).delivery_tag is not None:
-                taken.append(dict(got.header.properties.headers or {}))
-        return taken
 
     def weigh(self) -> None:
         """Remember what the living processes hold now, at rest."""
@@ -163,9 +151,7 @@ class Arena:
         codes = await self.workers.leave(asked)
         written = merged([logged(child) for child in asked])
         await self.take_letters()
-        left = {
-            queue: [str(told.get(h.EVENT_ID)) for told in await self._take(queue)] for queue in map(self.queue, QUEUES)
-        }
+        left = {queue: await queues.left(self.settings, queue) for queue in map(self.queue, QUEUES)}
         self.reader.read()
         ending = Ending(left, self._held(), codes, growth, counted, written)
         everything = (tuple(self.load.sent), tuple(self.reader.entries), tuple(self.faults), tuple(self.letters))

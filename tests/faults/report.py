@@ -27,44 +27,78 @@ This page is written by `tests/faults/report.py` from the result files of runs. 
 - `make faults`: every scenario once. `make faults SEED=7 ONLY="redis is killed"` repeats one with the same draws.
 - `make faults BROKERS=3.10,4.0,4.3`: on each release. `make faults CLUSTER=1`: clusters of three, as root.
 - `make soak RUNS=20`: every scenario 20 times. `make soak MINUTES=30`: faults at random, in combination.
-- `make prove`: the six mutations.
+- `make prove`: the six mutations. `make fuzz MINUTES=5`: the fuzzing.
 """
 
 FOUND = """## What was found
 
-- **Mended.** A connection lost while the worker declared its queues again was noticed after 30 s only: the client
-  library lets whoever waits for an answer on such a channel wait for all of his time-out. Meanwhile no retry and no
-  dead letter could be written (they were held, nothing was lost). Found by *connections are cut at random moments*.
-- **Open.** After a node of a 3.10.8 cluster was killed, 10 retries of 300 events were not back within a minute of its
-  return. They had been confirmed into the delay queues. RabbitMQ's own dead-lettering tries again after 3 minutes what
-  was under way when a node died (`dead_letter_worker_publisher_confirm_timeout`); whether that is all there is to it
-  was not seen to the end, so the run below counts them as lost. Runs of clusters wait longer since.
-- **The suite's own.** A handler that ignores its cancellation takes effect after its time-out and again in its retry;
-  the scenario now ends such a handler with a failure. A delayed event that comes due while its queue is deleted is in
-  `holdfast.unrouted`, and is counted there now. A first soak of 4 minutes on a busy machine was closed a minute after
-  its last fault, with 14,637 events still in their queue; a soak waits longer now, and its figures are not in the
-  table.
+In Holdfast, mended, each with a test that failed before:
+
+- A connection lost while the worker declared its queues again was noticed after 30 s only: the client library lets
+  whoever waits for an answer on such a channel wait for all of his time-out. Meanwhile no retry and no dead letter
+  could be written (they were held, nothing was lost). Found by *connections are cut at random moments*.
+- A redelivery that came while its first delivery was just being settled was never settled itself: it stayed with its
+  worker until that ended. Found by *several things break at once*.
+- Acks made just before a channel was closed were lost with it, so that their events came again, as duplicates. Found
+  by stopping workers under load.
+- By fuzzing: a message whose timestamp or texts could not be written again was held for ever in place of being
+  dead-lettered; a header table of many small values took half a second; a time with microseconds in its offset was
+  lost in a copy; an event with a long id of many bytes could cause no other; a field for anything took `NaN`; a death
+  without routing keys, a receipt with half a surrogate pair, an ack cut short and a body without a header were
+  trusted; a URL with a slash in its password was quoted in an error; deep JSON or an overlong file name in a setting
+  ended in a traceback. Each is a case of `tests/fuzz/test_findings.py`.
+
+In RabbitMQ, and not ours to mend: what leaves its delay and finds its way gone, because the level below was deleted
+or a node of the cluster dies just then, is tried again after 3 minutes
+(`dead_letter_worker_publisher_confirm_timeout`). It is late, not lost: one that was made to happen came 180.8 s after
+it was published. An earlier page counted 10 such events of a cluster, and one of *the lower delay levels are
+deleted*, as lost, because the run was closed after a minute; runs in which it can happen wait for four minutes now.
+
+In the suite itself, mended, with a test of the checker each. The three soaks told of 3, 4 and 17 violations at first,
+a run of *a worker is killed after confirm* of 1, and each of those was the checker's own fault; they were accounted
+again from the ledgers they had left, and that is what the table shows. It had taken for a forgotten claim one that
+its process owed to a Redis that was gone when the process was killed, and one of a process that was killed while its
+handler ran; it had missed that a process frozen just before a handler's first line writes that line when it goes on;
+and it had taken the claim of an event's other message for one that outlived its own retry. Before, a delayed event
+that comes due while its queue is deleted was not looked for where it is (`holdfast.unrouted`), and a handler that
+ignores its cancellation took effect after its time-out and again in its retry.
+
+Unexplained: in one run of *a worker is killed after confirm* (3.10.8, seed 2474933136, on a busy machine) every event
+was accounted for, and one message more was in the queue when the workers had gone. The run did not note which. What
+is left is told by its event since, and a run ends only when two looks along the way that messages take found nothing;
+it has not come again.
 """
 
 
-def page(runs: list[Run]) -> str:
-    """The page about these runs."""
+def page(runs: list[Run], proofs: list[str], fuzzed: list[str]) -> str:
+    """The page about these runs, and what `make prove` and `make fuzz` said."""
     by_scenario: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_scenario[run["scenario"]].append(run)
-    brokers = Counter(run["broker"] for run in runs)
-    totals = (
-        f"In all: {len(runs)} runs, {sum(run['events'] for run in runs):,} events, "
-        f"{sum(sum(run['faults'].values()) for run in runs):,} faults, "
-        f"{sum(run['lost'] for run in runs)} lost, {sum(sum(run['repeats'].values()) for run in runs)} repeats. "
-        f"Runs on RabbitMQ {', '.join(f'{name} ({count})' for name, count in sorted(brokers.items()))}."
-    )
     table = [
         "| scenario | runs | events | faults | lost | repeats | recovery, s | violations |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     table += [_row(name, of) for name, of in by_scenario.items()]
-    return "\n".join([HEAD, "## Runs", "", totals, "", *table, "", FOUND, *_violations(runs), *_growth(runs)])
+    parts = ["## Runs", "", *_totals(runs), "", *table, "", *_violations(runs), *_growth(runs)]
+    parts += _said("The mutations, and what the checker said", proofs) + _said("Fuzzing, by target", fuzzed)
+    return "\n".join([HEAD, *parts, FOUND])
+
+
+def _totals(runs: list[Run]) -> list[str]:
+    """The sums of each broker, and of all."""
+    brokers = sorted({run["broker"] for run in runs})
+    lines = ["| RabbitMQ | runs | events | faults | lost | repeats |", "|---|--:|--:|--:|--:|--:|"]
+    for name in [*brokers, "all"]:
+        of = [run for run in runs if name in ("all", run["broker"])]
+        faults, repeats = (sum(sum(run[what].values()) for run in of) for what in ("faults", "repeats"))
+        lost = sum(run["lost"] for run in of)
+        lines.append(f"| {name} | {len(of)} | {sum(run['events'] for run in of):,} | {faults:,} | {lost} | {repeats} |")
+    return lines
+
+
+def _said(title: str, lines: list[str]) -> list[str]:
+    return [f"## {title}", "", *(f"- {line}" for line in lines), ""] if lines else []
 
 
 def _row(name: str, runs: list[Run]) -> str:
@@ -118,4 +152,10 @@ def _growth(runs: list[Run]) -> list[str]:
 
 if __name__ == "__main__":
     lines = [line for name in sys.argv[1:] for line in Path(name).read_text().splitlines()]
-    PAGE.write_text(page([json.loads(line) for line in lines]))
+    PAGE.write_text(
+        page(
+            [json.loads(line) for line in lines if line.startswith("{")],
+            [line for line in lines if "caught: " in line or "NOT CAUGHT" in line],
+            [line for line in lines if " minutes, at most " in line],
+        )
+    )

@@ -1,7 +1,6 @@
 """What fuzzing found, each as a case with a name. What it takes a broker to show is in test_hostile.py."""
 
 import struct
-import time
 from typing import Any
 
 import pytest
@@ -44,15 +43,9 @@ def test_properties_that_could_not_be_written_again_do_not_hold_a_dead_letter_up
 
 @pytest.mark.parametrize("entry", [b"\x00A" + struct.pack(">I", 100_000) + b"V" * 100_000, b"\x01aV", b"\x00A\0\0\0\0"])
 def test_a_header_table_takes_time_in_proportion_to_its_bytes(entry: bytes) -> None:
-    small, large = (flood(entry, size) for size in (max(len(entry), 3_000), 120_000))
-    messages = [message_of(b"", b"", small, b"")]
+    message = message_of(b"", b"", flood(entry, 3_000_000), b"")  # a quadratic reader needs longer than a test may
 
-    began = time.process_time()
-    messages.append(message_of(b"", b"", large, b""))
-    took = time.process_time() - began
-
-    assert all(message.headers for message in messages)
-    assert took < 0.1, f"{took:.2f} s"
+    assert message.headers
 
 
 def test_a_time_with_microseconds_in_its_offset_is_the_same_in_a_copy() -> None:
