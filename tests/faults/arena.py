@@ -49,6 +49,7 @@ class Arena:
         urls = [proxy.url(broker.url) for proxy in self.proxies]
         self.workers = Workers(settings, folder, urls, self.reader, self.faults)
         self.patience, self.recovery = QUIET, 45.0
+        self.declared = time.monotonic()
         self._growing: dict[int, dict[str, int]] = {}
 
     def queue(self, handler: str) -> str:
@@ -96,6 +97,11 @@ class Arena:
         finally:
             self.faults.append(Fault(what, at, time.monotonic(), explains, pid))
 
+    async def until_queues_are_on_disk(self) -> None:
+        """Wait until a killed broker knows all queues again. It writes the names of new quorum queues to disk up to 3 s
+        later (Erlang's `dets`); killed before, it brings such a queue back without a leader, for good."""
+        await asyncio.sleep(max(0.0, self.declared + 5 - time.monotonic()))
+
     def grant_the_brokers_timer(self) -> None:
         """Have the run wait longer for rest: a message that leaves its delay and finds its way gone, or a node of the
         cluster dying, is tried again by the broker after 3 minutes (`dead_letter_worker_publisher_confirm_timeout`)."""
@@ -118,13 +124,16 @@ class Arena:
         return False
 
     async def take_letters(self) -> None:
-        """Move what is in the dead-letter queues to the ledger, and what came out of a delay and found no queue."""
+        """Move what is in the dead-letter queues to the ledger, and what came out of a delay and found no queue. (There
+        may be a copy of an earlier run as well, late by the broker's timer.)"""
         routes = {sent.event_id: self.promise.routes[sent.type][0] for sent in self.load.sent}
+        own = routes.keys() | {entry.event_id for entry in self.reader.entries}
         for queue, dead in [*((name, f"{name}.dead") for name in map(self.queue, QUEUES)), ("", ladder.UNROUTED)]:
             with suppress(ChannelNotFoundEntity):  # deleted, and not needed since
                 for told in await queues.take(self.settings, dead):
                     event_id, reason = str(told.get(h.EVENT_ID)), str(told.get(h.REASON, "unrouted"))
-                    self.letters.append(Letter(event_id, queue or routes.get(event_id, ""), reason))
+                    if queue or event_id in own:
+                        self.letters.append(Letter(event_id, queue or routes.get(event_id, ""), reason))
 
     def weigh(self) -> None:
         """Remember what the living processes hold now, at rest."""
@@ -204,6 +213,7 @@ async def an_arena(
         stack.push_async_callback(arena.close)
         for child in [await arena.workers.start(point if number == 0 else "") for number in range(workers)]:
             await arena.workers.until_attached(child)
+        arena.declared = time.monotonic()
         publisher = Publisher(through(arena.to_publisher, settings), emit=lambda fact: None)
         await stack.enter_async_context(publisher)
         arena.load = Load(publisher, arena.promise, arena.luck, arena.reader, arena.faults)

@@ -25,6 +25,7 @@ async def the_broker_is_restarted(a: Arena) -> None:
 
 @scenario("broker restart; SIGKILL of the broker")
 async def the_broker_is_killed(a: Arena) -> None:
+    await a.until_queues_are_on_disk()
     async with a.under_load():
         await a.sometime()
         with a.broken("broker killed"):

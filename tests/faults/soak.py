@@ -113,6 +113,7 @@ async def _freeze_the_broker(a: Arena) -> None:
 
 
 async def _kill_the_broker(a: Arena) -> None:
+    await a.until_queues_are_on_disk()
     with a.broken("broker killed"):
         await asyncio.to_thread(a.broker.kill)
         await asyncio.to_thread(a.broker.start)
