@@ -8,6 +8,7 @@ unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BENCH := .venv-bench
+AUDIT := .venv-audit
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WHEEL := dist/holdfast-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-py3-none-any.whl
@@ -75,6 +76,15 @@ fuzz: venv ## What reads bytes from outside, fuzzed for so long each: make fuzz 
 	@$(PIP) install -c constraints.txt "$(WHEEL)[fuzz]"
 	$(BIN)/python tests/fuzz/fuzz.py --minutes $(or $(MINUTES),5) $(if $(TARGET),--target $(TARGET))
 
+.PHONY: audit
+audit: $(AUDIT)/.tools ## Look up every pinned package in PyPI's advisory database: fails where one is vulnerable, or cannot be looked up
+	$(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements-dev.txt
+
+.PHONY: pins
+pins: $(AUDIT)/.tools ## Write requirements-dev.txt anew, after a change of pyproject.toml or constraints.txt
+	$(AUDIT)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --constraint constraints.txt \
+		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make pins" --upgrade --quiet --output-file requirements-dev.txt
+
 .PHONY: prove
 prove: venv ## Six mutations that lose or repeat messages: the checker must catch each
 	$(BIN)/python tests/faults/prove.py
@@ -112,7 +122,7 @@ bench-dead: venv ## 100,000 dead letters listed and filtered, and unchanged: mak
 
 .PHONY: clean
 clean: ## Remove everything these targets made in this folder
-	rm -rf $(VENV) $(BENCH) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz
+	rm -rf $(VENV) $(BENCH) $(AUDIT) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The steps below leave a mark each, so that what is up to date is not done again.
@@ -122,22 +132,18 @@ $(VENV)/.python: scripts/make-venv
 	@scripts/make-venv $(VENV)
 	@touch $@
 
-$(VENV)/.tools: $(VENV)/.python pyproject.toml constraints.txt
-	@$(PIP) install -c constraints.txt build setuptools
+$(VENV)/.dependencies: $(VENV)/.python requirements-dev.txt
+	@echo "Installing what the checks need into $(VENV)"
+	@$(PIP) install --require-hashes -r requirements-dev.txt
 	@touch $@
 
-$(WHEEL): $(VENV)/.tools $(SOURCES) pyproject.toml README.md LICENSE
+$(WHEEL): $(VENV)/.dependencies $(SOURCES) pyproject.toml README.md LICENSE
 	@echo "Building $(WHEEL)"
 	@rm -rf build dist *.egg-info
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
 	@rm -rf build *.egg-info
 
-$(VENV)/.dependencies: $(VENV)/.tools pyproject.toml constraints.txt | $(WHEEL)
-	@echo "Installing what the checks need into $(VENV)"
-	@$(PIP) install -c constraints.txt "$(WHEEL)[dev]"
-	@touch $@
-
-$(VENV)/.holdfast: $(VENV)/.dependencies $(WHEEL)
+$(VENV)/.holdfast: $(WHEEL)
 	@$(PIP) install --no-deps --force-reinstall $(WHEEL)
 	@touch $@
 
@@ -145,4 +151,10 @@ $(BENCH)/.holdfast: $(WHEEL) benchmarks/constraints.txt
 	@echo "Installing the peers into $(BENCH)"
 	@scripts/make-venv $(BENCH)
 	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt -c benchmarks/constraints.txt "$(WHEEL)[bench]"
+	@touch $@
+
+$(AUDIT)/.tools: scripts/make-venv
+	@echo "Making $(AUDIT)"
+	@scripts/make-venv $(AUDIT)
+	@$(AUDIT)/bin/python -m pip --disable-pip-version-check --quiet install pip-audit==2.10.1 uv==0.13.9
 	@touch $@

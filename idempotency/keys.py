@@ -33,7 +33,8 @@ def fingerprint_of(message: Message, metadata: Metadata, *, own_key: bool) -> by
 
 
 def _digest(*parts: str) -> str:
-    text = "\x00".join(parts).encode("utf-8", "surrogatepass")
+    """Each part is told by its length: a sender decides what is in it, and must not decide where the next begins."""
+    text = "".join([f"{len(part)}:{part}" for part in parts]).encode("utf-8", "surrogatepass")
     return base64.urlsafe_b64encode(hashlib.blake2b(text, digest_size=16).digest()).decode().rstrip("=")
 
 

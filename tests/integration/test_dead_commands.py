@@ -184,6 +184,8 @@ def test_discard_archives_and_import_restores(folder: Path, env: dict[str, str],
     back = dead("import", gone["archive"], "--yes")
     again = told(dead("import", gone["archive"], "--yes", "--json"))
 
+    kept = [file for file in Path(gone["archive"]).parents[1].rglob("*") if file.is_file()]
+    assert len(kept) > 2 and not [file for file in kept if file.stat().st_mode & 0o077]
     assert (gone["operation"]["counts"], empty) == ({"removed": 3}, [])
     assert "3 letter(s) imported" in back.stdout
     assert (again["imported"], again["present"], again["operations"][0]["state"]) == (0, 3, "done")

@@ -90,6 +90,13 @@ def test_keys_of_different_events_differ(other: tuple[str, ...]) -> None:
     assert claim_key("p", "q", "shop", "id-1") != claim_key("p", "q", *other)
 
 
+@pytest.mark.parametrize(
+    "forged", [("key", "\0order-1"), ("key\0", "order-1"), ("key\0\0order-1",), ("3:key0:", "order-1")]
+)
+def test_no_source_and_id_can_be_made_to_pass_for_a_key_of_the_handlers(forged: tuple[str, ...]) -> None:
+    assert claim_key("p", "q", *forged) != claim_key("p", "q", "key", "", "order-1")
+
+
 def test_queues_whose_long_names_begin_alike_have_keys_of_their_own() -> None:
     assert claim_key("p", "q" * 100 + "1", "e") != claim_key("p", "q" * 100 + "2", "e")
 
