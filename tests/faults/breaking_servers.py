@@ -16,6 +16,7 @@ from holdfast.broker import ladder
 
 @scenario("broker restart; SIGKILL of the broker")
 async def the_broker_is_restarted(a: Arena) -> None:
+    a.grant_the_brokers_timer()
     async with a.under_load():
         await a.sometime()
         with a.broken("broker restarted"):
@@ -25,6 +26,7 @@ async def the_broker_is_restarted(a: Arena) -> None:
 
 @scenario("broker restart; SIGKILL of the broker")
 async def the_broker_is_killed(a: Arena) -> None:
+    a.grant_the_brokers_timer()
     await a.until_queues_are_on_disk()
     async with a.under_load():
         await a.sometime()
