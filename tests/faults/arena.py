@@ -103,8 +103,8 @@ class Arena:
         await asyncio.sleep(max(0.0, self.declared + 5 - time.monotonic()))
 
     def grant_the_brokers_timer(self) -> None:
-        """Have the run wait longer for rest: what leaves its delay and finds its way gone, or its broker dying, is tried
-        again by the broker after 3 minutes (`dead_letter_worker_publisher_confirm_timeout`)."""
+        """Have the run wait longer for rest: what leaves its delay and finds its way gone, or its broker dying, is
+        tried again by the broker after 3 minutes (`dead_letter_worker_publisher_confirm_timeout`)."""
         self.patience, self.recovery = 4 * self.patience, 200.0
 
     # Rest, and the account
