@@ -35,7 +35,6 @@ from ..idempotency import (
     claim_key,
     fingerprint_of,
 )
-from ..publisher import send
 from ..telemetry import CrashSuspected, Emit, SettlementStale, Spans, bind_event
 from .claiming import Claiming
 from .context import Context, Surroundings
@@ -62,7 +61,7 @@ from .outcome import (
 )
 from .remembered import Remembered
 from .reports import report
-from .settle import publish_copy, settle
+from .settle import publish_copy, publish_outbox, settle
 from .told import settled
 
 _RELEASE_PATIENCE = 2.0  # seconds an interrupted delivery has to release its claim
@@ -220,9 +219,9 @@ class Pipeline:
                     if run == self.spec.retry.immediate or isinstance(error, Reject | RetryLater):
                         raise
                     context = context.again()
-            outbox = context.take_outbox()
-            for published in outbox:  # confirmed before the ack; the ids are derived, so a repeat publishes the same
-                await send(self.broker, published, timeout=None, emit=self.emit, spans=self.spans)
+            if outbox := context.take_outbox():
+                patience = self.settings.broker.publish_timeout
+                await publish_outbox(self.broker, outbox, patience=patience, emit=self.emit, spans=self.spans)
         except RetryLater as signal:
             return Failed(signal, signal.after)
         except Reject as signal:

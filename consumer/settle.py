@@ -2,10 +2,12 @@
 
 import asyncio
 import random
+from collections.abc import Iterable
 
 from ..broker import Broker, Delivery
-from ..events import Message, PublishError
-from ..telemetry import CopyHeld, Emit
+from ..events import Message, NotPermitted, PublishError, PublishRefused
+from ..publisher import send
+from ..telemetry import CopyHeld, Emit, Spans
 from .outcome import Decision, GiveBack
 
 _LONGEST_HOLD = 30.0
@@ -23,6 +25,27 @@ async def publish_copy(broker: Broker, copy: Message, *, queue: str, event_id: s
             failures = min(failures + 1, 10)
             emit(CopyHeld(queue, event_id, str(error), pause))
             await asyncio.sleep(pause)
+
+
+async def publish_outbox(
+    broker: Broker, outbox: Iterable[Message], *, patience: float, emit: Emit, spans: Spans
+) -> None:
+    """Return once all are confirmed. What the broker refuses is tried again for `patience` seconds: a queue that elects
+    its leader refuses for a moment, and another run of the handler costs more. Raises `PublishError`.
+
+    The ids are derived: should the handler run again, it publishes the same."""
+    loop = asyncio.get_running_loop()
+    last_try, pause = loop.time() + patience, 0.1
+    for message in outbox:
+        while True:
+            try:
+                await send(broker, message, timeout=None, emit=emit, spans=spans)
+                break
+            except PublishRefused as error:
+                if isinstance(error, NotPermitted) or loop.time() > last_try:
+                    raise
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(1.0, 2 * pause)
 
 
 async def settle(delivery: Delivery, decision: Decision) -> bool:

@@ -80,7 +80,11 @@ class Unroutable(PublishError):
 
 
 class PublishRefused(PublishError):
-    """The broker refused the message (`basic.nack`)."""
+    """The broker refused the message (`basic.nack`): a queue is full, or elects its leader."""
+
+
+class NotPermitted(PublishRefused):
+    """The broker's user has no right to publish there."""
 
 
 class PublishTimeout(PublishError):

@@ -10,7 +10,16 @@ from typing import assert_never
 
 from aiormq.exceptions import AMQPChannelError, ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
 
-from ...events import Message, NotConnected, PublishError, PublishRefused, PublishTimeout, TooLarge, Unroutable
+from ...events import (
+    Message,
+    NotConnected,
+    NotPermitted,
+    PublishError,
+    PublishRefused,
+    PublishTimeout,
+    TooLarge,
+    Unroutable,
+)
 from ..countdown import Limits
 from .explain import explain
 from .link import Link, open_channel
@@ -140,7 +149,7 @@ def _raise_if_meant(message: Message, error: AMQPChannelError) -> None:
             topic = _TOPIC.search(str(error))  # of several types on one exchange the user may lack one
             if topic is None or topic[1] == message.routing_key:
                 told = explain(error, right="write")
-                raise PublishRefused(f"no right to publish {_address(message)}: {told}") from None
+                raise NotPermitted(f"no right to publish {_address(message)}: {told}") from None
         case ChannelPreconditionFailed():
             size = _MESSAGE_SIZE.search(str(error))
             if size is not None and int(size[1]) == len(message.body):

@@ -34,6 +34,7 @@ PUBLIC = [
     "Metadata",
     "Middleware",
     "NotConnected",
+    "NotPermitted",
     "PublishError",
     "PublishRefused",
     "PublishTimeout",

@@ -47,26 +47,41 @@ In Holdfast, mended, each with a test that failed before:
   without routing keys, a receipt with half a surrogate pair, an ack cut short and a body without a header were
   trusted; a URL with a slash in its password was quoted in an error; deep JSON or an overlong file name in a setting
   ended in a traceback. Each is a case of `tests/fuzz/test_findings.py`.
+- A quorum queue that has just lost its leader refuses the first message of a channel. What a handler published then
+  failed it at once, so that it ran again, and up to its last attempt within a second; it is tried again for
+  `HOLDFAST_BROKER__PUBLISH_TIMEOUT` seconds now. Found by *a node of the cluster is killed*, on 3.10.8.
+- By writing the threat model down: a source and an id with `NUL` in them could pass for the key of another event, and
+  suppress it.
 
-In RabbitMQ, and not ours to mend: what leaves its delay and finds its way gone, because the level below was deleted
-or a node of the cluster dies just then, is tried again after 3 minutes
-(`dead_letter_worker_publisher_confirm_timeout`). It is late, not lost: one that was made to happen came 180.8 s after
-it was published. An earlier page counted 10 such events of a cluster, and one of *the lower delay levels are
-deleted*, as lost, because the run was closed after a minute; runs in which it can happen wait for four minutes now.
+In RabbitMQ, and not ours to mend:
+
+- What leaves its delay and finds its way gone, because the level below was deleted or a node of the cluster dies just
+  then, is tried again after 3 minutes (`dead_letter_worker_publisher_confirm_timeout`). It is late, not lost: one
+  that was made to happen, on 3.10.8, came 180.8 s after it was published. An earlier page counted 10 such events of a
+  cluster as lost, because the run was closed after a minute; runs in which it can happen wait for four minutes now.
+- Killed within 3 s of a queue's declaration, RabbitMQ may not have its name on disk: it brings the queue back without
+  a leader, for good (*18 registered servers*, and *recovering 19 queues*, in its log). Each queue that is published
+  to from there waits, and nothing is acked. On a busy machine 6 runs of *the broker is killed* (3 each on 3.10.8 and
+  4.0.5) were broken off by it; they are not in the table. A run waits now until its queues are on disk.
+
+Open: in one run of *the broker is killed* (4.0.5, seed 2809173411, below) the copy of a retry, confirmed into its
+delay 0.1 s before the kill, was not back when the run was closed a minute later. That it came after three is likely,
+and was not seen. LATER
+
+Open: in one run of *a worker is killed after confirm* (3.10.8, seed 2474933136, not in the table) every event was
+accounted for, and one message more was in the queue when the workers had gone. The run did not note which. What is
+left is told by its event since, and a run ends only when two looks along the way that messages take found nothing; it
+has not come again.
 
 In the suite itself, mended, with a test of the checker each. The three soaks told of 3, 4 and 17 violations at first,
-a run of *a worker is killed after confirm* of 1, and each of those was the checker's own fault; they were accounted
-again from the ledgers they had left, and that is what the table shows. It had taken for a forgotten claim one that
-its process owed to a Redis that was gone when the process was killed, and one of a process that was killed while its
-handler ran; it had missed that a process frozen just before a handler's first line writes that line when it goes on;
-and it had taken the claim of an event's other message for one that outlived its own retry. Before, a delayed event
-that comes due while its queue is deleted was not looked for where it is (`holdfast.unrouted`), and a handler that
-ignores its cancellation took effect after its time-out and again in its retry.
-
-Unexplained: in one run of *a worker is killed after confirm* (3.10.8, seed 2474933136, on a busy machine) every event
-was accounted for, and one message more was in the queue when the workers had gone. The run did not note which. What
-is left is told by its event since, and a run ends only when two looks along the way that messages take found nothing;
-it has not come again.
+two runs of *a worker is killed after confirm* and one of *a poison event kills its process* of 1; each of those was
+the checker's own fault. They were accounted again from the ledgers they had left, and that is what the table shows.
+It had taken for a forgotten claim one that its process owed to a Redis that was gone when the process was killed, and
+one of a process that was killed while its handler ran; it had missed that a process frozen just before a handler's
+first line writes that line when it goes on; it had taken the claim of an event's other message for one that outlived
+its own retry, and a message of an earlier run, late by the broker's timer, for one that nobody had sent. Before, a
+delayed event that comes due while its queue is deleted was not looked for where it is (`holdfast.unrouted`), and a
+handler that ignores its cancellation took effect after its time-out and again in its retry.
 """
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from breaking import delete
 from proxy import Direction, proxy_to
 from running import Facts, a_broker, a_worker, depth, publish_all, running, settings_for, take, until
 from waiting import eventually
@@ -27,6 +28,7 @@ from holdfast import (
 from holdfast.broker import Binding, Exchange, Queue, Topology, resting_queue
 from holdfast.events import Envelope, Message, uuid7
 from holdfast.events import headers as h
+from holdfast.telemetry import Published
 
 
 class Paid(Event, type="paid"):
@@ -82,6 +84,28 @@ async def test_a_full_queue_refuses(settings: Settings) -> None:
             results = await publisher.publish_many([Paid()] * 5)
 
     assert [type(result) for result in results] == [PublishRefused] * 5
+
+
+async def test_what_a_handler_publishes_is_tried_again_while_the_broker_refuses_it(settings: Settings) -> None:
+    facts, runs = Facts(), 0
+    queue = await a_queue(settings, **{"x-max-length": 1, "x-overflow": "reject-publish"})
+    worker = a_worker(settings, facts)
+
+    @worker.handler(Loud)
+    async def shout(event: Loud, ctx: Context) -> None:
+        nonlocal runs
+        runs += 1
+        for _ in range(5):  # more than the queue takes before it notices that it is full
+            await ctx.publish(Paid())
+
+    async with running(worker):
+        await publish_all(settings, [Loud()])
+        await facts.until(Published, lambda fact: fact.outcome == "refused")
+        await delete(settings, queues=(queue,))
+        await a_queue(settings)
+        await facts.settled("handled")
+
+    assert runs == 1
 
 
 async def test_a_body_or_headers_over_the_limit_are_too_large_and_hurt_no_other_publish(settings: Settings) -> None:
