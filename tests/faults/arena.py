@@ -104,8 +104,8 @@ class Arena:
 
     def grant_the_brokers_timer(self) -> None:
         """Have the run wait longer for rest: what leaves its delay and finds its way gone, or its broker dying, is
-        tried again by the broker after 3 minutes (`dead_letter_worker_publisher_confirm_timeout`)."""
-        self.patience, self.recovery = 4 * self.patience, 200.0
+        tried again by the broker every 3 minutes, if 3 minutes old (`dead_letter_worker_publisher_confirm_timeout`)."""
+        self.patience, self.recovery = 7 * self.patience, 400.0
 
     # Rest, and the account
 

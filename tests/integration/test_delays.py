@@ -2,14 +2,17 @@
 
 import asyncio
 import itertools
+import re
 from datetime import datetime
 
 import pytest
+from pages import ROOT
 from running import Facts, a_broker, a_worker, depth, publish_all, running, take
 
 from holdfast import Context, Event, Publisher, Retry, Settings, exponential
 from holdfast.events import Message, uuid7
 from holdfast.events import headers as h
+from holdfast.testing.servers import Node
 
 
 class Paid(Event, type="paid"):
@@ -156,3 +159,12 @@ async def test_a_worker_that_is_gone_leaves_its_retries_waiting_for_it(settings:
         [message] = await take(broker, f"{worker.name}.handle", 1)
     assert message.headers[h.ATTEMPT] == 2
     assert await depth(settings, f"{worker.name}.handle") == 0
+
+
+def test_the_setting_of_the_broker_that_the_page_advises_is_one(rabbitmq_node: Node) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    [advised] = re.findall(r"^(\[\{rabbit, .*\])\.$", page, re.MULTILINE)
+
+    asked = f"[{{rabbit, [{{Name, 10000}}]}}] = {advised}, application:get_env(rabbit, Name)."
+
+    assert "{ok,180000}" in rabbitmq_node.ctl("eval", asked).replace(" ", "")  # it is known, and this is its default
