@@ -53,6 +53,6 @@ def attempts(index: Lives) -> list[Violation]:
         if max(starts, default=0) > most:
             violations.append(Violation("I5", life.event_id, f"attempt {max(starts)}; the policy allows {most}"))
         runs = max(starts.values(), default=0)
-        if runs > 1 and runs > index.copies(life) * (1 + len(index.faults_during(life))):
+        if runs > 1 and runs > index.most_copies(life):
             violations.append(Violation("I5", life.event_id, f"one attempt was begun {runs} times in {life.queue}"))
     return violations

@@ -74,3 +74,9 @@ class Lives:
     def copies(self, life: Life) -> int:
         origin = self.origin(life.event_id)
         return origin.copies if origin else 1
+
+    def most_copies(self, life: Life) -> int:
+        """As many as there may come to be of it, each of which goes its own way. What a fault meets while its retry is
+        being published is there three times at most: as the copy whose confirm was lost, as that copy published
+        again, and as the copy that the redelivered original makes."""
+        return self.copies(life) * (1 + 2 * len(self.faults_during(life)))

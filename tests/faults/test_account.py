@@ -90,6 +90,19 @@ def test_more_dead_letters_than_copies_need_a_fault() -> None:
     assert broken(book([job(copies=2)], [], letters=letters)) == set()
 
 
+def test_a_fault_while_a_retry_is_published_leaves_three_copies_of_it_and_no_more() -> None:
+    """The copy whose confirm was lost, that copy published again, and the one the redelivered original makes."""
+    first = [entry("start", 1), entry("start", 2, pid=2)]
+    cut = (Fault("broker restarted", 1.1, 1.9),)
+
+    def ends(copies: int) -> dict[str, Any]:
+        again = [entry("start", 3 + n, attempt=2) for n in range(copies)]
+        return {"entries": [*first, *again], "faults": cut, "letters": (Letter("e-1", WORK, "exhausted"),) * copies}
+
+    assert broken(book([job()], **ends(3))) == set()
+    assert broken(book([job()], **ends(4))) == {"I2", "I5"}
+
+
 def test_an_effect_of_what_was_never_sent_is_invented() -> None:
     assert broken(book([], handled())) == {"I3"}
 
