@@ -8,7 +8,7 @@ unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BENCH := .venv-bench
-AUDIT := .venv-audit
+PINS := .venv-pins
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WHEEL := dist/holdfast-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-py3-none-any.whl
@@ -77,12 +77,12 @@ fuzz: venv ## What reads bytes from outside, fuzzed for so long each: make fuzz 
 	$(BIN)/python tests/fuzz/fuzz.py --minutes $(or $(MINUTES),5) $(if $(TARGET),--target $(TARGET))
 
 .PHONY: audit
-audit: $(AUDIT)/.tools ## Look up every pinned package in PyPI's advisory database: fails where one is vulnerable, or cannot be looked up
-	$(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements-dev.txt
+audit: venv ## Look up every pinned package in the OSV database: fails where one is vulnerable, or cannot be looked up
+	@$(BIN)/python scripts/audit.py
 
 .PHONY: pins
-pins: $(AUDIT)/.tools ## Write requirements-dev.txt anew, after a change of pyproject.toml or constraints.txt
-	$(AUDIT)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --constraint constraints.txt \
+pins: $(PINS)/.tools ## Write requirements-dev.txt anew, after a change of pyproject.toml or constraints.txt
+	$(PINS)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --constraint constraints.txt \
 		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make pins" --upgrade --quiet --output-file requirements-dev.txt
 
 .PHONY: prove
@@ -122,7 +122,7 @@ bench-dead: venv ## 100,000 dead letters listed and filtered, and unchanged: mak
 
 .PHONY: clean
 clean: ## Remove everything these targets made in this folder
-	rm -rf $(VENV) $(BENCH) $(AUDIT) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz
+	rm -rf $(VENV) $(BENCH) $(PINS) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The steps below leave a mark each, so that what is up to date is not done again.
@@ -153,8 +153,8 @@ $(BENCH)/.holdfast: $(WHEEL) benchmarks/constraints.txt
 	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt -c benchmarks/constraints.txt "$(WHEEL)[bench]"
 	@touch $@
 
-$(AUDIT)/.tools: scripts/make-venv
-	@echo "Making $(AUDIT)"
-	@scripts/make-venv $(AUDIT)
-	@$(AUDIT)/bin/python -m pip --disable-pip-version-check --quiet install pip-audit==2.10.1 uv==0.13.9
+$(PINS)/.tools: scripts/make-venv
+	@echo "Making $(PINS)"
+	@scripts/make-venv $(PINS)
+	@$(PINS)/bin/python -m pip --disable-pip-version-check --quiet install uv==0.13.9
 	@touch $@
