@@ -82,11 +82,11 @@ class AmqpConsumer:
         if channel is not None and not channel.is_closed:
             with suppress(*CONNECTION_ERRORS), lost_as_error:
                 if tag is not None:
-                    await channel.basic_cancel(tag, timeout=_RPC)
+                    await while_open(channel, channel.basic_cancel(tag, timeout=_RPC))
                 if close and self._settling is not None:
                     self._settling.flush()
                     # Closing discards queued frames; an answer on the same channel shows that the acks arrived.
-                    await channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
+                    await while_open(channel, channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC))
                     await asyncio.sleep(_TRAVEL if self._is_busy() else 0)
                     await channel.close(timeout=_RPC)
         if close:

@@ -14,6 +14,8 @@ from .explain import explain
 
 T = TypeVar("T")
 
+_CANCEL_AGAIN = 0.05  # seconds until a cancellation that was swallowed (see `heed_cancellation`) is tried again
+
 CONNECTION_ERRORS = (aiormq.exceptions.AMQPError, OSError, TimeoutError, RuntimeError, PAMQPException, EOFError)
 """What aiormq raises when a connection or channel is unusable (`ChannelInvalidStateError` is a RuntimeError)."""
 
@@ -66,9 +68,11 @@ async def while_open(thing: Connection | Channel, doing: Awaitable[T]) -> T:
         raise ConnectionError(f"it was closed: {await why_closed(thing)}")
     finally:
         closing.cancel()
-        if not task.done():
+        while not task.done():
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.wait({task}, timeout=_CANCEL_AGAIN)
+        if not task.cancelled():
+            task.exception()  # looked at: it is told by the loss of the connection
 
 
 async def written(channel: Channel, frame: Awaitable[None]) -> bool:

@@ -174,3 +174,28 @@ async def test_returns_and_nacks_among_confirms_reach_the_publishes_they_mean(se
 
     assert [type(result) for result in results] == [Metadata, PublishRefused, Unroutable] * 200
     assert arrived == 200
+
+
+async def test_consumers_that_stop_while_their_connection_breaks_wait_for_no_answer(
+    settings: Settings, proxy: Proxy
+) -> None:
+    queues = tuple(f"{settings.broker.exchange}.{number}" for number in range(20))
+    async with a_broker(through(proxy, settings)) as broker:
+        await broker.declare(Topology(queues=tuple(Queue(name, {"x-queue-type": "classic"}) for name in queues)))
+        try:
+            consumers = [await broker.consume(name, prefetch=1, on_delivery=_ignore) for name in queues]
+            await until(lambda: all(consumer.attached for consumer in consumers), "all consume")
+            proxy.cut()
+            stops = []
+            for consumer in consumers:
+                stops.append(asyncio.ensure_future(consumer.stop(close=False)))
+                await asyncio.sleep(0)
+            done, waiting = await asyncio.wait(stops, timeout=5)  # an answer may take 10 s
+        finally:
+            await delete(settings, queues=queues)
+
+    assert (len(done), len(waiting)) == (20, 0)
+
+
+def _ignore(delivery: Delivery) -> None:
+    """Nothing comes."""
