@@ -10,9 +10,15 @@ from pages import ROOT
 from running import Facts, a_broker, a_worker, depth, publish_all, running, take
 
 from holdfast import Context, Event, Publisher, Retry, Settings, exponential
+from holdfast.broker import ladder
 from holdfast.events import Message, uuid7
 from holdfast.events import headers as h
+from holdfast.telemetry import Settled
 from holdfast.testing.servers import Node
+
+# The ladder rounds a delay down to its unit; a busy machine makes anything late, so no tight bound is set on that.
+EARLY = ladder.UNIT
+LATE = 10.0
 
 
 class Paid(Event, type="paid"):
@@ -35,10 +41,8 @@ async def test_the_delays_a_handler_sees_are_those_of_its_policy(settings: Setti
 
     wanted = [0.3 * 1.9**n for n in range(4)]
     seen = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert all(abs(is_ - should) < max(0.1, 0.03 * should) for is_, should in zip(seen, wanted, strict=True)), (
-        seen,
-        wanted,
-    )
+    assert [fact.delay for fact in facts.of(Settled) if fact.outcome == "postponed"] == pytest.approx(wanted)
+    assert all(-EARLY < is_ - should < LATE for is_, should in zip(seen, wanted, strict=True)), (seen, wanted)
 
 
 async def test_a_message_that_waits_ten_minutes_does_not_hold_back_one_that_waits_a_second(settings: Settings) -> None:
@@ -55,7 +59,7 @@ async def test_a_message_that_waits_ten_minutes_does_not_hold_back_one_that_wait
         await publisher.publish(Paid(order="short"), delay=1.0)
         await facts.settled("handled")
 
-    assert list(times) == ["short"] and abs(times["short"] - started - 1.0) < 0.15
+    assert list(times) == ["short"] and -EARLY < times["short"] - started - 1.0 < LATE
 
 
 @pytest.mark.parametrize("queue_type", ["quorum", "classic"])
