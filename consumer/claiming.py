@@ -63,11 +63,14 @@ class Claiming:
     async def complete(self, claim: Claim) -> Completion | Literal["unrecorded"]:
         """Recorded now, or when the store is back: held up till then, the message would surely be handled again."""
         try:
-            return await self._store.complete(claim)
+            completion = await self._store.complete(claim)
         except StoreUnavailable as error:
             self.goes_away(error)
-        self._later(claim, "complete")
-        return "unrecorded"
+            self._later(claim, "complete")
+            return "unrecorded"
+        if completion == "absent":
+            self.lease.beat_soon()
+        return completion
 
     async def release(self, claim: Claim, *, forget: bool = False) -> None:
         """At once, or when the store is back."""

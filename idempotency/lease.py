@@ -27,7 +27,8 @@ class Lease:
         self._seconds = seconds if seconds is not None else math.inf
         self._emit = emit
         self._beaten = -math.inf  # when the last beat that arrived was sent
-        self._stopped = threading.Event()
+        self._due = threading.Event()  # the next beat, before its time
+        self._is_stopped = False
         self._thread: threading.Thread | None = None
         self._tell: Callable[..., object] = lambda *_: None
         self.owner = secrets.token_bytes(8)
@@ -50,9 +51,14 @@ class Lease:
             self._thread = threading.Thread(target=self._run, name="holdfast-lease", daemon=True)
             self._thread.start()
 
+    def beat_soon(self) -> None:
+        """The store lost keys, so perhaps the heartbeat: until it is there again, others may take the claims over."""
+        self._due.set()
+
     async def stop(self) -> None:
         """End it: every claim that is left is free at once."""
-        self._stopped.set()
+        self._is_stopped = True
+        self._due.set()
         self._tell = lambda *_: None
         self._beaten = -math.inf
         if self._seconds == math.inf:
@@ -67,10 +73,16 @@ class Lease:
             self._heart.stop(self.owner)
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._pause()):
+        while not self._is_due_to_stop():
             if self._beaten > -math.inf and not self.holds():
                 self._begin_anew()
             self._beat()
+
+    def _is_due_to_stop(self) -> bool:
+        """Wait until the next beat is due, or the end; returns whether it is the end."""
+        self._due.wait(self._pause())
+        self._due.clear()
+        return self._is_stopped
 
     def _pause(self) -> float:
         """A beat that did not arrive is soon tried again; one that did, a third of a lease later."""

@@ -446,6 +446,28 @@ async def test_a_flush_is_told(breakable: Settings, redis_node: Node) -> None:
         await facts.until(ClaimsLost)
 
 
+async def test_a_flush_that_a_completion_finds_is_mended_without_waiting_for_the_next_heartbeat(
+    breakable: Settings, redis_node: Node
+) -> None:
+    facts, began, go = Facts(), asyncio.Event(), asyncio.Event()
+    worker = a_worker(with_claims(breakable, lease=150.0), facts)  # a heartbeat every 50 s
+
+    @worker.handler(Paid)
+    async def handle(event: Paid) -> None:
+        began.set()
+        await go.wait()
+
+    async with running(worker):
+        await publish_all(breakable, [Paid(order="o-1")])
+        await began.wait()
+        await asyncio.to_thread(redis_node.ctl, "flushall")
+        go.set()
+        [fact] = await facts.settled("handled")
+        await facts.until(ClaimsLost)  # within 45 s, or the test fails
+
+    assert fact.completion == "absent"
+
+
 async def test_what_endangers_the_claims_is_told_at_the_start(breakable: Settings, redis_node: Node) -> None:
     facts = Facts()
     worker = a_worker(with_claims(breakable, ttl=100.0), facts)
