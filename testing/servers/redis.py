@@ -43,7 +43,11 @@ class PrivateRedis:
     def start(self) -> None:
         if self.running:
             return
-        options = {"port": str(self._port), "bind": LOOPBACK, "dir": str(self.data), "appendonly": "yes", "save": ""}
+        options = {"port": str(self._port), "bind": LOOPBACK, "dir": str(self.data), "save": ""}
+        options |= {
+            "appendonly": "yes",
+            "appendfsync": "always",
+        }  # by default up to 2 s of changes wait for a busy disk
         command = [str(self._server), *(word for key, value in options.items() for word in (f"--{key}", value))]
         self._process = Process(command, self._environment, self._log, discard=self.data)
         self._process.until_it_answers(speaks_redis, self._port, within=20)

@@ -3,8 +3,6 @@
 from ledgers import Entry
 from lives import Life, Lives, Violation
 
-_BACK = 3.0  # seconds a worker may take to find that Redis is back, and to record what it owes
-
 
 def nothing_lost(index: Lives) -> list[Violation]:
     """I1: what was confirmed took effect or is a dead letter, and so did what its handler published for it."""
@@ -102,8 +100,7 @@ def _left_by_the_dead(index: Lives, life: Life | None) -> bool:
             case "start" | "effect" | "done":
                 return True
             case "settled":
-                gone = [fault for fault in faults if fault.what.startswith("Redis")]
-                if any(fault.at <= own[-1].at <= killed.at <= fault.until + _BACK for fault in gone):
+                if index.is_owed(own[-1], killed):
                     return True
     return False
 

@@ -14,7 +14,7 @@ def effects(index: Lives) -> tuple[list[Repeat], list[Violation]]:
     repeats, violations = list[Repeat](), list[Violation]()
     for life in index.lives.values():
         for first, again in pairwise(life.of("effect")):
-            fault = next((fault for fault in index.book.faults if _explains(fault, first, again, life)), None)
+            fault = next((fault for fault in index.book.faults if _explains(index, fault, first, again, life)), None)
             if fault is None:
                 text = f"took effect in {life.queue} in process {first.pid} and again in {again.pid}"
                 violations.append(Violation("I4", life.event_id, text))
@@ -27,14 +27,17 @@ def effects(index: Lives) -> tuple[list[Repeat], list[Violation]]:
     return repeats, violations
 
 
-def _explains(fault: Fault, first: Entry, again: Entry, life: Life) -> bool:
+def _explains(index: Lives, fault: Fault, first: Entry, again: Entry, life: Life) -> bool:
     match fault.explains:
         case "nothing":
             return False
         case "its process":
             hit = fault.pid == first.pid and first.at <= fault.until and fault.at <= again.at
             completed = any(
-                entry.pid == first.pid and entry.outcome == "handled" and first.at <= entry.at < fault.at
+                entry.pid == first.pid
+                and entry.outcome == "handled"
+                and first.at <= entry.at < fault.at
+                and not index.is_owed(entry, fault)
                 for entry in life.of("settled")
             )
             return hit and not completed

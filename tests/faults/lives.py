@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from ledgers import Book, Entry, Fault, Letter, Sent
 
+_BACK = 3.0  # seconds a worker may take to find that Redis is back, and to record what it owes
+
 
 @dataclass(frozen=True, slots=True)
 class Violation:
@@ -70,6 +72,12 @@ class Lives:
         begin = origin.at if origin else 0.0
         end = max((entry.at for entry in life.entries), default=float("inf"))
         return [fault for fault in self.book.faults if fault.at <= end and begin <= fault.until]
+
+    def is_owed(self, settled: Entry, killed: Fault) -> bool:
+        """Whether Redis was gone when an event was handled, and not back, with that recorded, when its process was
+        killed."""
+        gone = [fault for fault in self.book.faults if fault.what.startswith("Redis")]
+        return any(fault.at <= settled.at <= killed.at <= fault.until + _BACK for fault in gone)
 
     def copies(self, life: Life) -> int:
         origin = self.origin(life.event_id)
