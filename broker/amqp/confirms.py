@@ -23,8 +23,8 @@ class Confirms:
         self._last = 0
         self._waiting: OrderedDict[int, tuple[Waiting, Message]] = OrderedDict()
         self._returned: set[int] = set()
-        self._address: tuple[bytes, bytes] | None = None  # of a message that is being returned
-        self._content = Content()
+        self._address = b"", b""
+        self._content: Content | None = None  # of a message that is being returned, to its address
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -49,13 +49,13 @@ class Confirms:
     def take(self, kind: int, data: bytes, start: int, end: int) -> int:
         """See `Tap`."""
         if kind != METHOD:
-            if self._address is None:
+            if self._content is None:
                 return 0
             if self._content.add(kind, data[start:end]):
-                address, self._address = self._address, None
-                self._return(self._content.message(*address))
+                content, self._content = self._content, None
+                self._return(content.message(*self._address))
             return end + 1
-        method, self._address = data[start : start + 4], None
+        method, self._content = data[start : start + 4], None
         if method in (_ACK, _NACK):
             if start + 4 + _TAG_AND_FLAG.size > end:
                 raise IndexError
@@ -67,6 +67,7 @@ class Confirms:
             if middle + 1 + data[middle] > end:
                 raise IndexError
             self._address = data[at + 1 : middle], data[middle + 1 : middle + 1 + data[middle]]
+            self._content = Content()
         else:
             return 0
         return end + 1

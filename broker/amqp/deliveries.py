@@ -42,8 +42,7 @@ class Content:
 
     def message(self, exchange: bytes, key: bytes) -> Message:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        header, self._header, self._body = self._header, b"", []
-        return message_of(exchange, key, header, body)
+        return message_of(exchange, key, self._header, body)
 
 
 class Deliveries:
@@ -53,15 +52,15 @@ class Deliveries:
 
     def __init__(self, on_message: OnMessage) -> None:
         self._on_message = on_message
-        self._tag: int | None = None
+        self._tag = 0
         self._redelivered = False
         self._exchange = self._key = b""
-        self._content = Content()
+        self._content: Content | None = None  # of a delivery whose method has come
 
     def take(self, kind: int, data: bytes, start: int, end: int) -> int:
         """See `Tap`."""
         if kind == METHOD:
-            self._tag = None
+            self._content = None
             if data[start : start + 4] != DELIVER:
                 return 0
             at = start + 5 + data[start + 4]  # past the consumer tag
@@ -77,11 +76,12 @@ class Deliveries:
                 self._on_message(message_of(exchange, key, header, body), tag, flag & 1 == 1)
                 return after
             self._tag, self._redelivered, self._exchange, self._key = tag, flag & 1 == 1, exchange, key
-        elif self._tag is None:
+            self._content = Content()
+        elif self._content is None:
             return 0
         elif self._content.add(kind, data[start:end]):
-            tag, self._tag = self._tag, None
-            self._on_message(self._content.message(self._exchange, self._key), tag, self._redelivered)
+            content, self._content = self._content, None
+            self._on_message(content.message(self._exchange, self._key), self._tag, self._redelivered)
         return end + 1
 
 

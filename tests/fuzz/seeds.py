@@ -90,12 +90,14 @@ HEADERS = [
     deep(b"F", b"\x01a"),
     deep(b"A", b""),
 ]
+BODY = frame(ContentBody(b"[]"))
 FRAMES = [
     delivery(1, b"{}", message_id="m-1") + delivery(2, b"x" * 40, piece=16, headers={"a": 1}),
     delivery(1, b"") + frame(spec.Basic.CancelOk("c")) + frame(spec.Basic.Ack(7, True), 2) + delivery(2, b"y"),
     frame(spec.Basic.Deliver("c", 1, True, "e", "k"))
     + frame(spec.Channel.Close(406, "NO", 60, 80))
     + delivery(3, b"z"),
+    delivery(1, b"x" * 20)[:-28] + delivery(2, b"{}") + frame(spec.Basic.Deliver("c", 3, False, "e", "k")) + BODY,
     b"\x01\x00\x01\x00\x00\x00\x04\x00\x3c\x00\x3c\xce" + delivery(1, b"{}"),
     b"\x01\x00\x01\xff\xff\xff\xff" + b"x" * 20,
 ]

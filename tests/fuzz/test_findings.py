@@ -137,17 +137,20 @@ def test_a_value_that_breaks_its_reader_is_a_line_that_says_so(
         load_settings()
 
 
-def test_a_body_without_a_header_is_not_given_the_header_of_another_message() -> None:
+@pytest.mark.parametrize("cut", [1, 1_000])
+def test_a_body_without_a_header_is_not_given_the_header_of_another_message(cut: int) -> None:
     passed: list[bytes] = []
     taken: list[Message] = []
     splitter = Splitter(passed.append)
     splitter.tap(1, Deliveries(lambda message, tag, again: taken.append(message)))
-    first, second = delivery(1, b"{}", message_id="m-1"), delivery(2, b"[]")
+    unfinished = delivery(1, b"x" * 20, message_id="m-1")[: -len(frame(ContentBody(b"x" * 20)))]
+    whole, second = delivery(2, b"{}", message_id="m-2"), delivery(3, b"[]")
     headless = second[: second.index(b"\x02\x00\x01")] + frame(ContentBody(b"[]"))
+    stream = unfinished + whole + headless
 
-    for byte in first + headless:
-        splitter.feed(bytes((byte,)))
+    for at in range(0, len(stream), cut):
+        splitter.feed(stream[at : at + cut])
     splitter.end()
 
-    assert [message.message_id for message in taken] == ["m-1"]
-    assert frame(ContentBody(b"[]")) in b"".join(passed)
+    assert [message.message_id for message in taken] == ["m-2"]
+    assert b"".join(passed) == frame(ContentBody(b"[]"))
