@@ -25,7 +25,7 @@ _FIGURES = re.compile(r"stat::number_of_executed_units:\s+(\d+)|stat::peak_rss_m
 
 
 def fuzz(name: str, minutes: float) -> int:
-    """Run one target; returns how many findings there are."""
+    """Run one target; returns how many findings there are, or 1 where it did not run."""
     folder = KEPT / name
     findings, corpus, log = folder / "findings", folder / "corpus", folder / "log"
     for needed in (findings, corpus):
@@ -41,12 +41,12 @@ def fuzz(name: str, minutes: float) -> int:
     told = log.read_text(errors="replace")
     runs, peak = ("".join(column) for column in zip(*(_FIGURES.findall(told) or [("?", "?")]), strict=True))
     found = sorted(file for file in findings.iterdir() if file.suffix != ".txt")
+    if done.returncode and not found:
+        print(f"{name}: did not run to its end\n{told[-2_000:]}", flush=True)
+        return 1
     print(f"{name}: {runs} runs in {minutes:g} minutes, at most {peak} MiB, {len(found)} findings", flush=True)
     for file in found:
         print(f"  {sys.executable} {__file__} --target {name} --replay {file}")
-    if done.returncode and not found:
-        print(told[-2_000:])
-        return 1
     return len(found)
 
 
