@@ -1,12 +1,17 @@
 """What is in the queues of a run."""
 
+import asyncio
+import time
 from typing import Any
 
-from aiormq.exceptions import AMQPError
+from aiormq.abc import AbstractChannel
+from aiormq.exceptions import AMQPError, ConnectionInternalError
 from breaking import a_channel
 
 from holdfast import Settings
 from holdfast.events import headers as h
+
+LEADERLESS = 30.0  # seconds
 
 
 async def waiting(settings: Settings, names: list[str]) -> int:
@@ -19,11 +24,25 @@ async def waiting(settings: Settings, names: list[str]) -> int:
 
 
 async def take(settings: Settings, queue: str) -> list[dict[str, Any]]:
-    """Take all messages out of a queue: their headers."""
-    taken = list[dict[str, Any]]()
-    async with a_channel(settings) as channel:
-        while (got := await channel.basic_get(queue, no_ack=True)).delivery_tag is not None:
-            taken.append(dict(got.header.properties.headers or {}))
+    """Take all messages out of a queue: their headers. A queue that has just lost its leader is given time."""
+    last = time.monotonic() + LEADERLESS
+    while True:
+        try:
+            async with a_channel(settings) as channel:
+                return await _all_of(queue, channel)
+        except ConnectionInternalError:  # nothing is taken then
+            if time.monotonic() > last:
+                raise
+            await asyncio.sleep(0.5)
+
+
+async def _all_of(queue: str, channel: AbstractChannel) -> list[dict[str, Any]]:
+    taken, last = list[dict[str, Any]](), 0
+    while (got := await channel.basic_get(queue)).delivery_tag is not None:
+        taken.append(dict(got.header.properties.headers or {}))
+        last = got.delivery_tag
+    if last:
+        await channel.basic_ack(last, multiple=True)
     return taken
 
 
