@@ -38,7 +38,7 @@ def postponed_copy(
     exchange, key = origin(message)
     ours = _identity(metadata) | {h.QUEUE: queue, h.EXCHANGE: exchange, h.ROUTING_KEY: key}
     if decision.error is None:
-        ours |= _unchanged(history) | {h.HELD_SINCE: (history.held_since or now).isoformat()}
+        ours |= _unchanged(history) | {h.HELD_MS: round(1000 * (history.held_for + decision.delay))}
     else:
         ours |= {
             h.ATTEMPT: history.attempt + 1,

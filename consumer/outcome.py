@@ -31,7 +31,7 @@ class AlreadyDone:
 
 @dataclass(frozen=True, slots=True)
 class HeldElsewhere:
-    """Another delivery of it is being handled. `waited`: the seconds since it was first found so; what is longer than
+    """Another delivery of it is being handled. `waited`: the seconds it has waited so far; what is longer than
     `longest` no handler takes; in `free_in` seconds its claim is free, should its worker be dead."""
 
     waited: float

@@ -178,9 +178,8 @@ class Pipeline:
                 )
             case Busy(free_in):
                 job.claimed = "busy"
-                since, now = job.history.held_since, self.surroundings.clock.now()
                 longest = self.spec.timeout + CANCEL_GRACE + 3 * self.settings.idempotency.lease
-                return HeldElsewhere((now - since).total_seconds() if since else 0.0, longest, free_in)
+                return HeldElsewhere(job.history.held_for, longest, free_in)
             case Suspect():
                 raise AssertionError("who claims alone is never told to be alone")
             case _:

@@ -16,6 +16,7 @@ from .metadata import History, Metadata
 
 MAX_TEXT = 255  # bytes, of what may travel on as a property
 MAX_ATTEMPT = 1_000_000
+MAX_HELD_MS = 1_000_000_000
 _LONGEST_TIME = 42  # characters of ISO 8601, with microseconds in time and offset
 _NONE_YET = History()
 
@@ -130,11 +131,11 @@ def _of_cloudevent(message: Message, event: Mapping[str, Any], now: datetime) ->
 def read_history(message: Message) -> History:
     """The attempts behind a message; a forged or broken header counts as none."""
     headers = message.headers
-    if h.ATTEMPT not in headers and h.HELD_SINCE not in headers:
+    if h.ATTEMPT not in headers and h.HELD_MS not in headers:
         return _NONE_YET
     return History(
         attempt=_whole(headers.get(h.ATTEMPT), 1, MAX_ATTEMPT),
-        held_since=_time(headers.get(h.HELD_SINCE)),
+        held_for=_whole(headers.get(h.HELD_MS), 0, MAX_HELD_MS) / 1000,
         traced=_text(headers.get(h.TRACED)),
         first_failed_at=_time(headers.get(h.FIRST_FAILED_AT)),
         last_error=_text(headers.get(h.LAST_ERROR), 4_000),

@@ -15,7 +15,7 @@ LAST_ERROR = "holdfast-last-error"
 QUEUE = "holdfast-queue"
 EXCHANGE = "holdfast-exchange"
 ROUTING_KEY = "holdfast-routing-key"
-HELD_SINCE = "holdfast-held-since"
+HELD_MS = "holdfast-held-ms"
 NOTE = "holdfast-note"
 TRACED = "holdfast-traceparent"
 

@@ -22,11 +22,11 @@ class Metadata:
 
 @value
 class History:
-    """What earlier attempts left in a message's headers. `attempt` counts from 1, this run included. `held_since` is
-    when it was first found held by another worker, of those waits that follow one another."""
+    """What earlier attempts left in a message's headers. `attempt` counts from 1, this run included. `held_for` is
+    how many seconds it has waited for another worker that holds it: a sum, since workers' clocks may differ."""
 
     attempt: int = 1
-    held_since: datetime | None = None
+    held_for: float = 0.0
     traced: str | None = None
     first_failed_at: datetime | None = None
     last_error: str | None = None

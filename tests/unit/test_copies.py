@@ -1,5 +1,7 @@
 """What copies carry, and what they must not."""
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -40,6 +42,27 @@ def test_a_copy_is_the_next_attempt_of_the_same_event() -> None:
     assert read_metadata(copy, NOON) == read_metadata(message, NOON)
     assert (copy.body, copy.type, copy.content_type) == (message.body, message.type, message.content_type)
     assert copy.message_id != message.message_id
+
+
+def test_a_copy_that_waits_is_the_same_attempt_and_adds_up_how_long_it_waited_whatever_the_clock_says() -> None:
+    message, history, waits = a_message(), a_history(2), Postpone(1.5, None)
+
+    for now in (NOON, NOON + timedelta(hours=7), NOON - timedelta(hours=5)):
+        copy = postponed_copy(message, read_metadata(message, NOON), history, waits, queue="q", now=now, budget=BUDGET)
+        history = read_history(copy)
+
+    assert (history.attempt, history.held_for) == (2, 4.5)
+
+
+def test_a_failure_ends_the_sum_of_waits() -> None:
+    history = replace(a_history(1), held_for=3.0)
+    message = a_message()
+
+    copy = postponed_copy(
+        message, read_metadata(message, NOON), history, Postpone(1.0, ValueError()), queue="q", now=NOON, budget=BUDGET
+    )
+
+    assert read_history(copy).held_for == 0.0
 
 
 def test_a_copy_of_a_copy_remembers_where_the_message_was_first_published() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast import ConfigurationError, Reject, Retry, RetryLater, exponential, fixed, linear
-from holdfast.consumer.decide import decide
+from holdfast.consumer.decide import HeldTooLong, decide
 from holdfast.consumer.outcome import (
     Ack,
     AlreadyDone,
@@ -13,6 +13,7 @@ from holdfast.consumer.outcome import (
     Decision,
     Failed,
     GiveBack,
+    HeldElsewhere,
     Interrupted,
     Outcome,
     Postpone,
@@ -76,6 +77,21 @@ def test_what_is_refused_is_dead_lettered_with_its_reason() -> None:
 )
 def test_the_policy_says_which_errors_are_tried_again(policy: Retry, error: BaseException, again: bool) -> None:
     assert isinstance(decided(Failed(error), policy=policy), Postpone) is again
+
+
+def test_what_another_worker_holds_waits_longer_each_time_until_its_claim_may_be_free_and_spends_no_attempt() -> None:
+    assert decided(HeldElsewhere(0, 90, free_in=15)) == Postpone(1.0, None)
+    assert decided(HeldElsewhere(8, 90, free_in=15)) == Postpone(4.0, None)
+    assert decided(HeldElsewhere(80, 90, free_in=15)) == Postpone(15.1, None)
+
+
+def test_what_another_worker_holds_longer_than_a_handler_may_take_counts_as_a_failure() -> None:
+    overdue = HeldElsewhere(91, 90, free_in=15)
+
+    again, last = decided(overdue, attempt=1), decided(overdue, attempt=5)
+
+    assert isinstance(again, Postpone) and isinstance(again.error, HeldTooLong)
+    assert isinstance(last, DeadLetter) and last.reason == "exhausted"
 
 
 def test_an_event_that_would_be_too_old_at_its_next_attempt_expires_now() -> None:
