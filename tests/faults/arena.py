@@ -16,6 +16,7 @@ from breaking import a_channel, through
 from fault_app import ATTEMPTS, QUEUES
 from ledgers import Book, Ending, Explains, Fault, Growth, Held, Journal, Letter, Place, Promise
 from load import Load
+from pair import Pair
 from proxy import Proxy, proxy_to
 from reader import Reader
 from workers import LEASE, PATIENCE, Workers, logged, scraped
@@ -27,6 +28,8 @@ from holdfast.idempotency import claim_key
 from holdfast.testing.servers import Node, free_port
 
 LONGEST_DELAY = 30.0
+GAUGED = 1.1
+"""Seconds after which every process has told again what it holds."""
 QUIET = PATIENCE
 """Seconds a run may take to come to rest when all is healed. Whatever is open then is told as lost or late."""
 
@@ -51,6 +54,7 @@ class Arena:
         self.patience, self.recovery = QUIET, 45.0
         self.declared = time.monotonic()
         self._growing: dict[int, dict[str, int]] = {}
+        self._channels = 0
 
     def queue(self, handler: str) -> str:
         return f"{self.settings.broker.exchange}.{handler}"
@@ -135,16 +139,25 @@ class Arena:
                     if queue or event_id in own:
                         self.letters.append(Letter(event_id, queue or routes.get(event_id, ""), reason))
 
-    def weigh(self) -> None:
-        """Remember what the living processes hold now, at rest."""
+    async def weigh(self) -> None:
+        """Come to rest, and remember what the living processes hold then."""
+        await self.quiet()
+        await asyncio.sleep(GAUGED)
         self._growing = {
             child.pid: figures for child in self.workers.living() if (figures := self.reader.gauge(child.pid))
         }
+        self._channels = await queues.channels(self.broker)
 
-    def _growth(self) -> tuple[Growth, ...]:
-        allowed = {"descriptors": 6, "threads": self.settings.worker.concurrency + 4, "tasks": 12, "memory": 40_000}
+    async def _growth(self) -> tuple[Growth, ...]:
+        """What has grown since it was weighed. More is allowed for a channel here and there, which a worker opens when
+        it first publishes to a level of the ladder; its tasks are some of the client library's."""
+        if not self._growing:
+            return ()
+        await asyncio.sleep(GAUGED)
+        allowed = {"descriptors": 4, "threads": 2, "tasks": 12, "memory": 20_000}
         living = {child.pid for child in self.workers.living()}
-        return tuple(
+        channels = Growth("channels of the broker", self._channels, await queues.channels(self.broker), 12)
+        return channels, *(
             Growth(f"{name} of {pid}", before[name], after[name], allowed[name])
             for pid, before in self._growing.items()
             if pid in living and (after := self.reader.gauge(pid))
@@ -154,8 +167,7 @@ class Arena:
     async def account_book(self) -> Book:
         """Come to rest, stop the workers, and close the ledgers."""
         await self.quiet()
-        await asyncio.sleep(1.1 if self._growing else 0)
-        growth, asked = self._growth(), self.workers.living()
+        growth, asked = await self._growth(), self.workers.living()
         counted = merged([await asyncio.to_thread(scraped, child) for child in asked])
         codes = await self.workers.leave(asked)
         written = merged([logged(child) for child in asked])
@@ -171,7 +183,8 @@ class Arena:
         places = {(entry.event_id, entry.queue) for entry in self.reader.entries if entry.event_id}
         sources = ("faults", self.settings.broker.exchange)
         whose = {claim_key(prefix, place[1], source, place[0]): place for place in places for source in sources}
-        with redis.Redis.from_url(self.claims.url) as client:
+        claims = self.claims.master if isinstance(self.claims, Pair) else self.claims
+        with redis.Redis.from_url(claims.url) as client:
             keys = [key for key in client.scan_iter(f"{prefix}:*", count=1000) if b":worker:" not in key]
             held = [key.decode() for key in keys if (client.get(key) or b"").startswith(b"r")]
         return tuple(Held(key, *whose.get(key, ("", ""))) for key in held if ":probe:" not in key)
@@ -216,5 +229,5 @@ async def an_arena(
         arena.declared = time.monotonic()
         publisher = Publisher(through(arena.to_publisher, settings), emit=lambda fact: None)
         await stack.enter_async_context(publisher)
-        arena.load = Load(publisher, arena.promise, arena.luck, arena.reader, arena.faults)
+        arena.load = Load(publisher, settings, arena.promise, arena.luck, arena.reader, arena.faults)
         yield arena

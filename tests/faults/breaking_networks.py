@@ -7,7 +7,7 @@ from proxy import Direction
 from scenario import scenario
 
 
-@scenario("connection cut around publish, confirm, ack", short=True)
+@scenario("connection cut around publish, confirm, ack")
 async def connections_are_cut_at_random_moments(a: Arena) -> None:
     async with a.under_load():
         for _ in range(6):
@@ -16,7 +16,7 @@ async def connections_are_cut_at_random_moments(a: Arena) -> None:
                 a.luck.choice([*a.proxies, a.to_publisher]).cut()
 
 
-@scenario("connection cut around publish, confirm, ack", short=True)
+@scenario("connection cut around publish, confirm, ack")
 async def a_workers_connection_is_cut_after_so_many_bytes(a: Arena) -> None:
     async with a.under_load():
         for _ in range(4):

@@ -21,9 +21,7 @@ async def _die_at_the_point(a: Arena) -> None:
 
 for _point in ("before claim", "after claim", "after effect", "after complete", "after release", "after confirm"):
     _name = f"a worker is killed {_point}"
-    SCENARIOS[_name] = Scenario(
-        _name, "SIGKILL the worker", _die_at_the_point, short=_point == "after effect", point=_point
-    )
+    SCENARIOS[_name] = Scenario(_name, "SIGKILL the worker", _die_at_the_point, point=_point)
 
 
 @scenario("SIGKILL the worker")
@@ -77,6 +75,16 @@ async def a_worker_is_frozen_for_longer_than_its_lease(a: Arena) -> None:
             frozen.process.send_signal(signal.SIGCONT)
 
 
+@scenario("clock jump")
+async def the_clock_jumps(a: Arena) -> None:
+    async with a.under_load():
+        for _ in range(4):
+            await a.sometime(0.5)
+            with a.broken("clock jumped"):
+                for child in a.workers.living():
+                    child.process.send_signal(signal.SIGUSR2)
+
+
 # Handlers that misbehave
 
 
@@ -105,7 +113,7 @@ async def handlers_block_the_loop(a: Arena) -> None:
                 await a.sometime()
 
 
-@scenario("handler raises KeyboardInterrupt, SystemExit, ...", short=True)
+@scenario("handler raises KeyboardInterrupt, SystemExit, ...")
 async def handlers_raise_what_nobody_expects(a: Arena) -> None:
     async with a.under_load():
         with a.broken("odd exceptions"):
@@ -117,7 +125,7 @@ async def handlers_raise_what_nobody_expects(a: Arena) -> None:
 async def a_poison_event_kills_its_process(a: Arena) -> None:
     async with a.under_load(150):
         await a.sometime()
-        await a.load.publish(Job(does="die"))
+        await a.load.publish(Job(does=a.luck.choice(("die", "crash"))))
     async with asyncio.timeout(60):
         while len(a.faults) < 3:
             await asyncio.sleep(0.1)

@@ -22,7 +22,7 @@ def effects(index: Lives) -> tuple[list[Repeat], list[Violation]]:
                 repeats.append(Repeat(life.event_id, life.queue, fault.what))
     single = sum(fault.explains == "its process" for fault in index.book.faults)
     most = single * index.book.promise.concurrency
-    if sum(fault.explains == "what ran" for fault in index.book.faults) == 0 and len(repeats) > most:
+    if all(fault.explains in ("nothing", "its process") for fault in index.book.faults) and len(repeats) > most:
         violations.append(Violation("I4", "all", f"{len(repeats)} repeats; the faults account for {most} at most"))
     return repeats, violations
 
@@ -33,19 +33,28 @@ def _explains(index: Lives, fault: Fault, first: Entry, again: Entry, life: Life
             return False
         case "its process":
             hit = fault.pid == first.pid and first.at <= fault.until and fault.at <= again.at
-            completed = any(
-                entry.pid == first.pid
-                and entry.outcome == "handled"
-                and first.at <= entry.at < fault.at
-                and not index.is_owed(entry, fault)
-                for entry in life.of("settled")
-            )
-            return hit and not completed
+            return hit and not _was_over(index, fault, first, life)
         case "what ran":
-            begun = max(
-                (run.at for run in life.of("start") if run.pid == first.pid and run.at <= first.at), default=first.at
-            )
-            return begun <= fault.until + _AWAKE and fault.at <= again.at
+            return _had_begun(fault, first, life) and fault.at <= again.at and not _was_over(index, fault, first, life)
+        case "what was noted":
+            return _had_begun(fault, first, life) and fault.at <= again.at
+
+
+def _had_begun(fault: Fault, first: Entry, life: Life) -> bool:
+    """Whether the run with this effect began before the fault was over."""
+    runs = (run.at for run in life.of("start") if run.pid == first.pid and run.at <= first.at)
+    return max(runs, default=first.at) <= fault.until + _AWAKE
+
+
+def _was_over(index: Lives, fault: Fault, first: Entry, life: Life) -> bool:
+    """Whether the run with this effect had been settled, and that noted, before the fault began."""
+    return any(
+        entry.pid == first.pid
+        and entry.outcome == "handled"
+        and first.at <= entry.at < fault.at
+        and not index.is_owed(entry, fault)
+        for entry in life.of("settled")
+    )
 
 
 def attempts(index: Lives) -> list[Violation]:

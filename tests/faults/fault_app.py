@@ -1,7 +1,9 @@
 """The worker under test, in a process of its own: `python fault_app.py`. What it does, it notes in a file that
-outlives it. SIGUSR1 arms the fault point of `TEST_POINT`: the next delivery that comes there takes the process down."""
+outlives it. SIGUSR1 arms the fault point of `TEST_POINT`: the next delivery that comes there takes the process down.
+SIGUSR2 changes the time of day."""
 
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -9,6 +11,8 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +20,7 @@ from ledgers import Journal
 
 from holdfast import Context, Event, Reject, Retry, Settings, Worker, fixed, load_settings
 from holdfast.broker import Broker, ladder, open_broker
+from holdfast.broker.clock import RealClock
 from holdfast.consumer.world import World
 from holdfast.events import headers as h
 from holdfast.idempotency import Claim, ClaimStore, OpenClaims, open_claims
@@ -55,7 +60,15 @@ RAISED: dict[str, Callable[[], BaseException]] = {
     "unspeakable": lambda: Unspeakable(),
     "huge": lambda: OSError("x" * 10_000_000),
     "reject": lambda: Reject("never"),
+    "deep": lambda: deeply(900),
 }
+
+
+def deeply(depth: int) -> BaseException:
+    """Raises from so many frames down."""
+    if depth == 0:
+        raise OSError("from far below")
+    return deeply(depth - 1)
 
 
 class Unspeakable(Exception):
@@ -132,6 +145,20 @@ class MortalBroker:
             reached("after confirm", event_id=message.headers[h.EVENT_ID], queue=queue)
 
 
+class JumpingClock(RealClock):
+    """The system's clock, whose time of day goes back and forth by hours."""
+
+    def __init__(self) -> None:
+        self._jumps = cycle(timedelta(hours=hours) for hours in (-5, 7, 0, 30))
+        self._off = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self._off
+
+    def jump(self) -> None:
+        self._off = next(self._jumps)
+
+
 async def mortal_broker(settings: Settings, emit: Emit) -> Any:
     return MortalBroker(await open_broker(settings, emit))
 
@@ -183,6 +210,9 @@ async def before_the_effect(does: str, ctx: Context) -> None:  # noqa: C901 (one
         case ["die"]:
             journal.write("dying")
             os._exit(9)
+        case ["crash"]:
+            journal.write("dying")
+            ctypes.string_at(0)  # the kernel ends the process
         case ["die once"] if ctx.attempt == 1 and not ctx.redelivered:
             die()
         case ["hang"]:
@@ -253,7 +283,9 @@ async def main() -> None:
 
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGUSR1, armed.set)
-    world = World(open_broker=mortal_broker, open_claims=mortal_claims)
+    clock = JumpingClock()
+    loop.add_signal_handler(signal.SIGUSR2, clock.jump)
+    world = World(clock=clock, open_broker=mortal_broker, open_claims=mortal_claims)
     await worker.run(http=True, world=world)
     sys.stdout.flush()
     os._exit(1 if told > 1 else 0)  # as `holdfast run` ends, whatever a handler left behind

@@ -9,9 +9,10 @@ from typing import Literal
 
 Outcome = Literal["confirmed", "nacked", "returned", "unknown"]
 Phase = Literal["attached", "start", "effect", "done", "settled", "suspected", "dying", "gauge"]
-Explains = Literal["nothing", "its process", "what ran"]
-"""Which repeated effects a fault may account for: none; those of the process it hit that were under way; or any whose
-first run began before the fault was over (leases or claims were lost, or a process stood still past a time-out)."""
+Explains = Literal["nothing", "its process", "what ran", "what was noted"]
+"""Which repeated effects a fault may account for: none; those of the process it hit that were under way; those of any
+process that were under way at some time of it (leases were lost, or a process stood still past a time-out); or of all
+that had begun before it was over (what had been noted as done was lost)."""
 
 Place = tuple[int, str, str]
 """A process, a queue and an outcome: what is counted in metrics and logs."""

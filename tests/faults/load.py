@@ -3,12 +3,15 @@
 import asyncio
 import random
 import time
+import uuid
+from typing import Any
 
 from fault_app import Blocking, Job, Link
+from hostile import publish_raw
 from ledgers import Fault, Outcome, Promise, Sent
 from reader import Reader
 
-from holdfast import Event, Publisher, PublishError, PublishRefused, Unroutable
+from holdfast import Event, Publisher, PublishError, PublishRefused, Settings, Unroutable
 from holdfast.events.envelope import seal
 
 MIX = (
@@ -29,10 +32,16 @@ class Load:
     """Publishes until each event is confirmed, as one does who wants nothing lost."""
 
     def __init__(
-        self, publisher: Publisher, promise: Promise, luck: random.Random, reader: Reader, faults: list[Fault]
+        self,
+        publisher: Publisher,
+        settings: Settings,
+        promise: Promise,
+        luck: random.Random,
+        reader: Reader,
+        faults: list[Fault],
     ) -> None:
         self.sent: list[Sent] = []
-        self._publisher, self._promise, self._luck = publisher, promise, luck
+        self._publisher, self._settings, self._promise, self._luck = publisher, settings, promise, luck
         self._reader, self._faults = reader, faults
         self._slots = asyncio.Semaphore(200)
 
@@ -66,6 +75,19 @@ class Load:
         )
         if outcome == "confirmed":
             self._reader.expect(event_id, self._promise.routes[envelope.metadata.event_type][0])
+
+    async def publish_raw(self, messages: list[tuple[bytes, dict[str, Any]]]) -> None:
+        """Publish what Holdfast would not, as jobs with an id, confirmed; what has an id of its own is left out."""
+        at, url = time.monotonic(), self._settings.broker.url.get_secret_value()
+        named = [
+            (body, {"message_id": str(uuid.uuid4()), "app_id": "faults"} | properties)
+            for body, properties in messages
+            if "message_id" not in properties
+        ]
+        await asyncio.to_thread(publish_raw, url, self._settings.broker.exchange, "job", named)
+        for _, properties in named:
+            self.sent.append(Sent(properties["message_id"], "job", at, 1, "confirmed", ("confirmed",)))
+            self._reader.expect(properties["message_id"], self._promise.routes["job"][0])
 
     async def steady(
         self, count: int, rate: float, mix: tuple[tuple[type[Event], str], ...] = MIX, delayed: float = 0.04

@@ -1,4 +1,4 @@
-"""What is in the queues of a run."""
+"""What is in the queues of a run, and who is connected to them."""
 
 import asyncio
 import time
@@ -10,6 +10,7 @@ from breaking import a_channel
 
 from holdfast import Settings
 from holdfast.events import headers as h
+from holdfast.testing.servers import Node
 
 LEADERLESS = 30.0  # seconds
 
@@ -52,3 +53,8 @@ async def left(settings: Settings, queue: str) -> list[str]:
         return [str(told.get(h.EVENT_ID)) for told in await take(settings, queue)]
     except AMQPError as error:  # such as that of a queue without a leader
         return [f"{type(error).__name__}: {error}"]
+
+
+async def channels(broker: Node) -> int:
+    """How many channels the broker has open."""
+    return len((await asyncio.to_thread(broker.ctl, "list_channels", "pid", "--no-table-headers")).splitlines())

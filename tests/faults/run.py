@@ -10,13 +10,12 @@ import json
 import logging
 import random
 import re
-import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from account import Account, account  # noqa: E402
 from arena import QUIET, an_arena  # noqa: E402
 from cluster import Cluster, a_cluster  # noqa: E402
 from ledgers import Book, as_json  # noqa: E402
+from pair import a_pair  # noqa: E402
 from scenarios import SCENARIOS, Scenario  # noqa: E402
 from soak import soak  # noqa: E402
 
@@ -38,21 +38,21 @@ VERSIONS = {"3.10": None, "4.0": "trixie", "4.3": "sid"}
 
 async def run(scenario: Scenario, broker: Node, claims: Node, seed: int, patience: float = QUIET) -> Book:
     """One run of a scenario, as its ledgers. It comes to rest within `patience` seconds, or is closed as it is."""
-    folder = Path(tempfile.mkdtemp(prefix="holdfast-faults-"))
-    try:
-        urls = broker.urls if isinstance(broker, Cluster) else None
+    urls = broker.urls if isinstance(broker, Cluster) else None
+    with (
+        tempfile.TemporaryDirectory(prefix="holdfast-faults-", ignore_cleanup_errors=True) as folder,
+        a_pair() if scenario.pair else nullcontext(claims) as store,
+    ):
         start = {"point": scenario.point, "urls": urls}
-        async with an_arena(broker, claims, seed, folder, **start) as arena:  # type: ignore[arg-type]
+        async with an_arena(broker, store, seed, Path(folder), **start) as arena:  # type: ignore[arg-type]
             arena.patience = patience
             if scenario.cluster:
                 arena.grant_the_brokers_timer()
             try:
                 await scenario.act(arena)
             finally:
-                heal(broker, claims)
+                heal(broker, store)
             return await arena.account_book()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def heal(*nodes: Node) -> None:

@@ -10,23 +10,24 @@ Act = Callable[[Arena], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`short`: part of `make test`. `workers` is how many processes it begins with, the first armed with `point`."""
+    """What is broken. The first worker is armed with `point`; `cluster`: three brokers instead of one (`make faults
+    CLUSTER=1`); `pair`: two servers of Redis, watched by a Sentinel, instead of one."""
 
     name: str
     row: str
     act: Act
-    short: bool = False
     point: str = ""
     cluster: bool = False
+    pair: bool = False
 
 
 SCENARIOS: dict[str, Scenario] = {}
 
 
-def scenario(row: str, *, short: bool = False, cluster: bool = False) -> Callable[[Act], Act]:
+def scenario(row: str, *, cluster: bool = False, pair: bool = False) -> Callable[[Act], Act]:
     def register(act: Act) -> Act:
         name = act.__name__.replace("_", " ")
-        SCENARIOS[name] = Scenario(name, row, act, short, cluster=cluster)
+        SCENARIOS[name] = Scenario(name, row, act, cluster=cluster, pair=pair)
         return act
 
     return register

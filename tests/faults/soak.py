@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from arena import QUIET, Arena, an_arena
+from fault_app import Blocking
 from ledgers import Book
 from proxy import Direction
 from workers import LEASE
@@ -18,6 +19,9 @@ from holdfast.testing.servers import Node
 CALM = 4.0
 """Seconds between faults, at most; each lasts as long, at most. They overlap."""
 
+WARMING = 0.1
+"""The part of a soak that comes before it is weighed: what a worker makes when it first needs it is there then."""
+
 
 async def soak(broker: Node, claims: Node, seed: int, *, minutes: float, rate: float) -> Book:
     """One soak, as its ledgers. The first worker is never hit: it is weighed at the beginning and at the end."""
@@ -25,17 +29,22 @@ async def soak(broker: Node, claims: Node, seed: int, *, minutes: float, rate: f
     try:
         async with an_arena(broker, claims, seed, folder, workers=3) as a:
             a.patience = a.recovery = QUIET + 120 * minutes  # a backlog is no loss
-            await a.load.steady(int(10 * rate), rate)
-            await a.quiet()
-            await asyncio.sleep(1.1)
-            a.weigh()
-            end = time.monotonic() + 60 * minutes
-            async with a.under_load(int(60 * minutes * rate), rate):
-                await asyncio.gather(*(_break_until(a, end, acts) for acts in (_WORKERS, _NETWORK, _SERVERS)))
-            broker.resume(), claims.resume()
+            await a.load.steady(500, 2000, mix=((Blocking, "return"),))  # more at once than there may be threads
+            await _a_while(a, 60 * WARMING * minutes, rate)
+            await a.weigh()
+            await _a_while(a, 60 * minutes, rate)
             return await a.account_book()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _a_while(a: Arena, seconds: float, rate: float) -> None:
+    """So many seconds of load, and of faults."""
+    end = time.monotonic() + seconds
+    async with a.under_load(int(seconds * rate), rate):
+        await asyncio.gather(*(_break_until(a, end, acts) for acts in (_WORKERS, _NETWORK, _SERVERS)))
+    a.broker.resume()
+    a.claims.resume()
 
 
 async def _break_until(a: Arena, end: float, acts: tuple[Callable[[Arena], Awaitable[None]], ...]) -> None:
@@ -112,6 +121,13 @@ async def _freeze_the_broker(a: Arena) -> None:
         a.broker.resume()
 
 
+async def _alarm(a: Arena) -> None:
+    with a.broken("memory alarm"):
+        await asyncio.to_thread(a.broker.ctl, "set_vm_memory_high_watermark", "0.0000001")
+        await a.sometime(3)
+        await asyncio.to_thread(a.broker.ctl, "set_vm_memory_high_watermark", "0.6")
+
+
 async def _kill_the_broker(a: Arena) -> None:
     await a.until_queues_are_on_disk()
     with a.broken("broker killed"):
@@ -122,4 +138,4 @@ async def _kill_the_broker(a: Arena) -> None:
 
 _WORKERS = (_kill_a_worker, _kill_a_worker, _freeze_a_worker)
 _NETWORK = (_cut, _cut_in_a_frame, _cut_in_a_frame, _swallow, _slow)
-_SERVERS = (_restart_redis, _restart_redis, _freeze_redis, _freeze_the_broker, _kill_the_broker)
+_SERVERS = (_restart_redis, _restart_redis, _freeze_redis, _freeze_the_broker, _alarm, _kill_the_broker)

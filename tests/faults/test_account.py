@@ -123,11 +123,22 @@ def test_a_kill_explains_what_its_process_had_under_way_alone() -> None:
 
 
 def test_claims_that_were_lost_explain_what_was_handled_before() -> None:
-    flush = (Fault("Redis flushed", 2, 2, "what ran"),)
+    flush = (Fault("Redis flushed", 2, 2, "what was noted"),)
 
     assert broken(book([job(copies=2)], [*handled(1), *handled(3)], faults=flush)) == set()
     assert broken(book([job(copies=2)], [entry("start", 1), entry("effect", 4), *handled(5)], faults=flush)) == set()
     assert broken(book([job(copies=2)], [*handled(4), *handled(5)], faults=flush)) == {"I4"}
+
+
+def test_leases_that_were_lost_explain_only_what_was_under_way_meanwhile() -> None:
+    frozen, soon = (Fault("worker frozen", 2, 5, "what ran", 1),), [entry("start", 1), entry("effect", 1.1)]
+    settled_before, settled_meanwhile = (entry("settled", at, outcome="handled") for at in (1.9, 2.1))
+    again = handled(7, pid=2)
+
+    assert broken(book([job(copies=2)], [*soon, *again], faults=frozen)) == set()
+    assert broken(book([job(copies=2)], [*soon, settled_meanwhile, *again], faults=frozen)) == set()
+    assert broken(book([job(copies=2)], [*soon, settled_before, *again], faults=frozen)) == {"I4"}
+    assert broken(book([job(copies=2)], [*handled(6), *again], faults=frozen)) == {"I4"}
 
 
 def test_a_kill_explains_no_more_repeats_than_ran_at_once() -> None:

@@ -54,30 +54,35 @@ class Workers:
         self._spawned = 0
         self._watching: set[asyncio.Task[None]] = set()
 
-    async def start(self, point: str = "", url: str | None = None) -> Child:
-        """A worker that consumes all its queues; whoever dies unasked is followed by another."""
+    async def start(self, point: str = "", url: str | None = None, **variables: str) -> Child:
+        """A worker that consumes all its queues; whoever dies unasked is followed by another. `variables` are added to
+        its environment."""
         url = url or self._urls[self._spawned % len(self._urls)]
         self._spawned += 1
         port, broker, worker = free_port(), self._settings.broker, self._settings.worker
         log = self._folder / f"worker-{self._spawned}.log"
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")} | {
-            "HOLDFAST_BROKER__URL": url,
-            "HOLDFAST_BROKER__EXCHANGE": self._settings.broker.exchange,
-            "HOLDFAST_BROKER__HEARTBEAT": str(broker.heartbeat),
-            "HOLDFAST_BROKER__MAX_DELAY": str(broker.max_delay),
-            "HOLDFAST_IDEMPOTENCY__URL": self._settings.claims_url,
-            "HOLDFAST_IDEMPOTENCY__PREFIX": self._settings.broker.exchange,
-            "HOLDFAST_IDEMPOTENCY__LEASE": str(LEASE),
-            "HOLDFAST_WORKER__CONCURRENCY": str(worker.concurrency),
-            "HOLDFAST_WORKER__GRACE": str(worker.grace),
-            "HOLDFAST_HTTP__PORT": str(port),
-            "HOLDFAST_LOG__FORMAT": "json",
-            "HOLDFAST_LOG__SUCCESSES": "100000",
-            "PYTHONPATH": os.pathsep.join(path for path in (str(HERE), *sys.path) if path),
-            "TEST_JOURNAL": str(self._folder / "journal"),
-            "TEST_NAME": self._settings.broker.exchange,
-            "TEST_POINT": point,
-        }
+        environment = (
+            {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
+            | {
+                "HOLDFAST_BROKER__URL": url,
+                "HOLDFAST_BROKER__EXCHANGE": self._settings.broker.exchange,
+                "HOLDFAST_BROKER__HEARTBEAT": str(broker.heartbeat),
+                "HOLDFAST_BROKER__MAX_DELAY": str(broker.max_delay),
+                "HOLDFAST_IDEMPOTENCY__URL": self._settings.claims_url,
+                "HOLDFAST_IDEMPOTENCY__PREFIX": self._settings.broker.exchange,
+                "HOLDFAST_IDEMPOTENCY__LEASE": str(LEASE),
+                "HOLDFAST_WORKER__CONCURRENCY": str(worker.concurrency),
+                "HOLDFAST_WORKER__GRACE": str(worker.grace),
+                "HOLDFAST_HTTP__PORT": str(port),
+                "HOLDFAST_LOG__FORMAT": "json",
+                "HOLDFAST_LOG__SUCCESSES": "100000",
+                "PYTHONPATH": os.pathsep.join(path for path in (str(HERE), *sys.path) if path),
+                "TEST_JOURNAL": str(self._folder / "journal"),
+                "TEST_NAME": self._settings.broker.exchange,
+                "TEST_POINT": point,
+            }
+            | variables
+        )
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, str(HERE / "fault_app.py")), env=environment, stdout=output, stderr=output
