@@ -99,8 +99,10 @@ class Browser(Protocol):
 class Broker(Protocol):
     """A supervised connection to a broker. Made by `open_broker`."""
 
-    header_budget: int
-    """How many bytes the headers of one message may take."""
+    @property
+    def header_budget(self) -> int:
+        """How many bytes the headers of one message may take."""
+        ...
 
     async def declare(self, topology: Topology, mode: Mode = "declare") -> None:
         """Make the broker match `topology`, now and after each reconnect (`declare`), check that its

@@ -14,6 +14,11 @@ HEADER_BUDGET = 126_976
 MAX_DEPTH = 32
 
 
+def header_budget(frame_max: int) -> int:
+    """How many bytes of headers go where a frame has at most `frame_max`."""
+    return min(HEADER_BUDGET, frame_max - min(4_096, frame_max // 2))
+
+
 def headers_size(headers: Headers) -> int:
     """An upper bound of the encoded size in bytes.
 

@@ -64,7 +64,7 @@ def dead_letter(
 ) -> Message:
     """The copy for the dead-letter queue of `queue`, with the final error and its history."""
     exchange, key = origin(message)
-    failure = describe_failure(decision.error)
+    failure = describe_failure(decision.error, budget)
     ours = _identity(metadata) | {
         h.REASON: decision.reason,
         h.ERROR_TYPE: failure.type,

@@ -23,13 +23,14 @@ class Failure:
     fingerprint: str
 
 
-def describe_failure(error: BaseException) -> Failure:
-    """Bounded and redacted, whatever the exception does when it is asked for its text."""
+def describe_failure(error: BaseException, budget: int = 1_000_000) -> Failure:
+    """Bounded and redacted, whatever the exception does when it is asked for its text. At most 5/8 of `budget` bytes
+    are message and traceback."""
     chain = _chain_of(error)
     return Failure(
         type=_type_name(error),
-        message=_cut(redact(_message(error)), MESSAGE_LIMIT),
-        traceback=_cut("\n".join(reversed([_trace(link) for link in chain])), TRACEBACK_LIMIT),
+        message=_cut(redact(_message(error)), min(MESSAGE_LIMIT, budget // 8)),
+        traceback=_cut("\n".join(reversed([_trace(link) for link in chain])), min(TRACEBACK_LIMIT, budget // 2)),
         fingerprint=_fingerprint(chain),
     )
 

@@ -15,6 +15,7 @@ from ...events import BrokerUnavailable
 from ...telemetry import Connected, Disconnected, Emit, Role
 from .explain import explain, is_refusal
 from .losses import CONNECTION_ERRORS, close_quietly, heed_cancellation, lost_as_error, while_open, why_closed
+from .splitter import FRAME_MAX
 from .wire import TappedConnection
 
 CHANNELS = 65_535  # as many as there are numbers, where the broker sets no limit
@@ -58,6 +59,13 @@ class Link:
     @property
     def connected(self) -> bool:
         return self._up is not None and self._up.done() and not self._up.result().is_closed
+
+    @property
+    def frame_max(self) -> int:
+        """Bytes of the largest frame the broker takes; while there is no connection, what is usual."""
+        if self._up is None or not self._up.done():
+            return FRAME_MAX
+        return self._up.result().connection_tune.frame_max or FRAME_MAX
 
     async def connection(self) -> Connection:
         """The open connection; waits for it as long as it takes.

@@ -21,6 +21,7 @@ from ...events import (
     Unroutable,
 )
 from ..countdown import Limits
+from ..size import header_budget
 from .explain import explain
 from .link import Link, open_channel
 from .losses import CONNECTION_ERRORS, lost_as_error, while_open
@@ -38,9 +39,8 @@ _TOPIC = re.compile(r"access to topic '(.*)' in exchange", re.DOTALL)
 class Publishing:
     """Publishes on the connection of one link."""
 
-    def __init__(self, link: Link, *, header_budget: int) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
-        self._header_budget = header_budget
         self._channels: dict[tuple[str, str], asyncio.Task[Sending]] = {}
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._limits = Limits()
@@ -74,7 +74,9 @@ class Publishing:
         while True:
             try:
                 with lost_as_error:
-                    verdict = await (await self._channel(message)).send(message, packed)
+                    channel = await self._channel(message)
+                    self._check(message, packed)  # the broker says only now what it takes
+                    verdict = await channel.send(message, packed)
                 break
             except AMQPChannelError as error:
                 _raise_if_meant(message, error)
@@ -124,11 +126,12 @@ class Publishing:
             packed = pack(message)
         except ValueError as error:
             raise PublishError(f"{error}; not sent to {_address(message)}") from None
-        if packed.headers > self._header_budget:
-            raise TooLarge(
-                f"the headers for {_address(message)} take {packed.headers} bytes; at most {self._header_budget} go"
-            )
+        self._check(message, packed)
         return packed
+
+    def _check(self, message: Message, packed: Packed) -> None:
+        if packed.headers > (budget := header_budget(self._link.frame_max)):
+            raise TooLarge(f"the headers for {_address(message)} take {packed.headers} bytes; at most {budget} go")
 
     async def close(self) -> None:
         self._limits.close()

@@ -11,7 +11,7 @@ from yarl import URL
 from ...events import BrokerUnavailable, Message, TopologyError, Unroutable
 from ...telemetry import Emit
 from ..port import Consumer, Depth, Mode, OnDelivery, OnHeld
-from ..size import HEADER_BUDGET
+from ..size import header_budget
 from ..topology import Topology
 from . import declaring
 from .browsing import AmqpBrowser, depth_of, open_browser
@@ -26,8 +26,6 @@ _REDECLARE_EVERY = 2.0  # seconds: however much is unroutable, the topology is d
 
 class AmqpBroker:
     """RabbitMQ. See `broker.port.Broker`."""
-
-    header_budget = HEADER_BUDGET
 
     def __init__(
         self,
@@ -56,12 +54,16 @@ class AmqpBroker:
             for role in ("consume", "publish")
         }
         self._links["publish"].on_connect = self._on_connect
-        self._publishing = Publishing(self._links["publish"], header_budget=self.header_budget)
+        self._publishing = Publishing(self._links["publish"])
         self._consumers: list[AmqpConsumer] = []
         self._asking: list[Channel] = []
         self._declared = Topology()
         self._declared_at = float("-inf")
         self._mending: asyncio.Task[None] | None = None
+
+    @property
+    def header_budget(self) -> int:
+        return header_budget(self._links["publish"].frame_max)
 
     async def declare(self, topology: Topology, mode: Mode = "declare") -> None:
         while True:

@@ -13,7 +13,7 @@ METHOD, HEADER, BODY, BEAT = 1, 2, 3, 8
 END = 0xCE
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 _KINDS = (METHOD, HEADER, BODY, BEAT)
-_LARGEST = 131_072 + 8  # frame_max, which aiormq negotiates and no broker exceeds
+FRAME_MAX = 131_072  # what RabbitMQ proposes unless it is told otherwise
 
 
 class Tap(Protocol):
@@ -34,6 +34,8 @@ class Splitter:
         self._taps: dict[int, Tap] = {}
         self._rest = b""
         self._raw = False
+        self.largest = FRAME_MAX
+        """The payload that the peer never exceeds, in bytes."""
         self.taken = 0
         """How often something was taken so far."""
 
@@ -54,7 +56,7 @@ class Splitter:
         while size - at >= 7:
             kind, channel, length = unpack(data, at)
             end = at + 7 + length
-            if length > _LARGEST or kind not in _KINDS or (end < size and data[end] != END):
+            if length > self.largest or kind not in _KINDS or (end < size and data[end] != END):
                 self._raw = True
                 break
             if end >= size:

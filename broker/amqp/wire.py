@@ -5,12 +5,14 @@ from ssl import SSLContext
 from typing import Any
 
 from aiormq import AMQPConnectionError, Connection, TransportFactory
+from pamqp.common import FieldTable
 from yarl import URL
 
 from .splitter import HEARTBEAT, Splitter, Tap
 
 _ENOUGH = 65_536
 _AT_ONCE = 8_192  # bytes: uvloop keeps up to so many until the end of the loop's turn
+_NO_LIMIT = 0xFFFF_FFFF
 _SIGN_OF_LIFE = 1.0  # seconds: aiormq takes a peer for dead of which it sees no frame
 
 
@@ -29,6 +31,11 @@ class Wire(TransportFactory):
     def untap(self, channel: int) -> None:
         if self._reader is not None:
             self._reader.splitter.untap(channel)
+
+    def agree(self, frame_max: int) -> None:
+        """No frame is larger than this (0: than its length can say)."""
+        assert self._reader is not None
+        self._reader.splitter.largest = frame_max or _NO_LIMIT
 
     def write(self, frames: bytes) -> bool:
         """Write whole frames. False where the socket is lost."""
@@ -71,6 +78,11 @@ class TappedConnection(Connection):
     def __init__(self, url: URL, *, context: SSLContext | None = None) -> None:
         self.wire = Wire()
         super().__init__(url, context=context, transport_factory=self.wire)
+
+    async def connect(self, client_properties: FieldTable | None = None) -> bool:
+        is_new: bool = await super().connect(client_properties)
+        self.wire.agree(self.connection_tune.frame_max)
+        return is_new
 
 
 class _SplittingReader(asyncio.StreamReader):
