@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import Literal, TypeAlias
 
 from ...events import Message
-from .deliveries import RETURN, Content
+from .deliveries import CLOSE, RETURN, Content
 from .splitter import METHOD
 
 Verdict: TypeAlias = Literal["confirmed", "refused", "unroutable"]
@@ -20,6 +20,8 @@ class Confirms:
     """A tap of a channel in confirm mode. The tags of its publishes count from 1, in the order of `expect`."""
 
     def __init__(self) -> None:
+        self.is_closed = False
+        """Whether the broker has closed the channel (see `Deliveries`)."""
         self._last = 0
         self._waiting: OrderedDict[int, tuple[Waiting, Message]] = OrderedDict()
         self._returned: set[int] = set()
@@ -69,6 +71,7 @@ class Confirms:
             self._address = data[at + 1 : middle], data[middle + 1 : middle + 1 + data[middle]]
             self._content = Content()
         else:
+            self.is_closed = self.is_closed or method == CLOSE
             return 0
         return end + 1
 

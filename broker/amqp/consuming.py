@@ -149,8 +149,9 @@ class AmqpConsumer:
 
         if isinstance(connection, TappedConnection):
             wire, number = connection.wire, channel.number
-            self._settling = Together(wire, channel)
-            wire.tap(number, Deliveries(deliver))
+            deliveries = Deliveries(deliver)
+            self._settling = Together(wire, channel, deliveries)
+            wire.tap(number, deliveries)
             self._untap = lambda: wire.untap(number)
         else:
             self._settling = OneByOne(channel)

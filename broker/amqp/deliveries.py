@@ -11,6 +11,7 @@ from .splitter import BODY, END, HEAD, HEADER, METHOD
 OnMessage: TypeAlias = Callable[[Message, int, bool], None]
 """Called with a message, its delivery tag and whether it was delivered before."""
 
+CLOSE = b"\x00\x14\x00\x28"  # of the channel
 DELIVER = b"\x00\x3c\x00\x3c"
 RETURN = b"\x00\x3c\x00\x32"
 _TAG_AND_FLAG = struct.Struct(">QB")
@@ -48,10 +49,13 @@ class Content:
 class Deliveries:
     """A tap that takes what a channel's consumer is sent."""
 
-    __slots__ = ("_content", "_exchange", "_key", "_on_message", "_redelivered", "_tag")
+    __slots__ = ("_content", "_exchange", "_key", "_on_message", "_redelivered", "_tag", "is_closed")
 
     def __init__(self, on_message: OnMessage) -> None:
         self._on_message = on_message
+        self.is_closed = False
+        """Whether the broker has closed the channel: what is written on it from now on ends the connection, and aiormq
+        takes some turns of the loop to say so."""
         self._tag = 0
         self._redelivered = False
         self._exchange = self._key = b""
@@ -61,7 +65,8 @@ class Deliveries:
         """See `Tap`."""
         if kind == METHOD:
             self._content = None
-            if data[start : start + 4] != DELIVER:
+            if (method := data[start : start + 4]) != DELIVER:
+                self.is_closed = self.is_closed or method == CLOSE
                 return 0
             at = start + 5 + data[start + 4]  # past the consumer tag
             tag, flag = _TAG_AND_FLAG.unpack_from(data, at)

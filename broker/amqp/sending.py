@@ -79,12 +79,12 @@ class Direct:
 
     @property
     def is_closed(self) -> bool:
-        return self._channel.is_closed
+        return self._confirms.is_closed or self._channel.is_closed
 
     async def send(self, message: Message, packed: Packed) -> Verdict:
         if self._wire.is_full:
             await self._wire.drained()
-        if self._channel.is_closed:
+        if self.is_closed:
             raise ConnectionError("the channel was closed")
         frames, alone = packed.frames(self._channel.number, self._frame_max), self._confirms.is_idle
         verdict = self._confirms.expect(message)
@@ -102,7 +102,7 @@ class Direct:
 
     def _flush(self) -> None:
         frames, self._frames, self._size = self._frames, [], 0
-        if frames and not self._channel.is_closed:
+        if frames and not self.is_closed:
             self._wire.write(b"".join(frames))
 
     def _lost(self, closing: "asyncio.Future[None]") -> None:

@@ -6,6 +6,7 @@ from typing import Protocol
 from aiormq import Channel
 
 from .acks import Acks, ack_frame, reject_frame
+from .deliveries import Deliveries
 from .losses import written
 from .wire import Wire
 
@@ -39,29 +40,32 @@ class Together:
     """The acks of one turn of the loop in as few frames as can be. Rejects are written at once: a multiple ack that
     covers a rejected tag must come after it."""
 
-    def __init__(self, wire: Wire, channel: Channel) -> None:
+    def __init__(self, wire: Wire, channel: Channel, deliveries: Deliveries) -> None:
         self._wire = wire
         self._channel = channel
+        self._deliveries = deliveries
         self._number = channel.number
         self._acks = Acks()
         self._scheduled = False
 
     async def ack(self, tag: int) -> bool:
-        if self._channel.is_closed:
+        if self._is_closed or not self._acks.ack(tag):
             return False
-        self._acks.ack(tag)
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self.flush)
         return True
 
     async def give_back(self, tag: int) -> bool:
-        if self._channel.is_closed:
+        if self._is_closed or not self._acks.returned(tag):
             return False
-        self._acks.returned(tag)
         return self._wire.write(reject_frame(self._number, tag))
 
     def flush(self) -> None:
         self._scheduled = False
-        if not self._channel.is_closed:
+        if not self._is_closed:
             self._wire.write(b"".join(ack_frame(self._number, tag, multiple=many) for tag, many in self._acks.take()))
+
+    @property
+    def _is_closed(self) -> bool:
+        return self._deliveries.is_closed or self._channel.is_closed
