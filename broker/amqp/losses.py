@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable
-from contextlib import suppress
 from types import TracebackType
 from typing import TypeVar
 
@@ -11,8 +10,11 @@ from aiormq import Channel, Connection
 from pamqp.exceptions import PAMQPException
 
 from .explain import explain
+from .wire import TappedConnection
 
 T = TypeVar("T")
+
+_CLOSING: set[asyncio.Future[None]] = set()  # what closes, with somebody waiting or not
 
 _CANCEL_AGAIN = 0.05  # seconds until a cancellation that was swallowed (see `heed_cancellation`) is tried again
 
@@ -49,9 +51,25 @@ def heed_cancellation() -> None:
 
 
 async def close_quietly(thing: Connection | Channel, timeout: float) -> None:
-    """Close what may be lost already, within `timeout` seconds."""
-    with suppress(*CONNECTION_ERRORS), lost_as_error:
-        await thing.close(timeout=timeout)
+    """Close what may be lost already, within `timeout` seconds.
+
+    A close that takes longer is not cancelled. For a channel aiormq would ask a second time, which ends the connection
+    once the broker has answered the first; for a connection it would wait until the peer has read all that was written,
+    which one that is blocked does not: its socket is dropped.
+    """
+    closing = asyncio.ensure_future(thing.close())
+    _CLOSING.add(closing)
+    closing.add_done_callback(_closed)
+    _, late = await asyncio.wait({closing}, timeout=timeout)
+    if late and isinstance(thing, TappedConnection):
+        thing.wire.abort()
+        await asyncio.wait({closing}, timeout=timeout)
+
+
+def _closed(closing: asyncio.Future[None]) -> None:
+    _CLOSING.discard(closing)
+    if not closing.cancelled():
+        closing.exception()  # it is closed, one way or the other
 
 
 async def while_open(thing: Connection | Channel, doing: Awaitable[T]) -> T:

@@ -135,12 +135,11 @@ class Publishing:
 
     async def close(self) -> None:
         self._limits.close()
-        for task in self._channels.values():
-            if task.done() and not task.cancelled() and not task.exception():
-                await task.result().close()
-            else:
-                task.cancel()
-        self._channels.clear()
+        tasks, self._channels = self._channels, {}
+        opened = [task for task in tasks.values() if task.done() and not task.cancelled() and not task.exception()]
+        for task in tasks.values():
+            task.cancel()  # those that are still opening
+        await asyncio.gather(*(task.result().close() for task in opened))
 
 
 def _raise_if_meant(message: Message, error: AMQPChannelError) -> None:

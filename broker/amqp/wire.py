@@ -54,6 +54,11 @@ class Wire(TransportFactory):
         if self._writer is not None:
             await self._writer.drain()
 
+    def abort(self) -> None:
+        """Drop the socket, and what waits to be written to it."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+
     async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """See `aiormq.TransportFactory`."""
         provider = options.pop("ssl_context_provider", None)

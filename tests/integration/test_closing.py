@@ -4,9 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from breaking import delete, through
 from builders import a_message
+from proxy import Direction, Proxy, proxy_to
+from running import LIMIT, Facts, a_broker
+from yarl import URL
 
-from holdfast import Settings
+from holdfast import PublishTimeout, Settings
+from holdfast.broker import Queue, Topology, open_broker
 from holdfast.broker.amqp.acks import ack_frame
 from holdfast.broker.amqp.deliveries import Deliveries
 from holdfast.broker.amqp.link import open_channel
@@ -15,7 +20,13 @@ from holdfast.broker.amqp.packing import pack
 from holdfast.broker.amqp.sending import Direct
 from holdfast.broker.amqp.settling import Together
 from holdfast.broker.amqp.wire import TappedConnection
-from yarl import URL
+from holdfast.telemetry import Attached, Detached, Disconnected
+
+
+@pytest.fixture
+async def proxy(settings: Settings) -> AsyncIterator[Proxy]:
+    async with proxy_to(settings.broker.url.get_secret_value()) as between:
+        yield between
 
 
 @pytest.fixture
@@ -57,3 +68,49 @@ async def test_publishes_on_a_channel_that_the_broker_closes_leave_the_connectio
 
     other = await open_channel(connection, confirms=False)
     await other.basic_qos(prefetch_count=1, timeout=10)
+
+
+async def test_a_broker_that_reads_no_more_does_not_keep_a_process_from_closing(
+    settings: Settings, proxy: Proxy
+) -> None:
+    queues = [f"{settings.broker.exchange}.{number}" for number in range(10)]
+    try:
+        async with a_broker(settings) as broker:
+            await broker.declare(Topology(queues=tuple(Queue(name, {"x-queue-type": "classic"}) for name in queues)))
+        through_proxy = await open_broker(through(proxy, settings), lambda _: None)
+        for name in queues:
+            await through_proxy.publish(a_message(exchange="", routing_key=name), timeout=LIMIT)
+        proxy.swallow(Direction.TO_SERVER)
+        large = a_message(b"x" * 1_000_000, exchange="", routing_key=queues[0])
+        unknown = await asyncio.gather(
+            *(through_proxy.publish(large, timeout=1) for _ in range(30)), return_exceptions=True
+        )
+        closing = asyncio.ensure_future(through_proxy.close())
+        done, _ = await asyncio.wait({closing}, timeout=20)
+    finally:
+        proxy.resume()
+        await delete(settings, queues=tuple(queues))
+
+    assert {type(outcome) for outcome in unknown} == {PublishTimeout}
+    assert done
+
+
+async def test_a_channel_that_closes_slowly_leaves_its_connection(settings: Settings, proxy: Proxy) -> None:
+    facts, kept, deleted = Facts(), f"{settings.broker.exchange}.kept", f"{settings.broker.exchange}.deleted"
+    queues = tuple(Queue(name, {"x-queue-type": "classic"}) for name in (kept, deleted))
+    broker = await open_broker(through(proxy, settings), facts.record)
+    try:
+        await broker.declare(Topology(queues=queues))
+        for name in (kept, deleted):
+            await broker.consume(name, prefetch=1, on_delivery=lambda _: None)
+        await facts.until(Attached, count=2)
+        proxy.slow(delay=1.2)  # there and back: longer than a close is waited for
+        await delete(settings, queues=(deleted,))
+        await facts.until(Attached, lambda fact: fact.queue == deleted, count=2)
+    finally:
+        proxy.slow()
+        await broker.close()
+        await delete(settings, queues=(kept, deleted))
+
+    assert not facts.of(Disconnected)
+    assert {fact.queue for fact in facts.of(Detached)} == {deleted}
