@@ -48,7 +48,7 @@ class Line:
         self._left: list[Consumer] = []
         self._followed = asyncio.Event()
         self._is_detached = False
-        self._returns: set[asyncio.Future[bool]] = set()
+        self._returns: set[asyncio.Future[Any]] = set()
         self._without_id = False
         self._received, self._began, self._ended = Received(spec.queue), Began(spec.queue), Ended(spec.queue)
         scheduler.add(self._lane)
@@ -64,6 +64,7 @@ class Line:
         self._is_detached = False
         broker, queue = self._pipeline.broker, self.spec.queue
         self.consumer = await broker.consume(queue, prefetch=self._prefetch, on_delivery=self._receive)
+        self._part()
 
     async def detach(self) -> None:
         """Consume it no more. What waits goes back to it once; what runs ends, and is settled where it came from."""
@@ -80,7 +81,15 @@ class Line:
         """Leave the queue for good: what is still unsettled goes back."""
         await self.detach()
         leaving, self._left = self._left, []
-        await asyncio.gather(*(consumer.stop(close=True) for consumer in leaving))
+        await asyncio.gather(*(consumer.stop(close=True) for consumer in leaving), *self._returns)
+
+    def _part(self) -> None:
+        """Leave those consumers of before on whose channels nothing is under way any more: each outage leaves one."""
+        needed = {job.delivery.consumer for job in self.jobs.values()}
+        for consumer in self._left:
+            if consumer not in needed:
+                self._keep(asyncio.ensure_future(consumer.stop(close=True)))
+        self._left = [consumer for consumer in self._left if consumer in needed]
 
     def _receive(self, delivery: Delivery) -> None:
         """Take a delivery in. One whose handler still runs on a lost connection's delivery joins it instead."""
@@ -180,6 +189,8 @@ class Line:
             asyncio.get_running_loop().call_later(_PAUSE, self._give_back, job.delivery)
 
     def _give_back(self, delivery: Delivery) -> None:
-        task = asyncio.ensure_future(delivery.consumer.give_back(delivery))
+        self._keep(asyncio.ensure_future(delivery.consumer.give_back(delivery)))
+
+    def _keep(self, task: asyncio.Future[Any]) -> None:
         self._returns.add(task)
         task.add_done_callback(self._returns.discard)

@@ -61,6 +61,11 @@ class AmqpConsumer:
     def attached(self) -> bool:
         return self._tag is not None and self._channel is not None and not self._channel.is_closed
 
+    @property
+    def ended(self) -> bool:
+        """Whether it was stopped and has no channel any more."""
+        return self._stopping.is_set() and self._task.done()
+
     def is_current(self, delivery: Delivery) -> bool:
         return delivery.generation == self._generation and self._channel is not None and not self._channel.is_closed
 

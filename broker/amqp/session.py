@@ -99,7 +99,7 @@ class AmqpBroker:
         consumer = AmqpConsumer(
             self._links["consume"], queue, prefetch, on_delivery, emit=self._emit, redeclare=self._redeclare
         )
-        self._consumers.append(consumer)
+        self._consumers = [before for before in self._consumers if not before.ended] + [consumer]
         return consumer
 
     async def count(self, queue: str) -> Depth | None:
