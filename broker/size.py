@@ -46,6 +46,13 @@ def check_properties(message: Message) -> None:
         _check_time(message.timestamp)
 
 
+def check_routes(headers: Headers) -> None:
+    """Raises `ValueError` where a header names further routing keys in a form for which RabbitMQ closes the channel."""
+    for name in ("CC", "BCC"):
+        if name in headers and not isinstance(headers[name], list | tuple):
+            raise ValueError(f"header {name!r} is not a list of routing keys")
+
+
 _SHORT_STRINGS = ("message_id", "type", "content_type", "content_encoding", "correlation_id", "app_id", "reply_to")
 _LARGEST_FLOAT = 3.4028235677973366e38  # a float goes as 32 bits; whatever reaches this rounds to more than they hold
 LAST_SECOND = 0xFFFF_FFFF  # pamqp reads what is later as milliseconds

@@ -9,7 +9,7 @@ from typing import Any
 from pamqp import encode
 
 from ...events import Message
-from ..size import LAST_SECOND, check_properties, header_size
+from ..size import LAST_SECOND, check_properties, check_routes, header_size
 from .translate import encodable
 
 _FRAME = struct.Struct(">BHI")
@@ -50,6 +50,7 @@ class Packed:
 def pack(message: Message) -> Packed:
     """Raises `ValueError` naming the header or property that AMQP cannot carry. Priority stays unset unless given:
     RabbitMQ 4.3 ranks 0 below none."""
+    check_routes(message.headers)
     table = b"".join(map(_entry, message.headers.items())) if message.headers else b""
     try:
         flags, properties = _properties(message, table)

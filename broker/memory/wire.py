@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...events import Message, PublishError, TooLarge
-from ..size import check_properties, headers_size
+from ..size import check_properties, check_routes, headers_size
 
 _SHORT = 255  # bytes of a "short string"
 _AS_THEY_ARE = frozenset({bool, bytearray, float, int, str, type(None)})
@@ -22,6 +22,7 @@ def as_carried(message: Message, *, max_body: int, header_budget: int) -> Messag
     try:
         size = headers_size(message.headers)
         check_properties(message)
+        check_routes(message.headers)
     except ValueError as error:
         raise PublishError(f"{error}; not sent to {address(message)}") from None
     if size > header_budget:

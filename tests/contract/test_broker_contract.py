@@ -172,6 +172,13 @@ async def test_what_has_no_form_on_the_wire_is_refused_and_the_session_goes_on(
     await eventually(depth_of(bench, queue), 1)
 
 
+async def test_further_routing_keys_that_are_no_list_are_refused_at_once(bench: Bench, broker: Broker) -> None:
+    queue = await bench.queue("work")
+
+    with pytest.raises(PublishError, match="'CC'"):
+        await broker.publish(a_message(routing_key=queue, headers={"CC": "other"}), timeout=10)
+
+
 async def test_a_full_queue_refuses(bench: Bench, broker: Broker) -> None:
     queue = await bench.queue("full", x_max_length=2, x_overflow="reject-publish")
     await bench.publish(b"1", b"2", to=queue)

@@ -2,10 +2,11 @@
 
 import asyncio
 
+from running import Facts, a_worker, publish_all, running, settings_for, until
+
 from holdfast import Event
 from holdfast.telemetry import Paused, Resumed
 from holdfast.testing.servers import Node
-from running import Facts, a_worker, publish_all, running, settings_for, until
 
 
 class Paid(Event, type="paid"):
