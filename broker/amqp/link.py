@@ -55,17 +55,12 @@ class Link:
         self._refused: BrokerUnavailable | None = None
         self.on_connect: Callable[[Connection], Awaitable[None]] | None = None
         self.last_error = "not connected yet"
+        self.frame_max = FRAME_MAX
+        """Bytes of the largest frame that the broker takes, or took when it was last there."""
 
     @property
     def connected(self) -> bool:
         return self._up is not None and self._up.done() and not self._up.result().is_closed
-
-    @property
-    def frame_max(self) -> int:
-        """Bytes of the largest frame the broker takes; while there is no connection, what is usual."""
-        if self._up is None or not self._up.done():
-            return FRAME_MAX
-        return self._up.result().connection_tune.frame_max or FRAME_MAX
 
     async def connection(self) -> Connection:
         """The open connection; waits for it as long as it takes.
@@ -103,6 +98,7 @@ class Link:
                     self._refuse()  # told to whoever asks; a limit may be lifted, so it is tried again
             else:
                 was_up, since, self._refused = True, loop.time(), None
+                self.frame_max = connection.connection_tune.frame_max or FRAME_MAX
                 assert self._up is not None
                 self._up.set_result(connection)
                 self._emit(Connected(self._role, str(self), _server(connection)))
