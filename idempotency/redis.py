@@ -30,6 +30,7 @@ from .port import Acquired, Answer, Busy, Claim, Completion, Done, Endangered, M
 _ROUNDS = 3  # a claim may change hands while its owner's heartbeat is looked at
 _DONE, _MISMATCH, _SUSPECT = -1, -2, -100
 _COMPLETIONS: tuple[Completion, ...] = ("fenced", "recorded", "absent")
+_FAULTS = (faults.RedisError, faults.RedisClusterException, OSError)  # no node answers: not a RedisError to redis-py
 _REFUSED = (faults.AuthenticationError, faults.AuthorizationError, faults.NoPermissionError)
 _REFUSED_IN_A_SCRIPT = ("The user executing the script can't", "ACL failure in script")  # up to Redis 7.0, since 7.2
 Question: TypeAlias = tuple[lua.Script, str, tuple[bytes | int, ...]]
@@ -88,7 +89,7 @@ class RedisClaims:
             raise ConfigurationError(f"HOLDFAST_IDEMPOTENCY__URL: Redis refused the login: {error}") from None
         except faults.InvalidResponse as error:
             raise ConfigurationError(f"HOLDFAST_IDEMPOTENCY__URL: what answers there is not Redis: {error}") from None
-        except (faults.RedisError, OSError) as error:
+        except _FAULTS as error:
             raise _away(error) from None
         version = str(server.get("redis_version", "7"))
         major = int(version.partition(".")[0])
@@ -106,7 +107,7 @@ class RedisClaims:
             return []
         try:
             saved = await self._client.config_get("save")
-        except (faults.RedisError, OSError):
+        except _FAULTS:
             return []  # many hosted servers allow no CONFIG
         if isinstance(saved, dict) and not any(saved.values()):
             told = "Redis keeps nothing on disk: a restart forgets every completed event; set `appendonly yes`"
@@ -140,7 +141,7 @@ class RedisClaims:
                 for command in commands:
                     pipeline.execute_command(*command)
                 return list(await pipeline.execute(raise_on_error=False))
-        except (faults.RedisError, OSError) as error:  # OSError: TimeoutError is one
+        except _FAULTS as error:  # OSError: TimeoutError is one
             return [error] * len(commands)
 
 
@@ -170,7 +171,7 @@ class RedisHeart:
             if self._client is None:
                 self._client = self._server.synchronous()
             return self._client.execute_command(*command)
-        except (faults.RedisError, OSError) as error:
+        except _FAULTS as error:
             raise _away(error) from None
 
 
@@ -271,9 +272,14 @@ def _answer(reply: int) -> Answer:
 
 
 def _together(questions: Sequence[Question], most: int) -> Iterator[tuple[lua.Script, list[Asked]]]:
-    """The questions to one script in groups of at most `most`, each with its place among all."""
+    """The questions to one script in groups of at most `most`, each with its place among all. What is asked of one key
+    stays in its order: a release must not overtake the claim it ends."""
     open_groups: dict[lua.Script, list[Asked]] = {}
+    asked_of: dict[str, lua.Script] = {}
     for place, (script, key, arguments) in enumerate(questions):
+        if asked_of.setdefault(key, script) is not script:
+            yield from open_groups.items()
+            open_groups, asked_of = {}, {key: script}
         group = open_groups.setdefault(script, [])
         group.append((place, key, arguments))
         if len(group) == most:

@@ -14,8 +14,10 @@ from waiting import eventually
 
 from holdfast import ConfigurationError
 from holdfast.config import IdempotencySettings
-from holdfast.idempotency import Acquired, Busy, Claim, Done, StoreUnavailable, Suspect
+from holdfast.idempotency import Acquired, Busy, Claim, Done, Lease, StoreUnavailable, Suspect
 from holdfast.idempotency.redis import RedisClaims, RedisHeart
+from holdfast.telemetry import Fact
+from holdfast.testing.servers import free_port
 
 Shape = Callable[[Path], AbstractContextManager[tuple[str, dict[str, str]]]]
 A, B = b"worker-A", b"worker-B"
@@ -193,3 +195,42 @@ async def test_a_store_that_hangs_is_away_after_its_timeout(redis_url: str, uniq
         await store.close()
 
     assert answer == Acquired()
+
+
+async def test_a_release_does_not_overtake_the_claim_it_ends(redis_url: str, unique: str) -> None:
+    store, heart = RedisClaims(redis_url, IdempotencySettings()), RedisHeart(redis_url, IdempotencySettings())
+    await asyncio.to_thread(heart.beat, A, 30)
+    other, claim = a_claim(f"{unique}-other"), a_claim(unique)
+
+    await asyncio.gather(store.release(other), store.claim(claim), store.release(claim))
+    answer = await store.claim(a_claim(unique, B))
+    await store.close()
+
+    assert answer == Acquired()
+
+
+async def test_a_cluster_of_which_no_node_answers_is_away_and_the_lease_is_taken_once_one_does(tmp_path: Path) -> None:
+    port, facts = free_port(), list[Fact]()
+    url = f"redis+cluster://127.0.0.1:{port}"
+    settings = IdempotencySettings(url=url, timeout=0.3)  # type: ignore[arg-type]
+    store, lease = RedisClaims(url, settings), Lease(RedisHeart(url, settings), seconds=3, emit=facts.append)
+
+    with pytest.raises(StoreUnavailable):
+        await store.findings()
+    await lease.start()
+    away = lease.problem
+    with a_redis(tmp_path, "--cluster-enabled", "yes", port=port):
+        await asyncio.to_thread(ask, port, "cluster", "addslotsrange", "0", "16383")
+        await eventually(lambda: asyncio.sleep(0, lease.holds()), True)
+        await eventually(lambda: _is_acquired(store, a_claim(secrets.token_hex(4))), True)
+        await lease.stop()
+    await store.close()
+
+    assert "cannot be connected" in away
+
+
+async def _is_acquired(store: RedisClaims, claim: Claim) -> bool:
+    try:
+        return await store.claim(claim) == Acquired()
+    except StoreUnavailable:
+        return False
