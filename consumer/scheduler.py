@@ -104,9 +104,11 @@ class Scheduler:
         if self._one_is_alone:
             return
         if self._shy:
-            if self._running - self._abandoned <= len(self._shy):
+            turn = next((turn for turn in self._shy if not turn.done()), None)  # who was cancelled leaves by itself
+            if turn is not None and self._running - self._abandoned <= len(self._shy):
                 self._one_is_alone = True
-                self._shy.popleft().set_result(None)
+                self._shy.remove(turn)
+                turn.set_result(None)
             return
         while (lane := self._hungriest()) is not None:
             self._start(lane, lane.inbox.popleft())

@@ -1,5 +1,6 @@
 """Slots: bounded for the process and for each lane, and no lane starves another."""
 
+import asyncio
 from typing import Any
 
 from builders import a_message
@@ -106,3 +107,18 @@ def test_whatever_arrives_and_ends_the_bounds_hold_and_nobody_waits_for_nothing(
             assert not any(other.inbox for other in made)
         if len(made) <= concurrency:
             assert not any(other.inbox and other.running == 0 for other in made)
+
+
+async def test_who_is_cancelled_while_waiting_to_be_alone_is_not_given_the_turn() -> None:
+    scheduler = Scheduler(4)
+    [lane] = lanes(scheduler, 4)
+    for tag in range(3):
+        scheduler.offer(lane, a_delivery(tag))
+    leaves, stays = (asyncio.create_task(scheduler.be_alone()) for _ in range(2))
+    await asyncio.sleep(0)
+
+    leaves.cancel()
+    scheduler.release(lane)  # before the cancelled one had its turn of the loop
+
+    await asyncio.wait_for(stays, 1)
+    assert leaves.cancelled()
