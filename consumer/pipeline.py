@@ -178,7 +178,8 @@ class Pipeline:
                 )
             case Busy(free_in):
                 job.claimed = "busy"
-                longest = self.spec.timeout + CANCEL_GRACE + 3 * self.settings.idempotency.lease
+                runs = 1 + self.spec.retry.immediate
+                longest = runs * (self.spec.timeout + CANCEL_GRACE) + 3 * self.settings.idempotency.lease
                 return HeldElsewhere(job.history.held_for, longest, free_in)
             case Suspect():
                 raise AssertionError("who claims alone is never told to be alone")
@@ -260,7 +261,7 @@ class Pipeline:
                 await self._publish_copy(job, self._copy(job, decision))
             case DeadLetter():
                 await self._publish_copy(job, self._copy(job, decision))
-                await self._release(job, forget=True)  # so that a replay runs
+                await self._let_go(job, forget=True)  # so that a replay runs; it is durable: a stop does not undo it
             case _:
                 assert_never(decision)
 
@@ -279,9 +280,9 @@ class Pipeline:
         if job.claim is not None and self.claims is not None:
             await self.claims.release(job.claim, forget=forget)
 
-    async def _let_go(self, job: Job) -> None:
-        """Release in a bounded time, however often this is cancelled again. What has completed stays completed."""
-        releasing = asyncio.ensure_future(self._release(job))
+    async def _let_go(self, job: Job, *, forget: bool = False) -> None:
+        """Release in a bounded time, however often this is cancelled. What has completed stays completed."""
+        releasing = asyncio.ensure_future(self._release(job, forget=forget))
         with suppress(CancelledError):
             await asyncio.wait({releasing}, timeout=_RELEASE_PATIENCE)
 
