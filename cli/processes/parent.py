@@ -78,6 +78,7 @@ class Supervisor:
         self._settings = settings
         self._emit = emit
         self._heart: Heart | None = open_heart(settings)
+        self._freeing = asyncio.Lock()  # a heart has one connection, for one thread
         self._environment = {**environment(), **({_APPLICATION_METRICS: str(folder)} if folder else {})}
         self._folder = folder
         self._stopping = asyncio.Event()
@@ -161,8 +162,9 @@ class Supervisor:
         if self._folder is not None:
             mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
         if self._heart is not None and owner is not None:
-            with suppress(StoreUnavailable):
-                await asyncio.to_thread(self._heart.stop, owner)
+            async with self._freeing:
+                with suppress(StoreUnavailable):
+                    await asyncio.to_thread(self._heart.stop, owner)
 
 
 def _template(target: str, concurrency: int | None, only: tuple[str, ...]) -> Assignment:

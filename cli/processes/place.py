@@ -78,7 +78,8 @@ class Place:
         return code
 
     def clear(self) -> None:
-        """Its process is gone, and with it whatever it held."""
+        """Its process is gone, and with it whatever it held. What it forked may live on, and hold the channel open."""
+        self._hang_up()
         self.process, self.report = None, Report()
         reset(self.memory, GAUGES)
 
@@ -111,7 +112,11 @@ class Place:
         for report in self._reports.feed(data):
             self.report, self._heard = report, time.monotonic()
             self.was_ready = self.was_ready or report.ready
-        if not data and self._channel is not None:
+        if not data:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._channel is not None:
             asyncio.get_running_loop().remove_reader(self._channel)
             self._channel.close()
             self._channel = None

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import secrets
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -12,13 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio
 from commands import Running, environment, holdfast
-from running import depth
+from running import depth, settings_for
 from scraping import Figures, Site, figure, total
 from waiting import eventually
 
 from holdfast import Publisher, Settings
+from holdfast.cli.processes.parent import Supervisor
+from holdfast.cli.processes.place import Place
+from holdfast.cli.processes.wire import Assignment
 from holdfast.events import Envelope, Metadata, uuid7
+from holdfast.idempotency import open_heart
 
 APP = """
 import asyncio, os, time
@@ -384,3 +391,54 @@ def test_a_port_that_is_taken_is_one_line(folder: Path, env: dict[str, str], tak
         f"holdfast: HOLDFAST_HTTP__PORT: port {taken} of 127.0.0.1 is taken by another program; "
         "give another one, or 0 for any free one\n"
     )
+
+
+async def test_processes_that_die_together_free_all_that_they_held(redis_url: str, unique: str) -> None:
+    settings = settings_for("amqp://127.0.0.1:1/", unique, redis_url, prefix=unique)
+    supervisor, heart = Supervisor([], settings, lambda fact: None, None), open_heart(settings)
+    assert heart is not None
+
+    for _ in range(100):
+        owners = [secrets.token_bytes(8) for _ in range(4)]
+        for owner in owners:
+            heart.beat(owner, 15)
+        await asyncio.gather(*(supervisor._free(1, owner) for owner in owners))
+
+    async with redis.asyncio.from_url(redis_url) as server:
+        assert await server.keys(f"{unique}:*") == []
+
+
+FORKED = """
+import os, pathlib, time
+from holdfast import Event, Worker
+mark = pathlib.Path(__file__).with_name("forked")
+if not mark.exists():
+    mark.touch()
+    if os.fork() == 0:
+        time.sleep(1.5)
+        os._exit(0)
+    os.kill(os.getpid(), 9)
+worker = Worker("w")
+@worker.handler("some.event")
+async def handle(event: dict) -> None: ...
+"""
+
+
+async def test_what_a_dead_process_had_forked_does_not_keep_its_supervisor_busy(tmp_path: Path) -> None:
+    (tmp_path / "forking.py").write_text(FORKED)
+    place = Place(1, Assignment("forking:worker", 0, None, (), -1, -1))
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "HOLDFAST_BROKER__URL": "amqp://127.0.0.1:1/"}
+
+    await place.start(env)
+    await place.ended()
+    place.clear()
+    await place.start(env)
+    await asyncio.sleep(2)  # the one that was forked has ended
+    began = time.process_time()
+    await asyncio.sleep(1)
+    busy = time.process_time() - began
+    place.tell(signal.SIGKILL)
+    await place.ended()
+    place.clear()
+
+    assert busy < 0.3
