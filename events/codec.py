@@ -59,6 +59,8 @@ def decode(decoder: Decoder, message: Message) -> Any:
         raise Unreadable(describe(error)) from None
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"not JSON: {str(error)[:200]}") from None
+    except Exception as error:  # what pydantic does not take for a finding of a validator's
+        raise Unreadable(f"a validator of the event raised {type(error).__name__}") from error
 
 
 def describe(error: ValidationError) -> str:

@@ -9,7 +9,7 @@ import pytest
 from builders import NOON, OrderCreated, a_message, some_metadata
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from holdfast import ConfigurationError, Event, PublishError, Unreadable
 from holdfast.events import (
@@ -263,3 +263,17 @@ def test_a_field_travels_under_its_alias_and_is_read_under_it() -> None:
 
     assert body == b'{"orderId":"o-1"}'
     assert decode(decoder_for(Shipped), Message(body)) == Shipped(orderId="o-1")
+
+
+class Stripped(Event, type="stripped"):
+    name: str
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def strip(cls, value: Any) -> Any:
+        return value.strip()
+
+
+def test_whatever_a_validator_of_the_user_s_raises_the_body_is_unreadable() -> None:
+    with pytest.raises(Unreadable, match="a validator of the event raised AttributeError"):
+        decode(decoder_for(Stripped), a_message(b'{"name": 3}'))
