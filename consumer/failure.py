@@ -29,7 +29,7 @@ def describe_failure(error: BaseException, budget: int = 1_000_000) -> Failure:
     chain = _chain_of(error)
     return Failure(
         type=_type_name(error),
-        message=_cut(redact(_message(error)), min(MESSAGE_LIMIT, budget // 8)),
+        message=_cut(_message(error), min(MESSAGE_LIMIT, budget // 8)),
         traceback=_cut("\n".join(reversed([_trace(link) for link in chain])), min(TRACEBACK_LIMIT, budget // 2)),
         fingerprint=_fingerprint(chain),
     )
@@ -37,7 +37,7 @@ def describe_failure(error: BaseException, budget: int = 1_000_000) -> Failure:
 
 def summary(error: BaseException) -> str:
     """One line: the type and the head of the message."""
-    return " ".join(f"{_type_name(error)}: {_cut(redact(_message(error)), 500)}".split())
+    return " ".join(f"{_type_name(error)}: {_cut(_message(error), 500)}".split())
 
 
 def _message(error: BaseException) -> str:
@@ -49,16 +49,17 @@ def _message(error: BaseException) -> str:
 
 def _trace(error: BaseException) -> str:
     frames = redact("".join(traceback.format_tb(error.__traceback__, limit=-_FRAMES)))  # they quote the source
-    message = _cut(redact(_message(error)), MESSAGE_LIMIT // 2)
+    message = _cut(_message(error), MESSAGE_LIMIT // 2)
     return f"Traceback (most recent call last):\n{frames}{_type_name(error)}: {message}"
 
 
 def _chain_of(error: BaseException) -> list[BaseException]:
     chain: list[BaseException] = []
     link: BaseException | None = error
-    while link is not None and len(chain) < _CHAIN and link not in chain:
+    while link is not None and len(chain) < _CHAIN and not any(link is known for known in chain):
         chain.append(link)
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        cause = link.__cause__  # neither compared nor tested for truth: an exception may have its own ideas of both
+        link = cause if cause is not None or link.__suppress_context__ else link.__context__
     return chain
 
 
@@ -79,13 +80,18 @@ def _type_name(error: BaseException) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Head and tail, at most `limit` bytes of UTF-8 in all."""
+    """Redacted head and tail, at most `limit` bytes of UTF-8 in all. What is far too long is cut before that: to look
+    for secrets in all of it would hold up the loop."""
+    length = len(text)
+    if length > 4 * limit:
+        text = text[: 2 * limit] + text[-2 * limit :]
+    text = redact(text)
     raw = text[: limit * 2].encode("utf-8", "replace") if len(text) <= limit * 2 else b""
-    if raw and len(raw) <= limit:
+    if raw and len(raw) <= limit and length <= 4 * limit:
         return raw.decode()
     if not text:
         return text
     half = limit // 2 - 40
     head = text[:half].encode("utf-8", "replace")[:half].decode("utf-8", "ignore")
     tail = text[-half:].encode("utf-8", "replace")[-half:].decode("utf-8", "ignore")
-    return f"{head}\n... {len(text) - len(head) - len(tail)} characters left out ...\n{tail}"
+    return f"{head}\n... {max(length, len(text)) - len(head) - len(tail)} characters left out ...\n{tail}"

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from . import headers as h
 from .cloudevents import attributes_of
@@ -150,7 +150,7 @@ def has_id(message: Message) -> bool:
 def origin(message: Message) -> tuple[str, str]:
     """Exchange and routing key the message was first published with, also after delays."""
     exchange, key = message.headers.get(h.EXCHANGE), message.headers.get(h.ROUTING_KEY)
-    if isinstance(exchange, str) and isinstance(key, str):
+    if _is_short(exchange) and _is_short(key):
         return exchange, key
     return message.exchange, message.routing_key
 
@@ -161,9 +161,13 @@ def body_digest(body: bytes) -> str:
 
 
 def _text(value: object, limit: int = MAX_TEXT) -> str | None:
-    if not isinstance(value, str) or not 0 < len(value) <= limit:
-        return None
-    return value if value.isascii() or len(value.encode("utf-8", "replace")) <= limit else None
+    return value if _is_short(value, limit) and value else None
+
+
+def _is_short(value: object, limit: int = MAX_TEXT) -> TypeGuard[str]:
+    if not isinstance(value, str) or len(value) > limit:
+        return False
+    return value.isascii() or len(value.encode("utf-8", "replace")) <= limit
 
 
 def _whole(value: object, default: int, maximum: int) -> int:

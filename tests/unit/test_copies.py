@@ -1,5 +1,6 @@
 """What copies carry, and what they must not."""
 
+import time
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -179,3 +180,44 @@ def test_metadata_of_a_dead_letter_names_reason_handler_and_process() -> None:
     assert (told[h.REASON], told[h.HANDLER], told[h.QUEUE], told[h.ATTEMPT]) == ("exhausted", "h", "q", 3)
     assert "holdfast/" in told[h.WORKER]
     assert some_metadata().event_id != told[h.EVENT_ID]
+
+
+class Peculiar(Exception):
+    """As a dataclass that holds an array: it cannot be compared, nor tested for truth."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __bool__(self) -> bool:
+        raise ValueError("ambiguous")
+
+
+def test_an_exception_is_neither_compared_nor_tested_for_truth() -> None:
+    error = Peculiar("outer")
+    error.__cause__ = Peculiar("inner")
+    error.__cause__.__context__ = error
+
+    assert "inner" in describe_failure(error).traceback
+
+
+def test_a_text_of_megabytes_is_cut_before_it_is_searched_for_secrets() -> None:
+    error, began = ValueError("password=hidden " + "ab:c= " * 1_000_000 + " token=hidden"), time.process_time()
+
+    failure = describe_failure(error)
+
+    assert time.process_time() - began < 0.5
+    assert "hidden" not in failure.message
+
+
+@pytest.mark.parametrize("size", [60_000, 62_000])
+def test_a_forged_origin_does_not_make_a_copy_too_large(size: int) -> None:
+    message = a_message(headers={h.EXCHANGE: "x" * size, h.ROUTING_KEY: "y" * size})
+
+    letter = a_letter(message, error=ValueError("z" * 5_000))
+
+    assert headers_size(letter.headers) <= BUDGET
+    assert (letter.headers[h.EXCHANGE], letter.headers[h.ROUTING_KEY]) == ("events", "order.created")
+    assert headers_size(a_copy(message).headers) <= BUDGET
