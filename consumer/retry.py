@@ -121,9 +121,15 @@ class Retry:
 
 
 def _is_of(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
-    if isinstance(error, kinds):
-        return True
-    return isinstance(error, BaseExceptionGroup) and all(_is_of(part, kinds) for part in error.exceptions)
+    parts = [error]
+    while parts:  # groups may be nested deeper than Python calls
+        part = parts.pop()
+        if isinstance(part, kinds):
+            continue
+        if not isinstance(part, BaseExceptionGroup):
+            return False
+        parts.extend(part.exceptions)
+    return True
 
 
 def _check(name: str, seconds: float, maximum: float = 1.0) -> None:

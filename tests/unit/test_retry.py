@@ -150,3 +150,12 @@ def test_a_wrong_policy_is_named_where_it_is_written(arguments: dict[str, object
 def test_retry_later_takes_seconds(after: float) -> None:
     with pytest.raises(ValueError, match="RetryLater"):
         RetryLater(after=after)
+
+
+def test_groups_nested_deeper_than_python_calls_are_looked_into() -> None:
+    error: Exception = ValueError("x")
+    for _ in range(3_000):
+        error = ExceptionGroup("again", [error])
+
+    assert isinstance(decided(Failed(error)), Postpone)
+    assert decided(Failed(error), policy=Retry(give_up_on=(ValueError,))) == DeadLetter("refused", error)
