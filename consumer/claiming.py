@@ -1,6 +1,7 @@
 """The claims of one running worker: made, ended, and made good in the background where the store was away."""
 
 import asyncio
+import math
 import random
 import time
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from .handler import HandlerSpec
 _BACKLOG = 10_000
 _CHUNK = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
+_STEADY, _LONGEST_LULL = 10.0, 30.0  # seconds the store has to serve; each time it did not, it is left alone for longer
 
 End: TypeAlias = Literal["complete", "release", "forget"]
 
@@ -38,6 +40,8 @@ class Claiming:
         self.lease.on_trouble = self.goes_away
         self.error: str | None = None
         self.away_since = 0.0
+        self._back_since = -math.inf
+        self._brief = 0  # how often in a row it was back for less than steady
         self._store = opened.store
         self._prefix = prefix
         self._on_change = on_change
@@ -107,7 +111,8 @@ class Claiming:
             self._backlog.popitem(last=False)
 
     async def _recover(self) -> None:
-        pause = _FIRST_PAUSE
+        self._brief = self._brief + 1 if time.monotonic() - self._back_since < _STEADY else 0
+        pause = min(_LONGEST_LULL, _FIRST_PAUSE * 2 ** min(self._brief, 16))
         while True:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -117,7 +122,7 @@ class Claiming:
                 break
             except StoreUnavailable as error:
                 self.error = str(error)
-        self.error, self._recovery = None, None
+        self.error, self._recovery, self._back_since = None, None, time.monotonic()
         self._on_change()
 
     async def _probe(self) -> None:

@@ -8,7 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -416,6 +416,7 @@ if not mark.exists():
     mark.touch()
     if os.fork() == 0:
         time.sleep(1.5)
+        mark.with_name("ended").touch()
         os._exit(0)
     os.kill(os.getpid(), 9)
 worker = Worker("w")
@@ -433,9 +434,10 @@ async def test_what_a_dead_process_had_forked_does_not_keep_its_supervisor_busy(
     await place.ended()
     place.clear()
     await place.start(env)
-    await asyncio.sleep(2)  # the one that was forked has ended
+    await eventually(lambda: asyncio.sleep(0, (tmp_path / "ended").exists()), True)
     began = time.process_time()
-    await asyncio.sleep(1)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.Event().wait(), 1)
     busy = time.process_time() - began
     place.tell(signal.SIGKILL)
     await place.ended()

@@ -2,21 +2,31 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
 from builders import some_settings
+from running import until
 
 from holdfast import Event, Publisher, Reject, Retry, Settings, Worker
 from holdfast.broker.memory import shared
 from holdfast.consumer.world import World
 from holdfast.events import headers as h
 from holdfast.events import seal, to_message, uuid7
-from holdfast.idempotency import Claim, Lease, MemoryClaims, OpenClaims, claim_key, fingerprint_of
-from holdfast.telemetry import CrashSuspected, Fact, PipelineFailed, Settled
+from holdfast.idempotency import (
+    Answer,
+    Claim,
+    Lease,
+    MemoryClaims,
+    OpenClaims,
+    StoreUnavailable,
+    claim_key,
+    fingerprint_of,
+)
+from holdfast.telemetry import CrashSuspected, Fact, Paused, PipelineFailed, Settled
 
 
 class Paid(Event, type="paid"):
@@ -37,7 +47,7 @@ class Place:
     async def running(self) -> AsyncIterator[None]:
         world = World(open_claims=lambda settings, emit: self._open(emit))
         task = asyncio.create_task(self.worker.run(world=world))
-        await self.until(lambda: self.worker.health().ready or task.done())
+        await until(lambda: self.worker.health().ready or task.done(), "it happens")
         try:
             yield
         finally:
@@ -48,11 +58,6 @@ class Place:
         async with Publisher(self.settings) as publisher:
             for order in orders:
                 await publisher.publish(Paid(order=order))
-
-    async def until(self, condition: Callable[[], Any]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                await asyncio.sleep(0.01)
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [fact for fact in self.facts if isinstance(fact, kind)]
@@ -71,9 +76,12 @@ def a_place(claims: type[MemoryClaims] = MemoryClaims) -> Place:
 
 
 class SlowRelease(MemoryClaims):
+    """One that forgets a claim after the stop, and not before."""
+
     async def release(self, claim: Claim, *, forget: bool = False) -> None:
         if forget:
-            await asyncio.sleep(1)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), 1)
         await super().release(claim, forget=forget)
 
 
@@ -87,7 +95,7 @@ async def test_what_was_dead_lettered_before_the_stop_is_not_given_back_as_well(
     server = shared(place.settings.broker.url.get_secret_value())
     async with place.running():
         await place.publish("o-1")
-        await place.until(lambda: len(server.queues["w.handle.dead"].ready) == 1)
+        await until(lambda: len(server.queues["w.handle.dead"].ready) == 1, "it happens")
 
     assert [fact.outcome for fact in place.of(Settled)] == ["dead_lettered"]
 
@@ -99,13 +107,13 @@ async def test_a_stop_while_a_suspect_waits_to_be_alone_releases_every_claim() -
     @place.worker.handler(Paid)
     async def handle(event: Paid) -> None:
         began.set()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     async with place.running():
         await place.publish("long")
         await began.wait()
         await _claimed(place, "suspect", b"is dead-")
-        await place.until(lambda: place.of(CrashSuspected))
+        await until(lambda: place.of(CrashSuspected), "it happens")
     left = [record.state for record in place.claims._records.values() if "probe" not in record.claim.key]
 
     assert not place.of(PipelineFailed)
@@ -126,7 +134,7 @@ async def test_who_holds_an_event_has_the_time_of_each_of_its_runs_in_place() ->
         await _claimed(
             place, "o-1", b"another-", {h.HELD_SINCE: (datetime.now(UTC) - timedelta(minutes=4)).isoformat()}
         )
-        await place.until(lambda: place.of(Settled))
+        await until(lambda: place.of(Settled), "it happens")
 
     assert [(fact.outcome, fact.claim) for fact in place.of(Settled)] == [("postponed", "busy")]
 
@@ -139,3 +147,27 @@ async def _claimed(place: Place, order: str, owner: bytes, headers: Mapping[str,
     await place.claims.claim(Claim(key, b"token--1", fingerprint, owner))
     async with Publisher(place.settings, source="shop") as publisher:
         await publisher.publish(envelope)
+
+
+class Full(MemoryClaims):
+    """One that takes a probe and no more, as a Redis that is full to the brim."""
+
+    async def claim(self, claim: Claim, *, alone: bool = False, max_crashes: int = 3) -> Answer:
+        if ":probe:" not in claim.key:
+            raise StoreUnavailable("out of memory")
+        return await super().claim(claim, alone=alone, max_crashes=max_crashes)
+
+
+async def test_a_store_that_comes_and_goes_is_asked_more_and_more_rarely() -> None:
+    place = a_place(Full)
+
+    @place.worker.handler(Paid)
+    async def handle(event: Paid) -> None: ...
+
+    async with place.running():
+        await place.publish("o-1")
+        await until(lambda: place.of(Paused), "it happens")
+        began = asyncio.get_running_loop().time()
+        await until(lambda: len(place.of(Paused)) > 5, "it happens")
+
+    assert asyncio.get_running_loop().time() - began > 1.3
