@@ -43,7 +43,7 @@ def summary(error: BaseException) -> str:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as broken:  # noqa: BLE001 (whatever __str__ does)
+    except BaseException as broken:  # noqa: BLE001 (whatever __str__ does)
         return f"<its text cannot be read: __str__ raised {type(broken).__name__}>"
 
 

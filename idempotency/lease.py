@@ -94,10 +94,10 @@ class Lease:
         is_first = self._beaten == -math.inf
         try:
             was_there = self._heart.beat(owner, self._seconds)
-        except StoreUnavailable as error:
+        except Exception as error:  # noqa: BLE001 (with this thread, the lease would end for good)
             if self.problem:  # the second in a row: nobody may ask for a claim for hours
-                self._say_with(self.on_trouble, error)
-            self.problem = str(error)
+                self._say_with(self.on_trouble, error if isinstance(error, StoreUnavailable) else _unforeseen(error))
+            self.problem = str(error) or type(error).__name__
             return
         self._beaten, self.problem = sent, ""
         if is_first:
@@ -116,3 +116,7 @@ class Lease:
     def _say_with(self, listener: Callable[[Any], object], told: object) -> None:
         with suppress(RuntimeError):  # the loop has closed
             self._tell(listener, told)
+
+
+def _unforeseen(error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(f"the heartbeat failed: {type(error).__name__}: {error}")

@@ -109,3 +109,7 @@ RELEASE = Script(
 """,
     allow_oom=True,
 )
+
+# The key is an owner's heartbeat; ARGV: its life (ms). SET itself is not served when memory has run out; but whoever
+# holds claims then is alive, and may complete them.
+BEAT = _FLAGS + "return redis.call('SET', KEYS[1], '1', 'PX', ARGV[1], 'GET')"

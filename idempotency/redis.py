@@ -154,8 +154,8 @@ class RedisHeart:
         self._client: Redis | RedisCluster | None = None
 
     def beat(self, owner: bytes, seconds: float) -> bool:
-        key = heartbeat_key(self._prefix, owner)
-        return self._run("SET", key, "1", "PX", round(seconds * 1000), "GET") is not None
+        key, life = heartbeat_key(self._prefix, owner), round(seconds * 1000)
+        return self._run("SET", key, "1", "PX", life, "GET", when_full=("EVAL", lua.BEAT, 1, key, life)) is not None
 
     def stop(self, owner: bytes) -> None:
         try:
@@ -166,11 +166,16 @@ class RedisHeart:
                     client.close()
             self._client = None
 
-    def _run(self, *command: str | int) -> Any:
+    def _run(self, *command: str | int, when_full: tuple[str | int, ...] = ()) -> Any:
         try:
             if self._client is None:
                 self._client = self._server.synchronous()
-            return self._client.execute_command(*command)
+            try:
+                return self._client.execute_command(*command)
+            except faults.OutOfMemoryError:
+                if not when_full:
+                    raise
+                return self._client.execute_command(*when_full)
         except _FAULTS as error:
             raise _away(error) from None
 

@@ -52,6 +52,29 @@ async def test_claims_are_kept_in_every_shape_of_redis(shape: Shape, tmp_path: P
     assert third == [Suspect(1)] * 30
 
 
+async def test_who_is_alive_stays_so_when_memory_runs_out(tmp_path: Path) -> None:
+    with a_redis(tmp_path) as port:
+        settings = IdempotencySettings(url=f"redis://127.0.0.1:{port}/0")  # type: ignore[arg-type]
+        store, heart = (kind(f"redis://127.0.0.1:{port}/0", settings) for kind in (RedisClaims, RedisHeart))
+        claim = a_claim("a")
+        try:
+            was_there = [await asyncio.to_thread(heart.beat, A, 30)]
+            await store.claim(claim)
+            ask(port, "config", "set", "maxmemory", "1")
+            was_there += [await asyncio.to_thread(heart.beat, who, 60) for who in (A, B)]
+            with pytest.raises(StoreUnavailable, match="out of memory"):
+                await store.claim(a_claim("b"))
+            left = await store._life_of(A)
+            completion = await store.complete(claim)
+        finally:
+            await asyncio.to_thread(heart.stop, A)
+            await store.close()
+
+    assert was_there == [False, True, False]
+    assert left > 30
+    assert completion == "recorded"
+
+
 async def test_a_certificate_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
     with with_tls(tmp_path) as (url, files):
         settings = IdempotencySettings(url=url, cert_file=files["cert_file"], key_file=files["key_file"])  # type: ignore[arg-type]
