@@ -15,7 +15,7 @@ from .handler import HandlerSpec
 _BACKLOG = 10_000
 _CHUNK = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
-_STEADY, _LONGEST_LULL = 10.0, 30.0  # seconds the store has to serve; each time it did not, it is left alone for longer
+_STEADY, _LONGEST_LULL = 10.0, 10.0  # seconds the store has to serve; each time it did not, it is left alone longer
 
 End: TypeAlias = Literal["complete", "release", "forget"]
 
