@@ -6,7 +6,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import assert_never
 
 from aiormq import Channel, Connection
-from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq.exceptions import (
+    ChannelAccessRefused,
+    ChannelLockedResource,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+)
 
 from ...events import TopologyDrift, TopologyError, TopologyMissing
 from ..topology import Binding, Exchange, Queue, Topology
@@ -88,6 +93,8 @@ async def _channel(connection: Connection) -> AsyncIterator[Channel]:
     except ChannelNotFoundEntity as error:
         told = str(error).removeprefix("NOT_FOUND - ")
         raise TopologyMissing(f"{told}; declare it, or run with HOLDFAST_BROKER__TOPOLOGY=declare") from None
+    except ChannelLockedResource as error:
+        raise TopologyError(f"{explain(error)}; another connection has it for itself: end that one") from None
     finally:
         with suppress(ConnectionError):
             await while_open(connection, close_quietly(channel, 5))

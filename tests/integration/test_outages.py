@@ -58,7 +58,7 @@ async def test_a_queue_that_somebody_else_has_for_himself_keeps_nobody_from_publ
                 raise OSError("not yet")
 
         async with running(worker):
-            [queue] = worker.queues
+            [queue] = [spec.queue for spec in worker.handlers]
             await others.queue_delete(f"{queue}.dead")
             await others.queue_declare(f"{queue}.dead", exclusive=True)
             proxy.cut()
