@@ -72,7 +72,7 @@ In Holdfast, mended, each with a test that failed before:
     that took more than 2 s to close.
   - A broker that reads no more (an alarm) kept a stopping process from ending until it read again.
   - Each outage of Redis left a channel and two tasks behind for each queue.
-  - With a Redis Cluster of which no node answered, the thread of the lease ended, and the worker stayed paused for good.
+  - With a Redis Cluster of which no node answered, the thread of the lease ended: the worker stayed paused for good.
   - A stop in the moment in which an event waited to run alone could leave claims held, so that innocent events were
     suspected of a crash; one just after a dead letter was confirmed gave the event back as well.
   - Validators that raise neither `ValueError` nor `AssertionError`, exceptions that compare themselves oddly, groups
@@ -80,8 +80,8 @@ In Holdfast, mended, each with a test that failed before:
     dead-lettered. An error text of 10 MB held up the loop for seconds.
   - Two processes that died together could end their supervisor; one that had forked kept it busy for good.
   - Within one round trip, a release could overtake the claim it ends. Out of memory, Redis refused the heartbeats too,
-    so that claims of running handlers were free after a lease. A Redis that kept coming and going made a worker pause and
-    resume without end.
+    so that claims of running handlers were free after a lease. A Redis that kept coming and going made a worker pause
+    and resume without end.
   - How long an event had waited for another worker was told by two machines' clocks: where these differed by more than
     a minute, an attempt was spent for it.
   - A queue that another connection has for itself kept the publishing connection from coming back.
