@@ -1,6 +1,7 @@
 """Which acks a channel has to send: as few frames as can be, and never one for what is not done."""
 
 import struct
+from bisect import bisect_right
 
 _ACK = struct.Struct(">BHIHHQBB")  # type, channel, length, class, method, tag, flag, end mark
 
@@ -10,45 +11,68 @@ class Acks:
 
     `take` gives one `multiple` ack for the finished prefix, and single ones for what finished behind a tag that has
     not. The tag of a multiple ack is always one that is itself still to be acked (RabbitMQ closes the channel for
-    another), and everything below it is finished.
+    another), and everything below it is finished. What was settled behind an unfinished tag is kept in runs, of which
+    there are no more than unfinished tags: one that stays so for hours costs no memory.
     """
 
     def __init__(self) -> None:
-        self._head = 1  # the lowest tag that is not finished
-        self._finished: dict[int, bool] = {}  # above the head; True where its ack is still to be sent
-        self._fresh: list[int] = []  # those to send
+        self._head = 1  # below it everything is settled
+        self._fresh: dict[int, None] = {}  # finished, their acks still to be sent; in the order they finished
+        self._firsts: list[int] = []  # of runs of tags that are settled, not below the head
+        self._lasts: list[int] = []
 
     def ack(self, tag: int) -> bool:
         """It is done. False where it was settled before."""
-        if not self._finish(tag, to_send=True):
+        if self._is_finished(tag):
             return False
-        self._fresh.append(tag)
+        self._fresh[tag] = None
         return True
 
     def returned(self, tag: int) -> bool:
         """It was rejected, on the wire already. False where it was settled before."""
-        return self._finish(tag, to_send=False)
+        if self._is_finished(tag):
+            return False
+        self._settle(tag)
+        return True
 
     def take(self) -> list[tuple[int, bool]]:
         """The acks to send now: tag, and whether it is a multiple one."""
-        finished, last, count = self._finished, 0, 0
-        while (to_send := finished.pop(self._head, None)) is not None:
-            if to_send:
-                last, count = self._head, count + 1
-            self._head += 1
-        fresh, self._fresh = self._fresh, []
+        fresh, head, last, count = self._fresh, self._head, 0, 0
+        while True:
+            if head in fresh:
+                del fresh[head]
+                last, count, head = head, count + 1, head + 1
+            elif self._firsts and self._firsts[0] == head:
+                head = self._lasts.pop(0) + 1
+                del self._firsts[0]
+            else:
+                break
+        self._head, self._fresh = head, {}
         acks = [(last, count > 1)] if last else []
         for tag in fresh:
-            if tag >= self._head:
-                finished[tag] = False
-                acks.append((tag, False))
+            self._settle(tag)
+            acks.append((tag, False))
         return acks
 
-    def _finish(self, tag: int, *, to_send: bool) -> bool:
-        if tag < self._head or tag in self._finished:
-            return False
-        self._finished[tag] = to_send
-        return True
+    def _is_finished(self, tag: int) -> bool:
+        if tag < self._head or tag in self._fresh:
+            return True
+        at = bisect_right(self._firsts, tag) - 1
+        return at >= 0 and tag <= self._lasts[at]
+
+    def _settle(self, tag: int) -> None:
+        """Put it into the runs: it may join two."""
+        at = bisect_right(self._firsts, tag)
+        follows = at > 0 and self._lasts[at - 1] == tag - 1
+        if at < len(self._firsts) and self._firsts[at] == tag + 1:
+            self._firsts[at] = self._firsts[at - 1] if follows else tag
+            if follows:
+                del self._firsts[at - 1], self._lasts[at - 1]
+        elif follows:
+            self._lasts[at - 1] = tag
+        else:
+            self._firsts.insert(at, tag)
+            self._lasts.insert(at, tag)
 
 
 def ack_frame(channel: int, tag: int, *, multiple: bool) -> bytes:

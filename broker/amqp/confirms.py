@@ -11,6 +11,8 @@ from .splitter import METHOD
 
 Verdict: TypeAlias = Literal["confirmed", "refused", "unroutable"]
 Waiting: TypeAlias = "asyncio.Future[Verdict]"
+Named: TypeAlias = tuple[str | None, str, str]
+"""What a return names its publish by: message id, exchange and routing key."""
 
 _ACK, _NACK = b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78"
 _TAG_AND_FLAG = struct.Struct(">QB")
@@ -23,7 +25,7 @@ class Confirms:
         self.is_closed = False
         """Whether the broker has closed the channel (see `Deliveries`)."""
         self._last = 0
-        self._waiting: OrderedDict[int, tuple[Waiting, Message]] = OrderedDict()
+        self._waiting: OrderedDict[int, tuple[Waiting, Named]] = OrderedDict()  # no body: a confirm may take hours
         self._returned: set[int] = set()
         self._address = b"", b""
         self._content: Content | None = None  # of a message that is being returned, to its address
@@ -38,7 +40,7 @@ class Confirms:
         """The verdict on the next publish. Fails with `ConnectionError`, or what closed the channel."""
         self._last += 1
         waiting: Waiting = self._loop.create_future()
-        self._waiting[self._last] = (waiting, message)
+        self._waiting[self._last] = (waiting, (message.message_id, message.exchange, message.routing_key))
         return waiting
 
     def lost(self, error: BaseException) -> None:
@@ -94,7 +96,7 @@ class Confirms:
         """It comes before the confirm of the same publish, which says nothing of it but its tag: the first that waits
         with the same id and address is meant."""
         named = (returned.message_id, returned.exchange, returned.routing_key)
-        for tag, (_, message) in self._waiting.items():
-            if tag not in self._returned and named == (message.message_id, message.exchange, message.routing_key):
+        for tag, (_, expected) in self._waiting.items():
+            if tag not in self._returned and named == expected:
                 self._returned.add(tag)
                 return

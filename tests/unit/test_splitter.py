@@ -224,3 +224,19 @@ def test_the_finished_prefix_is_one_frame_and_islands_are_one_each(
 
     assert acks.take() == frames
     assert acks.take() == []
+
+
+@given(st.permutations(range(2, 40)), st.sets(st.integers(2, 39)))
+def test_what_is_settled_behind_an_unfinished_tag_is_kept_in_as_many_runs_as_there_are_gaps(
+    order: list[int], unfinished: set[int]
+) -> None:
+    acks = Acks()
+
+    for tag in order:
+        if tag not in unfinished:
+            assert acks.ack(tag) if tag % 3 else acks.returned(tag)
+            acks.take()
+
+    settled = set(range(2, 40)) - unfinished
+    assert [tag for tag in range(1, 45) if acks._is_finished(tag)] == sorted(settled)
+    assert len(acks._firsts) == len(acks._lasts) == sum(tag - 1 not in settled for tag in settled)
