@@ -36,6 +36,7 @@ class Member:
             "loopback_users = none\n"
             "cluster_partition_handling = pause_minority\n"
             "cluster_formation.peer_discovery_backend = classic_config\n"
+            "cluster_formation.discovery_retry_limit = 3\n"  # the first one starts alone
             + "".join(f"cluster_formation.classic_config.nodes.{n} = rabbit@{network.address(n)}\n" for n in (1, 2, 3))
         )
         base = programs.sees(self.data)
