@@ -6,6 +6,7 @@ from arena import Arena
 from breaking import delete
 from cluster import Cluster
 from fault_app import Job
+from ledgers import Explains
 from scenario import scenario
 from workers import LEASE
 
@@ -67,6 +68,10 @@ async def the_disk_is_full(a: Arena) -> None:
 
 # Clusters
 
+REFUSED: Explains = "what ran"
+"""A queue without a leader refuses what handlers publish. Where it does so for longer than `publish_timeout` (3 s here),
+they fail, and are retried."""
+
 
 @scenario("cluster of three: kill a node, partition", cluster=True)
 async def a_node_of_the_cluster_is_killed(a: Arena) -> None:
@@ -74,7 +79,7 @@ async def a_node_of_the_cluster_is_killed(a: Arena) -> None:
     member = a.luck.choice(a.broker.members)
     async with a.under_load():
         await a.sometime()
-        with a.broken("node killed", "what ran"):  # publishes refused while queues elect leaders fail their handlers
+        with a.broken("node killed", REFUSED):
             await asyncio.to_thread(member.kill)
             await a.sometime(8)
             await asyncio.to_thread(member.start)
@@ -86,7 +91,7 @@ async def a_node_of_the_cluster_is_frozen(a: Arena) -> None:
     member = a.luck.choice(a.broker.members)
     async with a.under_load():
         await a.sometime()
-        with a.broken("node frozen"):
+        with a.broken("node frozen", REFUSED):
             member.pause()
             await a.sometime(12)
             member.resume()
@@ -98,7 +103,7 @@ async def a_node_of_the_cluster_is_parted_from_the_others(a: Arena) -> None:
     number = a.luck.choice((1, 2, 3))
     async with a.under_load(450):
         await a.sometime()
-        with a.broken("network partition"):
+        with a.broken("network partition", REFUSED):
             await asyncio.to_thread(a.broker.network.part, number)
             await asyncio.sleep(a.luck.uniform(2, 16))  # before and after the others take it for dead
             await asyncio.to_thread(a.broker.network.mend)
