@@ -69,8 +69,8 @@ async def the_disk_is_full(a: Arena) -> None:
 # Clusters
 
 REFUSED: Explains = "what ran"
-"""A queue without a leader refuses what handlers publish. Where it does so for longer than `publish_timeout` (3 s here),
-they fail, and are retried."""
+"""A queue without a leader refuses what handlers publish. Where it does so for longer than they try (`publish_timeout`,
+3 s here), they fail, and are retried."""
 
 
 @scenario("cluster of three: kill a node, partition", cluster=True)
