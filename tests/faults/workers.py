@@ -23,6 +23,8 @@ from holdfast.testing.servers import free_port
 HERE = Path(__file__).parent
 LEASE = 3.0
 PATIENCE = 60.0
+LATEST = 150.0
+"""Seconds after which a worker takes from its queues at the latest, whatever else is broken meanwhile."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +38,7 @@ class Child:
     point: str
     leaving: bool = False
     stopped_at: float = 0.0
+    follower: "Child | None" = None
     how: str = "worker killed"
     attached: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -111,9 +114,9 @@ class Workers:
         if child.leaving:
             return
         at = child.stopped_at or self._reader.died(child.pid) or time.monotonic()
-        follower = await self.start(url=child.url)
+        child.follower = follower = await self.start(url=child.url)
         with suppress(AssertionError):
-            await self.until_attached(follower)
+            await self.until_attached(follower, within=LATEST)
         what = child.how if child.stopped_at or not child.point else f"worker killed {child.point}"
         self._faults.append(Fault(what, at, time.monotonic(), "its process", child.pid))
 
@@ -127,9 +130,10 @@ class Workers:
     async def followed(self, child: Child) -> None:
         """Return when it is gone and its follower takes its place."""
         await child.gone.wait()
-        async with asyncio.timeout(PATIENCE):
-            while not any(fault.pid == child.pid for fault in self._faults):
-                await asyncio.sleep(0.05)
+        while not any(fault.pid == child.pid for fault in self._faults):
+            await asyncio.sleep(0.05)
+        if (follower := child.follower) and not (follower.attached.is_set() or follower.gone.is_set()):
+            raise AssertionError(f"no follower within {LATEST:g} s: {follower.log.read_text()[-3000:]}")
 
     async def leave(self, asked: list[Child]) -> dict[int, int]:
         """Tell them to stop; return how each process ended."""

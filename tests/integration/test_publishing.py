@@ -44,10 +44,10 @@ def with_broker(settings: Settings, **changes: Any) -> Settings:
     return settings.model_copy(update={"broker": settings.broker.model_copy(update=changes)})
 
 
-async def a_queue(settings: Settings, **arguments: Any) -> str:
+async def a_queue(settings: Settings, name: str = "q", **arguments: Any) -> str:
     """A quorum queue bound for `paid`."""
     exchange = settings.broker.exchange
-    queue = Queue(f"{exchange}.q", {"x-queue-type": "quorum", **arguments})
+    queue = Queue(f"{exchange}.{name}", {"x-queue-type": "quorum", **arguments})
     async with a_broker(settings) as broker:
         await broker.declare(Topology((Exchange(exchange),), (queue,), (Binding(exchange, queue.name, "paid"),)))
     return queue.name
@@ -101,8 +101,8 @@ async def test_what_a_handler_publishes_is_tried_again_while_the_broker_refuses_
     async with running(worker):
         await publish_all(settings, [Loud()])
         await facts.until(Published, lambda fact: fact.outcome == "refused")
+        await a_queue(settings, "roomy")
         await delete(settings, queues=(queue,))
-        await a_queue(settings)
         await facts.settled("handled")
 
     assert runs == 1

@@ -335,10 +335,11 @@ async def test_a_blocked_loop_of_one_process_fails_the_liveness_of_all_and_is_na
         await eventually(site.is_live, True)
         code = await asyncio.to_thread(crew.running.stop)
 
-    [blocked] = crew.lines("loop.blocked")
+    [blocked] = [
+        line for line in crew.lines("loop.blocked") if "in handle" in line["stack"]
+    ]  # a busy machine blocks too
     assert code == 0
     assert told["processes"][str(blocked["process"])] > 1
-    assert "in handle" in blocked["stack"]
 
 
 @pytest.mark.parametrize(
