@@ -36,7 +36,7 @@ def from_line(line: str | bytes) -> tuple[Message, dict[str, Any]]:
         if not isinstance(told, dict) or told.pop("holdfast-letter", None) != VERSION:
             raise ConfigurationError("not a line of an archive of dead letters")
         return from_json(told.pop("message")), told
-    except (ValueError, KeyError, TypeError, RecursionError, InvalidOperation) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidOperation) as error:
         raise ConfigurationError(f"not a line of an archive of dead letters ({type(error).__name__})") from None
 
 
@@ -57,7 +57,7 @@ def to_json(message: Message) -> dict[str, Any]:
 
 
 def from_json(told: Mapping[str, Any]) -> Message:
-    """Undoes `to_json`. Raises `ValueError`, `KeyError` or `TypeError` for anything else."""
+    """Undoes `to_json`. Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` for anything else."""
     body = base64.b64decode(told["body_base64"], validate=True) if "body_base64" in told else told["body"].encode()
     texts: dict[str, Any] = {name: told.get(name) for name in _TEXTS}
     if not all(value is None or isinstance(value, str) for value in texts.values()):

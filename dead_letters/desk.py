@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 from urllib.parse import urlsplit
@@ -40,7 +41,7 @@ class DeadLetters:
     def __init__(self, settings: Settings, broker: Broker, *, by: str | None = None) -> None:
         self.broker = broker
         self.by = by or _whoever()
-        self.folder = Path(settings.dead_letters.folder).expanduser() / _place_of(settings)
+        self.folder = _expanded(settings.dead_letters.folder) / _place_of(settings)
         (self.folder / "archive").mkdir(mode=0o700, parents=True, exist_ok=True)
         self.journal = Journal(self.folder / "journal.sqlite")
         self._indexes: dict[str, Index] = {}
@@ -155,7 +156,8 @@ class DeadLetters:
                 assert_never(operation.kind)
         return carry_out(
             operation, action, pace,
-            broker=self.broker, index=self.index(operation.queue), journal=self.journal, folder=self.folder, tell=tell,
+            broker=self.broker, own_index=partial(self.own_index, operation.queue), journal=self.journal,
+            folder=self.folder, tell=tell,
         )  # fmt: skip
 
     def is_running(self, operation: Operation) -> bool:
@@ -196,6 +198,15 @@ class DeadLetters:
             letters = [(key, "") for key, _ in letters_for(path, queue, to)]
             begun.append(self.journal.begin("import", queue, letters, by=self.by, options=options))
         return begun
+
+
+def _expanded(folder: str) -> Path:
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError:
+        raise ConfigurationError(
+            f"HOLDFAST_DEAD_LETTERS__FOLDER={folder}: no home folder is known for its ~; give a path without"
+        ) from None
 
 
 def _file(queue: str) -> str:

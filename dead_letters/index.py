@@ -19,7 +19,9 @@ BATCH = 500
 BUCKETS = 24
 _VERSION = 3
 _SCHEMA = f"""
-PRAGMA user_version = {_VERSION};
+DROP TABLE IF EXISTS letters;
+DROP TABLE IF EXISTS messages;
+DROP TABLE IF EXISTS about;
 CREATE TABLE IF NOT EXISTS letters (
     position INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, event_id TEXT, event_type TEXT, version INTEGER,
     reason TEXT, handler TEXT, target TEXT, fingerprint TEXT, error_type TEXT, error_message TEXT,
@@ -28,6 +30,7 @@ CREATE TABLE IF NOT EXISTS messages (position INTEGER PRIMARY KEY, message BLOB)
 CREATE INDEX IF NOT EXISTS by_fingerprint ON letters (fingerprint, failed_at);
 CREATE INDEX IF NOT EXISTS by_event ON letters (event_id);
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value REAL);
+PRAGMA user_version = {_VERSION};
 """
 
 
@@ -60,10 +63,7 @@ class Index:
         self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
         self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;")
         if self._db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-            self._db.executescript(
-                "DROP TABLE IF EXISTS letters; DROP TABLE IF EXISTS messages; DROP TABLE IF EXISTS about;"
-            )  # read it again
-        self._db.executescript(_SCHEMA)
+            self._db.executescript(_SCHEMA)  # what was in it is read again; one that is whole may be being rewritten
 
     @contextmanager
     def rewriting(self) -> Iterator[None]:

@@ -98,7 +98,7 @@ def read_letter(message: Message, *, key: str, position: int, returns: int = 0) 
         error_message=error,
         fingerprint=fingerprint or _made_up(reason, target, message.type or origin_of(message)[1]),
         attempt=history.attempt,
-        first_failed_at=history.first_failed_at,
+        first_failed_at=_time(history.first_failed_at),
         failed_at=died_at if by_broker else failed_at,
         worker=_text(headers.get(h.WORKER), 200),
         is_foreign=not ours and h.EVENT_ID not in headers,
@@ -139,4 +139,7 @@ def _time(value: object) -> datetime | None:
             return None
     if not isinstance(value, datetime):
         return None
-    return value if value.tzinfo else value.replace(tzinfo=UTC)
+    try:
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    except OverflowError:  # a time that is beyond the calendar in UTC
+        return None

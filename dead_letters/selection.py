@@ -1,5 +1,6 @@
 """Which letters are meant: the filters of the command line and of the page, as one value."""
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -40,8 +41,9 @@ class Selection:
             clauses.append("substr(fingerprint, 1, length(?)) = ?")
             values += [self.fingerprint] * 2
         if self.ids:
-            clauses.append("(" + " OR ".join("substr(key, 1, length(?)) = ? OR event_id = ?" for _ in self.ids) + ")")
-            values += [value for one in self.ids for value in (one, one, one)]
+            meant = "substr(letters.key, 1, length(value)) = value OR letters.event_id = value"
+            clauses.append(f"EXISTS (SELECT 1 FROM json_each(?) WHERE {meant})")
+            values.append(json.dumps(self.ids))
         if self.text:
             clauses.append("(instr(lower(error_message), lower(?)) OR instr(lower(error_type), lower(?)))")
             values += [self.text] * 2
@@ -56,10 +58,10 @@ def moment(text: str, now: datetime) -> datetime:
     """A point in time: ISO 8601 (UTC unless it says otherwise), or a span before now such as `90s`, `15m`, `2h`, `3d`.
 
     Raises `ConfigurationError`."""
-    if found := _SPAN.fullmatch(text.strip()):
-        return now - timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
     try:
+        if found := _SPAN.fullmatch(text.strip()):
+            return now - timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
         parsed = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise ConfigurationError(f"{text!r} is no time; write 15m, 2h, 3d or 2026-01-31T12:00") from None
+    except (ValueError, OverflowError):
+        raise ConfigurationError(f"{text[:60]!r} is no time; write 15m, 2h, 3d or 2026-01-31T12:00") from None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -7,13 +7,14 @@ quarter of an hour at most: RabbitMQ takes deliveries back after half an hour.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..broker import Broker
-from ..events import BrokerUnavailable, HoldfastError, NotConnected, PublishTimeout, QueueInUse
+from ..events import BrokerUnavailable, ConfigurationError, HoldfastError, NotConnected, PublishTimeout, QueueInUse
 from .acting import Action
 from .alone import alone
 from .index import Index
@@ -42,12 +43,18 @@ class Leave(Exception):
 class Pace:
     """How fast and how carefully. `rate` is letters per second; `wait` the seconds without a word after which
     outcomes are not waited for any more; `canary`: 1 letter, then 10, then the rest, each after the outcome of the
-    last; `keep_going`: whatever fails again."""
+    last; `keep_going`: whatever fails again. Raises `ConfigurationError` for a rate or a wait that is none."""
 
     rate: float | None = None
     canary: bool = True
     wait: float = 60.0
     keep_going: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rate is not None and not 0 < self.rate < math.inf:
+            raise ConfigurationError(f"rate={self.rate:g} is not a number of letters a second")
+        if not 0 <= self.wait < math.inf:
+            raise ConfigurationError(f"wait={self.wait:g} is not a number of seconds")
 
 
 class Work:
@@ -60,7 +67,7 @@ class Work:
         pace: Pace,
         *,
         broker: Broker,
-        index: Index,
+        own_index: Callable[[], AbstractContextManager[Index]],
         journal: Journal,
         folder: Path,
         tell: Callable[[], None] = lambda: None,
@@ -70,7 +77,8 @@ class Work:
         self._action = action
         self._pace = pace
         self._broker = broker
-        self._index = index
+        self._own_index = own_index
+        self._index: Index
         self._journal = journal
         self._lock = folder / f"{operation.id}.lock"
         self._tell = tell
@@ -78,7 +86,7 @@ class Work:
 
     async def run(self) -> Operation:
         """Return when there is nothing more to do or to wait for; the operation says how it ended."""
-        with alone(self._lock, self._name):
+        with alone(self._lock, self._name), self._own_index() as self._index:
             self._journal.ask(self._name, "run")
             self._journal.change(self._name, "running")
             try:
@@ -132,7 +140,9 @@ class Work:
             self._journal.change(name, "running")
             await self._clear(shelf)
             left = self._journal.left(name)
-            self._journal.gone(name, [item.key for item in left if item.key not in shelf.tags])
+            missing = [item for item in left if item.key not in shelf.tags]
+            self._journal.took(name, [item.key for item in missing if item.published], self._action.after)
+            self._journal.gone(name, [item.key for item in missing if not item.published])
             there = [item for item in left if item.key in shelf.tags]
             for batch, is_canary in self._batches(there):
                 await self._do(shelf, batch)

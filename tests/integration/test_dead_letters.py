@@ -10,9 +10,9 @@ from morgue import QUICK, Morgue, a_desk, contents, replay
 from running import a_broker, running, take, until
 
 from holdfast import ConfigurationError, QueueInUse, Settings
-from holdfast.broker import Topology, resting_queue, work_queue
+from holdfast.broker import Held, Topology, resting_queue, work_queue
 from holdfast.dead_letters import Edit, Pace, Selection
-from holdfast.events import Message
+from holdfast.events import Message, Receipt, ReceiptOutcome
 
 
 @pytest.fixture
@@ -365,3 +365,47 @@ async def test_a_replay_to_a_queue_that_is_gone_stops_and_keeps_the_letter(
             left = await contents(desk, dead)
 
     assert (stopped.state, f"{unique}.gone" in stopped.detail, len(left)) == ("stopped", True, 1)
+
+
+@pytest.mark.parametrize("outcome", ["handled", "dead_lettered"])
+async def test_a_letter_taken_off_by_a_tool_that_was_killed_before_it_noted_so_keeps_its_outcome(
+    outcome: ReceiptOutcome, tmp_path: Path
+) -> None:
+    """Its replacement is confirmed and told of, and the ack has arrived: the journal's last line is missing."""
+    settings = Settings(broker={"url": f"memory://{tmp_path.name}"}, idempotency={"url": "memory://"})
+    async with a_broker(settings) as broker:
+        await broker.declare(Topology(queues=(resting_queue("q.dead"),)))
+        await broker.publish(Message(b"{}", "", "q.dead", {"event-id": "e"}), timeout=5)
+        async with a_desk(settings, tmp_path, broker) as desk:
+            await desk.read("q.dead")
+            operation = desk.replay("q.dead", Selection())
+            [item] = desk.journal.left(operation.id)
+            desk.journal.sending(operation.id, [item.key])
+            desk.journal.published(operation.id, [item.key])
+            desk.journal.hear([Receipt(operation.id, item.key, outcome)])
+            held: list[Held] = []
+            browser = await broker.browse("q.dead", held.append)
+            await browser.caught_up()
+            await browser.remove(held[0].tag)
+            await browser.close()
+
+            ended = await desk.work(operation, QUICK).run()
+
+    assert ended.counts == {"handled" if outcome == "handled" else "failed": 1}
+
+
+async def test_an_operation_that_reads_its_queue_hides_no_letter_from_the_page(tmp_path: Path) -> None:
+    settings = Settings(broker={"url": f"memory://{tmp_path.name}"}, idempotency={"url": "memory://"})
+    async with a_broker(settings) as broker:
+        await broker.declare(Topology(queues=(resting_queue("q.dead"),)))
+        for n in range(3):
+            await broker.publish(Message(b"{}", "", "q.dead", {"event-id": f"e-{n}"}), timeout=5)
+        async with a_desk(settings, tmp_path, broker) as desk:
+            await desk.read("q.dead")
+            discarding = asyncio.create_task(desk.work(desk.discard("q.dead", Selection(limit=1))).run())
+            seen = set[int]()
+            while not discarding.done():
+                seen.add(desk.index("q.dead").count())
+                await asyncio.sleep(0)
+
+    assert seen <= {3, 2}

@@ -1,6 +1,7 @@
 """Letters, archives, selections and the journal, without a broker."""
 
 import json
+import math
 import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast import ConfigurationError
-from holdfast.dead_letters import Index, Journal, Selection, moment
+from holdfast.dead_letters import Index, Journal, Pace, Selection, moment
 from holdfast.dead_letters.archive import from_line, to_line
 from holdfast.dead_letters.letter import Letter, key_of, read_letter
 from holdfast.dead_letters.remake import replayed, target_of
@@ -184,6 +185,59 @@ def test_a_hundred_thousand_letters_are_listed_and_filtered_within_a_second(tmp_
     assert grouped - began < 1.0 and time.process_time() - grouped < 1.0
     assert sum(group.count for group in groups) == 100_000 and len(groups) == 10
     assert len(first) == 50 and found > 0 and by_id == [f"{99_999:016x}"]
+
+
+@pytest.mark.parametrize("beyond", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"])
+def test_a_time_beyond_the_calendar_is_none_and_hides_no_other_letter(beyond: str) -> None:
+    headers = {"holdfast-reason": "exhausted", "holdfast-attempt": 2}
+    forged = a_message(headers=headers | {"holdfast-failed-at": beyond, "holdfast-first-failed-at": beyond})
+    index = Index(None)
+
+    index.add([read_letter(forged, key="a", position=1), read_letter(_some_letter(1), key="b", position=2)])
+
+    [letter] = index.letters(Selection(ids=("a",)))
+    assert (letter.failed_at, letter.first_failed_at) == (None, None)
+    assert index.oldest() == NOON + timedelta(seconds=1) and len(index.groups()) == 2
+
+
+@pytest.mark.parametrize("message", [{"body": 5}, {"body": "", "headers": [1]}, {"body": "", "headers": None}, 5])
+def test_a_line_whose_message_is_of_another_shape_is_none(message: Any) -> None:
+    with pytest.raises(ConfigurationError, match="not a line of an archive"):
+        from_line(json.dumps({"holdfast-letter": 1, "queue": "q.dead", "message": message}))
+
+
+def test_an_index_can_be_opened_and_read_while_another_rewrites_it(tmp_path: Path) -> None:
+    index = Index(tmp_path / "index")
+    index.add([read_letter(_some_letter(1), key="a", position=1)])
+
+    with index.rewriting():
+        other = Index(tmp_path / "index")
+        seen = other.keys(Selection())
+        other.close()
+
+    assert (seen, index.keys(Selection())) == (["a"], [])
+
+
+@pytest.mark.parametrize("text", ["99999999999d", "800000d", "9" * 5_000 + "s"])
+def test_a_span_beyond_the_calendar_is_no_time(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no time"):
+        moment(text, NOON)
+
+
+def test_letters_can_be_named_by_the_thousand() -> None:
+    index = Index(None)
+    index.add(read_letter(_some_letter(n), key=f"{n:016x}", position=n + 1) for n in range(3_000))
+
+    by_key = index.keys(Selection(ids=tuple(f"{n:016x}" for n in range(2_000))))
+    by_event = index.keys(Selection(ids=("event-7", "nothing")))
+
+    assert len(by_key) == 2_000 and by_event == [f"{7:016x}"]
+
+
+@pytest.mark.parametrize("pace", [{"rate": math.inf}, {"rate": math.nan}, {"rate": 0.0}, {"wait": math.nan}])
+def test_a_pace_that_is_no_number_is_refused(pace: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="is not a number of"):
+        Pace(**pace)
 
 
 def _some_letter(n: int) -> Message:
