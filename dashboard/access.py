@@ -85,7 +85,7 @@ class Access:
         """Whoever the cookie of a request names."""
         cookie = request.cookies.get(COOKIE, "")
         told, _, signature = cookie.rpartition(".")
-        if not hmac.compare_digest(self._sign(told), signature):
+        if not hmac.compare_digest(self._sign(told).encode(), signature.encode("utf-8", "replace")):
             return None
         name, role, expires = told.split(".")
         if role not in ("viewer", "operator") or float(expires) < time.time():
@@ -119,6 +119,11 @@ class Access:
         return hmac.new(self._key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
 
+def _here(request: Request) -> str:
+    """Where a request went to, on this host: `//name` would be another one."""
+    return "/" + str(request.url.replace(scheme="", netloc="")).lstrip("/")
+
+
 class Gate:
     """The middleware that lets requests in, with their session, and puts our headers on every answer."""
 
@@ -149,7 +154,7 @@ class Gate:
         secure = request.url.scheme == "https"
         if session is None and not request.url.path.startswith(_OPEN):
             if access.is_open and request.method in _SAFE:
-                answer: Response = RedirectResponse(str(request.url.replace(scheme="", netloc="")), 303)
+                answer: Response = RedirectResponse(_here(request), 303)
                 access.welcome(answer, access.default(), secure=secure)
             else:
                 answer = RedirectResponse("/login", 303)

@@ -31,6 +31,6 @@ async def operators_fields(request: Request) -> tuple[Session, dict[str, str]]:
     if session is None or not session.may_act:
         raise HTTPException(403, "only an operator may do that: holdfast dashboard --operator, or the operator's token")
     fields = await fields_of(request)
-    if not hmac.compare_digest(fields.get("csrf", ""), session.csrf):
+    if not hmac.compare_digest(fields.get("csrf", "").encode(), session.csrf.encode()):
         raise HTTPException(403, "this form is not of this session; go back, reload the page, and try again")
     return session, fields

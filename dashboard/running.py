@@ -1,6 +1,7 @@
 """The operations this process carries out, and the queues it reads: one task each, and a word to whoever watches."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -86,7 +87,7 @@ class Running:
         async def do() -> None:
             try:
                 await doing
-            except HoldfastError as error:
+            except (HoldfastError, OSError, sqlite3.Error) as error:  # a full disk, too
                 self.errors[name] = str(error)
             finally:
                 self._tasks.pop(name, None)

@@ -449,6 +449,43 @@ async def test_a_cookie_that_was_changed_is_nobodys(desk: DeadLetters) -> None:
     assert answer.headers["location"] == "/login"
 
 
+async def test_a_cookie_and_a_form_token_of_any_bytes_are_refused(desk: DeadLetters) -> None:
+    async with a_visitor(desk, Access(token=TOKEN)) as visitor:
+        cookie = await visitor.client.get("/", headers={"cookie": b"holdfast_session=a.viewer.1.\xe9"})
+    async with a_visitor(desk) as visitor:
+        await visitor.get("/")
+        form = await visitor.post("/queues/any/read", csrf="é")
+
+    assert (cookie.status_code, cookie.headers["location"]) == (303, "/login")
+    assert form.status_code == 403
+
+
+@pytest.mark.parametrize("path", ["//elsewhere.example/", "////elsewhere.example/", "/%2Felsewhere.example/"])
+async def test_whoever_is_let_in_stays_on_this_host(desk: DeadLetters, path: str) -> None:
+    async with a_visitor(desk) as visitor:
+        answer = await visitor.client.get(f"{BASE}{path}")
+
+    assert answer.headers["location"] == "/elsewhere.example/"
+
+
+async def test_an_archive_that_cannot_be_written_is_told_on_the_page_and_keeps_the_letters(
+    morgue: Morgue, desk: DeadLetters
+) -> None:
+    await morgue.fill("o-1")
+    await desk.read(morgue.dead)
+    (desk.folder / "archive").rmdir()
+
+    async with a_visitor(desk) as visitor:
+        await visitor.get(f"/queues/{morgue.dead}/discard")
+        begun = await visitor.post(f"/queues/{morgue.dead}/discard", count="1")
+        name = begun.headers["location"].rpartition("/")[2]
+        await until(lambda: desk.journal.operation(name).detail == "interrupted", "it is broken off")
+        shown = await visitor.get(begun.headers["location"])
+
+    assert "It was broken off" in shown.text and "No such file or directory" in shown.text
+    assert len(await contents(desk, morgue.dead)) == 1
+
+
 async def test_after_too_many_wrong_tokens_not_even_the_right_one_is_looked_at(desk: DeadLetters) -> None:
     async with a_visitor(desk, Access(token=TOKEN)) as visitor:
         for _ in range(10):
