@@ -1,5 +1,6 @@
 """`holdfast`: its commands, and how their errors read: one line on stderr, a non-zero exit, no traceback."""
 
+import sqlite3
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -7,6 +8,7 @@ import typer
 
 from ..config import VERSION
 from ..events import HoldfastError
+from ..telemetry import neutral
 from .dead import dead_app
 from .events import events_app
 from .topology import Json, Target, topology_app
@@ -34,6 +36,10 @@ def main() -> None:
     except _WrongUsage as error:
         command = error.ctx.command_path if error.ctx else "holdfast"
         _fail(f"{error.format_message()} (see {command} --help)", code=2)
+    except typer.Abort:
+        _fail("nothing was done")
+    except sqlite3.Error as error:
+        _fail(f"the files of the dead-letter tools, in HOLDFAST_DEAD_LETTERS__FOLDER: {error}")
     except (HoldfastError, OSError) as error:
         _fail(error)
     except ExceptionGroup as group:
@@ -47,7 +53,7 @@ def main() -> None:
 def _fail(*errors: Exception | str, code: int = 1) -> NoReturn:
     for error in errors:
         for line in str(error).splitlines() or [type(error).__name__]:
-            print(f"holdfast: {line}", file=sys.stderr)
+            print(f"holdfast: {neutral(line)}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -177,7 +183,10 @@ def dashboard(
     worker: Annotated[
         str | None, typer.Option(metavar="MODULE:WORKER", help="whose models letters are checked against")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="instead of HOLDFAST_DASHBOARD__PORT; 0: any free one")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, help="instead of HOLDFAST_DASHBOARD__PORT; 0: any free one"),
+    ] = None,
 ) -> None:
     """Serve the dead-letter page, on this machine alone unless a token is set. Without --operator it only shows."""
     from .dashboard import run_dashboard

@@ -51,7 +51,7 @@ def publish_events(event_type: str, body: str, *, headers: list[str], delay: flo
         raise ConfigurationError(
             "HOLDFAST_BROKER__URL=memory:// is a broker inside one process: no worker hears what another publishes"
         )
-    if not event_type.strip() or len(event_type.encode()) > 255:
+    if not event_type.strip() or len(event_type.encode(errors="replace")) > 255:
         raise ConfigurationError(f"{event_type[:60]!r} is no event type; write a dotted name such as order.created")
     extra = dict(_header(text) for text in headers)
     if body == "-":

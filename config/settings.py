@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from ..events import ConfigurationError
 from .secrets import ExistingFile, SecretFile, read_secret, secret_of, with_password
-from .urls import BrokerUrl, ClaimsUrl
+from .urls import BrokerUrl, ClaimsUrl, Host
 
 PREFIX = "HOLDFAST_"
 
@@ -178,7 +178,7 @@ class LogSettings(_Group):
 class HttpSettings(_Group):
     """Where `/metrics`, `/livez` and `/readyz` are served."""
 
-    host: str = Field(
+    host: Host = Field(
         default="127.0.0.1", min_length=1, max_length=255, description="address of the metrics and the probes"
     )
     port: int = Field(default=9464, ge=0, le=65_535, description="their port; 0: any free one, which the log names")
@@ -197,7 +197,7 @@ class DeadLetterSettings(_Group):
 class DashboardSettings(_Group):
     """The web page for dead letters."""
 
-    host: str = Field(default="127.0.0.1", min_length=1, max_length=255, description="address of the dead-letter page")
+    host: Host = Field(default="127.0.0.1", min_length=1, max_length=255, description="address of the dead-letter page")
     port: int = Field(default=9465, ge=0, le=65_535, description="its port; 0: any free one, which is printed")
     token: SecretStr | None = Field(
         default=None, min_length=16, description="who knows it may look; beyond loopback one of the two is needed"
@@ -255,6 +255,8 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigurationError(f"{PREFIX}*: {error}") from None
     except RecursionError:
         raise ConfigurationError(f"{PREFIX}*: a value is JSON nested too deeply to be read") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(".env holds no text in UTF-8") from None
 
 
 def variable(location: tuple[int | str, ...]) -> str:

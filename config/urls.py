@@ -49,6 +49,14 @@ def _claims_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _host(name: str) -> str:
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        raise ValueError("is no host name or address") from None
+    return name
+
+
 def _unknown(url: str) -> str:
     """A scheme is quoted where it is one beyond doubt: where it was forgotten, a password may stand there."""
     named = _SCHEME.match(url)
@@ -65,3 +73,4 @@ CLAIM_SCHEMES = (
 _CLAIMS_EXAMPLE = "write redis://user:password@host:6379/0"
 ClaimsUrl = Annotated[SecretStr, AfterValidator(_claims_url)]
 BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
+Host = Annotated[str, AfterValidator(_host)]

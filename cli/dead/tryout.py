@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from ...consumer import HandlerSpec
 from ...dead_letters import Edit, Forecast, Letter, Rehearsal, Selection, forecast, target_of
 from ...events import ConfigurationError, read_metadata
+from ...telemetry import neutral
 from ..load import load_worker
 from ..words import console, print_json
 from .rehearsal import rehearse
@@ -74,6 +75,6 @@ def _tell(found: Forecast, rehearsed: Rehearsal | None, *, as_json: bool) -> Non
     if rehearsed is not None:
         at.print(f"run: {rehearsed.handled} would be handled, {rehearsed.failed} would not")
         for error, count in Counter(rehearsed.errors).most_common():
-            at.print(f"  {count} x {error}", soft_wrap=True)
-        published = ", ".join(f"{count} {kind}" for kind, count in sorted(rehearsed.published.items()))
+            at.print(f"  {count} x {neutral(error, 1000)}", soft_wrap=True)
+        published = ", ".join(f"{count} {neutral(kind, 120)}" for kind, count in sorted(rehearsed.published.items()))
         at.print(f"  caught what it published: {published or 'nothing'}")

@@ -146,3 +146,18 @@ def test_each_value_is_told_with_where_it_came_from(monkeypatch: pytest.MonkeyPa
     assert told["HOLDFAST_WORKER__CONCURRENCY"] == "environment"
     assert told["HOLDFAST_WORKER__MAX_BODY"] == "argument"
     assert told["HOLDFAST_LOG__LEVEL"] == "default"
+
+
+def test_a_file_of_settings_that_is_no_text_is_told_in_one_line() -> None:
+    Path(".env").write_bytes(b"HOLDFAST_LOG__LEVEL=\xff")
+
+    with pytest.raises(ConfigurationError, match=r"^\.env holds no text in UTF-8$"):
+        load_settings()
+
+
+@pytest.mark.parametrize("group", ["HTTP", "DASHBOARD"])
+def test_a_host_that_is_no_name_is_told_with_its_variable(monkeypatch: pytest.MonkeyPatch, group: str) -> None:
+    monkeypatch.setenv(f"HOLDFAST_{group}__HOST", "a..b")
+
+    with pytest.raises(ConfigurationError, match=f"^HOLDFAST_{group}__HOST: is no host name or address$"):
+        load_settings()
