@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ..broker import Topology, dead_letter_queue, look
-from ..config import environment, origins, unknown_variables
+from ..config import LogSettings, environment, origins, unknown_variables
 from ..consumer import HandlerSpec, Worker
 from ..events import ConfigurationError, TopologyDrift, TopologyMissing
 from ..idempotency import open_claims
-from ..telemetry import redact
+from ..telemetry import configure_logging, redact
 from .load import load_worker
 
 
@@ -39,6 +39,7 @@ def check_worker(target: str, *, connect: bool = False) -> None:
     for line in unknown_variables(environment()):
         print(f"holdfast: warning: {line}", file=sys.stderr)
     if connect:
+        configure_logging(LogSettings(level="CRITICAL"))  # libraries have words of their own for what is raised
         for line in asyncio.run(_reached(worker)):
             console.print(line, markup=False, soft_wrap=True)
     console.print("\nok")

@@ -3,9 +3,9 @@
 import asyncio
 from dataclasses import asdict
 
-from ..config import load_settings
+from ..config import LogSettings, load_settings
 from ..events import ConfigurationError
-from ..telemetry import redact
+from ..telemetry import configure_logging, redact
 from .doctor import examine_all
 from .load import load_worker
 from .words import console, print_json
@@ -19,6 +19,7 @@ def diagnose(target: str | None, *, as_json: bool) -> int:
     settings = worker.settings if worker is not None else load_settings()
     if settings.broker.url.get_secret_value().startswith("memory:"):
         raise ConfigurationError("HOLDFAST_BROKER__URL is memory://, inside one process: there is no broker to look at")
+    configure_logging(LogSettings(level="CRITICAL"))  # libraries have words of their own for what is raised
     visit = asyncio.run(examine_all(settings, worker.handlers if worker is not None else ()))
     findings = sorted(visit.findings, key=lambda finding: _ORDER.index(finding.kind.severity))
     if as_json:

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from ..broker import Difference, Management, ManagementUnavailable, Topology, apply_topology, look
+from ..config import LogSettings
 from ..consumer import Worker
 from ..events import ConfigurationError
+from ..telemetry import configure_logging
 from .compare import binding_differences, told
 from .load import load_worker
 from .words import console, print_json
@@ -92,6 +94,7 @@ async def _bindings(worker: Worker, topology: Topology, differences: tuple[Diffe
 
 def _on_a_broker(target: str) -> Worker:
     worker = load_worker(target)
+    configure_logging(LogSettings(level="CRITICAL"))  # libraries have words of their own for what is raised
     if worker.settings.broker.url.get_secret_value().startswith("memory:"):
         raise ConfigurationError("HOLDFAST_BROKER__URL is memory://, inside one process: there is no broker to look at")
     return worker

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from itertools import islice
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -88,7 +89,7 @@ async def read(request: Request) -> Response:
     await operators_fields(request)
     queue = await page.desk.resolve(request.path_params["queue"])
     page.running.read(queue)
-    return RedirectResponse(f"/queues/{queue}", 303)
+    return RedirectResponse(f"/queues/{quote(queue)}", 303)
 
 
 async def note(request: Request) -> Response:
@@ -99,7 +100,7 @@ async def note(request: Request) -> Response:
     page.desk.journal.write_note(
         queue, fields.get("fingerprint", "")[:64], fields.get("text", "")[:2_000], who=page.desk.by
     )
-    return RedirectResponse(f"/queues/{queue}", 303)
+    return RedirectResponse(f"/queues/{quote(queue)}", 303)
 
 
 async def _meant(request: Request) -> tuple[Page, str, Selection]:

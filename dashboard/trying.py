@@ -1,6 +1,7 @@
 """What if? Letters read against today's code; and, where an operator wants it, the handler run on some of them."""
 
 import asyncio
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -43,7 +44,7 @@ async def run(request: Request) -> Response:
     query, limit = query_of(request), min(number(fields.get("limit", "")) or USUAL, MOST)
     page.desk.journal.log(page.desk.by, "run", name, f"the handler, on at most {limit} letter(s): {query or 'all'}")
     page.running.rehearse(run_name(name), (name, query), lambda: rehearse(name, chosen(request), limit))
-    return RedirectResponse(f"/queues/{name}/check?{query}", 303)
+    return RedirectResponse(f"/queues/{quote(name)}/check?{query}", 303)
 
 
 async def run_events(request: Request) -> Response:

@@ -30,7 +30,11 @@ async def resolve(broker: Broker, name: str) -> str:
 
     Raises `TopologyMissing`."""
     for candidate in (dead_letter_queue(name), name) if not name.endswith(DEAD_SUFFIX) else (name,):
-        if await broker.count(candidate) is not None:
+        try:
+            depth = await broker.count(candidate)
+        except ValueError:
+            raise TopologyMissing(f"{name[:100]!r} can be no name of a queue") from None
+        if depth is not None:
             return candidate
     tried = f" (nor {dead_letter_queue(name)!r})" if not name.endswith(DEAD_SUFFIX) else ""
     raise TopologyMissing(f"there is no queue {name!r}{tried}")

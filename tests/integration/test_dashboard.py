@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -466,6 +467,20 @@ async def test_whoever_is_let_in_stays_on_this_host(desk: DeadLetters, path: str
         answer = await visitor.client.get(f"{BASE}{path}")
 
     assert answer.headers["location"] == "/elsewhere.example/"
+
+
+async def test_a_form_leads_back_to_its_queue_whatever_that_is_called(
+    settings: Settings, desk: DeadLetters, unique: str
+) -> None:
+    queue = f"{unique}#a.dead"
+    await with_letters(settings, queue, b"{}")
+
+    async with a_visitor(desk) as visitor:
+        await visitor.get(f"/queues/{quote(queue)}")
+        answer = await visitor.post(f"/queues/{quote(queue)}/note", fingerprint="f", text="seen")
+        back = await visitor.get(answer.headers["location"])
+
+    assert back.status_code == 200 and f"<h1>{queue}</h1>" in back.text
 
 
 async def test_an_archive_that_cannot_be_written_is_told_on_the_page_and_keeps_the_letters(

@@ -302,6 +302,7 @@ def test_on_a_terminal_it_asks_first(folder: Path, env: dict[str, str], dead: Ru
 def test_what_is_not_there_is_said_in_one_line(dead: Run, unique: str) -> None:
     missing = dead("show", f"{unique}.nothing")
     operation = dead("resume", "replay-none")
+    impossible = dead("show", f"{unique}?nothing")
 
-    for done in (missing, operation):
+    for done in (missing, operation, impossible):
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr

@@ -79,6 +79,14 @@ def test_an_event_type_that_is_no_text_is_not_sent(tmp_path: Path) -> None:
     assert done.returncode == 1 and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", [("topology", "diff"), ("topology", "apply"), ("check", "--connect")])
+def test_a_broker_that_is_not_there_is_told_in_one_line(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "app.py").write_text(ODD.format(queue="odd"))
+    env = environment(HOLDFAST_BROKER__URL="amqp://127.0.0.1:1/", HOLDFAST_BROKER__CONNECT_TIMEOUT="1")
+
+    assert "connection refused" in one_line(holdfast(*command, "app:worker", folder=tmp_path, env=env))
+
+
 def test_leaving_a_question_does_nothing_and_says_so(tmp_path: Path, env: dict[str, str]) -> None:
     (tmp_path / "some.ndjson").touch()
     command = [sys.executable, "-m", "holdfast", "dead", "import", "some.ndjson"]
