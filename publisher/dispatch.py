@@ -10,10 +10,15 @@ from ..events import Envelope, Message, PublishError, TooLarge, headers, in_form
 def message_for(envelope: Envelope, settings: Settings, delay: float | None) -> Message:
     """The message for one publish of `envelope`, `delay` seconds from now (None or 0: at once).
 
-    Raises `TooLarge`, and `PublishError` for a delay outside 0 and the longest one allowed.
+    Raises `TooLarge`, and `PublishError` for a delay outside 0 and the longest one allowed or a text that is none.
     """
     broker = settings.broker
-    message = to_message(in_form(envelope, settings.publisher.format), exchange=broker.exchange)
+    try:
+        formed = in_form(envelope, settings.publisher.format)
+    except UnicodeEncodeError:
+        kind = envelope.metadata.event_type
+        raise PublishError(f"{kind!r}: its metadata hold half a surrogate pair, which UTF-8 has no form for") from None
+    message = to_message(formed, exchange=broker.exchange)
     if len(message.body) > settings.worker.max_body:
         raise TooLarge(
             f"{message.type}: the body has {len(message.body)} bytes; HOLDFAST_WORKER__MAX_BODY allows "

@@ -123,7 +123,10 @@ class Harness:
         self._seen.raise_failures()
 
     async def advance(self, seconds: float) -> None:
-        """Let this much time pass, with all that falls into it. Raises as `settle` does."""
+        """Let this much time pass, with all that falls into it. Raises as `settle` does, and `ConfigurationError` for
+        what is no number of seconds."""
+        if not 0 <= seconds < float("inf"):
+            raise ConfigurationError(f"advance({seconds!r}): give seconds, 0 or more")
         await self._passage.advance(seconds)
         self._seen.raise_failures()
 

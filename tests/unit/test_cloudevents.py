@@ -9,7 +9,7 @@ from builders import NOON, OrderCreated, a_message, some_settings
 from cloudevents.core.bindings import amqp, rabbitmq
 from cloudevents.core.v1.event import CloudEvent
 
-from holdfast import Unreadable
+from holdfast import PublishError, Unreadable
 from holdfast.events import Message, decode, decoder_for, headers, read_metadata, seal
 from holdfast.publisher import message_for
 
@@ -109,3 +109,11 @@ def test_data_in_base64_is_read() -> None:
     message = a_message(json.dumps(event).encode(), content_type="application/cloudevents+json; charset=utf-8")
 
     assert decode(decoder_for(OrderCreated), message) == OrderCreated(order_id="o")
+
+
+@pytest.mark.parametrize("form", ["cloudevents-binary", "cloudevents-structured"])
+def test_an_attribute_that_utf_8_has_no_form_for_is_refused_like_any_other_publish(form: str) -> None:
+    sealed = seal(OrderCreated(order_id="o-1", total=1), source="\ud800")
+
+    with pytest.raises(PublishError, match="half a surrogate pair"):
+        message_for(sealed, some_settings(publisher={"format": form}), None)

@@ -545,3 +545,18 @@ async def test_everything_is_accounted_for_whatever_faults_come_together(seed: i
                 luck.choice((h.crash_before_ack, h.lose_connection))()
         if luck.random() < 0.8:
             await h.settle()
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+async def test_time_passes_by_a_number_of_seconds_or_not_at_all(seconds: float) -> None:
+    worker = a_worker()
+
+    @worker.handler(Placed)
+    async def charge(event: Placed) -> None: ...
+
+    async with Harness(worker) as h:
+        before = h.now
+        with pytest.raises(ConfigurationError, match="give seconds"):
+            await h.advance(seconds)
+
+        assert h.now == before
