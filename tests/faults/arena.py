@@ -19,7 +19,7 @@ from load import Load
 from pair import Pair
 from proxy import Proxy, proxy_to
 from reader import Reader
-from workers import LEASE, PATIENCE, Workers, logged, scraped
+from workers import LEASE, PATIENCE, Workers, logged, scraped, under_way
 
 from holdfast import Publisher, Settings
 from holdfast.broker import ladder
@@ -121,11 +121,18 @@ class Arena:
                     await asyncio.sleep(0.1)
                 still, seen = 0, -1
                 while still < 2:  # looks at which nothing had moved: what goes from queue to queue is in none of them
-                    rest = seen == (seen := self.reader.moves()) and not await queues.waiting(self.settings, self._way)
+                    rest = seen == (seen := self.reader.moves()) and not await self._is_busy()
                     still = still + 1 if rest else 0
                     await asyncio.sleep(0.5)
                 return True
         return False
+
+    async def _is_busy(self) -> bool:
+        """Whether a message waits in a queue, or a worker has one, such as one whose copy it cannot publish yet."""
+        if await queues.waiting(self.settings, self._way):
+            return True
+        living = self.workers.living()
+        return any(await asyncio.gather(*(asyncio.to_thread(under_way, child) for child in living)))
 
     async def take_letters(self) -> None:
         """Move what is in the dead-letter queues to the ledger, and what came out of a delay and found no queue. (There

@@ -164,17 +164,30 @@ async def _ended(child: Child) -> int:
 
 
 _SETTLED = re.compile(r"holdfast_messages_settled_total\{(.*)\} (\S+)")
+_IN_FLIGHT = re.compile(r"holdfast_in_flight\{.*\} (\S+)")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 def scraped(child: Child) -> dict[Place, int]:
     """What its metrics say of deliveries that were settled."""
     counts: Counter[Place] = Counter()
-    with urllib.request.urlopen(f"http://127.0.0.1:{child.port}/metrics", timeout=10) as response:
-        for labels, figure in _SETTLED.findall(response.read().decode()):
-            told = dict(_LABEL.findall(labels))
-            counts[child.pid, told["queue"], told["outcome"]] += int(float(figure))
+    for labels, figure in _SETTLED.findall(_metrics(child)):
+        told = dict(_LABEL.findall(labels))
+        counts[child.pid, told["queue"], told["outcome"]] += int(float(figure))
     return dict(counts)
+
+
+def under_way(child: Child) -> bool:
+    """Whether its metrics tell of a delivery under way, or it does not answer."""
+    try:
+        return any(float(figure) for figure in _IN_FLIGHT.findall(_metrics(child)))
+    except OSError:
+        return not child.gone.is_set()
+
+
+def _metrics(child: Child) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{child.port}/metrics", timeout=10) as response:
+        return str(response.read().decode())
 
 
 def logged(child: Child) -> dict[Place, int]:
