@@ -1,6 +1,7 @@
 """Executing a decision. Nothing leaves its queue before its outcome is durable: the ack is the last step, and here."""
 
 import asyncio
+import math
 import random
 from collections.abc import Iterable
 
@@ -30,19 +31,20 @@ async def publish_copy(broker: Broker, copy: Message, *, queue: str, event_id: s
 async def publish_outbox(
     broker: Broker, outbox: Iterable[Message], *, patience: float, emit: Emit, spans: Spans
 ) -> None:
-    """Return once all are confirmed. What the broker refuses is tried again for `patience` seconds: a queue that elects
-    its leader refuses for a moment, and another run of the handler costs more. Raises `PublishError`.
+    """Return once all are confirmed. What the broker refuses is tried again, for `patience` seconds from then on: a
+    queue that elects its leader refuses for a moment, and another run of the handler costs more. Raises `PublishError`.
 
     The ids are derived: should the handler run again, it publishes the same."""
     loop = asyncio.get_running_loop()
-    last_try, pause = loop.time() + patience, 0.1
+    last_try, pause = math.inf, 0.1
     for message in outbox:
         while True:
             try:
                 await send(broker, message, timeout=None, emit=emit, spans=spans)
                 break
             except PublishRefused as error:
-                if isinstance(error, NotPermitted) or loop.time() > last_try:
+                last_try = min(last_try, (now := loop.time()) + patience)
+                if isinstance(error, NotPermitted) or now > last_try:
                     raise
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(1.0, 2 * pause)

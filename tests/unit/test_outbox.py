@@ -1,0 +1,45 @@
+"""What a handler published, while the broker refuses it."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from builders import a_message
+
+from holdfast import PublishRefused
+from holdfast.consumer.settle import publish_outbox
+from holdfast.events import Message
+from holdfast.telemetry import Fact, Published
+from holdfast.telemetry.spans import Untraced
+
+
+class Refusing:
+    """A broker that refuses the first so many publishes, each after a turn of the loop."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    async def publish(self, message: Message, *, timeout: float | None) -> None:
+        await asyncio.sleep(0)
+        if self.left:
+            self.left -= 1
+            raise PublishRefused("it has no leader")
+
+
+async def published(times: int, *, patience: float) -> list[str]:
+    facts = list[Fact]()
+    try:
+        broker = cast("Any", Refusing(times))
+        await publish_outbox(broker, [a_message()], patience=patience, emit=facts.append, spans=Untraced())
+    finally:
+        told = [fact.outcome for fact in facts if isinstance(fact, Published)]
+    return told
+
+
+async def test_patience_begins_with_the_first_refusal_however_long_the_broker_took_for_it() -> None:
+    assert await published(1, patience=0) == ["refused", "confirmed"]
+
+
+async def test_what_is_refused_for_longer_than_patience_fails_the_handler() -> None:
+    with pytest.raises(PublishRefused):
+        await published(2, patience=0)
