@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from typing import Literal, TypeAlias
 
 from ..events import random_bytes
-from ..idempotency import Answer, Claim, Completion, OpenClaims, StoreUnavailable, claim_key
+from ..idempotency import Answer, Busy, Claim, Completion, OpenClaims, StoreUnavailable, claim_key
 from .handler import HandlerSpec
 
 _BACKLOG = 10_000
+_REMEMBERED = 10_000
 _CHUNK = 500
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _STEADY, _LONGEST_LULL = 10.0, 10.0  # seconds the store has to serve; each time it did not, it is left alone longer
@@ -47,6 +48,7 @@ class Claiming:
         self._on_change = on_change
         self._recovery: asyncio.Task[None] | None = None
         self._backlog: OrderedDict[bytes, tuple[Claim, End]] = OrderedDict()
+        self._ended: OrderedDict[bytes, tuple[Claim, End]] = OrderedDict()  # lately, by token
 
     def wish(self, key: str, fingerprint: bytes) -> Claim:
         """A claim to ask for, with a token of its own."""
@@ -59,13 +61,18 @@ class Claiming:
         if not self.lease.holds(claim.owner):
             raise self.goes_away(self._unheard())
         try:
-            return await self._store.claim(claim, alone=alone, max_crashes=max_crashes)
+            answer = await self._store.claim(claim, alone=alone, max_crashes=max_crashes)
+            if isinstance(answer, Busy) and (ended := self._ended.get(answer.token)) is not None:
+                await self._end(*ended)  # the store has lost that, as a replica does that takes over too early
+                answer = await self._store.claim(claim, alone=alone, max_crashes=max_crashes)
+            return answer
         except StoreUnavailable as error:
             self._later(claim, "release")
             raise self.goes_away(error) from None
 
     async def complete(self, claim: Claim) -> Completion | Literal["unrecorded"]:
         """Recorded now, or when the store is back: held up till then, the message would surely be handled again."""
+        self._remember(claim, "complete")
         try:
             completion = await self._store.complete(claim)
         except StoreUnavailable as error:
@@ -78,6 +85,7 @@ class Claiming:
 
     async def release(self, claim: Claim, *, forget: bool = False) -> None:
         """At once, or when the store is back."""
+        self._remember(claim, "forget" if forget else "release")
         try:
             await self._store.release(claim, forget=forget)
         except StoreUnavailable as error:
@@ -104,6 +112,11 @@ class Claiming:
             pass
         await self.lease.stop()
         await self._store.close()
+
+    def _remember(self, claim: Claim, end: End) -> None:
+        self._ended[claim.token] = (claim, end)
+        if len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
 
     def _later(self, claim: Claim, end: End) -> None:
         self._backlog[claim.token] = (claim, end)

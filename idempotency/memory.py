@@ -40,7 +40,7 @@ class MemoryClaims:
         crashes = known.crashes
         if known.state == "running":
             if (left := self._life_of(known.claim.owner)) > 0:
-                return Busy(left)
+                return Busy(left, known.claim.token)
             crashes += 1
             self._write("resting", known.claim, crashes)
         if alone or crashes >= max_crashes:

@@ -58,9 +58,10 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """A worker that is alive holds it. Should it be dead, that is known in `seconds`."""
+    """A worker that is alive holds it, with this token. Should it be dead, that is known in `seconds`."""
 
     seconds: float = math.inf
+    token: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

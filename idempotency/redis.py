@@ -60,7 +60,7 @@ class RedisClaims:
                 return _answer(reply)
             token, owner = reply[1:9], reply[17:25]
             if (left := await self._life_of(owner)) > 0:
-                return Busy(left)
+                return Busy(left, token)
             await self._batches.ask((lua.ORPHAN, claim.key, (token, self._window)))
         return Busy()
 

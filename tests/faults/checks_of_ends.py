@@ -90,10 +90,14 @@ def held_too_long(index: Lives) -> list[Violation]:
 
 def _left_by_the_dead(index: Lives, life: Life | None) -> bool:
     """Whether a process was killed that held it: while its handler ran, or, with Redis gone, before it could record
-    that the event was handled. Nobody has to wait for such a claim: its owner's heartbeat ends with it."""
+    that the event was handled; or whether its end was lost with the master it was told to. Nobody has to wait for such
+    a claim: its owner's heartbeat ends with it."""
     if life is None:
         return False
     faults = index.book.faults
+    for lost in (fault for fault in faults if fault.what == "Redis failed over"):
+        if any(lost.at <= settled.at <= lost.until for settled in life.of("settled")):
+            return True
     for killed in (fault for fault in faults if fault.explains == "its process"):
         own = [entry for entry in life.entries if entry.pid == killed.pid and entry.at <= killed.at]
         match own[-1].phase if own else "":

@@ -199,6 +199,16 @@ def test_a_claim_stays_held_where_its_process_was_killed_while_its_handler_ran()
     assert broken(book([job(copies=2)], [*other, entry("start", 2)], faults=killed(3, pid=3), ending=ending)) == {"I8"}
 
 
+def test_a_claim_stays_held_where_its_end_was_lost_in_a_failover() -> None:
+    ending = Ending(held=(Held("claim", "e-1", WORK),))
+
+    def failed_over(at: float) -> tuple[Fault]:
+        return (Fault("Redis failed over", at, at + 1, "what ran"),)
+
+    assert broken(book([job()], handled(1), faults=failed_over(1), ending=ending)) == set()
+    assert broken(book([job()], handled(1), faults=failed_over(2), ending=ending)) == {"I8"}
+
+
 def test_what_a_process_was_about_to_begin_when_it_was_frozen_is_explained_by_that() -> None:
     frozen = (Fault("worker frozen", 1, 2, "what ran", 1),)
     again = handled(3, attempt=2)

@@ -2,76 +2,27 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from builders import some_settings
+from places import Paid, Place, a_place
 from running import until
 
-from holdfast import Event, Publisher, Reject, Retry, Settings, Worker
+from holdfast import Publisher, Reject, Retry
 from holdfast.broker.memory import shared
-from holdfast.consumer.world import World
 from holdfast.events import headers as h
-from holdfast.events import seal, to_message, uuid7
+from holdfast.events import seal, to_message
 from holdfast.idempotency import (
     Answer,
     Claim,
-    Lease,
     MemoryClaims,
-    OpenClaims,
     StoreUnavailable,
     claim_key,
     fingerprint_of,
 )
-from holdfast.telemetry import CrashSuspected, Fact, Paused, PipelineFailed, Settled
-
-
-class Paid(Event, type="paid"):
-    order: str
-
-
-class Place:
-    """A worker on a broker and claims in memory, and what it said."""
-
-    def __init__(self, settings: Settings, claims: MemoryClaims) -> None:
-        self.facts: list[Fact] = []
-        self.settings = settings
-        self.claims = claims
-        self.worker = Worker("w", settings=settings, listeners=[self.facts.append])
-        self.began = asyncio.Event()
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        world = World(open_claims=lambda settings, emit: self._open(emit))
-        task = asyncio.create_task(self.worker.run(world=world))
-        await until(lambda: self.worker.health().ready or task.done(), "it happens")
-        try:
-            yield
-        finally:
-            self.worker.stop()
-            await task
-
-    async def publish(self, *orders: str) -> None:
-        async with Publisher(self.settings) as publisher:
-            for order in orders:
-                await publisher.publish(Paid(order=order))
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [fact for fact in self.facts if isinstance(fact, kind)]
-
-    def _open(self, emit: Any) -> OpenClaims:
-        async def nothing() -> list[Any]:
-            return []
-
-        return OpenClaims(self.claims, Lease(self.claims, seconds=None, emit=emit), nothing)
-
-
-def a_place(claims: type[MemoryClaims] = MemoryClaims) -> Place:
-    url = f"memory://{uuid7()}"
-    settings = some_settings(broker={"url": url}, idempotency={"url": url}, worker={"grace": 0.1}, http={"port": 0})
-    return Place(settings, claims(ttl=1000, clock=asyncio.get_running_loop().time))
+from holdfast.telemetry import CrashSuspected, Paused, PipelineFailed, Settled
 
 
 class SlowRelease(MemoryClaims):

@@ -1,0 +1,61 @@
+"""A worker on a broker and claims in memory, in real time."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from builders import some_settings
+from running import until
+
+from holdfast import Event, Publisher, Settings, Worker
+from holdfast.consumer.world import World
+from holdfast.events import uuid7
+from holdfast.idempotency import Lease, MemoryClaims, OpenClaims
+from holdfast.telemetry import Fact
+
+
+class Paid(Event, type="paid"):
+    order: str
+
+
+class Place:
+    """A worker on a broker and claims in memory, and what it said."""
+
+    def __init__(self, settings: Settings, claims: MemoryClaims) -> None:
+        self.facts: list[Fact] = []
+        self.settings = settings
+        self.claims = claims
+        self.worker = Worker("w", settings=settings, listeners=[self.facts.append])
+        self.began = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        world = World(open_claims=lambda settings, emit: self._open(emit))
+        task = asyncio.create_task(self.worker.run(world=world))
+        await until(lambda: self.worker.health().ready or task.done(), "it happens")
+        try:
+            yield
+        finally:
+            self.worker.stop()
+            await task
+
+    async def publish(self, *orders: str) -> None:
+        async with Publisher(self.settings) as publisher:
+            for order in orders:
+                await publisher.publish(Paid(order=order))
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [fact for fact in self.facts if isinstance(fact, kind)]
+
+    def _open(self, emit: Any) -> OpenClaims:
+        async def nothing() -> list[Any]:
+            return []
+
+        return OpenClaims(self.claims, Lease(self.claims, seconds=None, emit=emit), nothing)
+
+
+def a_place(claims: type[MemoryClaims] = MemoryClaims) -> Place:
+    url = f"memory://{uuid7()}"
+    settings = some_settings(broker={"url": url}, idempotency={"url": url}, worker={"grace": 0.1}, http={"port": 0})
+    return Place(settings, claims(ttl=1000, clock=asyncio.get_running_loop().time))

@@ -1,0 +1,64 @@
+"""A claim store that lost how a claim ended, as a Redis does whose replica takes over a moment too early."""
+
+import asyncio
+
+from places import Paid, Place, a_place
+from running import publish_all, until
+
+from holdfast import Context, Retry, fixed
+from holdfast.events import seal
+from holdfast.idempotency import Claim, Completion, MemoryClaims
+from holdfast.telemetry import Settled
+
+
+class Losing(MemoryClaims):
+    """One that loses the first end of each claim."""
+
+    lost: set[bytes]
+
+    async def complete(self, claim: Claim) -> Completion:
+        return await super().complete(claim) if self._keeps(claim) else "recorded"
+
+    async def release(self, claim: Claim, *, forget: bool = False) -> None:
+        if self._keeps(claim):
+            await super().release(claim, forget=forget)
+
+    def _keeps(self, claim: Claim) -> bool:
+        self.lost = getattr(self, "lost", set())
+        keeps = claim.token in self.lost
+        self.lost.add(claim.token)
+        return keeps or ":probe:" in claim.key
+
+
+async def settled(place: Place, count: int) -> list[tuple[str, int]]:
+    await until(lambda: len(place.of(Settled)) == count, f"{count} are settled")
+    return [(fact.outcome, fact.attempt) for fact in place.of(Settled)]
+
+
+async def test_a_retry_whose_claim_was_released_for_nothing_runs_as_soon_as_it_comes_to_that_worker() -> None:
+    place = a_place(Losing)
+
+    @place.worker.handler(Paid, retry=Retry(attempts=2, backoff=fixed(0.1)))
+    async def handle(event: Paid, ctx: Context) -> None:
+        if ctx.attempt == 1:
+            raise OSError("not yet")
+
+    async with place.running():
+        await place.publish("o-1")
+
+        assert await settled(place, 2) == [("postponed", 1), ("handled", 2)]
+
+
+async def test_an_event_whose_completion_was_lost_is_a_duplicate_to_the_worker_that_handled_it() -> None:
+    place, envelope = a_place(Losing), seal(Paid(order="o-1"), source="shop")
+
+    @place.worker.handler(Paid)
+    async def handle(event: Paid) -> None:
+        await asyncio.sleep(0)
+
+    async with place.running():
+        for count in (1, 2):
+            await publish_all(place.settings, [envelope])
+            told = await settled(place, count)
+
+    assert told == [("handled", 1), ("duplicate", 1)]
