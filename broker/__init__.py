@@ -6,6 +6,7 @@ from .clock import REAL, Clock
 from .countdown import Countdown
 from .management import Management, ManagementUnavailable
 from .open import open_broker
+from .pause import Pause
 from .port import Broker, Browser, Consumer, Delivery, Depth, Held, Mode, OnDelivery, OnHeld
 from .seen import Difference, Seen
 from .size import header_size, headers_size
@@ -49,6 +50,7 @@ __all__ = [
     "Mode",
     "OnDelivery",
     "OnHeld",
+    "Pause",
     "Queue",
     "Topology",
     "dead_letter_queue",

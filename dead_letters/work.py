@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..broker import Broker
+from ..broker import Broker, Pause
 from ..events import BrokerUnavailable, ConfigurationError, HoldfastError, NotConnected, PublishTimeout, QueueInUse
 from .acting import Action
 from .alone import alone
@@ -28,6 +28,7 @@ CANARY = (1, 10)
 HOLD = 900.0
 _LOOK = 0.25
 _BREATH = 0.05
+_UNAVAILABLE_PAUSE = Pause(0.25, 30.0, jitter=0.0)
 _PASSING = (BrokerUnavailable, NotConnected, PublishTimeout, QueueInUse)
 
 
@@ -129,8 +130,8 @@ class Work:
             except _PASSING as trouble:
                 self._journal.change(self._name, "running", f"waiting: {trouble}")
                 self._tell()
-                await self._pause(min(30.0, 0.25 * 2**failures))
-                failures, is_sure = min(failures + 1, 10), False
+                await self._pause(_UNAVAILABLE_PAUSE.seconds(failures, luck=1.0))
+                failures, is_sure = failures + 1, False
 
     async def _pass(self) -> bool:
         """Once through the queue. False where it has to be looked at again, even if nothing is left to do."""

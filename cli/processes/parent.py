@@ -11,6 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from ...broker import Pause
 from ...config import Settings, environment
 from ...events import ConfigurationError
 from ...idempotency import Heart, StoreUnavailable, open_heart
@@ -34,7 +35,7 @@ from .wire import Assignment
 STEADY = 10.0
 """Seconds a process has to run for its death to count as the first one in a row."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
+_RESTART_PAUSE = Pause(0.1, 30.0, jitter=0.0)
 _TO_END = 20.0  # seconds after the grace period that a process has to end before it is killed
 _APPLICATION_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -121,7 +122,9 @@ class Supervisor:
                 pid = await place.start(self._environment)
             except OSError as error:  # the machine has no memory or no process left: the others go on
                 failures += 1
-                await self._pause(ProcessDied(place.number, 0, f"not started: {error}", _pause_after(failures)))
+                await self._pause(
+                    ProcessDied(place.number, 0, f"not started: {error}", _RESTART_PAUSE.seconds(failures, luck=1.0))
+                )
                 continue
             self._emit(ProcessStarted(place.number, pid))
             code = await self._until_it_ends(place)
@@ -134,7 +137,7 @@ class Supervisor:
                 self._stop()
                 return code
             failures = 0 if loop.time() - began > STEADY else failures + 1
-            died = ProcessDied(place.number, pid, _how(code), _pause_after(failures))
+            died = ProcessDied(place.number, pid, _how(code), _RESTART_PAUSE.seconds(failures, luck=1.0))
             await asyncio.gather(self._pause(died), self._free(pid, owner))
         return 0
 
@@ -169,10 +172,6 @@ class Supervisor:
 
 def _template(target: str, concurrency: int | None, only: tuple[str, ...]) -> Assignment:
     return Assignment(target, 0, concurrency, only, -1, -1)
-
-
-def _pause_after(failures: int) -> float:
-    return float(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures, 16)))
 
 
 def _how(code: int) -> str:
