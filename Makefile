@@ -100,6 +100,10 @@ pictures: venv ## The pictures of the documentation, taken anew in Chromium
 	$(BIN)/python scripts/browser.py -k test_pictures
 	cp pictures/docs/*.png docs/pictures/
 
+.PHONY: hops
+hops: venv ## Each function of Holdfast that a message passes through, in order, and how many there are
+	@$(BIN)/python benchmarks/hops.py
+
 .PHONY: bench-scraping
 bench-scraping: venv ## What metrics cost, and 200 scrapes a second: make bench-scraping RABBITMQ=amqp://guest:guest@localhost/
 	$(BIN)/python benchmarks/scraping.py $(RABBITMQ)
