@@ -13,6 +13,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("holdfast")
 
+pytest_plugins = ["parallel"]
+
 
 @pytest.fixture
 def unique() -> str:

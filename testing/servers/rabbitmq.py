@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from .console import Console, console_command
 from .node import ServersUnavailable
 from .process import (
     LOOPBACK,
@@ -85,6 +86,7 @@ class PrivateRabbitMQ:
         self._environment = _environment(programs.sees(data), self._port, self._mapper_port)
         self._mapper: Process | None = None
         self._node: Process | None = None
+        self._console = self._open_console()
 
     @property
     def url(self) -> str:
@@ -122,7 +124,11 @@ class PrivateRabbitMQ:
             self._node.send(signal.SIGCONT)
 
     def ctl(self, *arguments: str) -> str:
-        """What `rabbitmqctl --quiet` says, asked of this node."""
+        """What `rabbitmqctl --quiet` says, asked of this node.
+
+        Raises `ServersUnavailable` with its words where it fails."""
+        if self._console is not None and (answer := self._console.ask(arguments)) is not None:
+            return answer
         tool = str(self._programs.server.with_name("rabbitmqctl"))
         command = self._programs.command(self.data, [tool, "--quiet", *arguments])
         return run_tool(command, self._environment)
@@ -134,9 +140,19 @@ class PrivateRabbitMQ:
     def close(self) -> None:
         """End the node and its port mapper at once. The data is not worth an orderly shutdown."""
         self.kill()
+        if self._console is not None:
+            self._console.close()
         if self._mapper:
             self._mapper.end(signal.SIGKILL)
             self._mapper = None
+
+    def _open_console(self) -> Console | None:
+        """What answers `ctl` without a start of Erlang for each question, where the programs are this machine's."""
+        scripts = self._programs.server.parent.parent.glob("lib/rabbitmq_server-*/escript/rabbitmqctl")
+        if self._programs.root is not None or (escript := next(scripts, None)) is None:
+            return None
+        home = {"RABBITMQ_HOME": str(escript.parent.parent)}
+        return Console(console_command(escript, self.data / "rabbitmqctl"), self._environment | home)
 
     def _spawn(self, arguments: Sequence[str], discard: Path | None = None) -> Process:
         return Process(self._programs.command(self.data, arguments), self._environment, self._log, discard)
