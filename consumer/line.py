@@ -8,7 +8,7 @@ from typing import Any
 
 from ..broker import Clock, Consumer, Countdown, Delivery
 from ..events import has_id, origin, read_history, read_metadata
-from ..telemetry import Began, Ended, HandlerAbandoned, MissingId, PipelineFailed, Received, bind_handler
+from ..telemetry import ConsumerStarted, HandlerAbandoned, MissingId, PipelineFailed, QueueFigures, bind_handler
 from .handler import HandlerSpec
 from .invoke import CANCEL_GRACE, HandlerTimeout
 from .job import Job
@@ -50,7 +50,8 @@ class Line:
         self._is_detached = False
         self._returns: set[asyncio.Future[Any]] = set()
         self._without_id = False
-        self._received, self._began, self._ended = Received(spec.queue), Began(spec.queue), Ended(spec.queue)
+        self._figures = QueueFigures(spec.queue)
+        self._emit(ConsumerStarted(spec.queue, self._figures))
         scheduler.add(self._lane)
 
     @property
@@ -93,7 +94,7 @@ class Line:
 
     def _receive(self, delivery: Delivery) -> None:
         """Take a delivery in. One whose handler still runs on a lost connection's delivery joins it instead."""
-        self._emit(self._received)
+        self._figures.received += 1
         if delivery.redelivered and (identity := identity_of(delivery.message)) is not None:
             job = self._known.get(identity)
             if job is not None and not (job.is_settling or job.delivery.consumer.is_current(job.delivery)):
@@ -110,7 +111,7 @@ class Line:
         if not delivery.consumer.is_current(delivery):
             asyncio.get_running_loop().call_soon(self._scheduler.release, self._lane)
             return
-        self._emit(self._began)
+        self._figures.in_flight += 1
         message, context = delivery.message, self._base.copy()
         metadata = read_metadata(message, self._clock.now())
         job = Job(delivery, identity_of(message), metadata, read_history(message), context, self)
@@ -178,7 +179,7 @@ class Line:
         if job is None:  # it ended long ago, without its handler
             return
         self._deaf.remove(job)
-        self._emit(self._ended)
+        self._figures.in_flight -= 1
         self.free_slot(job)
         if job.is_alone:
             self._scheduler.end_alone()

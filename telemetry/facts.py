@@ -15,25 +15,26 @@ PublishResult: TypeAlias = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """The broker delivered a message. One value for each queue, emitted again for each message."""
+@dataclass(slots=True, eq=False)
+class QueueFigures:
+    """Figures about one queue that its consumer keeps up to date in place; listeners read them when they need them.
+
+    `received` counts deliveries taken from the broker, `in_flight` those that have a slot and have not ended yet.
+    `attached` is True while the broker delivers from the queue.
+    """
 
     queue: str
+    received: int = 0
+    in_flight: int = 0
+    attached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
-    """A delivery took a slot: its handling begins. One value for each queue."""
+class ConsumerStarted:
+    """A run of a worker is about to consume a queue, and keeps these figures from now on. Once per queue and run."""
 
     queue: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """All that was to be done about a delivery is done, or was given up. One value for each queue."""
-
-    queue: str
+    figures: QueueFigures
 
 
 @value
@@ -271,8 +272,8 @@ class ProcessDied:
     again_in: float
 
 
-Counted: TypeAlias = Received | Began | Ended | Published | LoopTurned
-"""Facts that come with every message or several times a second: they are counted, and have no log line."""
+Counted: TypeAlias = ConsumerStarted | Published | LoopTurned
+"""Facts without a log line: what they report is counted."""
 
 Told: TypeAlias = (
     Settled

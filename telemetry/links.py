@@ -1,17 +1,30 @@
-"""A listener that knows which connections are up."""
+"""A listener that knows which connections are up and which queues are consumed."""
 
-from typing import get_args
-
-from .facts import Connected, Counted, Disconnected, Fact, Role, Settled
+from .facts import (
+    Attached,
+    Connected,
+    ConsumerStarted,
+    Detached,
+    Disconnected,
+    Draining,
+    Fact,
+    LoopTurned,
+    Paused,
+    Published,
+    QueueFigures,
+    Role,
+    Settled,
+)
 
 
 class Links:
-    """`down` names the connections that are not up, those that never were included."""
+    """`down` names the connections that are not up. `QueueFigures.attached` of each announced queue is kept here."""
 
-    ignores = frozenset((*get_args(Counted), Settled))
+    ignores = frozenset((LoopTurned, Published, Settled))
 
     def __init__(self) -> None:
         self._up: set[Role] = set()
+        self._queues: dict[str, QueueFigures] = {}
 
     def __call__(self, fact: Fact) -> None:
         match fact:
@@ -19,9 +32,19 @@ class Links:
                 self._up.add(role)
             case Disconnected(role):
                 self._up.discard(role)
+            case ConsumerStarted(queue, figures):
+                self._queues[queue] = figures
+            case Attached(queue) if queue in self._queues:
+                self._queues[queue].attached = True
+            case Detached(queue) | Paused(queue) if queue in self._queues:
+                self._queues[queue].attached = False
+            case Draining():
+                for figures in self._queues.values():
+                    figures.attached = False
             case _:
                 pass
 
     def down(self) -> tuple[str, ...]:
+        """Return the connections that are not up, those that never were included."""
         roles: tuple[Role, ...] = ("consume", "publish")
         return tuple(f"connection to {role}" for role in roles if role not in self._up)

@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 from prometheus_client import Metric
@@ -13,20 +14,16 @@ from ..config import VERSION
 from ..events import Metadata
 from . import families as f
 from .facts import (
-    Attached,
-    Began,
     Connected,
-    Detached,
+    ConsumerStarted,
     Disconnected,
-    Draining,
-    Ended,
     Fact,
     LoopTurned,
     Paused,
     ProcessDied,
     ProcessStarted,
     Published,
-    Received,
+    QueueFigures,
     Resumed,
     Settled,
     Started,
@@ -51,18 +48,37 @@ class Ending:
     age_examples: dict[int, tuple[float, Metadata]]
 
 
+@dataclass(slots=True)
+class Consumer:
+    """Figures of a queue, and where they stand in the sheet. `earlier` were received by consumers before this one."""
+
+    figures: QueueFigures
+    earlier: float
+    received: int
+    in_flight: int
+    attached: int
+
+    def copy_to(self, values: "memoryview[float]") -> None:
+        """Write the figures as they are now."""
+        values[self.received] = self.earlier + self.figures.received
+        values[self.in_flight] = float(self.figures.in_flight)
+        values[self.attached] = float(self.figures.attached)
+
+
 class Metrics:
     """Give it to a worker or a publisher as a listener, and register it with a `prometheus_client` registry where it
     is to appear on a page of your own: `REGISTRY.register(metrics)`. `holdfast run` has one of its own.
 
-    One serves the facts of one event loop. `sheet` is where it counts.
+    One serves the facts of one event loop. `sheet` is where it counts. What a consumer counts by itself
+    (`ConsumerStarted`) is copied there by `refresh`: with each `collect`, and when the worker has stopped.
     """
 
     def __init__(self, sheet: Sheet | None = None) -> None:
         self.sheet = sheet or Sheet()
         self._values = self.sheet.values
         self._at = {family: Places(self.sheet, family) for family in f.FAMILIES}
-        self._received_at, self._in_flight_at = self._at[f.RECEIVED], self._at[f.IN_FLIGHT]
+        self._consumers: dict[str, Consumer] = {}
+        self._copying = Lock()
         self._endings: dict[tuple[str, str, str, str], Ending] = {}
         self._examples: Examples = {}
         self._registered: frozenset[str] = frozenset()
@@ -70,20 +86,15 @@ class Metrics:
         self._connections: set[str] = set()
         self._lags: deque[float] = deque(maxlen=_LAG_TURNS)
         self._listen: dict[type[Fact], Callable[[Any], None]] = {
-            Received: self._received,
-            Began: self._began,
-            Ended: self._ended,
+            ConsumerStarted: self._consumer_started,
             Settled: self._settled,
             Published: self._publish,
             Connected: self._connected,
             Disconnected: self._disconnected,
-            Attached: self._attached,
-            Detached: self._detached,
             Paused: self._paused,
             Resumed: self._resumed,
             LoopTurned: self._turned,
             Started: self._started,
-            Draining: self._draining,
             Stopped: self._stopped,
             ProcessStarted: self._process_started,
             ProcessDied: self._process_died,
@@ -96,17 +107,22 @@ class Metrics:
             listen(fact)
 
     def collect(self) -> Iterator[Metric]:
-        """What a `prometheus_client` registry asks of a collector."""
+        """What a `prometheus_client` registry asks of a collector. Any thread may call it."""
+        self.refresh()
         return metrics_of([self.sheet.memory], self._examples)
 
-    def _received(self, fact: Received) -> None:
-        self._values[self._received_at[fact.queue]] += 1
+    def refresh(self) -> None:
+        """Copy the figures of the consumers into the sheet. Any thread may call it."""
+        with self._copying:
+            for consumer in self._consumers.values():
+                consumer.copy_to(self._values)
 
-    def _began(self, fact: Began) -> None:
-        self._values[self._in_flight_at[fact.queue]] += 1
-
-    def _ended(self, fact: Ended) -> None:
-        self._values[self._in_flight_at[fact.queue]] -= 1
+    def _consumer_started(self, fact: ConsumerStarted) -> None:
+        """From here on each series of the queue is there, so that a rate over it sees its first message."""
+        self.refresh()
+        places = [self._at[family][fact.queue] for family in (f.RECEIVED, f.IN_FLIGHT, f.ATTACHED)]
+        with self._copying:
+            self._consumers[fact.queue] = Consumer(fact.figures, self._values[places[0]], *places)
 
     def _settled(self, fact: Settled) -> None:
         """Once for each message: what is looked up for it is looked up once for each way to end."""
@@ -163,15 +179,8 @@ class Metrics:
     def _disconnected(self, fact: Disconnected) -> None:
         self._set(f.CONNECTED, fact.role, 0.0)
 
-    def _attached(self, fact: Attached) -> None:
-        self._set(f.ATTACHED, fact.queue, 1.0)
-
-    def _detached(self, fact: Detached) -> None:
-        self._set(f.ATTACHED, fact.queue, 0.0)
-
     def _paused(self, fact: Paused) -> None:
         self._set(f.PAUSED, (fact.queue, fact.reason), 1.0)
-        self._set(f.ATTACHED, fact.queue, 0.0)
 
     def _resumed(self, fact: Resumed) -> None:
         self._set(f.PAUSED, (fact.queue, fact.reason), 0.0)
@@ -181,20 +190,13 @@ class Metrics:
         self._set(f.LOOP_LAG, (), max(self._lags))
 
     def _started(self, fact: Started) -> None:
-        """From here on each series of a queue is there, so that a rate over it sees its first event."""
         self._registered |= frozenset(fact.event_types)
         for role in ("consume", "publish"):
             self._add(f.CONNECTED, role)
             self._add(f.RECONNECTS, role)
-        for queue in fact.queues:
-            for family in (f.RECEIVED, f.IN_FLIGHT, f.ATTACHED):
-                self._add(family, queue)
-
-    def _draining(self, fact: Draining) -> None:
-        self._zero(f.ATTACHED)
 
     def _stopped(self, fact: Stopped) -> None:
-        self._zero(f.ATTACHED)
+        self.refresh()
         self._zero(f.CONNECTED)
         self._zero(f.PAUSED)
 

@@ -12,7 +12,7 @@ from ..broker import Broker
 from ..config import Settings
 from ..consumer import Worker, World
 from ..idempotency import Endangered, Lease, MemoryClaims, OpenClaims
-from ..telemetry import Attached, Began, Detached, Emit, Ended, Fact
+from ..telemetry import ConsumerStarted, Emit, Fact, QueueFigures, Settled
 from .clock import VirtualClock
 from .faults import Faults, Life, WatchedBroker, WatchedClaims
 from .seen import Seen
@@ -65,8 +65,7 @@ class Replica:
         self._stage = stage
         self._queues = {spec.queue for spec in worker.selected()}
         self._settings = stage.settings_for(worker)
-        self._attached: set[str] = set()
-        self._running = 0
+        self._figures: dict[str, QueueFigures] = {}
         self._is_stopping = False
         self.task = asyncio.create_task(self._run(), name=f"holdfast harness: {worker.name}")
         self.task.add_done_callback(lambda _: stage.seen.changed.set())
@@ -76,7 +75,9 @@ class Replica:
         """Whether something will happen without any time passing. Raises what ended the worker, if something did."""
         if self.task.done():
             self.task.result()
-        return bool(self._running) or self._attached != self._queues or any(map(self._moves, self._queues))
+        figures = self._figures.values()
+        attached = {each.queue for each in figures if each.attached}
+        return attached != self._queues or any(each.in_flight for each in figures) or any(map(self._moves, attached))
 
     async def stop(self) -> None:
         """Let what runs end, and give back the rest."""
@@ -120,20 +121,15 @@ class Replica:
     def _crash(self, life: Life) -> None:
         if life.lease is not None:
             self._stage.claims.stop(life.lease.owner)
-        self._attached.clear()
-        self._running = 0
+        self._figures.clear()
         self._worker.stop(now=True)
 
     def _follow(self, fact: Fact) -> None:
         match fact:
-            case Attached(queue):
-                self._attached.add(queue)
-            case Detached(queue):
-                self._attached.discard(queue)
-            case Began():
-                self._running += 1
-            case Ended():
-                self._running -= 1
+            case ConsumerStarted(queue, figures):
+                self._figures[queue] = figures
+            case Settled() if (task := asyncio.current_task()) is not None:
+                task.add_done_callback(lambda _: self._stage.seen.changed.set())  # it is no longer in flight then
             case _:
                 pass
 

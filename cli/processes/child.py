@@ -26,21 +26,22 @@ _TO_END = 15.0  # seconds after its grace period that a child without a parent h
 
 
 class Channel:
-    """Reports to the parent from a thread of its own, also while the loop is blocked; tells this process to stop once
-    the parent is gone."""
+    """Reports to the parent from a thread of its own, also while the loop is blocked, and keeps the figures that the
+    parent reads fresh; tells this process to stop once the parent is gone."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._socket = channel
         self._worker: Worker | None = None
+        self._metrics: Metrics | None = None
         self._owner: str | None = None
         self._sending = threading.Lock()
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="holdfast-reports", daemon=True).start()
 
-    def watch(self, worker: Worker) -> None:
-        self._worker = worker
-        worker.configure(listeners=[self._listen])
+    def watch(self, worker: Worker, metrics: Metrics) -> None:
+        self._worker, self._metrics = worker, metrics
+        worker.configure(listeners=[metrics, self._listen])
 
     def failed(self, why: str) -> None:
         """Why this process could not start: the parent says it once for all."""
@@ -53,6 +54,8 @@ class Channel:
     def _run(self) -> None:
         last, sent = None, float("-inf")
         while not select.select([self._socket], [], [], _EVERY)[0]:  # nothing is ever sent: readable means closed
+            if self._metrics is not None:
+                self._metrics.refresh()
             report = self._report()
             if replace(report, still=0.0) != last or report.still > 1 or time.monotonic() - sent > _AT_LEAST:
                 self._send(report)
@@ -85,8 +88,7 @@ def main() -> int:
     try:
         worker = load_worker(assignment.target)
         configure_logging(worker.settings.log, process=assignment.number)
-        worker.configure(listeners=[Metrics(Sheet(memory))])
-        channel.watch(worker)
+        channel.watch(worker, Metrics(Sheet(memory)))
         return run(until_signalled(worker, assignment.concurrency, assignment.only, http=False))
     except HoldfastError as error:
         channel.failed(str(error))

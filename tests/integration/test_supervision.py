@@ -147,6 +147,16 @@ async def handled(site: Site) -> float:
     return total(await site.figures(), "holdfast_messages_settled_total", outcome="handled")
 
 
+async def in_flight(site: Site) -> float:
+    return total(await site.figures(), "holdfast_in_flight")
+
+
+async def of_consumers(site: Site) -> tuple[float, float]:
+    """What a process copies into the shared figures a few times a second, not with each message."""
+    figures = await site.figures()
+    return total(figures, "holdfast_messages_received_total"), total(figures, "holdfast_in_flight")
+
+
 async def test_several_processes_share_the_work_and_look_like_one(
     folder: Path, env: dict[str, str], settings: Settings
 ) -> None:
@@ -155,6 +165,7 @@ async def test_several_processes_share_the_work_and_look_like_one(
     async with a_crew(3, folder, env, settings) as (crew, site):
         await crew.publish(*orders)
         await eventually(lambda: handled(site), 400)
+        await eventually(lambda: of_consumers(site), (400, 0))
         figures, ready, live = await site.figures(), await site.ready(), await site.live()
         code = await asyncio.to_thread(crew.running.stop)
 
@@ -196,6 +207,7 @@ async def test_one_of_four_is_killed_under_load_and_nothing_is_lost_it_is_replac
         await crew.until(lambda: len(crew.ledger("done")) == len(orders))
         await eventually(lambda: depth(settings, f"{settings.broker.exchange}.handle"), 0)
         await eventually(site.is_ready, True)
+        await eventually(lambda: in_flight(site), 0)
         scraping.cancel()
         last = await site.figures()
         code = await asyncio.to_thread(crew.running.stop)
@@ -296,6 +308,7 @@ async def test_an_event_that_kills_its_process_is_blamed_and_the_processes_come_
         await crew.publish("good")
         await crew.until(lambda: crew.ledger("done")["good"] == 1)
         await eventually(site.is_ready, True)
+        await eventually(lambda: in_flight(site), 0)
         figures = await site.figures()
         code = await asyncio.to_thread(crew.running.stop)
 

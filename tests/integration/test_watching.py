@@ -23,7 +23,7 @@ from waiting import eventually
 from holdfast import Context, Event, Publisher, Reject, Retry, RetryLater, Settings, Unroutable, Worker, fixed
 from holdfast.config import LogSettings
 from holdfast.events import Message
-from holdfast.telemetry import Began, Draining, FactLog, LoopBlocked, Metrics, Settled, configure_logging, fan_out
+from holdfast.telemetry import Draining, FactLog, LoopBlocked, Metrics, Settled, configure_logging, fan_out
 from holdfast.testing.servers import Node
 
 SOON = fixed(0.1, jitter=False)
@@ -83,6 +83,10 @@ def a_shop(settings: Settings, facts: Facts) -> tuple[Worker, asyncio.Event]:
     return worker, go
 
 
+async def in_flight(site: Site) -> float:
+    return total(await site.figures(), "holdfast_in_flight")
+
+
 async def ready_again(site: Site) -> float:
     """Seconds until it is ready."""
     began = time.monotonic()
@@ -110,7 +114,7 @@ async def test_log_metrics_and_trace_tell_the_same_story_of_every_outcome(
         await facts.settled("dead_lettered", count=3)
         await facts.settled("duplicate")
         await publish_all(settings, [Paid(order="hung", does="hang")])
-        await facts.until(Began, lambda fact: fact.queue.endswith(".handle"), count=13)
+        await eventually(lambda: in_flight(site), 1)
         figures = await site.figures()
         settled_then = facts.of(Settled)
     settled, lines = facts.of(Settled), log()
@@ -305,7 +309,7 @@ async def test_while_it_drains_it_is_live_not_ready_and_still_says_what_it_does(
     async with running(worker, http=True):
         site = await site_of(facts)
         await publish_all(settings, [Paid(order="o-1", does="hang")])
-        await facts.until(Began)
+        await eventually(lambda: in_flight(site), 1)
         worker.stop()
         await facts.until(Draining)
         ready, live, figures = await site.ready(), await site.is_live(), await site.figures()

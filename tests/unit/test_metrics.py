@@ -11,21 +11,23 @@ from prometheus_client.openmetrics import exposition
 from holdfast.config import VERSION
 from holdfast.telemetry import (
     Attached,
-    Began,
     Connected,
+    ConsumerStarted,
     Detached,
     Disconnected,
     Draining,
-    Ended,
+    Links,
     LoopTurned,
     Metrics,
     Paused,
     Published,
-    Received,
+    QueueFigures,
     Resumed,
     Settled,
     Sheet,
     Started,
+    Stopped,
+    fan_out,
     metrics_of,
 )
 from holdfast.telemetry.families import FAMILIES
@@ -109,22 +111,56 @@ def test_an_event_that_waits_for_another_worker_is_postponed_and_no_retry() -> N
     assert "holdfast_retries_total{" not in generate_latest(registry).decode()
 
 
-def test_what_comes_and_goes_is_a_gauge() -> None:
+def a_consumer(metrics: Metrics, queue: str = "q") -> QueueFigures:
+    """What a run of a worker counts about one of its queues."""
+    figures = QueueFigures(queue)
+    metrics(ConsumerStarted(queue, figures))
+    return figures
+
+
+def figures_of_consumers(registry: CollectorRegistry) -> tuple[float | None, ...]:
+    names = ("holdfast_messages_received_total", "holdfast_in_flight", "holdfast_consumer_attached")
+    return tuple(registry.get_sample_value(name, {"queue": "q"}) for name in names)
+
+
+def test_the_figures_of_a_consumer_are_read_at_each_scrape() -> None:
     metrics, registry = some_metrics()
 
-    metrics(Received("q"))
-    metrics(Received("q"))
-    metrics(Began("q"))
-    metrics(Began("q"))
-    metrics(Ended("q"))
+    figures = a_consumer(metrics)
+    first = figures_of_consumers(registry)
+    figures.received, figures.in_flight, figures.attached = 2, 1, True
+    second = figures_of_consumers(registry)
+    figures.in_flight = 0
 
-    assert registry.get_sample_value("holdfast_messages_received_total", {"queue": "q"}) == 2
-    assert registry.get_sample_value("holdfast_in_flight", {"queue": "q"}) == 1
+    assert (first, second, figures_of_consumers(registry)) == ((0, 0, 0), (2, 1, 1), (2, 0, 1))
+
+
+def test_the_second_run_of_a_worker_goes_on_counting_what_the_first_received() -> None:
+    metrics, registry = some_metrics()
+
+    first = a_consumer(metrics)
+    first.received, first.in_flight, first.attached = 2, 1, True
+    metrics(Stopped("w", 1))
+    second = a_consumer(metrics)
+    second.received = 3
+
+    assert figures_of_consumers(registry) == (5, 0, 0)
+
+
+def test_a_stopped_worker_leaves_its_last_figures_in_the_sheet() -> None:
+    metrics = Metrics()
+
+    figures = a_consumer(metrics)
+    figures.received = 7
+    metrics(Stopped("w", 0))
+
+    assert dict(read(metrics.sheet.memory))["holdfast_messages_received_total", "q"] == (7.0,)
 
 
 def test_connections_and_consumers_are_seen_to_go_and_to_come_back() -> None:
     metrics, registry = some_metrics()
-    seen = []
+    emit, seen = fan_out((Links(), metrics)), []
+    emit(ConsumerStarted("q", QueueFigures("q")))
 
     for fact in (
         Connected("consume", "amqp://h", "RabbitMQ"),
@@ -135,7 +171,7 @@ def test_connections_and_consumers_are_seen_to_go_and_to_come_back() -> None:
         Attached("q", 2),
         Draining("w", 0, 30),
     ):
-        metrics(fact)
+        emit(fact)
         up = registry.get_sample_value("holdfast_broker_connected", {"role": "consume"})
         attached = registry.get_sample_value("holdfast_consumer_attached", {"queue": "q"})
         seen.append((up, attached))
@@ -147,13 +183,15 @@ def test_connections_and_consumers_are_seen_to_go_and_to_come_back() -> None:
 
 def test_a_pause_is_seen_while_it_lasts() -> None:
     metrics, registry = some_metrics()
-    labels = {"queue": "q", "reason": "claim store"}
+    emit, labels = fan_out((Links(), metrics)), {"queue": "q", "reason": "claim store"}
 
-    metrics(Paused("q", "claim store", "refused"))
+    for fact in (ConsumerStarted("q", QueueFigures("q")), Attached("q", 1), Paused("q", "claim store", "refused")):
+        emit(fact)
     while_it_lasts = registry.get_sample_value("holdfast_paused", labels)
-    metrics(Resumed("q", "claim store", 2.0))
+    attached = registry.get_sample_value("holdfast_consumer_attached", {"queue": "q"})
+    emit(Resumed("q", "claim store", 2.0))
 
-    assert (while_it_lasts, registry.get_sample_value("holdfast_paused", labels)) == (1, 0)
+    assert (while_it_lasts, attached, registry.get_sample_value("holdfast_paused", labels)) == (1, 0, 0)
 
 
 def test_publishes_are_counted_by_what_the_broker_said() -> None:
@@ -233,12 +271,13 @@ def test_an_id_too_long_for_an_exemplar_is_left_out() -> None:
 def test_counters_go_on_where_an_earlier_process_left_them_and_gauges_begin_again() -> None:
     first = Sheet()
     metrics = Metrics(first)
-    for fact in (Started("w", ("q",), 1), Received("q"), Began("q"), Attached("q", 1)):
-        metrics(fact)
+    figures = a_consumer(metrics)
+    figures.received, figures.in_flight, figures.attached = 1, 1, True
+    metrics.refresh()
 
     reset(first.memory, frozenset({"holdfast_in_flight", "holdfast_consumer_attached"}))
     again = Metrics(Sheet(first.memory))
-    again(Received("q"))
+    a_consumer(again).received = 1
 
     registry = registry_of(again)
     assert registry.get_sample_value("holdfast_messages_received_total", {"queue": "q"}) == 2
@@ -251,13 +290,13 @@ def test_several_processes_are_told_of_as_one() -> None:
     for number, metrics in enumerate(processes):
         for fact in (
             Started("w", ("q",), 1, (REGISTERED,)),
-            Received("q"),
-            Began("q"),
             a_settled(),
             LoopTurned(0.1 * number),
         ):
             metrics(fact)
-    processes[0](Attached("q", 1))
+        figures = a_consumer(metrics)
+        figures.received, figures.in_flight, figures.attached = 1, 1, number == 0
+        metrics.refresh()
 
     told = {
         (sample.name, sample.labels.get("le")): sample.value
