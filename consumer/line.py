@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..broker import Clock, Consumer, Countdown, Delivery
-from ..events import has_id, origin, read_history, read_metadata
+from ..events import origin, read_incoming
 from ..telemetry import ConsumerStarted, HandlerAbandoned, MissingId, PipelineFailed, QueueFigures, bind_handler
 from .handler import HandlerSpec
 from .invoke import CANCEL_GRACE, HandlerTimeout
@@ -113,11 +113,11 @@ class Line:
             return
         self._figures.in_flight += 1
         message, context = delivery.message, self._base.copy()
-        metadata = read_metadata(message, self._clock.now())
-        job = Job(delivery, identity_of(message), metadata, read_history(message), context, self)
+        incoming = read_incoming(message, self._clock.now())
+        job = Job(delivery, identity_of(message), incoming.metadata, incoming.history, context, self)
         if job.identity is not None:
             self._known[job.identity] = job
-        if not self._without_id and not has_id(message):
+        if not (incoming.has_id or self._without_id):
             self._without_id = True
             self._emit(MissingId(self.spec.queue, origin(message)[1]))
         self._run(job, self._pipeline.carry(job))

@@ -3,7 +3,7 @@
 from . import headers
 from .cloudevents import in_form
 from .codec import Kind, Payload, decode, decoder_for, describe, encode
-from .envelope import Envelope, body_digest, has_id, origin, read_history, read_metadata, seal, to_message
+from .envelope import Envelope, seal, to_message
 from .errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -29,6 +29,7 @@ from .errors import (
 )
 from .event import Event, key_of
 from .ids import derived_id, random_bytes, uuid7
+from .incoming import Incoming, origin, read_history, read_incoming, read_metadata
 from .message import Headers, Message
 from .metadata import History, Metadata
 from .reading import Reader, reader
@@ -63,6 +64,7 @@ __all__ = [
     "Headers",
     "History",
     "HoldfastError",
+    "Incoming",
     "Kind",
     "Message",
     "Metadata",
@@ -85,20 +87,19 @@ __all__ = [
     "Unroutable",
     "UnsupportedVersion",
     "as_published",
-    "body_digest",
     "decode",
     "decoder_for",
     "derived_id",
     "describe",
     "downcast",
     "encode",
-    "has_id",
     "headers",
     "in_form",
     "key_of",
     "lineage",
     "origin",
     "read_history",
+    "read_incoming",
     "read_metadata",
     "reader",
     "seal",

@@ -51,10 +51,14 @@ def _reader_of(kind: type[Event]) -> Decoder:
 
 
 def decode(decoder: Decoder, message: Message) -> Any:
-    """What the handler receives. Raises `Unreadable` with the place of the fault and no payload in its text."""
-    structured = decoder is not bytes and _check_format(message) == STRUCTURED
+    """Return what the handler receives.
+
+    Raises `Unreadable`; its text names the field at fault and holds no payload.
+    """
+    is_plain = decoder is bytes or (message.content_type == "application/json" and not message.content_encoding)
+    is_structured = not is_plain and _check_format(message) == STRUCTURED
     try:
-        return decoder(data_of(message.body) if structured else message.body)
+        return decoder(data_of(message.body) if is_structured else message.body)
     except ValidationError as error:
         raise Unreadable(describe(error)) from None
     except (ValueError, RecursionError) as error:
