@@ -22,7 +22,7 @@ import aiormq
 
 import holdfast
 from holdfast import Event, Publisher, Retry, Settings, Worker, fixed
-from holdfast.events import seal, to_message
+from holdfast.events import seal, to_message, uuid7
 from holdfast.telemetry import Attached, Fact, Settled
 from holdfast.testing import servers
 
@@ -104,9 +104,10 @@ def _depth(frame: FrameType | None) -> int:
 
 async def measure(rabbitmq: str, redis: str) -> list[Passage]:
     """Return the passages of a message that is handled, of one that is to be retried, and of an event published."""
+    name = f"hops-{uuid7()}"  # a queue that no other run consumes
     settings = Settings(
         _env_file=None,  # type: ignore[call-arg]
-        broker={"url": rabbitmq, "exchange": "hops"},  # type: ignore[arg-type]
+        broker={"url": rabbitmq, "exchange": name},  # type: ignore[arg-type]
         idempotency={"url": redis},  # type: ignore[arg-type]
         log={"successes": 0},  # type: ignore[arg-type]
         http={"port": 0},  # type: ignore[arg-type]
@@ -121,7 +122,7 @@ async def measure(rabbitmq: str, redis: str) -> list[Passage]:
         elif isinstance(fact, Attached):
             attached.set()
 
-    worker = Worker("hops", settings=settings, listeners=[note])
+    worker = Worker(name, settings=settings, listeners=[note])
 
     @worker.handler(Hop, retry=Retry(attempts=3, backoff=fixed(1000)))
     async def handle(event: Hop) -> None:
@@ -136,21 +137,21 @@ async def measure(rabbitmq: str, redis: str) -> list[Passage]:
 
         def prepared(number: int) -> Act:
             """Have an event that another process published handled."""
-            message = to_message(seal(Hop(number=number, note="x" * 250), source="hops"), exchange="hops")
+            message = to_message(seal(Hop(number=number, note="x" * 250), source="hops"), exchange=name)
             properties = aiormq.spec.Basic.Properties(
                 content_type=message.content_type, message_type=message.type, message_id=message.message_id,
                 delivery_mode=2, app_id=message.app_id, headers=message.headers, timestamp=message.timestamp,
             )  # fmt: skip
 
             async def deliver() -> None:
-                await channel.basic_publish(message.body, exchange="hops", routing_key="hop", properties=properties)
+                await channel.basic_publish(message.body, exchange=name, routing_key="hop", properties=properties)
                 await settled.get()
-                await channel.queue_declare("hops.handle", passive=True)  # the ack is on its way by now
+                await channel.queue_declare(f"{name}.handle", passive=True)  # the ack is on its way by now
 
             return deliver
 
-        await channel.queue_declare("hops.landing", exclusive=True)
-        await channel.queue_bind("hops.landing", "hops", "landing")
+        await channel.queue_declare(f"{name}.landing", exclusive=True)
+        await channel.queue_bind(f"{name}.landing", name, "landing")
         async with Publisher(settings) as publisher:
             landing = Landing(number=1, note="x" * 250)
             return [
@@ -161,6 +162,9 @@ async def measure(rabbitmq: str, redis: str) -> list[Passage]:
     finally:
         worker.stop()
         await running
+        for queue in (f"{name}.handle", f"{name}.handle.dead"):
+            await channel.queue_delete(queue)
+        await channel.exchange_delete(name)
         await connection.close()
 
 
