@@ -1,49 +1,53 @@
 """Holdfast: a RabbitMQ worker toolkit that holds fast to every message until its outcome is safe."""
 
-from .config import Settings, load_settings
-from .consumer import (
-    Backoff,
-    Context,
-    Handler,
-    HandlerExit,
-    HandlerTimeout,
-    Health,
-    Middleware,
-    Retry,
-    Worker,
-    exponential,
-    fixed,
-    linear,
-)
-from .events import (
-    BrokerUnavailable,
-    ConfigurationError,
-    DecodeError,
-    Envelope,
-    Event,
-    HandlerSignal,
-    HoldfastError,
-    Metadata,
-    NotConnected,
-    NotPermitted,
-    PublishError,
-    PublishRefused,
-    PublishTimeout,
-    QueueInUse,
-    Reject,
-    RetryLater,
-    TooLarge,
-    TopologyDrift,
-    TopologyError,
-    TopologyMissing,
-    UnknownType,
-    Unreadable,
-    Unroutable,
-    UnsupportedVersion,
-    downcast,
-    upcast,
-)
-from .publisher import Publisher
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import Settings, load_settings
+    from .consumer import (
+        Backoff,
+        Context,
+        Handler,
+        HandlerExit,
+        HandlerTimeout,
+        Health,
+        Middleware,
+        Retry,
+        Worker,
+        exponential,
+        fixed,
+        linear,
+    )
+    from .events import (
+        BrokerUnavailable,
+        ConfigurationError,
+        DecodeError,
+        Envelope,
+        Event,
+        HandlerSignal,
+        HoldfastError,
+        Metadata,
+        NotConnected,
+        NotPermitted,
+        PublishError,
+        PublishRefused,
+        PublishTimeout,
+        QueueInUse,
+        Reject,
+        RetryLater,
+        TooLarge,
+        TopologyDrift,
+        TopologyError,
+        TopologyMissing,
+        UnknownType,
+        Unreadable,
+        Unroutable,
+        UnsupportedVersion,
+        downcast,
+        upcast,
+    )
+    from .publisher import Publisher
 
 __all__ = [
     "Backoff",
@@ -88,3 +92,20 @@ __all__ = [
     "load_settings",
     "upcast",
 ]
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used: a module of event classes loads no broker, and the command
+        line loads what its command needs."""
+        if name in __all__:
+            for folder in ("events", "config", "publisher", "consumer"):
+                module = import_module(f"{__name__}.{folder}")
+                if name in module.__all__:
+                    globals()[name] = value = getattr(module, name)
+                    return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return __all__

@@ -1,7 +1,6 @@
 """The broker: sessions, topology, delay ladder and the in-memory broker (floor 2)."""
 
 from . import ladder
-from .amqp import apply_topology, look
 from .clock import REAL, Clock
 from .countdown import Countdown
 from .management import Management, ManagementUnavailable
@@ -31,8 +30,6 @@ __all__ = [
     "Difference",
     "ManagementUnavailable",
     "Management",
-    "look",
-    "apply_topology",
     "DEAD_SUFFIX",
     "DELIVERY_LIMIT",
     "REAL",

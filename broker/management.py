@@ -4,8 +4,6 @@ import asyncio
 import base64
 import json
 import ssl
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -14,7 +12,6 @@ from urllib.parse import quote, unquote, urlsplit
 
 from ..config import BrokerSettings
 from ..events import HoldfastError
-from .amqp import tls_context
 
 
 class ManagementUnavailable(HoldfastError):
@@ -33,6 +30,8 @@ class Management:
     """Questions to the API that the settings name, or that is beside the broker they name."""
 
     def __init__(self, settings: BrokerSettings) -> None:
+        from .amqp import tls_context
+
         broker = urlsplit(settings.url.get_secret_value())
         given = settings.management_url.get_secret_value() if settings.management_url else ""
         secure = broker.scheme == "amqps"
@@ -67,6 +66,9 @@ class Management:
         return await asyncio.to_thread(self._ask, path)
 
     def _ask(self, path: str) -> Answer:
+        import urllib.error
+        import urllib.request
+
         request = urllib.request.Request(f"{self.url}/api/{path}", headers={"authorization": self._authorization})
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}),

@@ -2,7 +2,6 @@
 
 from ..config import Settings
 from ..telemetry import Emit, warn_of_unverified
-from .amqp import AmqpBroker, tls_context
 from .memory import MemoryBroker
 from .port import Broker
 
@@ -13,6 +12,8 @@ async def open_broker(settings: Settings, emit: Emit) -> Broker:
     url = broker.url.get_secret_value()
     if url.startswith("memory:"):
         return MemoryBroker(url, emit=emit)
+    from .amqp import AmqpBroker, tls_context
+
     if url.startswith("amqps:") and not broker.verify:
         warn_of_unverified("HOLDFAST_BROKER__VERIFY")
     return AmqpBroker(

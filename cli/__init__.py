@@ -1,5 +1,1 @@
-"""The command line (floor 6)."""
-
-from .app import main
-
-__all__ = ["main"]
+"""The command line (floor 6). `holdfast.cli.app:main` is the console script."""

@@ -1,17 +1,14 @@
 """`holdfast`: its commands, and how their errors read: one line on stderr, a non-zero exit, no traceback."""
 
-import sqlite3
 import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from ..config import VERSION
-from ..events import HoldfastError
-from ..telemetry import neutral
+from .arguments import Json, Target
 from .dead import dead_app
-from .events import events_app
-from .topology import Json, Target, topology_app
+from .subcommands import events_app, topology_app
 
 app = typer.Typer(
     name="holdfast",
@@ -38,22 +35,20 @@ def main() -> None:
         _fail(f"{error.format_message()} (see {command} --help)", code=2)
     except typer.Abort:
         _fail("nothing was done")
-    except sqlite3.Error as error:
-        _fail(f"the files of the dead-letter tools, in HOLDFAST_DEAD_LETTERS__FOLDER: {error}")
-    except (HoldfastError, OSError) as error:
-        _fail(error)
-    except ExceptionGroup as group:
-        known, unknown = group.split(HoldfastError)
-        if known is None or unknown is not None:
+    except Exception as error:
+        from .failure import lines_of  # loaded only now, as it needs more of Holdfast than `--version` does
+
+        if (lines := lines_of(error)) is None:
             raise
-        _fail(*known.exceptions)
+        _fail(*lines)
     sys.exit(code)
 
 
-def _fail(*errors: Exception | str, code: int = 1) -> NoReturn:
-    for error in errors:
-        for line in str(error).splitlines() or [type(error).__name__]:
-            print(f"holdfast: {neutral(line)}", file=sys.stderr)
+def _fail(*lines: str, code: int = 1) -> NoReturn:
+    from ..telemetry import neutral
+
+    for line in lines:
+        print(f"holdfast: {neutral(line)}", file=sys.stderr)
     sys.exit(code)
 
 

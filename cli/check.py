@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from ..broker import Topology, dead_letter_queue, look
+from ..broker import Topology, dead_letter_queue
 from ..config import LogSettings, environment, origins, unknown_variables
 from ..consumer import HandlerSpec, Worker
 from ..events import ConfigurationError, TopologyDrift, TopologyMissing
@@ -49,6 +49,8 @@ async def _reached(worker: Worker) -> list[str]:
     """What answered. Raises what would keep the worker from starting."""
     settings, lines = worker.settings, []
     if not settings.broker.url.get_secret_value().startswith("memory:"):
+        from ..broker.amqp import look
+
         seen = await look(settings.broker, worker.topology())
         drift = [difference.told for difference in seen.differences if difference.kind == "differs"]
         missing = [difference.told for difference in seen.differences if difference.kind == "missing"]

@@ -2,40 +2,20 @@
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from ..contracts import Catalogue, Finding, Role, asyncapi, catalogue_of, check, page, read_schemas, write_schemas
 from .load import load_worker
-from .topology import Json, Target
-
-events_app = typer.Typer(
-    help="Events as a contract: show, write as files, check for breaking changes.",
-    epilog="\b\nExamples:\n  holdfast events show app:worker\n  holdfast events schema app:worker --to contract\n"
-    "  holdfast events check app:worker --against contract\n  holdfast events docs app:worker --to site",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 
 
-class For(StrEnum):
-    """Whom a change must not hurt."""
-
-    BOTH = "both"
-    PRODUCERS = "producers"
-    CONSUMERS = "consumers"
-
-
-@events_app.command(short_help="types, versions, who handles and who publishes them")
-def show(target: Target, json_: Json = False) -> None:
-    """List every type and version, with the handlers that take it, their queues, and the handlers that publish it."""
+def show(target: str, *, as_json: bool) -> None:
+    """Print every type and version of a worker's events."""
     catalogue = _catalogue(target)
-    if json_:
+    if as_json:
         print(json.dumps(_as_data(catalogue), indent=2))
         return
     table = Table("type", "version", "class", "handled by", "queue", "published by")
@@ -54,52 +34,37 @@ def show(target: Target, json_: Json = False) -> None:
         console.print(f"what they publish is not said (publishes=): {names}", markup=False, soft_wrap=True)
 
 
-@events_app.command(short_help="write a JSON Schema file for each type and version")
-def schema(
-    target: Target,
-    to: Annotated[Path, typer.Option(metavar="DIR", help="the folder; keep it under version control")],
-) -> None:
-    """Write JSON Schema, one file for each type and version. The same contract gives the same bytes."""
-    for path in write_schemas(_catalogue(target), to):
+def write_schema_files(target: str, folder: Path) -> None:
+    """Write a JSON Schema file for each type and version, and print their paths."""
+    for path in write_schemas(_catalogue(target), folder):
         print(path)
 
 
-@events_app.command(name="check", short_help="fail on a change that breaks somebody")
-def check_(
-    target: Target,
-    against: Annotated[Path, typer.Option(metavar="DIR", help="what `events schema` wrote before the change")],
-    for_: Annotated[For, typer.Option("--for", help="whom a change must not hurt")] = For.BOTH,
-    json_: Json = False,
-) -> None:
-    """Compare with earlier schemas. Exit 1 where a change hurts producers of the old form (the new program cannot read
-    what they send) or consumers of it (they cannot read what the new program sends)."""
-    changes = check(_catalogue(target), read_schemas(against))
-    breaking = [one for found in changes.values() for one in found if _hurts(one, for_)]
-    if json_:
-        told = [_told(name, one, for_) for name, found in changes.items() for one in found]
-        print(json.dumps(told, indent=2))
+def check_against(target: str, folder: Path, *, side: str, as_json: bool) -> int:
+    """Print what changed since the schemas in `folder` were written. Returns 1 where a change hurts the side that
+    `side` names: `producers`, `consumers` or `both`."""
+    changes = check(_catalogue(target), read_schemas(folder))
+    breaking = [one for findings in changes.values() for one in findings if _hurts(one, side)]
+    if as_json:
+        rows = [_as_row(name, one, side) for name, findings in changes.items() for one in findings]
+        print(json.dumps(rows, indent=2))
     else:
-        for name, found in changes.items():
-            for one in found:
+        for name, findings in changes.items():
+            for one in findings:
                 whom = f" (hurts {' and '.join(one.rule.hurts)})" if one.rule.hurts else ""
-                print(f"{'breaks' if _hurts(one, for_) else 'fine  '}  {name.removesuffix('.json')}: {one}{whom}")
+                print(f"{'breaks' if _hurts(one, side) else 'fine  '}  {name.removesuffix('.json')}: {one}{whom}")
         print(f"{len(breaking)} breaking" if breaking else "compatible")
-    sys.exit(1 if breaking else 0)
+    return 1 if breaking else 0
 
 
-@events_app.command(short_help="write AsyncAPI 3 and a page to read")
-def docs(
-    target: Target,
-    to: Annotated[Path, typer.Option(metavar="DIR", help="the folder")],
-    version: Annotated[str, typer.Option(help="the version of your application, for the document")] = "1.0.0",
-) -> None:
-    """Write `asyncapi.json` (AsyncAPI 3.0) and `index.html`."""
+def write_docs(target: str, folder: Path, *, version: str) -> None:
+    """Write `asyncapi.json` and `index.html`, and print their paths."""
     catalogue = _catalogue(target)
-    to.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     document = json.dumps(asyncapi(catalogue, version=version), indent=2, ensure_ascii=False)
     for name, text in (("asyncapi.json", document + "\n"), ("index.html", page(catalogue))):
-        (to / name).write_text(text)
-        print(to / name)
+        (folder / name).write_text(text)
+        print(folder / name)
 
 
 def _catalogue(target: str) -> Catalogue:
@@ -109,14 +74,14 @@ def _catalogue(target: str) -> Catalogue:
     return catalogue_of(worker)
 
 
-def _hurts(finding: Finding, side: For) -> bool:
-    return bool(finding.rule.hurts) if side is For.BOTH else side.value in finding.rule.hurts
+def _hurts(finding: Finding, side: str) -> bool:
+    return bool(finding.rule.hurts) if side == "both" else side in finding.rule.hurts
 
 
-def _told(name: str, finding: Finding, side: For) -> dict[str, Any]:
+def _as_row(name: str, finding: Finding, side: str) -> dict[str, Any]:
     about = {"schema": name, "field": finding.field, "change": finding.rule.change}
-    seen = {"from": finding.old, "to": finding.new, "hurts": finding.rule.hurts}
-    return {**about, **seen, "breaking": _hurts(finding, side)}
+    values = {"from": finding.old, "to": finding.new, "hurts": finding.rule.hurts}
+    return {**about, **values, "breaking": _hurts(finding, side)}
 
 
 def _as_data(catalogue: Catalogue) -> dict[str, Any]:

@@ -1,13 +1,10 @@
 """`holdfast topology`: what a worker needs on the broker, how the broker differs from it, and making it match."""
 
 import asyncio
-import sys
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from ..broker import Difference, Management, ManagementUnavailable, Topology, apply_topology, look
+from ..broker import Difference, Management, ManagementUnavailable, Topology
 from ..config import LogSettings
 from ..consumer import Worker
 from ..events import ConfigurationError
@@ -16,25 +13,11 @@ from .compare import binding_differences, told
 from .load import load_worker
 from .words import console, print_json
 
-topology_app = typer.Typer(
-    help="Exchanges, queues and bindings: what is needed, what differs, make it so.",
-    epilog="\b\nExamples:\n  holdfast topology show app:worker\n  holdfast topology diff app:worker\n"
-    "  holdfast topology apply app:worker",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 
-Target = Annotated[str, typer.Argument(metavar="MODULE:WORKER", help="where the worker is, for instance app:worker")]
-Json = Annotated[bool, typer.Option("--json", help="for programs")]
-
-
-@topology_app.command(
-    short_help="what the worker needs", epilog="\b\nExample:\n  holdfast topology show app:worker --json"
-)
-def show(target: Target, json: Json = False) -> None:
-    """Show every exchange, queue and binding that the worker declares. Connects to nothing."""
+def show(target: str, *, as_json: bool) -> None:
+    """Print the topology of a worker."""
     topology = load_worker(target).topology()
-    if json:
+    if as_json:
         print_json(asdict(topology))
         return
     out = console()
@@ -46,30 +29,28 @@ def show(target: Target, json: Json = False) -> None:
         out.print(told(binding), soft_wrap=True)
 
 
-@topology_app.command(
-    short_help="how the broker differs from it", epilog="\b\nExample:\n  holdfast topology diff app:worker"
-)
-def diff(target: Target, json: Json = False) -> None:
-    """Compare the broker with what the worker needs; nothing is changed. Exit 0 where nothing differs, else 1."""
-    worker = _on_a_broker(target)
-    sys.exit(asyncio.run(_diff(worker, as_json=json)))
+def diff(target: str, *, as_json: bool) -> int:
+    """Print how the broker differs from what a worker needs. Returns the exit code."""
+    return asyncio.run(_diff(_on_a_broker(target), as_json=as_json))
 
 
-@topology_app.command(short_help="create what is missing", epilog="\b\nExample:\n  holdfast topology apply app:worker")
-def apply(target: Target, json: Json = False) -> None:
-    """Declare what the worker needs, as its start does. Nothing is deleted; what exists with other arguments is named,
-    with exit 1."""
+def apply(target: str, *, as_json: bool) -> None:
+    """Declare what a worker needs, and print how much that is."""
+    from ..broker.amqp import apply_topology
+
     worker = _on_a_broker(target)
     topology = worker.topology()
     asyncio.run(apply_topology(worker.settings.broker, topology))
     counts = {part: len(things) for part, things in asdict(topology).items()}
-    if json:
+    if as_json:
         print_json({"applied": counts})
     else:
         console().print("there: " + ", ".join(f"{count} {part}" for part, count in counts.items()))
 
 
 async def _diff(worker: Worker, *, as_json: bool) -> int:
+    from ..broker.amqp import look
+
     topology, broker = worker.topology(), worker.settings.broker
     seen = await look(broker, topology)
     differences = [*seen.differences, *await _bindings(worker, topology, seen.differences)]

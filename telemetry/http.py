@@ -9,13 +9,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from prometheus_client import REGISTRY, CollectorRegistry, Metric
-from prometheus_client.exposition import choose_encoder
-
 from ..config import HttpSettings
 from ..events import ConfigurationError
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Metric
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 Probe: TypeAlias = Callable[[], tuple[bool, Mapping[str, Any]]]
 """Whether it is well, and what there is to say of it. Asked in the thread that serves."""
 
-Collect: TypeAlias = Callable[[], Iterable[Metric]]
+Collect: TypeAlias = Callable[[], "Iterable[Metric]"]
 
 _BETWEEN = 0.25  # seconds: however many ask, the page is made no more often, and each is given one made after it asked
 
@@ -39,13 +37,15 @@ class Endpoint:
         collect: Collect,
         live: Probe,
         ready: Probe,
-        others: CollectorRegistry = REGISTRY,
+        others: "CollectorRegistry | None" = None,
     ) -> None:
+        from prometheus_client import REGISTRY, CollectorRegistry
+
         self._settings = settings
         self._live = live
         self._ready = ready
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Joined(collect, others))
+        self._registry.register(_Joined(collect, REGISTRY if others is None else others))
         self._pages: dict[str, asyncio.Task[tuple[bytes, str]]] = {}
         self._made = float("-inf")
         self._thread: threading.Thread | None = None
@@ -108,13 +108,15 @@ class Endpoint:
 
     async def _page(self, accept: str) -> tuple[bytes, str]:
         """The page in the format that is asked for. Who asks before it is made waits for the same one."""
+        from prometheus_client.exposition import choose_encoder
+
         encode, content_type = choose_encoder(accept)
         making = self._pages.get(content_type)
         if making is None:
             making = self._pages[content_type] = asyncio.create_task(self._make(encode, content_type))
         return await asyncio.shield(making)
 
-    async def _make(self, encode: Callable[[CollectorRegistry], bytes], content_type: str) -> tuple[bytes, str]:
+    async def _make(self, encode: "Callable[[CollectorRegistry], bytes]", content_type: str) -> tuple[bytes, str]:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._made + _BETWEEN - loop.time())
         self._made = loop.time()
@@ -125,11 +127,11 @@ class Endpoint:
 class _Joined:
     """One registry's collector: Holdfast's metrics, then the application's."""
 
-    def __init__(self, collect: Collect, others: CollectorRegistry) -> None:
+    def __init__(self, collect: Collect, others: "CollectorRegistry") -> None:
         self._collect = collect
         self._others = others
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> "Iterator[Metric]":
         told = set()
         for metric in self._collect():
             told.add(metric.name)

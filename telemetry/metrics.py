@@ -6,9 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
-
-from prometheus_client import Metric
+from typing import TYPE_CHECKING, Any
 
 from ..config import VERSION
 from ..events import Metadata
@@ -32,6 +30,9 @@ from .facts import (
 from .labels import OTHER, Labels, Names, Places
 from .page import Examples, metrics_of
 from .sheet import Sheet
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 _LAG_TURNS = 60
 _SECONDS_SUM, _AGES_SUM = f.HANDLER_SECONDS.size - 1, f.EVENT_AGE.size - 1
@@ -106,7 +107,7 @@ class Metrics:
         if listen is not None:
             listen(fact)
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> "Iterator[Metric]":
         """What a `prometheus_client` registry asks of a collector. Any thread may call it."""
         self.refresh()
         return metrics_of([self.sheet.memory], self._examples)

@@ -4,14 +4,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from mmap import mmap
-from typing import Any, TypeAlias
-
-from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, Exemplar, GaugeMetricFamily, HistogramMetricFamily
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..events import Metadata
 from .families import FAMILIES, Family, joined
 from .sheet import Series, read
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+    from prometheus_client.core import Exemplar
 
 Examples: TypeAlias = dict[Series, dict[int, tuple[float, Metadata]]]
 """Of each histogram and bucket the last value and the event it was measured with."""
@@ -19,7 +20,7 @@ Examples: TypeAlias = dict[Series, dict[int, tuple[float, Metadata]]]
 _EXEMPLAR_LIMIT = 128  # characters of names and values, by the OpenMetrics specification
 
 
-def metrics_of(memories: Iterable[mmap], examples: Examples | None = None) -> Iterator[Metric]:
+def metrics_of(memories: Iterable[mmap], examples: Examples | None = None) -> "Iterator[Metric]":
     """Every family, those without a series included."""
     found: dict[str, dict[Series, list[tuple[float, ...]]]] = defaultdict(lambda: defaultdict(list))
     for memory in memories:
@@ -38,13 +39,15 @@ def metrics_of(memories: Iterable[mmap], examples: Examples | None = None) -> It
 
 
 def _metric(family: Family) -> Any:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
     makes = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
     return makes[family.kind](family.name, family.help, labels=family.labels)
 
 
 def _buckets(
     family: Family, values: tuple[float, ...], examples: Mapping[int, tuple[float, Metadata]]
-) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+) -> list["tuple[str, float] | tuple[str, float, Exemplar]"]:
     bounds = [*(f"{bound:g}" if bound < 1 else f"{bound:.1f}" for bound in family.buckets), "+Inf"]
     told: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
     for index, (bound, count) in enumerate(zip(bounds, accumulate(values[:-1]), strict=True)):
@@ -53,7 +56,9 @@ def _buckets(
     return told
 
 
-def _exemplar(value: float, metadata: Metadata) -> Exemplar:
+def _exemplar(value: float, metadata: Metadata) -> "Exemplar":
+    from prometheus_client.core import Exemplar
+
     labels = {}
     if metadata.traceparent is not None and len(parts := metadata.traceparent.split("-")) == 4:
         labels["trace_id"] = parts[1][:32]

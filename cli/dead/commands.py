@@ -3,11 +3,14 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...dead_letters import Pace, Selection, moment
+from ..arguments import Json
+
+if TYPE_CHECKING:
+    from ...dead_letters import Pace, Selection
 
 dead_app = typer.Typer(
     help="Dead letters: see why, decide, replay safely.",
@@ -34,7 +37,6 @@ Since = Annotated[str | None, typer.Option(metavar="WHEN", help="died since: 15m
 Until = Annotated[str | None, typer.Option(metavar="WHEN", help="died before")]
 Limit = Annotated[int | None, typer.Option(min=1, help="the first so many")]
 Run = Annotated[bool, typer.Option("--run", help="also run the handler on each; what it publishes is caught")]
-Json = Annotated[bool, typer.Option("--json", help="for programs")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="only say which letters are meant")]
 Worn = Annotated[bool, typer.Option("--worn", help="read on although the broker may drop letters read this often")]
@@ -103,7 +105,7 @@ def replay(
     from .operate import replay_letters
 
     selection = _selection(ids, reason, type_, fingerprint, handler, text, since, until, limit)
-    pace = Pace(rate=rate, canary=canary and wait > 0, wait=wait, keep_going=keep_going)
+    pace = _pace(rate, wait, canary=canary, keep_going=keep_going)
     sys.exit(
         replay_letters(
             queue, selection, pace, to=to, forced=force, dry_run=dry_run, yes=yes, worn=worn, as_json=json
@@ -217,7 +219,7 @@ def resume(
     """Go on with an operation that was paused, stopped or broken off, with the letters it was begun with."""
     from .operate import resume_operation
 
-    pace = Pace(rate=rate, canary=canary and wait > 0, wait=wait, keep_going=keep_going)
+    pace = _pace(rate, wait, canary=canary, keep_going=keep_going)
     sys.exit(resume_operation(operation, pace, as_json=json))
 
 
@@ -240,7 +242,9 @@ def cancel(operation: OperationName, json: Json = False) -> None:
 def _selection(
     ids: list[str] | None, reason: str | None, event_type: str | None, fingerprint: str | None, handler: str | None,
     text: str | None, since: str | None, until: str | None, limit: int | None,
-) -> Selection:  # fmt: skip
+) -> "Selection":  # fmt: skip
+    from ...dead_letters import Selection, moment
+
     now = datetime.now(UTC)
     return Selection(
         ids=tuple(ids or ()),
@@ -253,3 +257,9 @@ def _selection(
         until=moment(until, now) if until else None,
         limit=limit,
     )
+
+
+def _pace(rate: float | None, wait: float, *, canary: bool, keep_going: bool) -> "Pace":
+    from ...dead_letters import Pace
+
+    return Pace(rate=rate, canary=canary and wait > 0, wait=wait, keep_going=keep_going)

@@ -1,15 +1,16 @@
 """What every command of `holdfast dead` begins with: settings, a broker, the desk, a queue that was read."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 from rich.console import Console
 
 from ...broker import open_broker
 from ...config import LogSettings, load_settings
 from ...dead_letters import DeadLetters, Index
-from ...events import BrokerUnavailable
+from ...events import BrokerUnavailable, HoldfastError
 from ...telemetry import configure_logging
 
 CONNECT_WITHIN = 15.0
@@ -17,20 +18,23 @@ CONNECT_WITHIN = 15.0
 
 @asynccontextmanager
 async def a_desk() -> AsyncIterator[DeadLetters]:
-    """The dead letters of the broker that the settings name. Raises `BrokerUnavailable` where it does not answer."""
+    """Open the dead letters of the broker that the settings name. Raises `BrokerUnavailable` where it does not answer,
+    `HoldfastError` where the files of the tools cannot be read or written."""
     settings = load_settings()
     configure_logging(LogSettings(level="CRITICAL"))
     broker = await open_broker(settings, lambda fact: None)
-    desk = DeadLetters(settings, broker)
     try:
-        try:
-            async with asyncio.timeout(CONNECT_WITHIN):
-                await broker.count("holdfast.queues")
-        except TimeoutError:
-            raise BrokerUnavailable("the broker does not answer") from None
-        yield desk
+        with closing(DeadLetters(settings, broker)) as desk:
+            try:
+                async with asyncio.timeout(CONNECT_WITHIN):
+                    await broker.count("holdfast.queues")
+            except TimeoutError:
+                raise BrokerUnavailable("the broker does not answer") from None
+            yield desk
+    except sqlite3.Error as error:
+        files = "the files of the dead-letter tools, in HOLDFAST_DEAD_LETTERS__FOLDER"
+        raise HoldfastError(f"{files}: {error}") from error
     finally:
-        desk.close()
         await broker.close()
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ...broker import Management, ManagementUnavailable, Seen, look
+from ...broker import Management, ManagementUnavailable, Seen
+from ...broker.amqp import look
 from ...config import Settings
 from ...consumer import HandlerSpec, short_windows, topology_of
 from ...events import BrokerUnavailable, ConfigurationError

@@ -28,7 +28,8 @@ from holdfast import (
     fixed,
     load_settings,
 )
-from holdfast.broker import Broker, apply_topology
+from holdfast.broker import Broker
+from holdfast.broker.amqp import apply_topology
 from holdfast.dead_letters import Pace, Selection
 from holdfast.telemetry import CopyHeld, Detached, ReportLost, Settled
 
