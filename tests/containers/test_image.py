@@ -69,7 +69,7 @@ def test_the_image_is_small_and_says_so(image: str, capsys: pytest.CaptureFixtur
     assert 0 < size - base < LIMIT
 
 
-def test_the_image_belongs_to_a_user_who_is_a_number_and_holds_neither_pip_nor_sources(image: str) -> None:
+def test_the_image_runs_as_a_numbered_user_and_holds_neither_pip_nor_sources(image: str) -> None:
     config = json.loads(engine("image", "inspect", "--format", "{{json .Config}}", image))
 
     assert config["User"] == "10001:10001"

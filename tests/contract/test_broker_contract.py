@@ -856,7 +856,7 @@ async def test_what_is_removed_is_gone_and_the_rest_keeps_its_order(bench: Bench
     assert await read(broker, queue) == [body for n, body in enumerate(BODIES) if n % 3]
 
 
-async def test_a_reader_says_how_often_a_message_came_back_and_hands_on_the_message_as_it_was(
+async def test_a_reader_says_how_often_a_message_came_back_and_leaves_it_as_it_was(
     bench: Bench, broker: Broker
 ) -> None:
     queue = await bench.queue("rest", "quorum")
@@ -897,7 +897,7 @@ async def test_a_queue_with_consumers_and_one_that_is_not_there_are_not_read(ben
     assert await broker.count(bench.name("nothing")) is None
 
 
-async def test_a_reader_that_is_cut_off_after_it_removed_something_says_that_it_may_be_back(
+async def test_a_reader_cut_off_after_it_removed_a_message_says_that_it_may_be_back(
     bench: Bench, broker: Broker
 ) -> None:
     queue = await bench.queue("rest", "quorum")

@@ -368,7 +368,7 @@ async def test_a_replay_to_a_queue_that_is_gone_stops_and_keeps_the_letter(
 
 
 @pytest.mark.parametrize("outcome", ["handled", "dead_lettered"])
-async def test_a_letter_taken_off_by_a_tool_that_was_killed_before_it_noted_so_keeps_its_outcome(
+async def test_a_letter_taken_by_a_tool_that_was_killed_before_noting_it_keeps_its_outcome(
     outcome: ReceiptOutcome, tmp_path: Path
 ) -> None:
     """Its replacement is confirmed and told of, and the ack has arrived: the journal's last line is missing."""

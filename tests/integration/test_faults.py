@@ -100,7 +100,7 @@ class Orders:
 
 
 @pytest.mark.parametrize("missing", ["delay exchange", "dead-letter queue"])
-async def test_while_its_copy_has_nowhere_to_go_the_original_is_kept_and_the_handler_is_not_run_again(
+async def test_an_original_whose_copy_has_nowhere_to_go_is_kept_and_not_handled_again(
     own: Settings, rabbitmq_node: Node, missing: str
 ) -> None:
     facts, runs = Facts(), Counter[str]()
@@ -252,7 +252,7 @@ async def test_handlers_outlive_a_connection_that_is_cut_and_take_over_their_red
     assert await depth(settings, f"{worker.name}.handle") == 0
 
 
-async def test_what_ends_without_a_connection_is_not_acked_and_its_redelivery_is_acked_unrun(
+async def test_an_event_that_ends_without_a_connection_is_acked_unrun_when_redelivered(
     settings: Settings, proxy: Proxy
 ) -> None:
     facts, names = Facts(), [f"o-{n}" for n in range(5)]
@@ -279,7 +279,7 @@ async def test_what_ends_without_a_connection_is_not_acked_and_its_redelivery_is
     assert await depth(settings, queue) == 0
 
 
-async def test_an_ack_lost_with_its_connection_is_repeated_without_running_the_handler_again(
+async def test_an_ack_lost_with_its_connection_is_repeated_and_the_handler_runs_once(
     settings: Settings, proxy: Proxy
 ) -> None:
     facts, orders = Facts(), Orders("o-1")
@@ -329,7 +329,7 @@ async def test_what_one_handler_finished_without_a_connection_is_not_taken_from_
     assert first.ended == second.ended == Counter(names)
 
 
-async def test_a_connection_cut_while_the_topology_is_declared_delays_a_worker_and_does_not_end_it(
+async def test_a_connection_cut_while_the_topology_is_declared_only_delays_a_worker(
     settings: Settings, proxy: Proxy
 ) -> None:
     facts, orders = Facts(), Orders()
@@ -406,7 +406,7 @@ async def test_a_peer_that_falls_silent_is_noticed_by_its_heartbeat(settings: Se
 # Brokers that go
 
 
-async def test_every_publish_that_returned_is_handled_though_the_broker_is_restarted_and_killed_under_load(
+async def test_every_confirmed_event_is_handled_though_the_broker_is_killed_under_load(
     own: Settings, rabbitmq_node: Node
 ) -> None:
     """The kill comes second: up to some version a quorum queue declared just before a SIGKILL is lost by the broker,
@@ -539,7 +539,7 @@ async def test_a_deleted_work_queue_is_noticed_and_declared_again(settings: Sett
 
 
 @pytest.mark.parametrize("mode", ["verify", "skip"])
-async def test_a_deleted_work_queue_that_may_not_be_declared_is_told_until_somebody_declares_it(
+async def test_a_deleted_queue_that_may_not_be_declared_is_reported_until_it_is_declared(
     settings: Settings, mode: str
 ) -> None:
     facts, orders = Facts(), Orders()

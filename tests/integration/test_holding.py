@@ -114,7 +114,7 @@ async def test_a_def_handler_that_blocks_does_not_stop_the_others(settings: Sett
 
 @pytest.mark.parametrize("attempts", [1, 2], ids=["dead-lettered", "postponed"])
 @pytest.mark.parametrize("kind", ["async", "def"])
-async def test_a_handler_that_will_not_end_is_abandoned_and_keeps_its_slot_until_it_returns(
+async def test_a_handler_that_does_not_end_is_abandoned_and_keeps_its_slot_meanwhile(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str, attempts: int
 ) -> None:
     monkeypatch.setattr("holdfast.consumer.line.CANCEL_GRACE", 0.1)
@@ -203,7 +203,7 @@ async def test_run_tells_how_many_handlers_were_left_unfinished(settings: Settin
     assert await depth(settings, f"{worker.name}.handle") == 2
 
 
-async def test_the_state_of_the_lifespan_reaches_handlers_and_is_closed_after_the_last_of_them(
+async def test_the_state_of_the_lifespan_reaches_handlers_and_is_closed_after_the_last(
     settings: Settings,
 ) -> None:
     facts, told, began, go = Facts(), list[str](), asyncio.Event(), asyncio.Event()
@@ -263,7 +263,7 @@ async def test_middleware_wraps_every_handler_the_first_outermost(settings: Sett
     assert told == ["outer before o-1", "inner before o-1", "handler o-1", "inner after o-1", "outer after o-1"]
 
 
-async def test_middleware_cannot_ack_what_it_returns_means_nothing_and_what_it_raises_keeps_the_event(
+async def test_middleware_cannot_ack_its_result_means_nothing_its_error_keeps_the_event(
     settings: Settings,
 ) -> None:
     facts, runs = Facts(), Counter[str]()

@@ -61,7 +61,7 @@ async def test_hostile_bodies_are_dead_letters_and_their_neighbours_are_handled(
     assert not facts.of(Disconnected)
 
 
-async def test_a_message_whose_properties_could_not_be_written_again_is_dead_lettered_all_the_same(
+async def test_a_message_whose_properties_cannot_be_written_again_is_still_dead_lettered(
     settings: Settings,
 ) -> None:
     facts = Facts()

@@ -178,7 +178,7 @@ async def test_killed_between_completion_and_ack_an_event_is_not_repeated(claimi
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", ["quorum", "classic"])
-async def test_an_event_that_kills_its_process_is_quarantined_and_its_neighbours_are_handled(
+async def test_an_event_that_kills_its_process_is_quarantined_its_neighbours_are_handled(
     claiming: Settings, tmp_path: Path, kind: str
 ) -> None:
     ledger, settings = tmp_path / "ledger", with_worker(with_broker(claiming, queue_type=kind), concurrency=21)
@@ -446,7 +446,7 @@ async def test_a_flush_is_told(breakable: Settings, redis_node: Node) -> None:
         await facts.until(ClaimsLost)
 
 
-async def test_a_flush_that_a_completion_finds_is_mended_without_waiting_for_the_next_heartbeat(
+async def test_a_flush_that_a_completion_finds_is_repaired_before_the_next_heartbeat(
     breakable: Settings, redis_node: Node
 ) -> None:
     facts, began, go = Facts(), asyncio.Event(), asyncio.Event()

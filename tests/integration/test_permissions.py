@@ -153,7 +153,7 @@ def test_users_that_may_do_nothing_but_look_are_enough_for_the_doctor_and_for_ch
     assert any("management API: http" in looked for looked in told["looked_at"])
 
 
-async def test_a_type_that_a_publisher_may_not_publish_is_refused_and_those_beside_it_are_published(
+async def test_a_type_that_may_not_be_published_is_refused_and_those_next_to_it_published(
     shop: Shop,
 ) -> None:
     events = [OrderPlaced(order="1"), BillSent(order="2"), OrderPlaced(order="3")]

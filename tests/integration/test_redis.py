@@ -232,7 +232,7 @@ async def test_a_release_does_not_overtake_the_claim_it_ends(redis_url: str, uni
     assert answer == Acquired()
 
 
-async def test_a_cluster_of_which_no_node_answers_is_away_and_the_lease_is_taken_once_one_does(tmp_path: Path) -> None:
+async def test_a_cluster_without_an_answering_node_gives_the_lease_once_one_answers(tmp_path: Path) -> None:
     port, facts = free_port(), list[Fact]()
     url = f"redis+cluster://127.0.0.1:{port}"
     settings = IdempotencySettings(url=url, timeout=0.3)  # type: ignore[arg-type]

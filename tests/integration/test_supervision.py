@@ -186,7 +186,7 @@ async def test_several_processes_share_the_work_and_look_like_one(
 
 
 @pytest.mark.timeout(180)
-async def test_one_of_four_is_killed_under_load_and_nothing_is_lost_it_is_replaced_and_the_figures_go_on(
+async def test_one_of_four_killed_under_load_is_replaced_no_event_lost_the_figures_go_on(
     folder: Path, env: dict[str, str], settings: Settings
 ) -> None:
     orders = [str(number) for number in range(3_000)]

@@ -132,7 +132,7 @@ async def test_nothing_is_lost_or_dead_lettered_while_workers_and_publishers_are
     assert await depth(settings, QUEUE) == await depth(settings, f"{QUEUE}.dead") == 0
 
 
-async def test_an_event_that_is_too_new_rests_as_a_dead_letter_and_is_handled_when_it_is_sent_again(
+async def test_an_event_that_is_too_new_is_dead_lettered_and_handled_when_replayed(
     settings: Settings, charged: dict[str, set[str]], tmp_path: Path
 ) -> None:
     async with publishing(settings) as publisher, a_broker(settings) as broker:

@@ -293,7 +293,7 @@ async def test_the_next_second_tells_how_many_were_left_out(written: Lines) -> N
     assert "left_out" not in first and second["left_out"] >= 1
 
 
-def test_a_dead_letter_tells_why_with_its_traceback_and_in_no_other_field_the_payload(written: Lines) -> None:
+def test_a_dead_letter_is_logged_with_its_traceback_the_payload_in_no_other_field(written: Lines) -> None:
     fact = a_settled(outcome="dead_lettered", reason="exhausted", error="E: x", error_type="E", traceback="Traceback")
 
     FactLog()(fact)

@@ -35,7 +35,7 @@ async def settled(place: Place, count: int) -> list[tuple[str, int]]:
     return [(fact.outcome, fact.attempt) for fact in place.of(Settled)]
 
 
-async def test_a_retry_whose_claim_was_released_for_nothing_runs_as_soon_as_it_comes_to_that_worker() -> None:
+async def test_a_retry_whose_claim_failed_to_be_released_runs_at_once_on_that_worker() -> None:
     place = a_place(Losing)
 
     @place.worker.handler(Paid, retry=Retry(attempts=2, backoff=fixed(0.1)))
@@ -49,7 +49,7 @@ async def test_a_retry_whose_claim_was_released_for_nothing_runs_as_soon_as_it_c
         assert await settled(place, 2) == [("postponed", 1), ("handled", 2)]
 
 
-async def test_an_event_whose_completion_was_lost_is_a_duplicate_to_the_worker_that_handled_it() -> None:
+async def test_an_event_whose_completion_was_lost_is_a_duplicate_to_its_own_worker() -> None:
     place, envelope = a_place(Losing), seal(Paid(order="o-1"), source="shop")
 
     @place.worker.handler(Paid)
