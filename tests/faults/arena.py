@@ -14,7 +14,7 @@ import redis
 from aiormq.exceptions import ChannelNotFoundEntity
 from breaking import a_channel, through
 from fault_app import ATTEMPTS, QUEUES
-from ledgers import Book, Ending, Explains, Fault, Growth, Held, Journal, Letter, Place, Promise
+from ledgers import Book, Ending, Explains, Fault, Growth, Held, Journal, Letter, Promise, Series
 from load import Load
 from pair import Pair
 from proxy import Proxy, proxy_to
@@ -207,7 +207,7 @@ class Arena:
         self.journal.close()
 
 
-def merged(figures: list[dict[Place, int]]) -> dict[Place, int]:
+def merged(figures: list[dict[Series, int]]) -> dict[Series, int]:
     return {place: count for one in figures for place, count in one.items()}
 
 

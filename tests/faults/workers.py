@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fault_app import QUEUES
-from ledgers import Fault, Place
+from ledgers import Fault, Series
 from reader import Reader
 
 from holdfast import Settings
@@ -168,9 +168,9 @@ _IN_FLIGHT = re.compile(r"holdfast_in_flight\{.*\} (\S+)")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
-def scraped(child: Child) -> dict[Place, int]:
+def scraped(child: Child) -> dict[Series, int]:
     """What its metrics say of deliveries that were settled."""
-    counts: Counter[Place] = Counter()
+    counts: Counter[Series] = Counter()
     for labels, figure in _SETTLED.findall(_metrics(child)):
         told = dict(_LABEL.findall(labels))
         counts[child.pid, told["queue"], told["outcome"]] += int(float(figure))
@@ -190,9 +190,9 @@ def _metrics(child: Child) -> str:
         return str(response.read().decode())
 
 
-def logged(child: Child) -> dict[Place, int]:
+def logged(child: Child) -> dict[Series, int]:
     """The same, from its log."""
-    counts: Counter[Place] = Counter()
+    counts: Counter[Series] = Counter()
     with child.log.open(errors="replace") as lines:
         for line in lines:
             if '"outcome"' in line:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from running import Facts, a_broker, a_worker, depth, publish_all, running, take
+from running import a_broker, a_worker, depth, publish_all, running, take
+from waiting import Facts
 
 from holdfast import Context, Event, Publisher, Reject, Retry, RetryLater, Settings, Worker, fixed
 from holdfast.broker import Broker

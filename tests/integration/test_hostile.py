@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from hostile import BODIES, PROPERTIES, publish_raw
-from running import Facts, a_worker, running
+from running import a_worker, running
+from waiting import Facts
 
 from holdfast import Event, Settings
 from holdfast.telemetry import Connected, CopyHeld, Disconnected

@@ -244,7 +244,7 @@ async def test_a_cluster_without_an_answering_node_gives_the_lease_once_one_answ
     away = lease.problem
     with a_redis(tmp_path, "--cluster-enabled", "yes", port=port):
         await asyncio.to_thread(ask, port, "cluster", "addslotsrange", "0", "16383")
-        await eventually(lambda: asyncio.sleep(0, lease.holds()), True)
+        await eventually(lease.holds)
         await eventually(lambda: _is_acquired(store, a_claim(secrets.token_hex(4))), True)
         await lease.stop()
     await store.close()

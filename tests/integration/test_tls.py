@@ -12,7 +12,8 @@ import pytest
 from commands import environment, holdfast
 from rabbits import Rabbit
 from redises import LOOPBACK, certificates, openssl, with_tls
-from running import Facts, a_broker, a_worker, publish_all, running
+from running import a_broker, a_worker, publish_all, running
+from waiting import Facts
 
 from holdfast import ConfigurationError, Event, Settings, load_settings
 from holdfast.config import IdempotencySettings

@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from running import Facts, a_broker, a_worker, depth, publish_all, running, take
+from running import a_broker, a_worker, depth, publish_all, running, take
+from waiting import Facts
 
 from holdfast import Context, Event, Retry, Settings
 from holdfast.events import headers as h

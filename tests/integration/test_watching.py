@@ -15,10 +15,10 @@ import structlog
 from breaking import delete, through, with_worker
 from prometheus_client import CollectorRegistry
 from proxy import proxy_to
-from running import Facts, a_broker, a_worker, publish_all, running, settings_for, until
+from running import a_broker, a_worker, publish_all, running, settings_for, until_ready
 from scraping import Figures, Site, figure, site_of, total
 from tracing import Spans, recorded_spans
-from waiting import eventually
+from waiting import Facts, eventually
 
 from holdfast import Context, Event, Publisher, Reject, Retry, RetryLater, Settings, Unroutable, Worker, fixed
 from holdfast.config import LogSettings
@@ -400,6 +400,6 @@ async def test_without_http_nothing_is_served_and_nothing_is_counted(settings: S
     worker, _ = a_shop(settings, facts)
 
     async with running(worker):
-        await until(lambda: worker.health().ready, "ready")
+        await until_ready(worker)
 
     assert not [fact for fact in facts.all if type(fact).__name__ == "Serving"]

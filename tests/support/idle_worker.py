@@ -4,6 +4,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+from running import until_ready
+
 from holdfast import Event, Worker, load_settings
 
 
@@ -26,8 +28,7 @@ async def main(url: str, exchange: str, claims: str) -> None:
         await asyncio.Event().wait()
 
     running = asyncio.create_task(worker.run())
-    while not worker.health().ready:
-        await asyncio.sleep(0.05)
+    await until_ready(worker)
     print(resident(), flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     print(resident(), flush=True)
