@@ -9,7 +9,7 @@ from running import until_ready
 from holdfast import Event, Worker, load_settings
 
 
-class Paid(Event, type="paid"):
+class Payment(Event, type="paid"):
     order: int
 
 
@@ -23,8 +23,8 @@ async def main(url: str, exchange: str, claims: str) -> None:
     settings = load_settings(broker={"url": url, "exchange": exchange, "max_delay": 3600}, idempotency={"url": claims})
     worker = Worker(f"{exchange}.w", settings=settings)
 
-    @worker.handler(Paid, timeout=3600)
-    async def handle(event: Paid) -> None:
+    @worker.handler(Payment, timeout=3600)
+    async def handle(event: Payment) -> None:
         await asyncio.Event().wait()
 
     running = asyncio.create_task(worker.run())

@@ -37,15 +37,17 @@ class Bell:
         for bell in self._joined:
             bell.ring()
 
-    async def until_true(self, holds: Callable[[], object], saw: Callable[[], object] = lambda: "nothing") -> None:
+    async def until_true(
+        self, holds: Callable[[], object], saw: Callable[[], object] = lambda: "nothing", *, within: float = LIMIT
+    ) -> None:
         """Wait until the condition holds, looking whenever the bell rings. Fails with what `saw` returns."""
         try:
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(within):
                 while not holds():
                     self._rung.clear()
                     await self._rung.wait()
         except TimeoutError:
-            raise AssertionError(f"not within {LIMIT:g} s; saw {saw()}") from None
+            raise AssertionError(f"not within {within:g} s; saw {saw()}") from None
 
 
 class Arrivals(Bell, Generic[T]):
