@@ -8,7 +8,7 @@ import pytest
 from breaking import a_channel, delete, through, with_broker, with_worker
 from proxy import Direction, Proxy, proxy_to
 from running import a_broker, a_worker, publish_all, running
-from waiting import LIMIT, Facts, Tally, eventually
+from waiting import LIMIT, Facts, Tally
 
 from holdfast import Event, Metadata, Publisher, PublishRefused, Settings, Unroutable
 from holdfast.broker import Binding, Delivery, Exchange, Queue, Topology
@@ -180,12 +180,13 @@ async def test_returns_and_nacks_among_confirms_reach_the_publishes_they_mean(se
 async def test_consumers_that_stop_while_their_connection_breaks_wait_for_no_answer(
     settings: Settings, proxy: Proxy
 ) -> None:
-    queues = tuple(f"{settings.broker.exchange}.{number}" for number in range(20))
-    async with a_broker(through(proxy, settings)) as broker:
+    facts, queues = Facts(), tuple(f"{settings.broker.exchange}.{number}" for number in range(20))
+    async with a_broker(through(proxy, settings), facts) as broker:
         await broker.declare(Topology(queues=tuple(Queue(name, {"x-queue-type": "classic"}) for name in queues)))
         try:
             consumers = [await broker.consume(name, prefetch=1, on_delivery=_ignore) for name in queues]
-            await eventually(lambda: all(consumer.attached for consumer in consumers))
+            await facts.until(Attached, count=20)
+            assert all(consumer.attached for consumer in consumers)
             proxy.cut()
             stops = []
             for consumer in consumers:

@@ -22,9 +22,11 @@ from holdfast.events import Message, uuid7
 from holdfast.events import headers as h
 from holdfast.idempotency import open_heart
 from holdfast.telemetry import (
+    Attached,
     ClaimsEndangered,
     ClaimsLost,
     CrashSuspected,
+    Detached,
     LeaseLost,
     MissingId,
     Paused,
@@ -348,7 +350,8 @@ async def test_a_redelivery_joins_the_handler_that_still_runs(claiming: Settings
             await publish_all(claiming, [Paid(order="o-1")])
             await runs.next()
             proxy.cut()
-            await until_ready(worker, ready=False)
+            await facts.until(Detached)
+            await facts.until(Attached, count=2)
             await until_ready(worker)
             go.set()
             await facts.settled("handled")

@@ -56,9 +56,9 @@ async def running(*workers: Worker, http: bool = False) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def a_broker(settings: Settings) -> AsyncIterator[Broker]:
+async def a_broker(settings: Settings, facts: Facts | None = None) -> AsyncIterator[Broker]:
     """A second pair of eyes on the broker."""
-    broker = await open_broker(settings, lambda fact: None)
+    broker = await open_broker(settings, facts or Facts())
     try:
         yield broker
     finally:
