@@ -68,7 +68,7 @@ def test_without_the_database_each_package_is_looked_up_at_the_index() -> None:
     assert {"aiormq", "redis", "pydantic", "uvicorn", "mypy"} <= set(asked)
 
 
-def test_a_package_that_the_index_knows_to_be_vulnerable_is_named_and_a_withdrawn_advisory_is_not() -> None:
+def test_a_vulnerable_package_is_named_and_one_whose_advisory_is_withdrawn_is_not() -> None:
     flaw = {"id": "PYSEC-2026-1", "aliases": ["CVE-2026-1"], "fixed_in": ["999.1"], "withdrawn": None}
     wrong = {**flaw, "withdrawn": "2026-01-01T00:00:00Z"}
     with an_index(flaws={"starlette": flaw, "uvicorn": wrong}) as (url, _):

@@ -1,11 +1,10 @@
 """What the code looks like is decided too: one place that acks, relative imports, pinned public names."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType
-
-import pytest
 
 import holdfast
 
@@ -15,7 +14,17 @@ PACKAGES = (
     *("idempotency", "publisher", "telemetry", "testing"),
 )
 
+TESTS = ROOT / "tests"
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 VIRTUAL_TIME = ("test_memory_broker.py", "test_claims.py")  # their seconds pass at once
+SLEEPS = {
+    "support/proxy.py _pump",  # a slow network
+    "faults/arena.py pause",  # how long a fault lasts
+    *(f"faults/fault_app.py {name}" for name in ("before_the_effect", "block", "work", "gauge")),  # handlers take time
+    *(f"faults/load.py {name}" for name in ("publish", "steady")),  # as a publisher does: between tries, and at a rate
+    "faults/queues.py take",  # tries again for as long as a queue may have no leader, then raises what the broker said
+}
+"""The functions in which the time that passes is what the test is about."""
 
 PUBLIC = [
     "Backoff",
@@ -72,6 +81,18 @@ def calls(tree: ast.AST) -> Iterator[ast.Call]:
     return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
 
 
+def called(call: ast.Call) -> str:
+    """The last part of the name of what is called."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def by_function(node: ast.AST, function: str = "") -> Iterator[tuple[str, ast.AST]]:
+    """Each node, with the name of the innermost function that it is in."""
+    for below in ast.iter_child_nodes(node):
+        yield function, below
+        yield from by_function(below, below.name if isinstance(below, FUNCTIONS) else function)
+
+
 def test_one_line_of_the_consumer_acks() -> None:
     places = [
         f"{path.name}:{call.lineno}"
@@ -118,14 +139,57 @@ def test_imports_within_the_package_are_relative() -> None:
     assert absolute == []
 
 
-@pytest.mark.parametrize("folder", ["unit", "contract", "integration", "architecture", "fuzz"])
-def test_no_test_sleeps_and_none_is_skipped(folder: str) -> None:
-    found = []
-    for path, tree in sources(f"tests/{folder}"):
-        for call in calls(tree):
-            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-            waits = name == "sleep" and not (isinstance(call.args[0], ast.Constant) and call.args[0].value == 0)
-            if waits or name in ("skip", "skipif", "xfail", "importorskip"):
-                found.append(f"{path.name}:{call.lineno} {name}")
+def test_no_test_is_skipped() -> None:
+    skipped = [
+        f"{path.relative_to(TESTS)}:{call.lineno}"
+        for path, tree in sources("tests")
+        for call in calls(tree)
+        if called(call) in ("skip", "skipif", "xfail", "importorskip")
+    ]
 
-    assert [place for place in found if not place.startswith(VIRTUAL_TIME)] == []
+    assert skipped == []
+
+
+def test_tests_await_signals_and_one_function_asks_again_and_again() -> None:
+    sleeping = {
+        f"{path.relative_to(TESTS).as_posix()} {function}"
+        for path, tree in sources("tests")
+        if path.name not in VIRTUAL_TIME and "apps" not in path.parts
+        for function, node in by_function(tree)
+        if sleeps(node) or spins(node)
+    }
+
+    assert sleeping == {"support/waiting.py eventually", *SLEEPS}
+
+
+def sleeps(node: ast.AST) -> bool:
+    """Whether it is a call that waits for time to pass, and not only for the other tasks to have their turn."""
+    is_sleep = isinstance(node, ast.Call) and called(node) == "sleep"
+    return is_sleep and not (isinstance(node.args[0], ast.Constant) and node.args[0].value == 0)
+
+
+def spins(node: ast.AST) -> bool:
+    """Whether it is a loop that does nothing but ask its condition."""
+    return isinstance(node, ast.While) and all(isinstance(step, ast.Pass) for step in node.body)
+
+
+def test_the_name_of_a_test_has_at_most_eighty_characters() -> None:
+    long = [
+        f"{path.relative_to(TESTS)} {node.name}"
+        for path, tree in sources("tests")
+        for node in ast.walk(tree)
+        if isinstance(node, FUNCTIONS) and node.name.startswith("test_") and len(node.name) > 80
+    ]
+
+    assert long == []
+
+
+def test_every_class_that_tests_share_has_a_name_of_its_own() -> None:
+    shared = [
+        node.name
+        for path, tree in sources("tests/support", "tests/faults")
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and not path.name.startswith("test_")
+    ]
+
+    assert [name for name, count in Counter(shared).items() if count > 1] == []

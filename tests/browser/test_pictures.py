@@ -9,7 +9,8 @@ import pytest
 from breaking import delete
 from picturing import PICTURES
 from playwright.async_api import Page, expect
-from running import LIMIT, Facts, a_broker, running
+from running import a_broker, running
+from waiting import LIMIT, Facts
 
 from holdfast import Event, Settings, Worker
 from holdfast.broker import REGISTRY, work_queue

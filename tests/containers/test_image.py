@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import until_true
 from containers import COMPOSE, ROOT, Container, build, engine, network, run_once, started
 from queries import alerts, dashboard_queries, names_in
+from waiting import blocking, eventually
 
 IMAGE = COMPOSE["services"]["worker"]["image"]
 BASE = "docker.io/library/python:3.13-slim"
@@ -57,7 +57,7 @@ def workers(net: str) -> Iterator[list[Container]]:
         started("worker", net, name="worker-2") as two,
     ):
         for worker in (one, two):
-            until_true(lambda w=worker: bool(w.lines("worker.started")))  # type: ignore[misc]
+            blocking(eventually(lambda w=worker: bool(w.lines("worker.started"))))  # type: ignore[misc]
         yield [one, two]
 
 
@@ -69,7 +69,7 @@ def test_the_image_is_small_and_says_so(image: str, capsys: pytest.CaptureFixtur
     assert 0 < size - base < LIMIT
 
 
-def test_the_image_belongs_to_a_user_who_is_a_number_and_holds_neither_pip_nor_sources(image: str) -> None:
+def test_the_image_runs_as_a_numbered_user_and_holds_neither_pip_nor_sources(image: str) -> None:
     config = json.loads(engine("image", "inspect", "--format", "{{json .Config}}", image))
 
     assert config["User"] == "10001:10001"
@@ -103,11 +103,19 @@ def test_workers_handle_events_and_prometheus_sees_every_one(net: str, workers: 
         publish(workers[0], "order.created", {"order_id": "free", "total": "0"})
 
         charged = lambda: sum(len(worker.lines("receipt.sent")) for worker in workers)  # noqa: E731
-        until_true(lambda: charged() == EVENTS)
-        until_true(lambda: prometheus.value('sum(holdfast_messages_settled_total{outcome="handled"})') == 2 * EVENTS)
-        until_true(lambda: prometheus.value('holdfast_dead_letters_total{reason="refused"}') == 1)
-        until_true(lambda: prometheus.value('rabbitmq_detailed_queue_messages_ready{queue="billing.charge.dead"}') == 1)
-        until_true(lambda: prometheus.firing("HoldfastDeadLetters"))
+        blocking(eventually(lambda: charged() == EVENTS))
+        blocking(
+            eventually(
+                lambda: prometheus.value('sum(holdfast_messages_settled_total{outcome="handled"})') == 2 * EVENTS
+            )
+        )
+        blocking(eventually(lambda: prometheus.value('holdfast_dead_letters_total{reason="refused"}') == 1))
+        blocking(
+            eventually(
+                lambda: prometheus.value('rabbitmq_detailed_queue_messages_ready{queue="billing.charge.dead"}') == 1
+            )
+        )
+        blocking(eventually(lambda: prometheus.firing("HoldfastDeadLetters")))
 
         targets = prometheus.get("targets")["activeTargets"]
         assert sorted((t["labels"]["job"], t["health"]) for t in targets) == [
@@ -115,7 +123,7 @@ def test_workers_handle_events_and_prometheus_sees_every_one(net: str, workers: 
         ]  # fmt: skip
         assert {rule["health"] for rule in prometheus.rules()} == {"ok"}
         asked = {name for q in [*dashboard_queries(), *(alert["expr"] for alert in alerts())] for name in names_in(q)}
-        until_true(lambda: asked - set(prometheus.get("label/__name__/values")) == NOT_YET)
+        blocking(eventually(lambda: asked - set(prometheus.get("label/__name__/values")) == NOT_YET))
 
 
 # What has a series only once there is something to say, and what comes with `--processes` alone.
@@ -127,7 +135,7 @@ NOT_YET = {
 
 def test_the_tools_for_dead_letters_have_a_folder_to_write_in(net: str, workers: list[Container]) -> None:
     publish(workers[0], "order.created", {"order_id": "free", "total": "0"})
-    until_true(lambda: any(worker.lines("delivery.settled", reason="refused") for worker in workers))
+    blocking(eventually(lambda: any(worker.lines("delivery.settled", reason="refused") for worker in workers)))
 
     assert "billing.charge" in run_once("tools", net, "dead", "list")
 
@@ -136,9 +144,9 @@ def test_a_worker_that_is_stopped_finishes_what_it_handles(net: str, workers: li
     (tmp_path / "app.py").write_text(SLOW)
     tmp_path.chmod(0o755)
     with started("worker", net, name="slow", app=tmp_path) as slow:
-        until_true(lambda: bool(slow.lines("worker.started")))
+        blocking(eventually(lambda: bool(slow.lines("worker.started"))))
         publish(slow, "slow", {})
-        until_true(lambda: "handling" in slow.log)
+        blocking(eventually(lambda: "handling" in slow.log))
 
         code = slow.stop()
 
@@ -163,7 +171,7 @@ def test_an_image_made_as_the_documentation_says_runs_its_worker(image: str, tmp
 class Prometheus:
     def __init__(self, container: Container) -> None:
         self._url = f"http://{container.address}:9090/api/v1"
-        until_true(lambda: "Server is ready" in container.log)
+        blocking(eventually(lambda: "Server is ready" in container.log))
 
     def get(self, path: str) -> Any:
         return json.loads(get(f"{self._url}/{path}"))["data"]

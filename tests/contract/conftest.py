@@ -15,8 +15,8 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         at = in_memory()
     else:
         at = on_rabbitmq(request.getfixturevalue("rabbitmq_url"), "plain" if "plain" in request.param else "fast")
-    async with at as place, AsyncExitStack() as stack:
-        bench = Bench(place, stack)
+    async with at as server, AsyncExitStack() as stack:
+        bench = Bench(server, stack)
         bench.broker = await bench.open()
         stack.push_async_callback(bench.clean_up)
         yield bench

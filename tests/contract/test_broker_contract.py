@@ -25,7 +25,7 @@ from holdfast.telemetry import Attached, Connected, Detached
 
 
 def depth_of(bench: Bench, queue: str) -> Callable[[], Awaitable[int]]:
-    return lambda: bench.place.depth(queue)
+    return lambda: bench.server.depth(queue)
 
 
 # Publishing
@@ -186,7 +186,7 @@ async def test_a_full_queue_refuses(bench: Bench, broker: Broker) -> None:
     with pytest.raises(PublishRefused, match=queue):
         await broker.publish(a_message(b"3", routing_key=queue), timeout=10)
 
-    assert await bench.place.depth(queue) == 2
+    assert await bench.server.depth(queue) == 2
 
 
 # What a message carries
@@ -421,7 +421,7 @@ async def test_an_acked_message_is_gone(bench: Bench) -> None:
 
     assert settled
     await consumer.stop(close=True)
-    assert await bench.place.depth(queue) == 0
+    assert await bench.server.depth(queue) == 0
 
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
@@ -471,7 +471,7 @@ async def test_a_delivery_of_a_lost_connection_is_stale_and_comes_again(bench: B
     await consumer.ack(second)
     await eventually(depth_of(bench, queue), 0)
 
-    bench.place.lose_connection(broker)
+    bench.server.lose_connection(broker)
 
     again = await inbox.next()
     assert not consumer.is_current(first)
@@ -488,7 +488,7 @@ async def test_after_a_lost_connection_publishing_goes_on(bench: Bench, broker: 
     queue = await bench.queue("work")
     await bench.publish(b"1", to=queue)
 
-    bench.place.lose_connection(broker)
+    bench.server.lose_connection(broker)
 
     await bench.publish(b"2", to=queue)
     await eventually(depth_of(bench, queue), 2)
@@ -628,7 +628,7 @@ async def test_the_ladder_brings_a_copy_to_one_queue_and_not_too_early(
 
     assert (await inbox.next()).message.body == b"later"
     assert loop.time() - since >= delay - 0.001
-    assert await bench.place.depth(other) == 0
+    assert await bench.server.depth(other) == 0
 
 
 async def test_the_ladder_brings_a_delayed_event_to_every_listener(bench: Bench, broker: Broker) -> None:
@@ -756,7 +756,7 @@ async def test_a_deleted_queue_is_declared_and_consumed_again(bench: Bench) -> N
     consumer, inbox = await bench.consume(queue)
     held = await inbox.next()
 
-    await bench.place.delete_queue(queue)
+    await bench.server.delete_queue(queue)
 
     await bench.facts.first(lambda fact: isinstance(fact, Detached) and fact.queue == queue)
     assert not await consumer.ack(held)
@@ -826,7 +826,7 @@ async def test_a_reader_that_is_cut_off_leaves_the_queue_as_it_was(bench: Bench,
     browser = await broker.browse(queue, held)
     await held.take(100)
 
-    bench.place.lose_connection(broker)
+    bench.server.lose_connection(broker)
 
     await eventually(depth_of(bench, queue), 200)
     assert not await browser.remove(held.all[0].tag)
@@ -856,7 +856,7 @@ async def test_what_is_removed_is_gone_and_the_rest_keeps_its_order(bench: Bench
     assert await read(broker, queue) == [body for n, body in enumerate(BODIES) if n % 3]
 
 
-async def test_a_reader_says_how_often_a_message_came_back_and_hands_on_the_message_as_it_was(
+async def test_a_reader_says_how_often_a_message_came_back_and_leaves_it_as_it_was(
     bench: Bench, broker: Broker
 ) -> None:
     queue = await bench.queue("rest", "quorum")
@@ -897,7 +897,7 @@ async def test_a_queue_with_consumers_and_one_that_is_not_there_are_not_read(ben
     assert await broker.count(bench.name("nothing")) is None
 
 
-async def test_a_reader_that_is_cut_off_after_it_removed_something_says_that_it_may_be_back(
+async def test_a_reader_cut_off_after_it_removed_a_message_says_that_it_may_be_back(
     bench: Bench, broker: Broker
 ) -> None:
     queue = await bench.queue("rest", "quorum")
@@ -907,6 +907,6 @@ async def test_a_reader_that_is_cut_off_after_it_removed_something_says_that_it_
     await browser.caught_up()
     removed = await browser.remove(*(one.tag for one in held[:5]))
 
-    bench.place.lose_connection(broker)
+    bench.server.lose_connection(broker)
 
     assert (removed, await browser.close()) == (True, False)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from checks_of_ends import exclusive, held_too_long, nothing_invented, nothing_lost, one_outcome, order
+from checks_of_events import exclusive, held_too_long, nothing_invented, nothing_lost, one_outcome, order
 from checks_of_repeats import attempts, effects
 from checks_of_rest import ending, recovery
 from ledgers import Book

@@ -14,11 +14,12 @@ import redis
 from aiormq.exceptions import ChannelNotFoundEntity
 from breaking import a_channel, through
 from fault_app import ATTEMPTS, QUEUES
-from ledgers import Book, Ending, Explains, Fault, Growth, Held, Journal, Letter, Place, Promise
+from ledgers import Book, Ending, Explains, Fault, Growth, Held, Journal, Letter, Promise, Series
 from load import Load
-from pair import Pair
 from proxy import Proxy, proxy_to
 from reader import Reader
+from redis_pair import Pair
+from waiting import eventually
 from workers import LEASE, PATIENCE, Workers, logged, scraped, under_way
 
 from holdfast import Publisher, Settings
@@ -88,9 +89,13 @@ class Arena:
         finally:
             loading.cancel()
 
-    async def sometime(self, longest: float = 1.0) -> None:
+    async def sometime(self, longest: float = 1.0, *, shortest: float = 0.1) -> None:
         """Wait for a moment that luck decides."""
-        await asyncio.sleep(self.luck.uniform(0.1, longest))
+        await self.pause(self.luck.uniform(shortest, longest))
+
+    async def pause(self, seconds: float) -> None:
+        """Let time pass: a fault lasts, or a figure is noted that nobody announces."""
+        await asyncio.sleep(seconds)
 
     @contextmanager
     def broken(self, what: str, explains: Explains = "nothing", pid: int = 0) -> Iterator[None]:
@@ -104,7 +109,7 @@ class Arena:
     async def until_queues_are_on_disk(self) -> None:
         """Wait until a killed broker knows all queues again. It writes the names of new quorum queues to disk up to 3 s
         later (Erlang's `dets`); killed before, it brings such a queue back without a leader, for good."""
-        await asyncio.sleep(max(0.0, self.declared + 5 - time.monotonic()))
+        await self.pause(max(0.0, self.declared + 5 - time.monotonic()))
 
     def grant_the_brokers_timer(self) -> None:
         """Have the run wait longer for rest: what leaves its delay and finds its way gone, or its broker dying, is
@@ -115,17 +120,20 @@ class Arena:
 
     async def quiet(self) -> bool:
         """Return when every event has an end and nothing moves any more; False where that takes longer."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.patience):
-                while self.reader.open():
-                    await asyncio.sleep(0.1)
-                still, seen = 0, -1
-                while still < 2:  # looks at which nothing had moved: what goes from queue to queue is in none of them
-                    rest = seen == (seen := self.reader.moves()) and not await self._is_busy()
-                    still = still + 1 if rest else 0
-                    await asyncio.sleep(0.5)
-                return True
-        return False
+        end, still, seen = time.monotonic() + self.patience, 0, -1
+
+        async def rests() -> bool:
+            nonlocal still, seen
+            rest = seen == (seen := self.reader.moves()) and not await self._is_busy()
+            still = still + 1 if rest else 0
+            return still == 2  # looks at which nothing had moved: what goes from queue to queue is in none of them
+
+        try:
+            await eventually(self.reader.open, 0, within=self.patience, every=0.1)
+            await eventually(rests, within=max(0.0, end - time.monotonic()), every=0.5)
+        except AssertionError:
+            return False
+        return True
 
     async def _is_busy(self) -> bool:
         """Whether a message waits in a queue, or a worker has one, such as one whose copy it cannot publish yet."""
@@ -149,7 +157,7 @@ class Arena:
     async def weigh(self) -> None:
         """Come to rest, and remember what the living processes hold then."""
         await self.quiet()
-        await asyncio.sleep(GAUGED)
+        await self.pause(GAUGED)
         self._growing = {
             child.pid: figures for child in self.workers.living() if (figures := self.reader.gauge(child.pid))
         }
@@ -160,7 +168,7 @@ class Arena:
         it first publishes to a level of the ladder; its tasks are some of the client library's."""
         if not self._growing:
             return ()
-        await asyncio.sleep(GAUGED)
+        await self.pause(GAUGED)
         allowed = {"descriptors": 4, "threads": 2, "tasks": 12, "memory": 20_000}
         living = {child.pid for child in self.workers.living()}
         channels = Growth("channels of the broker", self._channels, await queues.channels(self.broker), 12)
@@ -207,7 +215,7 @@ class Arena:
         self.journal.close()
 
 
-def merged(figures: list[dict[Place, int]]) -> dict[Place, int]:
+def merged(figures: list[dict[Series, int]]) -> dict[Series, int]:
     return {place: count for one in figures for place, count in one.items()}
 
 

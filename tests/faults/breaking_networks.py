@@ -45,7 +45,7 @@ async def the_network_swallows_what_workers_say(a: Arena) -> None:
         with a.broken("half-open connection"):
             for proxy in a.proxies:
                 proxy.swallow(*directions)
-            await asyncio.sleep(a.luck.uniform(1, 9))
+            await a.sometime(9, shortest=1)
             for proxy in a.proxies:
                 proxy.resume()
 
@@ -56,7 +56,7 @@ async def the_network_swallows_what_the_publisher_says(a: Arena) -> None:
         await a.sometime()
         with a.broken("publisher's connection half-open"):
             a.to_publisher.swallow(*a.luck.choice([(Direction.TO_SERVER,), (Direction.TO_CLIENT,), tuple(Direction)]))
-            await asyncio.sleep(a.luck.uniform(1, 9))
+            await a.sometime(9, shortest=1)
             a.to_publisher.resume()
 
 

@@ -42,7 +42,7 @@ async def the_broker_is_frozen(a: Arena) -> None:
         await a.sometime()
         with a.broken("broker frozen"):
             a.broker.pause()
-            await asyncio.sleep(a.luck.uniform(2, 8))
+            await a.sometime(8, shortest=2)
             a.broker.resume()
 
 
@@ -105,7 +105,7 @@ async def a_node_of_the_cluster_is_parted_from_the_others(a: Arena) -> None:
         await a.sometime()
         with a.broken("network partition", REFUSED):
             await asyncio.to_thread(a.broker.network.part, number)
-            await asyncio.sleep(a.luck.uniform(2, 16))  # before and after the others take it for dead
+            await a.sometime(16, shortest=2)  # before and after the others take it for dead
             await asyncio.to_thread(a.broker.network.mend)
 
 
@@ -181,7 +181,7 @@ async def redis_forgets_everything(a: Arena) -> None:
         with a.broken("Redis flushed", "what was noted"):
             await asyncio.to_thread(a.claims.ctl, "flushall")
             # The heartbeats are gone too: until the next ones, what is claimed may be taken for a dead owner's.
-            await asyncio.sleep(LEASE / 3)
+            await a.pause(LEASE / 3)
 
 
 @scenario("Redis restart, kill, flush, pause, out of memory, failover")
@@ -191,7 +191,7 @@ async def redis_does_not_answer(a: Arena) -> None:
         seconds = a.luck.uniform(0.3, 5)
         with a.broken("Redis frozen", "what ran" if seconds > LEASE / 3 else "nothing"):
             a.claims.pause()
-            await asyncio.sleep(seconds)
+            await a.pause(seconds)
             a.claims.resume()
 
 

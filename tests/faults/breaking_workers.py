@@ -58,7 +58,7 @@ async def a_worker_is_told_to_stop_twice(a: Arena) -> None:
         with a.broken("worker stopped at once", "its process", leaver.pid):
             for _ in range(2):
                 leaver.process.send_signal(signal.SIGTERM)
-                await asyncio.sleep(0.02)
+                await a.pause(0.02)
             async with asyncio.timeout(5):
                 await leaver.process.wait()
             await a.workers.until_attached(follower)
@@ -71,7 +71,7 @@ async def a_worker_is_frozen_for_longer_than_its_lease(a: Arena) -> None:
         frozen = a.luck.choice(a.workers.living())
         with a.broken("worker frozen", "what ran", frozen.pid):
             frozen.process.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(LEASE + a.luck.uniform(0.5, 2))
+            await a.pause(LEASE + a.luck.uniform(0.5, 2))
             frozen.process.send_signal(signal.SIGCONT)
 
 
@@ -126,6 +126,4 @@ async def a_poison_event_kills_its_process(a: Arena) -> None:
     async with a.under_load(150):
         await a.sometime()
         await a.load.publish(Job(does=a.luck.choice(("die", "crash"))))
-    async with asyncio.timeout(60):
-        while len(a.faults) < 3:
-            await asyncio.sleep(0.1)
+    await a.workers.noted.until_true(lambda: len(a.faults) >= 3, lambda: a.faults)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from ledgers import Book, Place
+from ledgers import Book, Series
 from lives import Lives, Violation
 
 
@@ -27,7 +27,7 @@ def recovery(index: Lives) -> tuple[float, list[Violation]]:
 
 def ending(book: Book) -> list[Violation]:
     """I7, second half, I8, I9, and the figures of I10."""
-    ending, ledger = book.ending, Counter[Place]()
+    ending, ledger = book.ending, Counter[Series]()
     for entry in book.entries:
         if entry.phase == "settled":
             ledger[entry.pid, entry.queue, entry.outcome] += 1
@@ -50,7 +50,7 @@ def ending(book: Book) -> list[Violation]:
     ]
 
 
-def _differing(name: str, figures: dict[Place, int], ledger: Counter[Place]) -> list[Violation]:
+def _differing(name: str, figures: dict[Series, int], ledger: Counter[Series]) -> list[Violation]:
     pids = {pid for pid, _, _ in figures}
     places = {place for place in ledger if place[0] in pids} | set(figures)
     return [

@@ -14,7 +14,7 @@ Explains = Literal["nothing", "its process", "what ran", "what was noted"]
 process that were under way at some time of it (leases were lost, or a process stood still past a time-out); or of all
 that had begun before it was over (what had been noted as done was lost)."""
 
-Place = tuple[int, str, str]
+Series = tuple[int, str, str]
 """A process, a queue and an outcome: what is counted in metrics and logs."""
 
 
@@ -95,8 +95,8 @@ class Ending:
     held: tuple[Held, ...] = ()
     codes: dict[int, int] = field(default_factory=dict)
     growth: tuple[Growth, ...] = ()
-    counted: dict[Place, int] = field(default_factory=dict)
-    logged: dict[Place, int] = field(default_factory=dict)
+    counted: dict[Series, int] = field(default_factory=dict)
+    logged: dict[Series, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

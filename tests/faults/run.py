@@ -27,7 +27,7 @@ from account import Account, account  # noqa: E402
 from arena import QUIET, an_arena  # noqa: E402
 from cluster import Cluster, a_cluster  # noqa: E402
 from ledgers import Book, as_json  # noqa: E402
-from pair import a_pair  # noqa: E402
+from redis_pair import a_pair  # noqa: E402
 from scenarios import SCENARIOS, Scenario  # noqa: E402
 from soak import soak  # noqa: E402
 

@@ -67,7 +67,7 @@ async def _freeze_a_worker(a: Arena) -> None:
         frozen, seconds = a.luck.choice(living), a.luck.uniform(0.2, LEASE + 1)
         with a.broken("worker frozen", "what ran" if seconds > LEASE / 3 else "nothing", frozen.pid):
             frozen.process.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(seconds)
+            await a.pause(seconds)
             frozen.process.send_signal(signal.SIGCONT)
 
 
@@ -133,7 +133,7 @@ async def _kill_the_broker(a: Arena) -> None:
     with a.broken("broker killed"):
         await asyncio.to_thread(a.broker.kill)
         await asyncio.to_thread(a.broker.start)
-    await asyncio.sleep(10)
+    await a.pause(10)
 
 
 _WORKERS = (_kill_a_worker, _kill_a_worker, _freeze_a_worker)

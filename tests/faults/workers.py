@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fault_app import QUEUES
-from ledgers import Fault, Place
+from ledgers import Fault, Series
 from reader import Reader
+from waiting import Bell, eventually
 
 from holdfast import Settings
 from holdfast.testing.servers import free_port
@@ -28,7 +29,7 @@ LATEST = 150.0
 
 
 @dataclass(slots=True, eq=False)
-class Child:
+class WorkerProcess:
     """One worker process. `point` is where it dies when it is armed."""
 
     process: asyncio.subprocess.Process
@@ -38,7 +39,7 @@ class Child:
     point: str
     leaving: bool = False
     stopped_at: float = 0.0
-    follower: "Child | None" = None
+    follower: "WorkerProcess | None" = None
     how: str = "worker killed"
     attached: asyncio.Event = field(default_factory=asyncio.Event)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -52,12 +53,13 @@ class Workers:
     """Each connects to one of `urls`. Whoever dies unasked is followed by another, which is noted as a fault."""
 
     def __init__(self, settings: Settings, folder: Path, urls: list[str], reader: Reader, faults: list[Fault]) -> None:
-        self.all: list[Child] = []
+        self.all: list[WorkerProcess] = []
+        self.noted = Bell()
         self._settings, self._folder, self._urls, self._reader, self._faults = settings, folder, urls, reader, faults
         self._spawned = 0
         self._watching: set[asyncio.Task[None]] = set()
 
-    async def start(self, point: str = "", url: str | None = None, **variables: str) -> Child:
+    async def start(self, point: str = "", url: str | None = None, **variables: str) -> WorkerProcess:
         """A worker that consumes all its queues; whoever dies unasked is followed by another. `variables` are added to
         its environment."""
         url = url or self._urls[self._spawned % len(self._urls)]
@@ -90,25 +92,26 @@ class Workers:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, str(HERE / "fault_app.py")), env=environment, stdout=output, stderr=output
             )
-        child = Child(process, port, log, url, point)
+        child = WorkerProcess(process, port, log, url, point)
         self.all.append(child)
         self._watching.add(asyncio.create_task(self._watch(child)))
         return child
 
-    async def until_attached(self, child: Child, within: float = PATIENCE) -> None:
+    async def until_attached(self, child: WorkerProcess, within: float = PATIENCE) -> None:
         """Return when it takes from all its queues. Fails with the end of its log."""
-        try:
-            async with asyncio.timeout(within):
-                while self._reader.attached[child.pid] < len(QUEUES):
-                    if child.gone.is_set():
-                        return
-                    self._reader.read()
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise AssertionError(f"not attached within {within:g} s: {child.log.read_text()[-3000:]}") from None
-        child.attached.set()
 
-    async def _watch(self, child: Child) -> None:
+        def is_attached() -> bool:
+            self._reader.read()
+            return self._reader.attached[child.pid] >= len(QUEUES)
+
+        try:
+            await eventually(lambda: is_attached() or child.gone.is_set(), within=within, every=0.05)
+        except AssertionError:
+            raise AssertionError(f"not attached within {within:g} s: {child.log.read_text()[-3000:]}") from None
+        if is_attached():
+            child.attached.set()
+
+    async def _watch(self, child: WorkerProcess) -> None:
         await child.process.wait()
         child.gone.set()
         if child.leaving:
@@ -119,23 +122,24 @@ class Workers:
             await self.until_attached(follower, within=LATEST)
         what = child.how if child.stopped_at or not child.point else f"worker killed {child.point}"
         self._faults.append(Fault(what, at, time.monotonic(), "its process", child.pid))
+        self.noted.ring()
 
-    def living(self) -> list[Child]:
+    def living(self) -> list[WorkerProcess]:
         return [child for child in self.all if not child.gone.is_set()]
 
-    def kill(self, child: Child) -> None:
+    def kill(self, child: WorkerProcess) -> None:
         child.stopped_at = time.monotonic()
         child.process.kill()
 
-    async def followed(self, child: Child) -> None:
+    async def followed(self, child: WorkerProcess) -> None:
         """Return when it is gone and its follower takes its place."""
         await child.gone.wait()
-        while not any(fault.pid == child.pid for fault in self._faults):
-            await asyncio.sleep(0.05)
+        latest = LATEST + PATIENCE
+        await self.noted.until_true(lambda: any(fault.pid == child.pid for fault in self._faults), within=latest)
         if (follower := child.follower) and not (follower.attached.is_set() or follower.gone.is_set()):
             raise AssertionError(f"no follower within {LATEST:g} s: {follower.log.read_text()[-3000:]}")
 
-    async def leave(self, asked: list[Child]) -> dict[int, int]:
+    async def leave(self, asked: list[WorkerProcess]) -> dict[int, int]:
         """Tell them to stop; return how each process ended."""
         for child in asked:
             child.leaving = True
@@ -153,7 +157,7 @@ class Workers:
         await asyncio.gather(*self._watching, return_exceptions=True)
 
 
-async def _ended(child: Child) -> int:
+async def _ended(child: WorkerProcess) -> int:
     try:
         async with asyncio.timeout(15):
             return await child.process.wait()
@@ -168,16 +172,16 @@ _IN_FLIGHT = re.compile(r"holdfast_in_flight\{.*\} (\S+)")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
-def scraped(child: Child) -> dict[Place, int]:
+def scraped(child: WorkerProcess) -> dict[Series, int]:
     """What its metrics say of deliveries that were settled."""
-    counts: Counter[Place] = Counter()
+    counts: Counter[Series] = Counter()
     for labels, figure in _SETTLED.findall(_metrics(child)):
         told = dict(_LABEL.findall(labels))
         counts[child.pid, told["queue"], told["outcome"]] += int(float(figure))
     return dict(counts)
 
 
-def under_way(child: Child) -> bool:
+def under_way(child: WorkerProcess) -> bool:
     """Whether its metrics tell of a delivery under way, or it does not answer."""
     try:
         return any(float(figure) for figure in _IN_FLIGHT.findall(_metrics(child)))
@@ -185,14 +189,14 @@ def under_way(child: Child) -> bool:
         return not child.gone.is_set()
 
 
-def _metrics(child: Child) -> str:
+def _metrics(child: WorkerProcess) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{child.port}/metrics", timeout=10) as response:
         return str(response.read().decode())
 
 
-def logged(child: Child) -> dict[Place, int]:
+def logged(child: WorkerProcess) -> dict[Series, int]:
     """The same, from its log."""
-    counts: Counter[Place] = Counter()
+    counts: Counter[Series] = Counter()
     with child.log.open(errors="replace") as lines:
         for line in lines:
             if '"outcome"' in line:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import structlog
 from commands import Running, environment, holdfast
-from running import Facts, a_broker, a_worker, publish_all, running, take, until
+from running import a_broker, a_worker, publish_all, running, take
 from scraping import Site, get, site_of
+from waiting import Facts
 
 from holdfast import Context, Event, Publisher, PublishError, Reject, Retry, Settings, Worker, fixed
-from holdfast.telemetry import Serving, configure_logging
+from holdfast.telemetry import Disconnected, Serving, configure_logging
 
 CANARY = "c4n4ry"
 URL = f"amqp://user:{CANARY}@127.0.0.1:1/"
@@ -91,7 +92,7 @@ async def test_no_password_of_a_broker_that_is_away_is_anywhere() -> None:
             except PublishError as error:
                 errors.append(repr(error))
         pages = [await asyncio.to_thread(get, f"{site.url}/{page}") for page in ("metrics", "readyz", "livez")]
-        await until(lambda: any(type(fact).__name__ == "Disconnected" for fact in facts.all), "a failed attempt")
+        await facts.until(Disconnected)
 
     assert errors and "127.0.0.1" in errors[0]
     settings_told = (repr(away), str(away), repr(worker.settings), away.model_dump_json())

@@ -248,7 +248,7 @@ def test_a_worker_without_redis_says_what_it_waits_for(folder: Path, env: dict[s
     assert code == 0
 
 
-def test_publish_says_at_once_that_it_waits_for_the_broker_and_then_that_it_did_not_come(
+def test_publish_says_at_once_that_it_waits_for_the_broker_and_then_that_it_gave_up(
     folder: Path, env: dict[str, str]
 ) -> None:
     away = env | {

@@ -7,7 +7,8 @@ import pytest
 from breaking import delete, through
 from builders import a_message
 from proxy import Direction, Proxy, proxy_to
-from running import LIMIT, Facts, a_broker
+from running import a_broker
+from waiting import LIMIT, Facts
 from yarl import URL
 
 from holdfast import PublishTimeout, Settings

@@ -11,7 +11,8 @@ import pytest
 from browsing import BASE, Visitor, a_visitor
 from commands import Running, environment, holdfast
 from morgue import Morgue, a_desk, contents
-from running import LIMIT, a_broker, running, until
+from running import a_broker, running
+from waiting import LIMIT, eventually
 
 from holdfast import Settings
 from holdfast.broker import Queue, Topology
@@ -68,7 +69,7 @@ async def desk(settings: Settings, tmp_path: Path) -> AsyncIterator[DeadLetters]
 
 
 async def until_over(desk: DeadLetters, name: str) -> str:
-    await until(lambda: desk.journal.operation(name).state in ("done", "stopped", "cancelled"), f"{name} is over")
+    await eventually(lambda: desk.journal.operation(name).state in ("done", "stopped", "cancelled"))
     return desk.journal.operation(name).state
 
 
@@ -494,7 +495,7 @@ async def test_an_archive_that_cannot_be_written_is_told_on_the_page_and_keeps_t
         await visitor.get(f"/queues/{morgue.dead}/discard")
         begun = await visitor.post(f"/queues/{morgue.dead}/discard", count="1")
         name = begun.headers["location"].rpartition("/")[2]
-        await until(lambda: desk.journal.operation(name).detail == "interrupted", "it is broken off")
+        await eventually(lambda: desk.journal.operation(name).detail, "interrupted")
         shown = await visitor.get(begun.headers["location"])
 
     assert "It was broken off" in shown.text and "No such file or directory" in shown.text

@@ -13,7 +13,8 @@ from breaking import through, with_url
 from commands import Running, environment, holdfast, killed_when
 from morgue import Morgue, a_desk, contents
 from proxy import Direction, proxy_to
-from running import a_broker, running, take, until
+from running import a_broker, running, take
+from waiting import eventually
 
 from holdfast import Settings
 from holdfast.broker import Queue, Topology, resting_queue, work_queue
@@ -133,7 +134,7 @@ async def test_what_a_killed_import_had_on_its_way_is_taken_back_when_it_comes_l
         address = {"HOLDFAST_BROKER__URL": through(proxy, settings).broker.url.get_secret_value()}
         env = environment(**address, HOLDFAST_DEAD_LETTERS__FOLDER=str(tmp_path / "state"))
         with Running("dead", "import", archive, "--yes", folder=tmp_path, env=env) as tool:
-            await until(lambda: restored(desk) > 0, "some are restored")
+            await eventually(lambda: restored(desk) > 0)
             proxy.freeze(saying=b"holdfast publish")
             await proxy.until_withheld(Direction.TO_SERVER)
             tool.stop(signal.SIGKILL)
@@ -219,7 +220,7 @@ async def test_a_replay_outlives_cut_connections(morgue: Morgue, tmp_path: Path)
         work = desk.work(desk.replay(morgue.dead, Selection()), Pace(canary=False, wait=30, rate=600))
         proxy.cut_after(40_000, Direction.TO_SERVER)
         working = asyncio.create_task(work.run())
-        await until(lambda: sum(morgue.charge.effects.values()) > 150, "half of it")
+        await morgue.charge.effects.until(lambda: morgue.charge.effects.total() > 150)
         proxy.cut()
 
         done = await working
@@ -262,7 +263,7 @@ async def test_a_replay_outlives_a_broker_that_is_killed(
         await desk.read(f"{queue}.dead")
         operation = desk.replay(f"{queue}.dead", Selection())
         working = asyncio.create_task(desk.work(operation, Pace(canary=False, wait=0, rate=800)).run())
-        await until(lambda: desk.journal.operation(operation.id).counts.get("sent", 0) > 100, "some are sent")
+        await eventually(lambda: desk.journal.operation(operation.id).counts.get("sent", 0) > 100)
 
         await asyncio.to_thread(rabbitmq_node.kill)
         await asyncio.to_thread(rabbitmq_node.start)

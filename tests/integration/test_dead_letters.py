@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from breaking import a_channel
 from morgue import QUICK, Morgue, a_desk, contents, replay
-from running import a_broker, running, take, until
+from running import a_broker, running, take
+from waiting import eventually
 
 from holdfast import ConfigurationError, QueueInUse, Settings
 from holdfast.broker import Held, Topology, resting_queue, work_queue
@@ -154,7 +155,7 @@ async def test_a_stopped_replay_goes_on_where_it_was_and_hears_what_was_said_mea
     async with a_desk(morgue.settings, tmp_path) as desk:
         stopped = await replay(desk, morgue.dead, Pace(wait=0.3))
         async with running(morgue.worker()):
-            await until(lambda: sum(morgue.charge.effects.values()) == 1, "the first letter handled")
+            await morgue.charge.effects.until(lambda: morgue.charge.effects.total() == 1)
 
             done = await desk.work(stopped, QUICK).run()
 
@@ -172,7 +173,7 @@ async def test_a_replay_at_a_rate_can_be_paused_resumed_and_cancelled(morgue: Mo
 
         async def until_asked(wish: str, count: int) -> str:
             running_ = asyncio.create_task(desk.work(desk.journal.operation(operation.id), slow).run())
-            await until(lambda: sum(morgue.charge.effects.values()) >= count, f"{count} handled")
+            await morgue.charge.effects.until(lambda: morgue.charge.effects.total() >= count)
             desk.ask(operation, wish)  # type: ignore[arg-type]
             return (await running_).state
 
@@ -281,7 +282,6 @@ async def test_letters_of_other_software_are_shown_and_replayed(
 
 
 async def until_letters(desk: object, queue: str, count: int) -> None:
-    from waiting import eventually
 
     from holdfast.dead_letters import DeadLetters
 
@@ -368,7 +368,7 @@ async def test_a_replay_to_a_queue_that_is_gone_stops_and_keeps_the_letter(
 
 
 @pytest.mark.parametrize("outcome", ["handled", "dead_lettered"])
-async def test_a_letter_taken_off_by_a_tool_that_was_killed_before_it_noted_so_keeps_its_outcome(
+async def test_a_letter_taken_by_a_tool_that_was_killed_before_noting_it_keeps_its_outcome(
     outcome: ReceiptOutcome, tmp_path: Path
 ) -> None:
     """Its replacement is confirmed and told of, and the ack has arrived: the journal's last line is missing."""

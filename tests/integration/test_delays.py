@@ -7,7 +7,8 @@ from datetime import datetime
 
 import pytest
 from pages import ROOT
-from running import Facts, a_broker, a_worker, depth, publish_all, running, take
+from running import a_broker, a_worker, depth, publish_all, running, take
+from waiting import Facts
 
 from holdfast import Context, Event, Publisher, Retry, Settings, exponential
 from holdfast.broker import ladder

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from running import Facts, a_broker, a_worker, depth, publish_all, running, take
+from running import a_broker, a_worker, depth, publish_all, running, take
+from waiting import Facts
 
 from holdfast import Context, Event, Publisher, Reject, Retry, RetryLater, Settings, Worker, fixed
 from holdfast.broker import Broker
@@ -287,7 +288,7 @@ async def test_an_event_older_than_its_policy_allows_expires_unrun(settings: Set
     assert (letter.headers[h.REASON], runs) == ("expired", [])
 
 
-async def test_what_a_handler_publishes_is_sent_only_if_it_succeeds_with_the_same_ids_again(settings: Settings) -> None:
+async def test_a_handlers_events_are_sent_only_if_it_succeeds_with_the_same_ids_again(settings: Settings) -> None:
     facts, ids, received = Facts(), [], []
     worker = a_worker(settings, facts)
 

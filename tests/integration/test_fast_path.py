@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from breaking import a_channel, delete, through, with_broker, with_worker
 from proxy import Direction, Proxy, proxy_to
-from running import LIMIT, Facts, a_broker, a_worker, publish_all, running, until
+from running import a_broker, a_worker, publish_all, running
+from waiting import LIMIT, Facts, Tally
 
 from holdfast import Event, Metadata, Publisher, PublishRefused, Settings, Unroutable
 from holdfast.broker import Binding, Delivery, Exchange, Queue, Topology
@@ -28,7 +29,7 @@ async def proxy(settings: Settings) -> AsyncIterator[Proxy]:
 async def test_what_is_done_behind_a_slow_head_is_acked_and_only_the_head_comes_again(
     settings: Settings, proxy: Proxy
 ) -> None:
-    facts, go, runs = Facts(), asyncio.Event(), Counter[int]()
+    facts, go, runs = Facts(), asyncio.Event(), Tally[int]()
     worker = a_worker(with_worker(through(proxy, settings), concurrency=20), facts)
 
     @worker.handler(Paid, prefetch=400, idempotent=False)
@@ -39,7 +40,7 @@ async def test_what_is_done_behind_a_slow_head_is_acked_and_only_the_head_comes_
 
     async with running(worker):
         await publish_all(settings, [Paid(order=0)])
-        await until(lambda: runs[0] == 1, "the head runs")
+        await runs.until(lambda: runs[0] == 1)
         await publish_all(settings, [Paid(order=order) for order in range(1, 300)])
         await facts.settled("handled", count=299)
         worker.stop()
@@ -49,7 +50,7 @@ async def test_what_is_done_behind_a_slow_head_is_acked_and_only_the_head_comes_
     again.handler(Paid, name="handle", idempotent=False)(handle)
     async with running(again):
         await publish_all(settings, [Paid(order=1000)])
-        await until(lambda: runs[1000] == 1, "what was published last")
+        await runs.until(lambda: runs[1000] == 1)
 
     assert [order for order, count in runs.items() if count != 1] == []
 
@@ -58,7 +59,7 @@ async def test_what_is_done_behind_a_slow_head_is_acked_and_only_the_head_comes_
 async def test_a_connection_cut_within_a_frame_loses_and_repeats_nothing(
     settings: Settings, proxy: Proxy, size: int
 ) -> None:
-    facts, runs = Facts(), Counter[int]()
+    facts, runs = Facts(), Tally[int]()
     worker = a_worker(through(proxy, settings), facts)
 
     @worker.handler(Paid)
@@ -71,13 +72,13 @@ async def test_a_connection_cut_within_a_frame_loses_and_repeats_nothing(
         notes = ["x" * (300_000 if order % 5 == 0 else 10) for order in range(20)]
         await publish_all(settings, [Paid(order=order, note=note) for order, note in enumerate(notes)])
         await facts.until(Attached, count=2)
-        await until(lambda: len(runs) == 20, "all are handled")
+        await runs.until(lambda: len(runs) == 20)
 
     assert set(runs.values()) == {1}
 
 
 async def test_heartbeats_hold_a_connection_in_silence_and_under_steady_traffic(settings: Settings) -> None:
-    facts, runs = Facts(), Counter[int]()
+    facts, runs = Facts(), Tally[int]()
     worker = a_worker(with_broker(settings, heartbeat=1), facts)
     loop = asyncio.get_running_loop()
 
@@ -94,7 +95,7 @@ async def test_heartbeats_hold_a_connection_in_silence_and_under_steady_traffic(
         loop.call_later(4, silent.set)
         await silent.wait()
         await publisher.publish(Paid(order=-1))
-        await until(lambda: runs[-1] == 1, "the last one")
+        await runs.until(lambda: runs[-1] == 1)
 
     assert traffic and not facts.of(Disconnected) and not facts.of(Detached)
 
@@ -125,7 +126,7 @@ async def test_two_hundred_consumers_share_a_connection(settings: Settings) -> N
 
 
 async def test_a_consumer_that_is_cancelled_among_busy_ones_comes_back_and_disturbs_none(settings: Settings) -> None:
-    facts, runs = Facts(), Counter[tuple[str, int]]()
+    facts, runs = Facts(), Tally[tuple[str, int]]()
     worker = a_worker(settings, facts)
 
     def listen(name: str) -> None:
@@ -141,8 +142,8 @@ async def test_a_consumer_that_is_cancelled_among_busy_ones_comes_back_and_distu
         await delete(settings, queues=(f"{worker.name}.deleted",))
         await facts.until(Attached, lambda fact: fact.queue.endswith(".deleted"), count=2)
         await publish_all(settings, [Paid(order=order) for order in range(200, 220)])
-        await until(lambda: all(runs["deleted", order] for order in range(200, 220)), "the restored queue is consumed")
-        await until(lambda: all(runs["steady", order] for order in range(220)), "the steady one went on")
+        await runs.until(lambda: all(runs["deleted", order] for order in range(200, 220)))
+        await runs.until(lambda: all(runs["steady", order] for order in range(220)))
 
     assert set(runs.values()) == {1}
     assert {fact.queue for fact in facts.of(Detached)} == {f"{worker.name}.deleted"}
@@ -179,12 +180,13 @@ async def test_returns_and_nacks_among_confirms_reach_the_publishes_they_mean(se
 async def test_consumers_that_stop_while_their_connection_breaks_wait_for_no_answer(
     settings: Settings, proxy: Proxy
 ) -> None:
-    queues = tuple(f"{settings.broker.exchange}.{number}" for number in range(20))
-    async with a_broker(through(proxy, settings)) as broker:
+    facts, queues = Facts(), tuple(f"{settings.broker.exchange}.{number}" for number in range(20))
+    async with a_broker(through(proxy, settings), facts) as broker:
         await broker.declare(Topology(queues=tuple(Queue(name, {"x-queue-type": "classic"}) for name in queues)))
         try:
             consumers = [await broker.consume(name, prefetch=1, on_delivery=_ignore) for name in queues]
-            await until(lambda: all(consumer.attached for consumer in consumers), "all consume")
+            await facts.until(Attached, count=20)
+            assert all(consumer.attached for consumer in consumers)
             proxy.cut()
             stops = []
             for consumer in consumers:

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import pytest
 from breaking import delete, messages_in, through, with_broker, with_url, with_worker
 from proxy import Direction, Proxy, proxy_to
-from running import LIMIT, Facts, a_broker, a_worker, depth, publish_all, running, settings_for, take, until
-from waiting import eventually
+from running import a_broker, a_worker, depth, publish_all, running, settings_for, take, until_ready
+from waiting import LIMIT, Bell, Facts, Tally, eventually
 from yarl import URL
 
 from holdfast import (
@@ -77,8 +77,8 @@ class Orders:
 
     def __init__(self, *hold: str) -> None:
         self.hold = set(hold)
-        self.began: Counter[str] = Counter()
-        self.ended: Counter[str] = Counter()
+        self.began: Tally[str] = Tally()
+        self.ended: Tally[str] = Tally()
         self.cancelled: Counter[str] = Counter()
         self.go = asyncio.Event()
 
@@ -93,14 +93,14 @@ class Orders:
         self.ended[event.order] += 1
 
     async def until_began(self, count: int) -> None:
-        await until(lambda: self.began.total() == count, f"{count} runs, saw {self.began}")
+        await self.began.until(lambda: self.began.total() == count)
 
 
 # The ack is last
 
 
 @pytest.mark.parametrize("missing", ["delay exchange", "dead-letter queue"])
-async def test_while_its_copy_has_nowhere_to_go_the_original_is_kept_and_the_handler_is_not_run_again(
+async def test_an_original_whose_copy_has_nowhere_to_go_is_kept_and_not_handled_again(
     own: Settings, rabbitmq_node: Node, missing: str
 ) -> None:
     facts, runs = Facts(), Counter[str]()
@@ -252,7 +252,7 @@ async def test_handlers_outlive_a_connection_that_is_cut_and_take_over_their_red
     assert await depth(settings, f"{worker.name}.handle") == 0
 
 
-async def test_what_ends_without_a_connection_is_not_acked_and_its_redelivery_is_acked_unrun(
+async def test_an_event_that_ends_without_a_connection_is_acked_unrun_when_redelivered(
     settings: Settings, proxy: Proxy
 ) -> None:
     facts, names = Facts(), [f"o-{n}" for n in range(5)]
@@ -279,7 +279,7 @@ async def test_what_ends_without_a_connection_is_not_acked_and_its_redelivery_is
     assert await depth(settings, queue) == 0
 
 
-async def test_an_ack_lost_with_its_connection_is_repeated_without_running_the_handler_again(
+async def test_an_ack_lost_with_its_connection_is_repeated_and_the_handler_runs_once(
     settings: Settings, proxy: Proxy
 ) -> None:
     facts, orders = Facts(), Orders("o-1")
@@ -329,7 +329,7 @@ async def test_what_one_handler_finished_without_a_connection_is_not_taken_from_
     assert first.ended == second.ended == Counter(names)
 
 
-async def test_a_connection_cut_while_the_topology_is_declared_delays_a_worker_and_does_not_end_it(
+async def test_a_connection_cut_while_the_topology_is_declared_only_delays_a_worker(
     settings: Settings, proxy: Proxy
 ) -> None:
     facts, orders = Facts(), Orders()
@@ -406,12 +406,12 @@ async def test_a_peer_that_falls_silent_is_noticed_by_its_heartbeat(settings: Se
 # Brokers that go
 
 
-async def test_every_publish_that_returned_is_handled_though_the_broker_is_restarted_and_killed_under_load(
+async def test_every_confirmed_event_is_handled_though_the_broker_is_killed_under_load(
     own: Settings, rabbitmq_node: Node
 ) -> None:
     """The kill comes second: up to some version a quorum queue declared just before a SIGKILL is lost by the broker,
     which writes down where a new queue's data is only after a while, or when it is stopped in order."""
-    facts, orders, confirmed = Facts(), Orders(), set[str]()
+    facts, orders, confirmed = Facts(), Orders(), Tally[str]()
     own = with_broker(own, queue_type="quorum", publish_timeout=40.0)
     worker = a_worker(own, facts)
     worker.handler(Paid)(orders.handle)
@@ -422,7 +422,7 @@ async def test_every_publish_that_returned_is_handled_though_the_broker_is_resta
             order = f"o-{next(numbers)}"
             with suppress(PublishError):
                 await publisher.publish(Paid(order=order))
-                confirmed.add(order)
+                confirmed[order] += 1
 
     async with running(worker), Publisher(own) as publisher, asyncio.TaskGroup() as load:
         for _ in range(8):
@@ -430,16 +430,16 @@ async def test_every_publish_that_returned_is_handled_though_the_broker_is_resta
 
         for times, fault in enumerate((rabbitmq_node.stop, rabbitmq_node.kill), start=1):
             before = len(confirmed)
-            await until(lambda n=before: len(confirmed) > n + 200, "load")  # type: ignore[misc]
+            await confirmed.until(lambda n=before: len(confirmed) > n + 200)  # type: ignore[misc]
             await asyncio.to_thread(fault)
             before = len(orders.ended)
             await asyncio.to_thread(rabbitmq_node.start)
             await facts.until(Attached, count=1 + times)
-            await until(lambda n=before: len(orders.ended) > n + 200, "events handled again")  # type: ignore[misc]
+            await orders.ended.until(lambda n=before: len(orders.ended) > n + 200)  # type: ignore[misc]
 
         enough.set()
-        await until(lambda: confirmed <= orders.ended.keys(), "every confirmed event handled")
-        await until(lambda: worker.health().ready, "ready again")
+        await Bell(confirmed.bell, orders.ended.bell).until_true(lambda: confirmed.keys() <= orders.ended.keys())
+        await until_ready(worker)
 
     repeats = orders.ended.total() - len(orders.ended)
     assert repeats <= 2 * 2 * worker.settings.worker.concurrency, "only what was in flight may be handled twice"
@@ -456,7 +456,7 @@ async def test_a_worker_started_without_a_broker_waits_for_it(settings: Settings
         await facts.until(Disconnected, count=2)
         waiting = worker.health()
         await proxy.accept()
-        await until(lambda: worker.health().ready, "ready")
+        await until_ready(worker)
         await publish_all(settings, [Paid(order="o-1")])
         await facts.settled("handled")
 
@@ -503,7 +503,7 @@ async def test_a_worker_refused_its_second_connection_is_not_ready_until_it_is_a
             await facts.until(Detached, lambda fact: "refused this client" in fact.error)
             missing = worker.health()
             await asyncio.to_thread(rabbitmq_node.ctl, "clear_user_limits", "guest", "all")
-            await until(lambda: worker.health().ready, "ready")
+            await until_ready(worker)
             await publish_all(own, [Paid(order="o-1")])
             await facts.settled("handled")
     finally:
@@ -539,7 +539,7 @@ async def test_a_deleted_work_queue_is_noticed_and_declared_again(settings: Sett
 
 
 @pytest.mark.parametrize("mode", ["verify", "skip"])
-async def test_a_deleted_work_queue_that_may_not_be_declared_is_told_until_somebody_declares_it(
+async def test_a_deleted_queue_that_may_not_be_declared_is_reported_until_it_is_declared(
     settings: Settings, mode: str
 ) -> None:
     facts, orders = Facts(), Orders()
@@ -553,7 +553,7 @@ async def test_a_deleted_work_queue_that_may_not_be_declared_is_told_until_someb
         gone = await facts.until(Detached, lambda fact: "no queue" in fact.error, count=2)
         missing = worker.health()
         await declare(settings, worker.topology())
-        await until(lambda: worker.health().ready, "ready")
+        await until_ready(worker)
         await publish_all(settings, [Paid(order="o-1")])
         await facts.settled("handled")
 

@@ -8,7 +8,8 @@ from typing import Any
 import kombu
 import pika
 import pytest
-from running import Facts, a_worker, running
+from running import a_worker, running
+from waiting import Facts
 
 from holdfast import Context, Event, Settings
 from holdfast.testing.servers.apt import install

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from running import Facts, a_broker, a_worker, publish_all, running, settings_for, until
+from running import a_broker, a_worker, publish_all, running, settings_for
+from waiting import Facts, Tally
 
 from holdfast import Event, Publisher, Retry, Settings, TooLarge, Unroutable
 from holdfast.events import seal
@@ -61,16 +62,16 @@ def with_small(small: PrivateRabbitMQ, unique: str) -> Settings:
 
 
 async def test_bodies_in_frames_larger_than_the_usual_are_handled(with_large: Settings) -> None:
-    facts, seen = Facts(), set[int]()
+    facts, seen = Facts(), Tally[int]()
     worker = a_worker(with_large, facts)
 
     @worker.handler(Paid, prefetch=1)
     async def handle(event: Paid) -> None:
-        seen.add(event.order)
+        seen[event.order] += 1
 
     async with running(worker):
         await publish_all(with_large, [Paid(order=order, note="x" * 900_000) for order in range(5)])
-        await until(lambda: len(seen) == 5, "all are handled")
+        await seen.until(lambda: len(seen) == 5)
 
 
 async def test_a_return_in_a_frame_larger_than_the_usual_leaves_the_confirms(with_large: Settings) -> None:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import pytest
 from builders import NOON
-from running import Facts, a_broker, a_worker, running, take
+from running import a_broker, a_worker, running, take
+from waiting import Facts
 
 from holdfast import (
     Context,

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from breaking import with_worker
-from running import LIMIT, Facts, a_broker, a_worker, depth, publish_all, running, take, until
+from running import a_broker, a_worker, depth, publish_all, running, take, until_ready
+from waiting import LIMIT, Arrivals, Bell, Facts, Tally
 
 from holdfast import Context, Event, Handler, Retry, Settings, Worker, fixed
 from holdfast.events import headers as h
@@ -27,7 +28,7 @@ class Running:
     """How many run now, for each handler, and how many ran at once at most."""
 
     def __init__(self) -> None:
-        self.now: Counter[str] = Counter()
+        self.now: Tally[str] = Tally()
         self.most: Counter[str] = Counter()
         self.go = asyncio.Event()
 
@@ -57,7 +58,7 @@ async def test_a_worker_runs_no_more_at_once_than_it_may_nor_does_a_handler(sett
 
     async with running(worker):
         await publish_all(settings, [Paid(order=f"o-{n}") for n in range(40)])
-        await until(lambda: counts.now.total() == 5, "all slots taken")
+        await counts.now.until(lambda: counts.now.total() == 5)
         counts.go.set()
         await facts.settled("handled", count=80)
 
@@ -68,6 +69,7 @@ async def test_a_worker_runs_no_more_at_once_than_it_may_nor_does_a_handler(sett
 
 async def test_threads_are_bounded_as_well(settings: Settings) -> None:
     facts, go, most, now, lock = Facts(), threading.Event(), 0, 0, threading.Lock()
+    began, loop = Bell(), asyncio.get_running_loop()
     worker = a_worker(with_worker(settings, concurrency=3), facts)
 
     @worker.handler(Paid)
@@ -76,13 +78,14 @@ async def test_threads_are_bounded_as_well(settings: Settings) -> None:
         with lock:
             now += 1
             most = max(most, now)
+        loop.call_soon_threadsafe(began.ring)
         go.wait(LIMIT)
         with lock:
             now -= 1
 
     async with running(worker):
         await publish_all(settings, [Paid(order=f"o-{n}") for n in range(12)])
-        await until(lambda: now == 3, "all slots taken")
+        await began.until_true(lambda: now == 3, lambda: now)
         go.set()
         await facts.settled("handled", count=12)
 
@@ -114,22 +117,23 @@ async def test_a_def_handler_that_blocks_does_not_stop_the_others(settings: Sett
 
 @pytest.mark.parametrize("attempts", [1, 2], ids=["dead-lettered", "postponed"])
 @pytest.mark.parametrize("kind", ["async", "def"])
-async def test_a_handler_that_will_not_end_is_abandoned_and_keeps_its_slot_until_it_returns(
+async def test_a_handler_that_does_not_end_is_abandoned_and_keeps_its_slot_meanwhile(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str, attempts: int
 ) -> None:
     monkeypatch.setattr("holdfast.consumer.line.CANCEL_GRACE", 0.1)
-    facts, go, go_thread, began = Facts(), asyncio.Event(), threading.Event(), list[str]()
+    facts, go, go_thread, began = Facts(), asyncio.Event(), threading.Event(), Arrivals[str]()
+    loop = asyncio.get_running_loop()
     worker = a_worker(with_worker(settings, concurrency=1), facts)
     policy = Retry(attempts=attempts, backoff=SOON)
 
     async def stubborn(event: Paid, ctx: Context) -> None:
-        began.append(event.order)
+        began(event.order)
         while event.order == "o-1" and ctx.attempt == 1 and not go.is_set():
             with suppress(asyncio.CancelledError):
                 await go.wait()
 
     def blocking(event: Paid, ctx: Context) -> None:
-        began.append(event.order)
+        loop.call_soon_threadsafe(began, event.order)
         if event.order == "o-1" and ctx.attempt == 1:
             go_thread.wait(LIMIT)
 
@@ -137,11 +141,11 @@ async def test_a_handler_that_will_not_end_is_abandoned_and_keeps_its_slot_until
 
     async with running(worker):
         await publish_all(settings, [Paid(order="o-1")])
-        await until(lambda: began == ["o-1"], "o-1 runs")
+        assert await began.next() == "o-1"
         await publish_all(settings, [Paid(order="o-2")])
         [abandoned] = await facts.until(HandlerAbandoned)
         [first] = await facts.settled()
-        began_meanwhile = list(began)
+        began_meanwhile = list(began.all)
         go.set()
         go_thread.set()
         await facts.settled("handled", count=attempts)
@@ -149,7 +153,7 @@ async def test_a_handler_that_will_not_end_is_abandoned_and_keeps_its_slot_until
     outcome = "postponed" if attempts > 1 else "dead_lettered"
     assert (first.outcome, first.error_type, began_meanwhile) == (outcome, "HandlerTimeout", ["o-1"])
     assert (abandoned.event_id, abandoned.timeout) == (first.metadata.event_id, 0.5)
-    assert sorted(began) == ["o-1"] * attempts + ["o-2"]
+    assert sorted(began.all) == ["o-1"] * attempts + ["o-2"]
     assert await depth(settings, f"{worker.name}.handle.dead") == (1 if attempts == 1 else 0)
 
 
@@ -184,26 +188,25 @@ async def test_what_a_stop_gives_back_has_spent_no_attempt(settings: Settings) -
 
 
 async def test_run_tells_how_many_handlers_were_left_unfinished(settings: Settings) -> None:
-    facts, began = Facts(), 0
+    facts, began = Facts(), Arrivals[str]()
     worker = a_worker(with_worker(settings, grace=0), facts)
 
     @worker.handler(Paid)
     async def handle(event: Paid) -> None:
-        nonlocal began
-        began += 1
+        began(event.order)
         await asyncio.Event().wait()
 
     run = asyncio.create_task(worker.run())
-    await until(lambda: worker.health().ready, "ready")
+    await until_ready(worker)
     await publish_all(settings, [Paid(order="o-1"), Paid(order="o-2")])
-    await until(lambda: began == 2, "both run")
+    await began.take(2)
     worker.stop()
 
     assert await run == 2
     assert await depth(settings, f"{worker.name}.handle") == 2
 
 
-async def test_the_state_of_the_lifespan_reaches_handlers_and_is_closed_after_the_last_of_them(
+async def test_the_state_of_the_lifespan_reaches_handlers_and_is_closed_after_the_last(
     settings: Settings,
 ) -> None:
     facts, told, began, go = Facts(), list[str](), asyncio.Event(), asyncio.Event()
@@ -263,7 +266,7 @@ async def test_middleware_wraps_every_handler_the_first_outermost(settings: Sett
     assert told == ["outer before o-1", "inner before o-1", "handler o-1", "inner after o-1", "outer after o-1"]
 
 
-async def test_middleware_cannot_ack_what_it_returns_means_nothing_and_what_it_raises_keeps_the_event(
+async def test_middleware_cannot_ack_its_result_means_nothing_its_error_keeps_the_event(
     settings: Settings,
 ) -> None:
     facts, runs = Facts(), Counter[str]()

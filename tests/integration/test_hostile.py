@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from hostile import BODIES, PROPERTIES, publish_raw
-from running import Facts, a_worker, running
+from running import a_worker, running
+from waiting import Facts
 
 from holdfast import Event, Settings
 from holdfast.telemetry import Connected, CopyHeld, Disconnected
@@ -61,7 +62,7 @@ async def test_hostile_bodies_are_dead_letters_and_their_neighbours_are_handled(
     assert not facts.of(Disconnected)
 
 
-async def test_a_message_whose_properties_could_not_be_written_again_is_dead_lettered_all_the_same(
+async def test_a_message_whose_properties_cannot_be_written_again_is_still_dead_lettered(
     settings: Settings,
 ) -> None:
     facts = Facts()

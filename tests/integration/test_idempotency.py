@@ -11,20 +11,22 @@ from typing import Any
 import pika
 import pytest
 from breaking import through, with_broker, with_worker
-from children import Child, a_child
+from children import Child, a_child, until_said
 from claims_app import First, Second, Work
 from proxy import Direction, proxy_to
-from running import Facts, a_broker, a_worker, depth, publish_all, running, settings_for, take, until
-from waiting import eventually
+from running import a_broker, a_worker, depth, publish_all, running, settings_for, take, until_ready
+from waiting import Arrivals, Bell, Facts, eventually
 
 from holdfast import Context, Event, Publisher, Retry, Settings, Worker, fixed
 from holdfast.events import Message, uuid7
 from holdfast.events import headers as h
 from holdfast.idempotency import open_heart
 from holdfast.telemetry import (
+    Attached,
     ClaimsEndangered,
     ClaimsLost,
     CrashSuspected,
+    Detached,
     LeaseLost,
     MissingId,
     Paused,
@@ -88,7 +90,7 @@ async def test_a_hundred_duplicates_on_four_processes_have_one_effect(claiming: 
                 sum(len(child.those(f"settled {how}")) for child in children for how in ("handled", "duplicate")) == 100
             )
 
-        await until(through_all, "every duplicate settled")
+        await until_said(children, through_all)
 
     assert effects(ledger) == {"o-1": 1}
 
@@ -126,7 +128,7 @@ async def test_where_a_supervisor_saw_it_die_its_events_are_free_before_that(
 
 
 async def _who_began(*children: Child) -> tuple[Child, Child]:
-    await until(lambda: any(child.those("began") for child in children), "one began")
+    await until_said(children, lambda: any(child.those("began") for child in children))
     [victim] = [child for child in children if child.those("began")]
     [heir] = [child for child in children if child is not victim]
     return victim, heir
@@ -144,7 +146,7 @@ async def test_killed_between_effect_and_completion_an_event_is_repeated_once(
             await first.until("began")
             proxy.swallow(Direction.TO_SERVER)
             first.let_go()
-            await until(lambda: effects(ledger)["o-1"] == 1, "the effect")
+            await first.until("effect o-1")
             first.send(signal.SIGKILL)
             await first.ended()
             proxy.cut()
@@ -152,7 +154,7 @@ async def test_killed_between_effect_and_completion_an_event_is_repeated_once(
     async with a_claimant(breakable, ledger) as second:
         second.let_go()
         await second.until("settled")
-        await until(lambda: bool(second.those("settled handled") or second.those("settled duplicate")), "its end")
+        await until_said([second], lambda: second.those("settled handled") or second.those("settled duplicate"))
 
     assert effects(ledger) == {"o-1": 2}
 
@@ -178,7 +180,7 @@ async def test_killed_between_completion_and_ack_an_event_is_not_repeated(claimi
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", ["quorum", "classic"])
-async def test_an_event_that_kills_its_process_is_quarantined_and_its_neighbours_are_handled(
+async def test_an_event_that_kills_its_process_is_quarantined_its_neighbours_are_handled(
     claiming: Settings, tmp_path: Path, kind: str
 ) -> None:
     ledger, settings = tmp_path / "ledger", with_worker(with_broker(claiming, queue_type=kind), concurrency=21)
@@ -195,7 +197,7 @@ async def test_an_event_that_kills_its_process_is_quarantined_and_its_neighbours
             dead = asyncio.create_task(child.until("settled dead_lettered"))
             await asyncio.wait({ended, dead}, return_when=asyncio.FIRST_COMPLETED)
             if dead.done():
-                await until(lambda: set(effects(ledger)) == set(names), "every neighbour handled")
+                await until_said([child], lambda: set(effects(ledger)) == set(names))
                 child.send(signal.SIGTERM)
                 await ended
                 break
@@ -235,7 +237,7 @@ async def test_along_three_services_each_effect_happens_once_whoever_crashes(
         ledger.unlink()
         async with a_claimant(breakable, ledger, queues=4, only=None) as child:
             await child.until("settled duplicate")
-            await until(lambda h=held: effects(ledger)[h] >= 1, "the last effect")  # type: ignore[misc]
+            await child.until(f"effect {held}")
 
         assert effects(ledger) == {held: 1}
 
@@ -246,23 +248,23 @@ async def test_a_late_owner_is_told_and_changes_nothing(breakable: Settings) -> 
     async with proxy_to(breakable.claims_url) as proxy:
         cut_off = with_claims(breakable, url=type(breakable.broker.url)(proxy.url(breakable.claims_url)), lease=1.0)
         late, heir = a_worker(cut_off, facts), a_worker(with_claims(breakable, lease=1.0), other_facts)
-        ran: list[str] = []
+        ran: Arrivals[str] = Arrivals()
 
         @late.handler(Paid, name="handle", prefetch=1)
         async def handle(event: Paid, ctx: Context) -> None:
-            ran.append("late")
+            ran("late")
             await go.wait()
             told.append(ctx.lease_lost)
 
         @heir.handler(Paid, name="handle")
         async def inherit(event: Paid, ctx: Context) -> None:
-            ran.append("heir")
+            ran("heir")
 
         async with running(late):
             event = Paid(order="o-1")
             async with Publisher(breakable) as publisher:
                 metadata = await publisher.publish(event)
-                await until(lambda: ran == ["late"], "the first run")
+                assert await ran.next() == "late"
                 proxy.swallow()
                 await facts.until(LeaseLost)
                 async with running(heir):
@@ -273,11 +275,11 @@ async def test_a_late_owner_is_told_and_changes_nothing(breakable: Settings) -> 
                     proxy.resume()
                     await facts.until(Resumed)
                     await publisher.publish(event, metadata=metadata)
-                    await until(
-                        lambda: bool([*facts.of(Settled, _duplicate), *other_facts.of(Settled, _duplicate)]), "done"
+                    await Bell(facts, other_facts).until_true(
+                        lambda: [*facts.of(Settled, _duplicate), *other_facts.of(Settled, _duplicate)]
                     )
 
-    assert (ran, told) == (["late", "heir"], [True])
+    assert (ran.all, told) == (["late", "heir"], [True])
     assert fact.completion == "unrecorded"
 
 
@@ -335,26 +337,26 @@ async def test_nothing_is_left_claimed_by_a_stop_a_cancellation_and_a_cut_connec
 
 
 async def test_a_redelivery_joins_the_handler_that_still_runs(claiming: Settings) -> None:
-    facts, go, runs = Facts(), asyncio.Event(), 0
+    facts, go, runs = Facts(), asyncio.Event(), Arrivals[str]()
     async with proxy_to(claiming.broker.url.get_secret_value()) as proxy:
         worker = a_worker(through(proxy, claiming), facts)
 
         @worker.handler(Paid)
         async def handle(event: Paid) -> None:
-            nonlocal runs
-            runs += 1
+            runs(event.order)
             await go.wait()
 
         async with running(worker):
             await publish_all(claiming, [Paid(order="o-1")])
-            await until(lambda: runs == 1, "it began")
+            await runs.next()
             proxy.cut()
-            await until(lambda: not worker.health().ready, "the loss was noticed")
-            await until(lambda: worker.health().ready, "it consumes again")
+            await facts.until(Detached)
+            await facts.until(Attached, count=2)
+            await until_ready(worker)
             go.set()
             await facts.settled("handled")
 
-    assert runs == 1
+    assert runs.all == ["o-1"]
     assert not facts.of(Settled, lambda fact: fact.claim == "busy")
 
 
@@ -377,12 +379,12 @@ async def test_while_redis_is_away_nothing_is_spent_and_work_resumes_by_itself(
         await asyncio.to_thread(redis_node.kill if how == "killed" else redis_node.pause)
         await publish_all(breakable, (Paid(order=f"b-{n}") for n in range(200)))
         await facts.until(Paused)
-        await until(lambda: not worker.health().ready, "not ready")
+        await until_ready(worker, ready=False)
         away = worker.health().missing
         await asyncio.to_thread(redis_node.start if how == "killed" else redis_node.resume)
         await facts.until(Resumed)
         await facts.settled("handled", count=250)
-        await until(lambda: worker.health().ready, "ready again")
+        await until_ready(worker)
 
     assert "claim store: " in away[0]
     assert set(runs.values()) == {1}
@@ -446,7 +448,7 @@ async def test_a_flush_is_told(breakable: Settings, redis_node: Node) -> None:
         await facts.until(ClaimsLost)
 
 
-async def test_a_flush_that_a_completion_finds_is_mended_without_waiting_for_the_next_heartbeat(
+async def test_a_flush_that_a_completion_finds_is_repaired_before_the_next_heartbeat(
     breakable: Settings, redis_node: Node
 ) -> None:
     facts, began, go = Facts(), asyncio.Event(), asyncio.Event()
@@ -529,7 +531,7 @@ async def test_a_message_without_an_id_is_known_by_its_body_and_that_is_told_onc
             for _ in range(2):
                 channel.basic_publish(claiming.broker.exchange, "foreign.paid", b'{"a": 1}')
         await facts.settled("handled")
-        await until(lambda: len(facts.of(Settled, lambda f: f.outcome in ("handled", "duplicate"))) == 2, "both")
+        await facts.until(Settled, lambda fact: fact.outcome in ("handled", "duplicate"), count=2)
 
     assert len(facts.of(MissingId)) == 1
 

@@ -4,7 +4,8 @@ import asyncio
 
 from breaking import a_channel, through
 from proxy import proxy_to
-from running import LIMIT, Facts, a_worker, publish_all, running, settings_for, until
+from running import a_worker, publish_all, running, settings_for, until_ready
+from waiting import Facts, eventually
 
 from holdfast import Context, Event, Settings
 from holdfast.telemetry import Connected, Paused, Resumed
@@ -36,11 +37,13 @@ async def test_outages_of_the_claim_store_leave_no_channels_behind(
             await facts.until(Paused, count=outage)
             redis_node.start()
             await facts.until(Resumed, count=outage)
-            await until(lambda: worker.health().ready, "consumes again")
+            await until_ready(worker)
             await facts.settled("handled", count=outage)
-        async with asyncio.timeout(LIMIT):  # 1 more: where the postponed copies of those that were held went out
-            while await asyncio.to_thread(channels) > before + 1:
-                pass
+
+        async def grown() -> bool:  # 1 more: where the postponed copies of those that were held went out
+            return await asyncio.to_thread(channels) > before + 1
+
+        await eventually(grown, False)
         tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith("holdfast consumer ")]
 
     assert len(tasks) == 1

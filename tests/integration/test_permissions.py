@@ -11,9 +11,9 @@ from commands import environment, holdfast
 from morgue import QUICK, a_desk
 from rabbits import Rabbit
 from redises import with_users
-from rights import Place, a_place
-from running import Facts, a_broker, running
-from waiting import eventually
+from rights import VirtualHost, a_virtual_host
+from running import a_broker, running
+from waiting import Facts, eventually
 
 from holdfast import (
     BrokerUnavailable,
@@ -55,8 +55,8 @@ def pack(event): ...
 class Shop:
     """The worker of the page. Its handler fails the first time; for the order `refused` always, until `mended`."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, host: VirtualHost) -> None:
+        self.host = host
         self.facts = Facts()
         self.mended = False
 
@@ -76,7 +76,7 @@ class Shop:
         return worker
 
     def settings(self, user: str, **broker: str) -> Settings:
-        given = {"url": self.place.url(user), "topology": "verify", "max_delay": 1, "publish_timeout": 5, **broker}
+        given = {"url": self.host.url(user), "topology": "verify", "max_delay": 1, "publish_timeout": 5, **broker}
         return load_settings(_env_file=None, broker=given, idempotency={"url": "memory://"}, worker={"grace": 0.2})
 
     async def publish(self, *orders: str, user: str = "checkout", delay: float | None = None) -> None:
@@ -98,8 +98,8 @@ class Shop:
 
 @pytest.fixture
 async def shop(rabbit: Rabbit, unique: str) -> AsyncIterator[Shop]:
-    with a_place(rabbit, unique) as place:
-        shop = Shop(place)
+    with a_virtual_host(rabbit, unique) as host:
+        shop = Shop(host)
         await shop.declare()
         yield shop
 
@@ -138,8 +138,8 @@ def test_users_that_may_do_nothing_but_look_are_enough_for_the_doctor_and_for_ch
     (tmp_path / "app.py").write_text(APP)
     with with_users(tmp_path) as (url, more):
         env = environment(
-            HOLDFAST_BROKER__URL=shop.place.url("watch"),
-            HOLDFAST_BROKER__MANAGEMENT_URL=shop.place.management_url("watch"),
+            HOLDFAST_BROKER__URL=shop.host.url("watch"),
+            HOLDFAST_BROKER__MANAGEMENT_URL=shop.host.management_url("watch"),
             HOLDFAST_BROKER__MAX_DELAY="1",
             HOLDFAST_IDEMPOTENCY__URL=url,
             HOLDFAST_IDEMPOTENCY__PASSWORD_FILE=more["password_file"],
@@ -154,7 +154,7 @@ def test_users_that_may_do_nothing_but_look_are_enough_for_the_doctor_and_for_ch
     assert any("management API: http" in looked for looked in told["looked_at"])
 
 
-async def test_a_type_that_a_publisher_may_not_publish_is_refused_and_those_beside_it_are_published(
+async def test_a_type_that_may_not_be_published_is_refused_and_those_next_to_it_published(
     shop: Shop,
 ) -> None:
     events = [OrderPlaced(order="1"), BillSent(order="2"), OrderPlaced(order="3")]
@@ -188,7 +188,7 @@ async def test_a_right_that_a_worker_lacks_is_told_in_one_line_and_its_event_is_
     shop: Shop, rights: dict[str, str], order: str, kind: type[Any], told: str
 ) -> None:
     await shop.publish(order)
-    shop.place.give("shop", **rights)
+    shop.host.give("shop", **rights)
     worker = shop.worker()
 
     run = asyncio.create_task(worker.run())
@@ -204,7 +204,7 @@ async def test_a_right_that_a_worker_lacks_is_told_in_one_line_and_its_event_is_
 async def test_a_worker_that_may_not_tell_of_a_replay_says_so_and_handles_it(shop: Shop, tmp_path: Path) -> None:
     await shop.fill()
     shop.mended = True
-    shop.place.give("shop", write=rf"^(amq\.default|events|{DELAYS})$")
+    shop.host.give("shop", write=rf"^(amq\.default|events|{DELAYS})$")
 
     async with a_desk(shop.settings("operator", topology="declare"), tmp_path) as desk, running(shop.worker()):
         await desk.read("shop.pack.dead")
@@ -232,9 +232,9 @@ async def test_a_worker_that_may_not_tell_of_a_replay_says_so_and_handles_it(sho
 async def test_a_right_that_is_lacking_to_declare_is_told_in_one_line(
     rabbit: Rabbit, unique: str, rights: dict[str, str], told: str
 ) -> None:
-    with a_place(rabbit, unique) as place:
-        shop = Shop(place)
-        place.give("shop-topology", **rights)
+    with a_virtual_host(rabbit, unique) as host:
+        shop = Shop(host)
+        host.give("shop-topology", **rights)
 
         with pytest.raises(TopologyError) as refused:
             await shop.declare()
@@ -257,7 +257,7 @@ async def test_a_right_that_an_operator_lacks_is_told_in_one_line_and_the_letter
     shop: Shop, tmp_path: Path, rights: dict[str, str], told: str
 ) -> None:
     await shop.fill()
-    shop.place.give("operator", **rights)
+    shop.host.give("operator", **rights)
 
     async with a_desk(shop.settings("operator", topology="declare"), tmp_path) as desk:
         try:
@@ -272,7 +272,7 @@ async def test_a_right_that_an_operator_lacks_is_told_in_one_line_and_the_letter
 
 
 async def test_a_publisher_without_the_right_to_write_is_told_so(shop: Shop) -> None:
-    shop.place.give("checkout", write=r"^holdfast\.delay\.\d\d$")
+    shop.host.give("checkout", write=r"^holdfast\.delay\.\d\d$")
 
     with pytest.raises(
         PublishRefused, match=r"write access to exchange 'events' in vhost .* refused for user 'checkout'"

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from breaking import with_worker
-from child_app import Blocking, Task
+from child_app import BlockingTask, Task
 from children import a_child
 from running import a_broker, depth, publish_all, take
 
@@ -64,13 +64,13 @@ async def test_a_process_told_to_stop_finishes_what_runs_and_gives_back_the_rest
 
 @pytest.mark.parametrize(
     "event",
-    [Task(name="o-1", does="hang"), Task(name="o-1", does="ignore"), Blocking(name="o-1")],
+    [Task(name="o-1", does="hang"), Task(name="o-1", does="ignore"), BlockingTask(name="o-1")],
     ids=["async", "stubborn", "def"],
 )
 async def test_told_twice_a_process_ends_at_once_and_its_message_is_back_undamaged(
-    settings: Settings, event: Task | Blocking
+    settings: Settings, event: Task | BlockingTask
 ) -> None:
-    queue = f"{settings.broker.exchange}.w.{'block' if isinstance(event, Blocking) else 'handle'}"
+    queue = f"{settings.broker.exchange}.w.{'block' if isinstance(event, BlockingTask) else 'handle'}"
     async with a_child(with_worker(settings, grace=3600)) as child, Publisher(settings) as publisher:
         sent = await publisher.publish(event)
         await child.until("began o-1")
@@ -88,11 +88,11 @@ async def test_told_twice_a_process_ends_at_once_and_its_message_is_back_undamag
     assert await depth(settings, f"{queue}.dead") == 0
 
 
-@pytest.mark.parametrize("event", [Task(name="o-1", does="hang"), Blocking(name="o-1")], ids=["async", "def"])
+@pytest.mark.parametrize("event", [Task(name="o-1", does="hang"), BlockingTask(name="o-1")], ids=["async", "def"])
 async def test_a_handler_that_outlasts_the_grace_period_is_given_back_and_the_process_ends(
     settings: Settings, event: Event
 ) -> None:
-    queue = f"{settings.broker.exchange}.w.{'block' if isinstance(event, Blocking) else 'handle'}"
+    queue = f"{settings.broker.exchange}.w.{'block' if isinstance(event, BlockingTask) else 'handle'}"
     async with a_child(with_worker(settings, grace=0.3)) as child:
         await publish_all(settings, [event])
         await child.until("began o-1")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from breaking import delete
 from proxy import Direction, proxy_to
-from running import Facts, a_broker, a_worker, depth, publish_all, running, settings_for, take, until
-from waiting import eventually
+from running import a_broker, a_worker, depth, publish_all, running, settings_for, take, until_ready
+from waiting import Facts, eventually
 
 from holdfast import (
     BrokerUnavailable,
@@ -304,7 +304,7 @@ async def test_a_blocked_broker_delays_publishes_but_not_acks(
 
     async with running(worker):
         await publish_all(own, [Paid()])
-        await until(lambda: worker.health().ready, "ready")
+        await until_ready(worker)
         rabbitmq_node.ctl("set_vm_memory_high_watermark", "absolute", "1000")
         try:
             async with Publisher(with_broker(own, publish_timeout=1.0)) as publisher:
@@ -375,4 +375,4 @@ async def until_empty(node: Any, queue: str, expected: int) -> None:
         lines = node.ctl("list_queues", "name", "messages", "--quiet", "--no-table-headers").splitlines()
         return next((line.split()[1] for line in lines if line.split()[:1] == [queue]), "gone")
 
-    await until(lambda: messages() == str(expected), f"{queue} holds {expected} messages")
+    await eventually(lambda: asyncio.to_thread(messages), str(expected))

@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from redises import ADMIN, ask, with_users
-from running import Facts, a_worker, publish_all, running
+from running import a_worker, publish_all, running
+from waiting import Facts
 
 from holdfast import Context, Event, Settings
 from holdfast.config import IdempotencySettings

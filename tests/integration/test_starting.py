@@ -69,7 +69,7 @@ def test_a_port_that_is_taken_is_named_with_the_variable(folder: Path, env: dict
     assert f"HOLDFAST_HTTP__PORT: port {port} of 127.0.0.1 is taken" in line
 
 
-def test_a_user_without_the_virtual_host_and_one_without_a_right_are_told_what_to_ask_for(
+def test_a_user_without_the_virtual_host_or_without_a_right_learns_what_to_ask_for(
     folder: Path, env: dict[str, str], rabbit: Rabbit, stranger: str, unique: str
 ) -> None:
     env = env | {"HOLDFAST_BROKER__URL": stranger}

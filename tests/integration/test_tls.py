@@ -12,7 +12,8 @@ import pytest
 from commands import environment, holdfast
 from rabbits import Rabbit
 from redises import LOOPBACK, certificates, openssl, with_tls
-from running import Facts, a_broker, a_worker, publish_all, running
+from running import a_broker, a_worker, publish_all, running
+from waiting import Facts
 
 from holdfast import ConfigurationError, Event, Settings, load_settings
 from holdfast.config import IdempotencySettings
@@ -65,7 +66,7 @@ async def test_a_certificate_that_is_not_accepted_is_told_with_the_side_that_ref
     assert told in lost.error and "\n" not in lost.error
 
 
-async def test_a_server_without_a_certificate_of_this_name_is_let_in_only_where_verify_is_false(
+async def test_a_server_whose_certificate_has_another_name_is_accepted_only_unverified(
     rabbit: Rabbit, unique: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     certificate = {name: rabbit.files[name] for name in ("cert_file", "key_file")}

@@ -12,7 +12,8 @@ import aiormq
 import pytest
 from commands import Running, environment
 from programs import EXAMPLES, program
-from running import a_broker, depth, until
+from running import a_broker, depth
+from waiting import Bell
 
 from holdfast import Publisher, Settings
 from holdfast.broker import Binding, Broker, Delivery, Exchange, Queue, Topology
@@ -25,9 +26,9 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
-async def charged(settings: Settings) -> AsyncIterator[dict[str, set[str]]]:
+async def charged(settings: Settings) -> AsyncIterator["Charged"]:
     """What was charged, by order: an outside listener's ledger."""
-    ledger: dict[str, set[str]] = {}
+    ledger = Charged()
     exchange, listener = settings.broker.exchange, f"{settings.broker.exchange}.ledger"
     await forget_queues(settings)
     async with a_broker(settings) as broker:
@@ -36,11 +37,20 @@ async def charged(settings: Settings) -> AsyncIterator[dict[str, set[str]]]:
 
         def record(delivery: Delivery) -> None:
             told = json.loads(delivery.message.body)
-            ledger.setdefault(told["order_id"], set()).add(told["charged"])
+            ledger.amounts.setdefault(told["order_id"], set()).add(told["charged"])
+            ledger.ring()
 
         await broker.consume(listener, prefetch=0, on_delivery=record)
         yield ledger
     await forget_queues(settings)
+
+
+class Charged(Bell):
+    """Rung when an order was charged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.amounts: dict[str, set[str]] = {}
 
 
 async def forget_queues(settings: Settings) -> None:
@@ -74,10 +84,11 @@ def publishing(settings: Settings, *, version: int | None = None) -> Publisher:
     return Publisher(settings.model_copy(update={"publisher": told}))
 
 
-class Flow:
+class Flow(Bell):
     """Orders, one after the other, until it is told to stop; the kind of event can be changed on the way."""
 
     def __init__(self, publisher: Publisher, kind: str) -> None:
+        super().__init__()
         self.kind, self.sent = kind, 0
         self._publisher, self._numbers, self._stop = publisher, itertools.count(), asyncio.Event()
 
@@ -92,18 +103,19 @@ class Flow:
             )
             await self._publisher.publish(event)
             self.sent += 1
+            self.ring()
 
     async def more(self, count: int) -> None:
         """Wait until so many more were published."""
         goal = self.sent + count
-        await until(lambda: self.sent >= goal, "orders published")
+        await self.until_true(lambda: self.sent >= goal, lambda: self.sent)
 
     def stop(self) -> None:
         self._stop.set()
 
 
 async def test_nothing_is_lost_or_dead_lettered_while_workers_and_publishers_are_upgraded(
-    settings: Settings, charged: dict[str, set[str]], tmp_path: Path
+    settings: Settings, charged: Charged, tmp_path: Path
 ) -> None:
     async with AsyncExitStack() as stack:
         old = await stack.enter_async_context(a_shop("v1", settings, tmp_path))
@@ -122,32 +134,32 @@ async def test_nothing_is_lost_or_dead_lettered_while_workers_and_publishers_are
         async with publishing(settings) as upgraded:  # nobody needs version 1 any more
             for number in range(30):
                 await upgraded.publish(NEW.OrderCreated(order_id=f"n-{number}", amount="9.00", currency="USD"))
-        await until(lambda: len(charged) >= flow.sent + 30, f"{flow.sent + 30} orders charged, {len(charged)} were")
+        await charged.until_true(lambda: len(charged.amounts) >= flow.sent + 30, lambda: len(charged.amounts))
         assert await asyncio.to_thread(new.stop) == 0  # what was charged is acked
 
-    assert {order: amounts for order, amounts in charged.items() if order.startswith("o")} == {
+    assert {order: amounts for order, amounts in charged.amounts.items() if order.startswith("o")} == {
         f"o-{number}": {"2.50 EUR"} for number in range(flow.sent)
     }
-    assert [charged[f"n-{number}"] for number in range(30)] == [{"9.00 USD"}] * 30
+    assert [charged.amounts[f"n-{number}"] for number in range(30)] == [{"9.00 USD"}] * 30
     assert await depth(settings, QUEUE) == await depth(settings, f"{QUEUE}.dead") == 0
 
 
-async def test_an_event_that_is_too_new_rests_as_a_dead_letter_and_is_handled_when_it_is_sent_again(
-    settings: Settings, charged: dict[str, set[str]], tmp_path: Path
+async def test_an_event_that_is_too_new_is_dead_lettered_and_handled_when_replayed(
+    settings: Settings, charged: Charged, tmp_path: Path
 ) -> None:
     async with publishing(settings) as publisher, a_broker(settings) as broker:
         async with a_shop("v1", settings, tmp_path):
             await publisher.publish(NEW.OrderCreated(order_id="early", amount="1.00", currency="USD"))
             letter = await the_dead_letter(broker)
-        assert not charged
+        assert not charged.amounts
 
         async with a_shop("v2", settings, tmp_path):
             again = Message(letter.body, "", QUEUE, _theirs(letter), uuid7(), type=letter.type)
             await broker.publish(again, timeout=10)
-            await until(lambda: "early" in charged, "the replayed order is charged")
+            await charged.until_true(lambda: "early" in charged.amounts)
 
     assert letter.headers[headers.REASON] == "unsupported-version"
-    assert charged == {"early": {"1.00 USD"}}
+    assert charged.amounts == {"early": {"1.00 USD"}}
 
 
 async def the_dead_letter(broker: Broker) -> Message:

@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from running import Facts, a_broker, a_worker, depth, publish_all, running, take
+from running import a_broker, a_worker, depth, publish_all, running, take
+from waiting import Facts
 
 from holdfast import Context, Event, Retry, Settings
 from holdfast.events import headers as h
@@ -23,7 +24,7 @@ class Paid(Event, type="paid"):
 
 
 @pytest.mark.timeout(180)
-async def test_ten_thousand_events_through_three_handlers_with_random_failures_are_all_accounted_for(
+async def test_ten_thousand_events_with_random_failures_are_all_accounted_for(
     settings: Settings,
 ) -> None:
     facts, luck, done = Facts(), random.Random(7), {name: Counter[int]() for name in ("first", "second", "third")}

@@ -15,10 +15,10 @@ import structlog
 from breaking import delete, through, with_worker
 from prometheus_client import CollectorRegistry
 from proxy import proxy_to
-from running import Facts, a_broker, a_worker, publish_all, running, settings_for, until
+from running import a_broker, a_worker, publish_all, running, settings_for, until_ready
 from scraping import Figures, Site, figure, site_of, total
 from tracing import Spans, recorded_spans
-from waiting import eventually
+from waiting import Facts, eventually
 
 from holdfast import Context, Event, Publisher, Reject, Retry, RetryLater, Settings, Unroutable, Worker, fixed
 from holdfast.config import LogSettings
@@ -160,7 +160,7 @@ def counted(figures: Figures, name: str) -> Counter[tuple[str, ...]]:
     )
 
 
-async def test_a_scrape_while_events_are_handled_says_no_more_than_happened_and_the_last_one_all(
+async def test_a_scrape_under_load_says_no_more_than_happened_and_the_last_one_all(
     settings: Settings,
 ) -> None:
     facts, count = Facts(), 2_000
@@ -321,7 +321,7 @@ async def test_while_it_drains_it_is_live_not_ready_and_still_says_what_it_does(
     assert total(figures, "holdfast_consumer_attached") == 0
 
 
-async def test_a_loop_that_is_blocked_too_long_fails_the_liveness_probe_and_the_log_names_the_frame(
+async def test_a_blocked_loop_fails_the_liveness_probe_and_the_log_names_the_frame(
     settings: Settings,
 ) -> None:
     facts, answers = Facts(), []
@@ -400,6 +400,6 @@ async def test_without_http_nothing_is_served_and_nothing_is_counted(settings: S
     worker, _ = a_shop(settings, facts)
 
     async with running(worker):
-        await until(lambda: worker.health().ready, "ready")
+        await until_ready(worker)
 
     assert not [fact for fact in facts.all if type(fact).__name__ == "Serving"]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import structlog
 from opentelemetry import trace
-from running import Facts, a_broker, a_worker, running, take
+from running import a_broker, a_worker, running, take
 from tracing import Spans, identity, parent_of, recorded_spans, trace_of
+from waiting import Facts
 
 from holdfast import Context, Event, Publisher, PublishError, Retry, Settings, fixed
 from holdfast.broker import Binding, Queue, Topology, events_exchange

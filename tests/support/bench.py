@@ -20,7 +20,7 @@ MAX_BODY = 134_217_728
 """The largest body RabbitMQ takes, in bytes: its default up to 3.13 (from 4.0 on it is 16 MiB)."""
 
 
-class Place(Protocol):
+class Server(Protocol):
     """Where brokers are: a server, and what only a test does to it."""
 
     url: str
@@ -94,10 +94,10 @@ class RabbitMQ:
 
 
 class Bench:
-    """A broker, the place it is at, and the few things that nearly every test does."""
+    """A broker, the server it is on, and the few things that nearly every test does."""
 
-    def __init__(self, place: Place, stack: AsyncExitStack) -> None:
-        self.place = place
+    def __init__(self, server: Server, stack: AsyncExitStack) -> None:
+        self.server = server
         self.facts: Arrivals[Fact] = Arrivals()
         self._stack = stack
         self._run = uuid.uuid4().hex[:10]
@@ -105,8 +105,8 @@ class Bench:
         self.broker: Broker
 
     async def open(self) -> Broker:
-        """Another broker at the same place, closed after the test."""
-        settings = Settings(_env_file=None, broker={"url": self.place.url, "decoding": self.place.decoding})
+        """Another broker on the same server, closed after the test."""
+        settings = Settings(_env_file=None, broker={"url": self.server.url, "decoding": self.server.decoding})
         broker = await open_broker(settings, self.facts)
         self._stack.push_async_callback(broker.close)
         return broker
@@ -141,10 +141,10 @@ class Bench:
     async def clean_up(self) -> None:
         for queue in self._declared.queues:
             if not queue.name.startswith("holdfast."):
-                await self.place.delete_queue(queue.name)
+                await self.server.delete_queue(queue.name)
         for exchange in self._declared.exchanges:
             if not exchange.name.startswith("holdfast."):
-                await self.place.delete_exchange(exchange.name)
+                await self.server.delete_exchange(exchange.name)
 
 
 def a_message(body: bytes = b"{}", **fields: Any) -> Message:
@@ -152,14 +152,14 @@ def a_message(body: bytes = b"{}", **fields: Any) -> Message:
 
 
 @asynccontextmanager
-async def in_memory() -> AsyncIterator[Place]:
-    place = InMemory()
-    yield place
-    await place.close()
+async def in_memory() -> AsyncIterator[Server]:
+    server = InMemory()
+    yield server
+    await server.close()
 
 
 @asynccontextmanager
-async def on_rabbitmq(url: str, decoding: str) -> AsyncIterator[Place]:
+async def on_rabbitmq(url: str, decoding: str) -> AsyncIterator[Server]:
     connection = await aiormq.connect(url)
     try:
         async with proxy_to(url) as proxy:

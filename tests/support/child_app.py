@@ -19,7 +19,7 @@ class Task(Event, type="task"):
     does: Literal["return", "wait", "hang", "ignore"] = "return"
 
 
-class Blocking(Event, type="blocking"):
+class BlockingTask(Event, type="blocking"):
     name: str
 
 
@@ -73,7 +73,7 @@ async def handle(event: Task, ctx: Context) -> None:
     say("ended", event.name)
 
 
-@worker.handler(Blocking)
-def block(event: Blocking) -> None:
+@worker.handler(BlockingTask)
+def block(event: BlockingTask) -> None:
     say("began", event.name)
     threading.Event().wait()

@@ -4,12 +4,12 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from child_app import MARK
-from running import LIMIT
+from waiting import LIMIT, Bell
 
 from holdfast import Settings
 
@@ -23,18 +23,15 @@ class Child:
         self.said: list[str] = []
         self.log: list[str] = []
         self._process = process
-        self._more = asyncio.Event()
+        self.bell = Bell()
         self._reading = asyncio.create_task(self._read())
 
     async def until(self, line: str, count: int = 1) -> None:
         """Wait until it has said a line, or lines that begin so, `count` times."""
-        try:
-            async with asyncio.timeout(LIMIT):
-                while len(self.those(line)) < count:
-                    self._more.clear()
-                    await self._more.wait()
-        except TimeoutError:
-            raise AssertionError(f"waited for {count} {line!r}; said {self.said}; log {self.log[-20:]}") from None
+        await self.bell.until_true(
+            lambda: len(self.those(line)) >= count,
+            lambda: f"not {count} {line!r}, but {self.said}; log {self.log[-20:]}",
+        )
 
     def those(self, beginning: str) -> list[str]:
         """What it said that begins so."""
@@ -68,7 +65,14 @@ class Child:
         async for raw in self._process.stdout:
             line = raw.decode().rstrip("\n")
             (self.said if line.startswith(MARK) else self.log).append(line.removeprefix(MARK))
-            self._more.set()
+            self.bell.ring()
+
+
+async def until_said(children: Iterable[Child], holds: Callable[[], object]) -> None:
+    """Wait until what these have said, together, is so."""
+    children = list(children)
+    heard = Bell(*(child.bell for child in children))
+    await heard.until_true(holds, lambda: [child.said for child in children])
 
 
 @asynccontextmanager

@@ -39,6 +39,11 @@ def note(*words: object) -> None:
         ledger.write(" ".join(map(str, words)) + "\n")
 
 
+def took_effect(name: str) -> None:
+    note("effect", name)
+    say("effect", name)
+
+
 def noted(*words: object) -> int:
     lines = LEDGER.read_text().splitlines() if LEDGER.exists() else []
     return lines.count(" ".join(map(str, words)))
@@ -81,7 +86,7 @@ async def work(event: Work, ctx: Context) -> None:
             await asyncio.Event().wait()
         case _:
             pass
-    note("effect", event.name)
+    took_effect(event.name)
 
 
 @worker.handler(First)
@@ -96,7 +101,7 @@ async def second(event: Second, ctx: Context) -> None:
 
 @worker.handler(Third)
 async def third(event: Third) -> None:
-    note("effect", event.name)
+    took_effect(event.name)
 
 
 async def _pass_on(name: str, ctx: Context, further: Event) -> None:

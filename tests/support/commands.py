@@ -4,11 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-LIMIT = 60.0
+from waiting import LIMIT, Log, blocking, eventually
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -28,28 +27,25 @@ def holdfast(
 
 
 class Running:
-    """A command that goes on; its log is a file."""
+    """A command that goes on, and its log."""
 
     def __init__(self, *arguments: str, folder: Path, env: Mapping[str, str], own_group: bool = False) -> None:
         """`own_group`: as the foreground job of a terminal, whose Ctrl-C goes to the whole process group."""
-        self._log = folder / "running.log"
-        with self._log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "holdfast", *arguments],
-                cwd=folder, env=dict(env), stderr=output, stdout=output, stdin=subprocess.DEVNULL,
-                start_new_session=own_group,
-            )  # fmt: skip
+        self._log = Log()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "holdfast", *arguments],
+            cwd=folder, env=dict(env), stderr=self._log.output, stdout=self._log.output, stdin=subprocess.DEVNULL,
+            start_new_session=own_group,
+        )  # fmt: skip
+        self._log.follow()
 
     @property
     def log(self) -> str:
-        return self._log.read_text()
+        return self._log.text
 
     def until(self, condition: Callable[[str], bool]) -> None:
         """Wait until the log says so; fails with the log when the process ends or the limit is over."""
-        deadline = time.monotonic() + LIMIT
-        while not condition(self.log):
-            assert self.process.poll() is None and time.monotonic() < deadline, self.log
-            time.sleep(0.02)
+        self._log.until(condition)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; returns the exit code."""
@@ -65,16 +61,9 @@ class Running:
         self.process.wait()
 
 
-def until_true(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def killed_when(condition: Callable[[], bool], *arguments: str, folder: Path, env: dict[str, str]) -> None:
     """Run a command and SIGKILL it as soon as the condition holds."""
     with Running(*arguments, folder=folder, env=env) as tool:
-        until_true(lambda: condition() or tool.process.poll() is not None)
+        blocking(eventually(lambda: condition() or tool.process.poll() is not None, every=0.005))
         tool.process.send_signal(signal.SIGKILL)
         assert tool.process.wait() == -signal.SIGKILL, tool.log

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from commands import until_true
+from waiting import blocking, eventually
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load(
@@ -93,7 +93,7 @@ def started(
     )
     try:
         if "healthcheck" in described:
-            until_true(lambda: container.well(described["healthcheck"]["test"][1:]))
+            blocking(eventually(lambda: container.well(described["healthcheck"]["test"][1:])))
         yield container
     finally:
         print(container.log[-4000:])

@@ -4,10 +4,12 @@ import asyncio
 import sys
 from pathlib import Path
 
+from running import until_ready
+
 from holdfast import Event, Worker, load_settings
 
 
-class Paid(Event, type="paid"):
+class Payment(Event, type="paid"):
     order: int
 
 
@@ -21,13 +23,12 @@ async def main(url: str, exchange: str, claims: str) -> None:
     settings = load_settings(broker={"url": url, "exchange": exchange, "max_delay": 3600}, idempotency={"url": claims})
     worker = Worker(f"{exchange}.w", settings=settings)
 
-    @worker.handler(Paid, timeout=3600)
-    async def handle(event: Paid) -> None:
+    @worker.handler(Payment, timeout=3600)
+    async def handle(event: Payment) -> None:
         await asyncio.Event().wait()
 
     running = asyncio.create_task(worker.run())
-    while not worker.health().ready:
-        await asyncio.sleep(0.05)
+    await until_ready(worker)
     print(resident(), flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     print(resident(), flush=True)

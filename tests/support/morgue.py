@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from running import Facts, a_broker, a_worker, running
+from running import a_broker, a_worker, running
+from waiting import Facts, Tally
 
 from holdfast import Context, Event, Publisher, Retry, Settings, Worker
 from holdfast.broker import Broker
@@ -29,7 +30,7 @@ class Charge:
         self.lets: int | None = None
         self.go = asyncio.Event()
         self.runs: Counter[str] = Counter()
-        self.effects: Counter[str] = Counter()
+        self.effects: Tally[str] = Tally()
         self.attempts: list[int] = []
 
     def __call__(self, order: str, attempt: int) -> None:

@@ -3,11 +3,12 @@
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from waiting import LIMIT, Log
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -58,7 +59,7 @@ class Terminal:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._folder = folder
         self._environment = environment
-        self._workers: list[tuple[str, subprocess.Popen[bytes], Path]] = []
+        self._workers: list[tuple[str, subprocess.Popen[bytes], Log]] = []
 
     def __call__(self, step: Step) -> None:
         command = step.text
@@ -82,16 +83,13 @@ class Terminal:
             assert done.returncode == 0, f"{command}\n{done.stdout.decode()}\n{done.stderr.decode()}"
 
     def _start(self, command: str) -> None:
-        log = self._folder / f"worker-{len(self._workers)}.log"
-        with log.open("wb") as output:
-            worker = subprocess.Popen(command.split(), cwd=self._folder, env=self._environment, stderr=output)
+        log = Log()
+        worker = subprocess.Popen(command.split(), cwd=self._folder, env=self._environment, stderr=log.output)
+        log.follow()
         self._workers.append((command, worker, log))
-        deadline = time.monotonic() + 60
-        while b"worker.started" not in log.read_bytes():
-            assert worker.poll() is None and time.monotonic() < deadline, f"{command}\n{log.read_text()}"
-            time.sleep(0.05)
+        log.until(lambda text: "worker.started" in text)
 
     def close(self) -> None:
         for command, worker, log in self._workers:
             worker.send_signal(signal.SIGTERM)
-            assert worker.wait(60) == 0, f"{command}\n{log.read_text()}"
+            assert worker.wait(LIMIT) == 0, f"{command}\n{log.text}"

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pages import ROOT
+from waiting import blocking, eventually
 
 from holdfast.testing.servers import free_port
 
@@ -27,8 +28,8 @@ def a_redis(folder: Path, *options: str, port: int | None = None, cli: tuple[str
     with (data / "log").open("wb") as log:
         server = subprocess.Popen([*program, *listens, *usual, *rest], stdout=log, stderr=log)
     try:
-        while "PONG" not in ask(port, "ping", cli=cli):
-            assert server.poll() is None, (data / "log").read_text()
+        blocking(eventually(lambda: "PONG" in ask(port, "ping", cli=cli) or server.poll() is not None))
+        assert server.poll() is None, (data / "log").read_text()
         yield port
     finally:
         server.kill()
@@ -94,8 +95,7 @@ def with_cluster(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
         ports = [stack.enter_context(a_redis(folder, *options)) for _ in range(3)]
         places = [f"{LOOPBACK}:{port}" for port in ports]
         ask(ports[0], "--cluster", "create", *places, "--cluster-yes")
-        while not all("cluster_state:ok" in ask(port, "cluster", "info") for port in ports):
-            pass
+        blocking(eventually(lambda: all("cluster_state:ok" in ask(port, "cluster", "info") for port in ports)))
         yield f"redis+cluster://shop@{','.join(places)}", settings
 
 

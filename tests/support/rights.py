@@ -27,7 +27,7 @@ class Rights:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class VirtualHost:
     """A virtual host with the users of the page."""
 
     rabbit: Rabbit
@@ -73,15 +73,15 @@ def granted() -> dict[str, Rights]:
 
 
 @contextmanager
-def a_place(rabbit: Rabbit, name: str) -> Iterator[Place]:
+def a_virtual_host(rabbit: Rabbit, name: str) -> Iterator[VirtualHost]:
     """A virtual host on which the page has been followed, gone at the end."""
-    place = Place(rabbit, name)
+    host = VirtualHost(rabbit, name)
     _ask(rabbit, "PUT", f"vhosts/{name}", {})
     _ask(rabbit, "PUT", f"permissions/{name}/guest", {"configure": ".*", "write": ".*", "read": ".*"})
     try:
         for line in _LINE.findall(_page()):
-            place.follow(line)
-        yield place
+            host.follow(line)
+        yield host
     finally:
         _ask(rabbit, "DELETE", f"vhosts/{name}")
 

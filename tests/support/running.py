@@ -1,19 +1,15 @@
-"""Running a worker inside a test, and waiting for what it says happened."""
+"""Running a worker inside a test."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from waiting import Arrivals, Facts, eventually
 
 from holdfast import Publisher, Settings, Worker
 from holdfast.broker import Broker, Delivery, open_broker
 from holdfast.events import Message
-from holdfast.telemetry import Fact, Settled
-
-F = TypeVar("F")
-LIMIT = 45.0
-"""Seconds any wait in a test may take before the test fails."""
 
 
 def settings_for(url: str, exchange: str, claims: str = "memory://", **idempotency: Any) -> Settings:
@@ -28,47 +24,16 @@ def settings_for(url: str, exchange: str, claims: str = "memory://", **idempoten
     )
 
 
-@dataclass
-class Facts:
-    """Every fact so far; `until` waits for more. Give `record` to a worker as a listener."""
-
-    all: list[Fact] = field(default_factory=list)
-    _more: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def record(self, fact: Fact) -> None:
-        self.all.append(fact)
-        self._more.set()
-
-    def of(self, kind: type[F], where: Callable[[F], bool] = lambda fact: True) -> list[F]:
-        return [fact for fact in self.all if isinstance(fact, kind) and where(fact)]
-
-    async def until(self, kind: type[F], where: Callable[[F], bool] = lambda fact: True, *, count: int = 1) -> list[F]:
-        """Wait until `count` facts of a kind have happened. Fails with what did happen when the limit is over."""
-        found: list[F] = []
-        looked_at = 0
-        try:
-            async with asyncio.timeout(LIMIT):
-                while True:
-                    fresh, looked_at = self.all[looked_at:], len(self.all)
-                    found += [fact for fact in fresh if isinstance(fact, kind) and where(fact)]
-                    if len(found) >= count:
-                        return found
-                    self._more.clear()
-                    await self._more.wait()
-        except TimeoutError:
-            raise AssertionError(f"waited for {count} {kind.__name__}, saw only: {self.all[-20:]}") from None
-
-    async def settled(self, outcome: str | None = None, *, count: int = 1) -> list[Settled]:
-        return await self.until(Settled, lambda fact: outcome in (None, fact.outcome), count=count)
+async def until_started(worker: Worker, run: "asyncio.Task[int]") -> None:
+    """Wait until a worker is ready; raises what its run raised."""
+    await eventually(lambda: worker.health().ready or run.done())
+    if run.done():
+        run.result()
 
 
-async def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something only a server can tell, asking it again and again."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LIMIT):
-            while not condition():
-                await asyncio.sleep(0.02)
-    assert condition(), f"waited {LIMIT:g} s: {what}"
+async def until_ready(worker: Worker, *, ready: bool = True) -> None:
+    """Wait until a worker is ready, or is not: its health is asked, as its probe is."""
+    await eventually(lambda: worker.health().ready, ready)
 
 
 def a_worker(settings: Settings, facts: Facts, name: str = "w", **arguments: Any) -> Worker:
@@ -82,9 +47,7 @@ async def running(*workers: Worker, http: bool = False) -> AsyncIterator[None]:
     tasks = [asyncio.create_task(worker.run(http=http)) for worker in workers]
     try:
         for worker, task in zip(workers, tasks, strict=True):
-            await until(lambda w=worker, t=task: w.health().ready or t.done(), f"{worker.name} ready")  # type: ignore[misc]
-            if task.done():
-                task.result()
+            await until_started(worker, task)
         yield
     finally:
         for worker in workers:
@@ -93,9 +56,9 @@ async def running(*workers: Worker, http: bool = False) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def a_broker(settings: Settings) -> AsyncIterator[Broker]:
+async def a_broker(settings: Settings, facts: Facts | None = None) -> AsyncIterator[Broker]:
     """A second pair of eyes on the broker."""
-    broker = await open_broker(settings, lambda fact: None)
+    broker = await open_broker(settings, facts or Facts())
     try:
         yield broker
     finally:
@@ -104,25 +67,15 @@ async def a_broker(settings: Settings) -> AsyncIterator[Broker]:
 
 async def take(broker: Broker, queue: str, count: int) -> list[Message]:
     """Take `count` messages off a queue and return them; fails if they do not come."""
-    found: list[Delivery] = []
-    enough = asyncio.Event()
-
-    def keep(delivery: Delivery) -> None:
-        found.append(delivery)
-        if len(found) >= count:
-            enough.set()
-
-    consumer = await broker.consume(queue, prefetch=max(count, 1), on_delivery=keep)
+    inbox: Arrivals[Delivery] = Arrivals()
+    consumer = await broker.consume(queue, prefetch=max(count, 1), on_delivery=inbox)
     try:
-        async with asyncio.timeout(LIMIT):
-            await enough.wait()
-        for delivery in found:
+        await inbox.until_true(lambda: len(inbox.all) >= count, lambda: f"{len(inbox.all)} of {count} from {queue}")
+        for delivery in inbox.all:
             assert await delivery.consumer.ack(delivery)
-    except TimeoutError:
-        raise AssertionError(f"waited for {count} messages in {queue}, got {len(found)}") from None
     finally:
         await consumer.stop(close=True)
-    return [delivery.message for delivery in found]
+    return [delivery.message for delivery in inbox.all]
 
 
 async def depth(settings: Settings, queue: str) -> int:

@@ -7,7 +7,7 @@ import urllib.request
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
-from running import Facts
+from waiting import Facts
 
 from holdfast.telemetry import Serving
 

@@ -23,7 +23,7 @@ class Server:
         return [StoreUnavailable("13") if number == 13 else 2 * number for number in questions]
 
 
-async def test_what_is_asked_in_one_turn_travels_together_and_what_comes_meanwhile_travels_next() -> None:
+async def test_requests_of_one_turn_travel_together_and_those_that_come_meanwhile_next() -> None:
     server = Server()
     batches: Batches[int, int] = Batches(server.send)
     server.go.clear()

@@ -83,7 +83,7 @@ async def test_a_returned_publish_is_unroutable_and_its_neighbours_are_not(body:
     assert verdicts(waiting) == ["confirmed", "unroutable", "confirmed"]
 
 
-async def test_of_two_publishes_of_the_same_message_the_one_that_was_returned_is_unroutable() -> None:
+async def test_of_two_publishes_of_one_message_the_one_that_was_returned_is_unroutable() -> None:
     broker = Broker()
     copies = [a_message(message_id="m", routing_key=key) for key in ("there", "nowhere", "nowhere")]
     waiting = [broker.confirms.expect(copy) for copy in copies]

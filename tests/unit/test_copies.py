@@ -45,7 +45,7 @@ def test_a_copy_is_the_next_attempt_of_the_same_event() -> None:
     assert copy.message_id != message.message_id
 
 
-def test_a_copy_that_waits_is_the_same_attempt_and_adds_up_how_long_it_waited_whatever_the_clock_says() -> None:
+def test_a_waiting_copy_is_the_same_attempt_and_adds_up_its_waits_whatever_the_clock() -> None:
     message, history, waits = a_message(), a_history(2), Postpone(1.5, None)
 
     for now in (NOON, NOON + timedelta(hours=7), NOON - timedelta(hours=5)):

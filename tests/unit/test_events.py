@@ -192,7 +192,7 @@ def test_each_publish_of_one_event_has_a_message_id_of_its_own() -> None:
     assert to_message(envelope, exchange="e").message_id != to_message(envelope, exchange="e").message_id
 
 
-def test_a_foreign_message_is_named_by_type_or_routing_key_and_known_by_message_id_or_digest() -> None:
+def test_a_foreign_message_is_named_by_type_or_routing_key_and_known_by_id_or_digest() -> None:
     with_all = read_metadata(a_message(headers={}), NOON)
     with_neither = read_metadata(a_message(type=None, message_id=None), NOON)
 

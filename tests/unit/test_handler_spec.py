@@ -219,7 +219,7 @@ def test_unknown_types_and_newer_versions_are_told_apart() -> None:
         spec.read(newer, read_metadata(newer, NOON))
 
 
-def test_the_topology_holds_a_queue_a_dead_letter_queue_and_the_bindings_of_each_handler() -> None:
+def test_the_topology_holds_the_queue_dead_letter_queue_and_bindings_of_each_handler() -> None:
     worker = a_worker()
     worker.handler(OrderCreated, "audit.*", name="charge")(unannotated)
 

@@ -5,6 +5,7 @@ import contextvars
 import io
 import json
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import structlog
 from builders import some_metadata
+from waiting import LIMIT
 
 from holdfast.config import LogSettings
 from holdfast.telemetry import (
@@ -181,11 +183,17 @@ def test_console_output_is_for_people_and_auto_knows_a_terminal_from_a_file() ->
 
 
 async def test_a_blocked_loop_is_told_once_with_the_line_that_blocks_it() -> None:
-    told: list[Fact] = []
-    watchdog = Watchdog(0.1, lambda fact: told.append(fact) if isinstance(fact, LoopBlocked) else None)
+    told, seen = list[Fact](), threading.Event()
+
+    def listen(fact: Fact) -> None:
+        if isinstance(fact, LoopBlocked):
+            told.append(fact)
+            seen.set()
+
+    watchdog = Watchdog(0.1, listen)
     watchdog.start(asyncio.get_running_loop())
     try:
-        block_until(lambda: bool(told))
+        block_until(seen)
         for _ in range(3):
             await asyncio.sleep(0)
     finally:
@@ -197,9 +205,8 @@ async def test_a_blocked_loop_is_told_once_with_the_line_that_blocks_it() -> Non
     assert "block_until" in fact.stack
 
 
-def block_until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        pass
+def block_until(event: threading.Event) -> None:
+    event.wait(LIMIT)
 
 
 def test_what_a_user_logs_keeps_its_structure_and_loses_its_secrets(written: Lines) -> None:
@@ -293,7 +300,7 @@ async def test_the_next_second_tells_how_many_were_left_out(written: Lines) -> N
     assert "left_out" not in first and second["left_out"] >= 1
 
 
-def test_a_dead_letter_tells_why_with_its_traceback_and_in_no_other_field_the_payload(written: Lines) -> None:
+def test_a_dead_letter_is_logged_with_its_traceback_the_payload_in_no_other_field(written: Lines) -> None:
     fact = a_settled(outcome="dead_lettered", reason="exhausted", error="E: x", error_type="E", traceback="Traceback")
 
     FactLog()(fact)

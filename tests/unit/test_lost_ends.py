@@ -2,8 +2,8 @@
 
 import asyncio
 
-from places import Paid, Place, a_place
-from running import publish_all, until
+from offline import OfflineWorker, Paid, an_offline_worker
+from running import publish_all
 
 from holdfast import Context, Retry, fixed
 from holdfast.events import seal
@@ -30,35 +30,35 @@ class Losing(MemoryClaims):
         return keeps or ":probe:" in claim.key
 
 
-async def settled(place: Place, count: int) -> list[tuple[str, int]]:
-    await until(lambda: len(place.of(Settled)) == count, f"{count} are settled")
-    return [(fact.outcome, fact.attempt) for fact in place.of(Settled)]
+async def settled(offline: OfflineWorker, count: int) -> list[tuple[str, int]]:
+    await offline.facts.settled(count=count)
+    return [(fact.outcome, fact.attempt) for fact in offline.of(Settled)]
 
 
-async def test_a_retry_whose_claim_was_released_for_nothing_runs_as_soon_as_it_comes_to_that_worker() -> None:
-    place = a_place(Losing)
+async def test_a_retry_whose_claim_failed_to_be_released_runs_at_once_on_that_worker() -> None:
+    offline = an_offline_worker(Losing)
 
-    @place.worker.handler(Paid, retry=Retry(attempts=2, backoff=fixed(0.1)))
+    @offline.worker.handler(Paid, retry=Retry(attempts=2, backoff=fixed(0.1)))
     async def handle(event: Paid, ctx: Context) -> None:
         if ctx.attempt == 1:
             raise OSError("not yet")
 
-    async with place.running():
-        await place.publish("o-1")
+    async with offline.running():
+        await offline.publish("o-1")
 
-        assert await settled(place, 2) == [("postponed", 1), ("handled", 2)]
+        assert await settled(offline, 2) == [("postponed", 1), ("handled", 2)]
 
 
-async def test_an_event_whose_completion_was_lost_is_a_duplicate_to_the_worker_that_handled_it() -> None:
-    place, envelope = a_place(Losing), seal(Paid(order="o-1"), source="shop")
+async def test_an_event_whose_completion_was_lost_is_a_duplicate_to_its_own_worker() -> None:
+    offline, envelope = an_offline_worker(Losing), seal(Paid(order="o-1"), source="shop")
 
-    @place.worker.handler(Paid)
+    @offline.worker.handler(Paid)
     async def handle(event: Paid) -> None:
         await asyncio.sleep(0)
 
-    async with place.running():
+    async with offline.running():
         for count in (1, 2):
-            await publish_all(place.settings, [envelope])
-            told = await settled(place, count)
+            await publish_all(offline.settings, [envelope])
+            told = await settled(offline, count)
 
     assert told == [("handled", 1), ("duplicate", 1)]

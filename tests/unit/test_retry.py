@@ -79,13 +79,13 @@ def test_the_policy_says_which_errors_are_tried_again(policy: Retry, error: Base
     assert isinstance(decided(Failed(error), policy=policy), Postpone) is again
 
 
-def test_what_another_worker_holds_waits_longer_each_time_until_its_claim_may_be_free_and_spends_no_attempt() -> None:
+def test_an_event_another_worker_holds_waits_longer_each_time_and_spends_no_attempt() -> None:
     assert decided(HeldElsewhere(0, 90, free_in=15)) == Postpone(1.0, None)
     assert decided(HeldElsewhere(8, 90, free_in=15)) == Postpone(4.0, None)
     assert decided(HeldElsewhere(80, 90, free_in=15)) == Postpone(15.1, None)
 
 
-def test_what_another_worker_holds_longer_than_a_handler_may_take_counts_as_a_failure() -> None:
+def test_an_event_held_elsewhere_longer_than_a_handler_may_take_counts_as_a_failure() -> None:
     overdue = HeldElsewhere(91, 90, free_in=15)
 
     again, last = decided(overdue, attempt=1), decided(overdue, attempt=5)

@@ -227,7 +227,7 @@ def test_the_finished_prefix_is_one_frame_and_islands_are_one_each(
 
 
 @given(st.permutations(range(2, 40)), st.sets(st.integers(2, 39)))
-def test_what_is_settled_behind_an_unfinished_tag_is_kept_in_as_many_runs_as_there_are_gaps(
+def test_tags_settled_behind_an_unfinished_one_are_kept_as_one_run_for_each_gap(
     order: list[int], unfinished: set[int]
 ) -> None:
     acks = Acks()

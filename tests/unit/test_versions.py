@@ -86,14 +86,14 @@ def test_a_handler_of_the_newest_version_is_given_every_older_one_upcast(
     assert read(a_handler(Paid), body, version) == Paid(order="o", amount=Decimal("2.5"), currency=currency)
 
 
-def test_a_handler_takes_the_versions_it_declares_and_the_others_are_upcast_to_the_nearest() -> None:
+def test_a_handler_takes_the_versions_it_declares_others_are_upcast_to_the_nearest() -> None:
     both = a_handler(PaidV2, Paid, annotation=PaidV2 | Paid)
 
     assert both.events == ("bill.paid",)
     assert [type(read(both, body, version)) for body, version in ((V1, 1), (V2, 2), (V3, 3))] == [PaidV2, PaidV2, Paid]
 
 
-def test_a_version_newer_than_those_a_handler_takes_is_unsupported_even_if_the_program_knows_it() -> None:
+def test_a_version_newer_than_a_handlers_is_unsupported_though_the_program_knows_it() -> None:
     with pytest.raises(UnsupportedVersion, match="paid version 3 is newer than 2, the newest that handler 'handle' kn"):
         read(a_handler(PaidV2), V3, 3)
 
@@ -125,7 +125,7 @@ def test_raw_handlers_take_every_version_as_it_is() -> None:
     assert read(a_handler("bill.paid", annotation=dict), V1, 9) == {"order": "o", "cents": 250}
 
 
-def test_an_upcast_that_fails_makes_the_event_unreadable_and_its_payload_is_not_quoted() -> None:
+def test_an_upcast_that_fails_makes_the_event_unreadable_its_payload_is_not_quoted() -> None:
     class Old(Event, type="bill.paid", version=1):
         order: str
 
@@ -243,7 +243,7 @@ def test_a_version_without_a_downcast_cannot_be_published() -> None:
         as_published(New(), {"bill.paid": 1})
 
 
-def test_a_handler_whose_events_cannot_be_had_in_the_version_asked_for_is_found_at_start() -> None:
+def test_a_version_asked_for_that_no_downcast_leads_to_is_reported_at_start() -> None:
     worker = Worker("w", settings=some_settings(publisher={"versions": {"bill.paid": 1, "other": 1}}))
 
     @worker.handler("x", publishes=(Paid, OtherType))

@@ -6,34 +6,34 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from builders import some_settings
-from running import until
+from running import until_started
+from waiting import Facts
 
 from holdfast import Event, Publisher, Settings, Worker
 from holdfast.consumer.world import World
 from holdfast.events import uuid7
 from holdfast.idempotency import Lease, MemoryClaims, OpenClaims
-from holdfast.telemetry import Fact
 
 
 class Paid(Event, type="paid"):
     order: str
 
 
-class Place:
+class OfflineWorker:
     """A worker on a broker and claims in memory, and what it said."""
 
     def __init__(self, settings: Settings, claims: MemoryClaims) -> None:
-        self.facts: list[Fact] = []
+        self.facts = Facts()
         self.settings = settings
         self.claims = claims
-        self.worker = Worker("w", settings=settings, listeners=[self.facts.append])
+        self.worker = Worker("w", settings=settings, listeners=[self.facts.record])
         self.began = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         world = World(open_claims=lambda settings, emit: self._open(emit))
         task = asyncio.create_task(self.worker.run(world=world))
-        await until(lambda: self.worker.health().ready or task.done(), "it happens")
+        await until_started(self.worker, task)
         try:
             yield
         finally:
@@ -46,7 +46,7 @@ class Place:
                 await publisher.publish(Paid(order=order))
 
     def of(self, kind: type[Any]) -> list[Any]:
-        return [fact for fact in self.facts if isinstance(fact, kind)]
+        return self.facts.of(kind)
 
     def _open(self, emit: Any) -> OpenClaims:
         async def nothing() -> list[Any]:
@@ -55,7 +55,7 @@ class Place:
         return OpenClaims(self.claims, Lease(self.claims, seconds=None, emit=emit), nothing)
 
 
-def a_place(claims: type[MemoryClaims] = MemoryClaims) -> Place:
+def an_offline_worker(claims: type[MemoryClaims] = MemoryClaims) -> OfflineWorker:
     url = f"memory://{uuid7()}"
     settings = some_settings(broker={"url": url}, idempotency={"url": url}, worker={"grace": 0.1}, http={"port": 0})
-    return Place(settings, claims(ttl=1000, clock=asyncio.get_running_loop().time))
+    return OfflineWorker(settings, claims(ttl=1000, clock=asyncio.get_running_loop().time))
