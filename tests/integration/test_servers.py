@@ -4,13 +4,13 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from apps import APPS
 
 from holdfast.testing.servers import (
     RABBITMQ_ROOT,
@@ -198,14 +198,8 @@ def test_nothing_is_left_of_a_private_server() -> None:
 
 
 def test_a_private_server_does_not_outlive_a_process_that_is_killed() -> None:
-    program = """
-        from holdfast.testing.servers import private_redis
-        with private_redis() as server:
-            print(server.pid, server.url, flush=True)
-            input()
-    """
     child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(APPS / "hold_redis.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert child.stdout is not None
     pid, url = child.stdout.readline().split()
