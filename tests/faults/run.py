@@ -27,6 +27,7 @@ from account import Account, account  # noqa: E402
 from arena import QUIET, an_arena  # noqa: E402
 from cluster import Cluster, a_cluster  # noqa: E402
 from ledgers import Book, as_json  # noqa: E402
+from lives import Violation  # noqa: E402
 from pair import a_pair  # noqa: E402
 from scenarios import SCENARIOS, Scenario  # noqa: E402
 from soak import soak  # noqa: E402
@@ -75,7 +76,7 @@ class Results:
             "events": told.events, "confirmed": told.confirmed, "unknown": told.unknown, "effects": told.effects,
             "dead": told.dead, "faults": Counter(fault.what for fault in book.faults), "lost": told.lost,
             "repeats": Counter(repeat.fault for repeat in told.repeats), "both": len(told.both),
-            "recovery": round(told.recovery, 2), "violations": [asdict(one) for one in told.violations],
+            "recovery": round(told.recovery, 2), "violations": [_as_result(one) for one in told.violations],
             "growth": [asdict(one) for one in book.ending.growth],
         }  # fmt: skip
         with self._path.open("a") as file:
@@ -91,6 +92,10 @@ class Results:
                 print(f"    {violation.invariant} {violation.subject}: {violation.text}", flush=True)
             kept = f"{re.sub(r'[^a-z]+', '-', name)}-{seed}.json"
             self._path.with_name(kept).write_text(as_json(book))
+
+
+def _as_result(violation: Violation) -> dict[str, str]:
+    return asdict(violation) | {"invariant": violation.invariant.value}
 
 
 @contextmanager
