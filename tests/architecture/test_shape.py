@@ -1,6 +1,7 @@
 """What the code looks like is decided too: one place that acks, relative imports, pinned public names."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType
@@ -14,6 +15,9 @@ PACKAGES = (
     *("broker", "cli", "config", "consumer", "dead_letters", "events"),
     *("idempotency", "publisher", "telemetry", "testing"),
 )
+
+CLIENTS = ("test_documentation.py", "test_examples.py")
+"""These try the web applications that stand in the documentation and in examples/, by a short program beside them."""
 
 VIRTUAL_TIME = ("test_memory_broker.py", "test_claims.py")  # their seconds pass at once
 
@@ -129,3 +133,16 @@ def test_no_test_sleeps_and_none_is_skipped(folder: str) -> None:
                 found.append(f"{path.name}:{call.lineno} {name}")
 
     assert [place for place in found if not place.startswith(VIRTUAL_TIME)] == []
+
+
+def test_an_application_is_a_file_of_tests_apps_and_no_string() -> None:
+    """A few lines may stand in a string: those that are wrong on purpose."""
+    strings = [
+        f"{path.name}:{node.lineno}"
+        for path, tree in sources("tests")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value.splitlines()) > 4
+        if re.search(r"^\s*(import|from) \w", node.value, re.MULTILINE)
+    ]
+
+    assert [place for place in strings if not place.startswith(CLIENTS)] == []
