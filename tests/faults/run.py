@@ -29,6 +29,7 @@ from cluster import Cluster, a_cluster  # noqa: E402
 from ledgers import Book, as_json  # noqa: E402
 from lives import Violation  # noqa: E402
 from pair import a_pair  # noqa: E402
+from releases import release_in  # noqa: E402
 from scenarios import SCENARIOS, Scenario  # noqa: E402
 from soak import soak  # noqa: E402
 
@@ -109,8 +110,8 @@ def brokers(versions: list[str], folder: Path | None, *, cluster: bool) -> Itera
                 sys.exit(
                     f"RabbitMQ {version}: say with --folder where the releases are (scripts/brokers.py makes them)"
                 )
-            root = folder / release if folder and release else None
-            with a_cluster(root) if cluster else private_rabbitmq(root) as node:
+            programs = release_in(folder / release) if folder and release else None
+            with a_cluster(programs) if cluster else private_rabbitmq(programs) as node:
                 yield node.ctl("version").strip() + (" x3" if cluster else ""), node
 
     yield each()
