@@ -43,6 +43,7 @@ static: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p holdfast
+	$(BIN)/mypy tests/apps
 	$(BIN)/lint-imports
 
 .PHONY: format

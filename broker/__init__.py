@@ -6,7 +6,7 @@ from .countdown import Countdown
 from .management import Management, ManagementUnavailable
 from .open import open_broker
 from .pause import Pause
-from .port import Broker, Browser, Consumer, Delivery, Depth, Held, Mode, OnDelivery, OnHeld
+from .port import Broker, Browser, Consumer, Delivery, Depth, Held, OnDelivery
 from .seen import Difference, Seen
 from .size import header_size, headers_size
 from .topic import matches
@@ -44,9 +44,7 @@ __all__ = [
     "Depth",
     "Exchange",
     "Held",
-    "Mode",
     "OnDelivery",
-    "OnHeld",
     "Pause",
     "Queue",
     "Topology",

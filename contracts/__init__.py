@@ -5,8 +5,8 @@ from .catalogue import Catalogue, Entry, Role, catalogue_of
 from .compare import Finding, compare
 from .files import check, read_schemas, write_schemas
 from .page import page
-from .rules import RULES, Rule, rules_table
-from .schema import file_name, schema_of
+from .rules import RULES, rules_table
+from .schema import schema_of
 
 __all__ = [
     "RULES",
@@ -14,12 +14,10 @@ __all__ = [
     "Entry",
     "Finding",
     "Role",
-    "Rule",
     "asyncapi",
     "catalogue_of",
     "check",
     "compare",
-    "file_name",
     "page",
     "read_schemas",
     "rules_table",

@@ -2,7 +2,7 @@
 
 from .desk import DeadLetters
 from .index import Group, Index
-from .journal import Act, Item, ItemState, Journal, Note, Operation
+from .journal import Act, ItemState, Journal, Note, Operation
 from .letter import Letter
 from .places import Place
 from .reading import WornOut
@@ -19,7 +19,6 @@ __all__ = [
     "Forecast",
     "Group",
     "Index",
-    "Item",
     "ItemState",
     "Journal",
     "Letter",

@@ -2,7 +2,7 @@
 
 from . import headers
 from .cloudevents import in_form
-from .codec import Kind, Payload, decode, decoder_for, describe, encode
+from .codec import Kind, decode, decoder_for, encode
 from .envelope import Envelope, seal, to_message
 from .errors import (
     BrokerUnavailable,
@@ -70,7 +70,6 @@ __all__ = [
     "Metadata",
     "NotConnected",
     "NotPermitted",
-    "Payload",
     "PublishError",
     "PublishRefused",
     "PublishTimeout",
@@ -90,7 +89,6 @@ __all__ = [
     "decode",
     "decoder_for",
     "derived_id",
-    "describe",
     "downcast",
     "encode",
     "headers",

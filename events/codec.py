@@ -11,7 +11,6 @@ from .errors import PublishError, Unreadable
 from .event import Event
 from .message import Message
 
-Payload: TypeAlias = Event | dict[str, Any] | bytes
 Kind: TypeAlias = type[Event] | type[dict[str, Any]] | type[bytes]
 Decoder: TypeAlias = Callable[[bytes], Any]
 

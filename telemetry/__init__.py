@@ -40,7 +40,7 @@ from .facts import (
     Started,
     Stopped,
 )
-from .http import Endpoint, Probe
+from .http import Endpoint
 from .links import Links
 from .listeners import fan_out
 from .log import FactLog, configure_logging, warn_of_unverified
@@ -79,7 +79,6 @@ __all__ = [
     "MissingId",
     "Paused",
     "PipelineFailed",
-    "Probe",
     "ProcessDied",
     "ProcessStarted",
     "PublishResult",

@@ -13,7 +13,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("holdfast")
 
-pytest_plugins = ["parallel"]
+pytest_plugins = ["releases", "parallel"]
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-"""`MemoryBroker`: a session with a server in this process, and the faults that tests want of one."""
+"""`MemoryBroker`: a session with a server in this process, and the faults that the harness makes."""
 
 import asyncio
 from contextlib import suppress
 
-from ...events import BrokerUnavailable, Message, NotConnected, PublishTimeout, TopologyError
+from ...events import BrokerUnavailable, Message, NotConnected, TopologyError
 from ...telemetry import Connected, Detached, Disconnected, Emit, Role
 from ..port import Consumer, Depth, Mode, OnDelivery, OnHeld
 from ..size import HEADER_BUDGET
@@ -39,7 +39,6 @@ class MemoryBroker:
         self._browsers: list[MemoryBrowser] = []
         self._declared = Topology()
         self._redeclaring: asyncio.TimerHandle | None = None
-        self._withheld: set[asyncio.Future[bool]] | None = None
         self._connected = self._closed = False
         with suppress(RuntimeError):  # made before the loop runs, it joins when it is first used
             self._join()
@@ -59,14 +58,8 @@ class MemoryBroker:
         if self._closed:
             raise NotConnected(f"not sent to {address(message)}: this broker was closed")
         carried = as_carried(message, max_body=self._max_body, header_budget=self.header_budget)
-        try:
-            async with asyncio.timeout(timeout if self._withheld is not None else None):
-                while not await self._confirmed(carried):
-                    pass  # lost before the confirm, so nobody knows: send it again
-        except TimeoutError:
-            raise PublishTimeout(
-                f"no confirm for {address(message)} within {timeout:g} s; it may or may not be in a queue"
-            ) from None
+        self._connect().publish(carried)
+        await asyncio.sleep(0)  # so that a loop that publishes does not starve consumers
 
     async def consume(self, queue: str, *, prefetch: int, on_delivery: OnDelivery) -> Consumer:
         self._connect()
@@ -94,24 +87,9 @@ class MemoryBroker:
         self._consumers.clear()
         if self._redeclaring is not None:
             self._redeclaring.cancel()
-        for confirm in self._withheld or ():
-            confirm.set_exception(NotConnected("the broker was closed before the confirm"))
         server, self._server, self._closed = self._server, None, True
         if server is not None:
             server.leave(self._on_queue_deleted)
-
-    def depth(self, queue: str) -> int:
-        """How many messages wait in the queue, without those that are with a consumer."""
-        return len(self._join().queues[queue].ready)
-
-    def messages(self, queue: str) -> list[Message]:
-        """The messages that wait in the queue, head first; they stay there."""
-        return [entry.message for entry in self._join().queues[queue].ready]
-
-    def unsettled(self, queue: str) -> int:
-        """How many messages of the queue are with a consumer, or wait for a queue to be dead-lettered to."""
-        found = self._join().queues[queue]
-        return found.unsettled + len(found.stranded)
 
     def delete_queue(self, name: str) -> None:
         """A fault: the queue goes, with its messages and bindings.
@@ -125,45 +103,15 @@ class MemoryBroker:
         """A fault: this session's connections break.
 
         What its consumers had not settled goes back to the queues, flagged as redelivered, and their earlier
-        deliveries are stale. Publishes that wait for a withheld confirm are sent again. With the next turn of the
-        loop the session is connected and consumes again.
+        deliveries are stale. With the next turn of the loop the session is connected and consumes again.
         """
         for role in ROLES:
             self._emit(Disconnected(role, self._url or "memory://", "connection lost", 0.0))
         takers: list[Taker] = [*self._consumers, *self._browsers]
         for taker in takers:
             taker.detach("connection lost", 0.0)
-        for confirm in self._withheld or ():
-            if not confirm.done():
-                confirm.set_result(False)
         self._connected = False
         asyncio.get_running_loop().call_soon(self._reconnect)
-
-    def withhold_confirms(self) -> None:
-        """A fault: messages still reach their queues, but no publish hears of it until `resume_confirms`."""
-        if self._withheld is None:
-            self._withheld = set()
-
-    def resume_confirms(self) -> None:
-        """Confirm what was withheld, and from now on at once."""
-        withheld, self._withheld = self._withheld, None
-        for confirm in withheld or ():
-            if not confirm.done():
-                confirm.set_result(True)
-
-    async def _confirmed(self, message: Message) -> bool:
-        """Send the message. Whether it was confirmed; False where the connection was lost before."""
-        self._connect().publish(message)
-        withheld = self._withheld
-        if withheld is None:
-            await asyncio.sleep(0)  # so that a loop that publishes does not starve consumers
-            return True
-        confirm: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        withheld.add(confirm)
-        try:
-            return await confirm
-        finally:
-            withheld.discard(confirm)
 
     def _join(self) -> Server:
         if self._server is None:

@@ -9,7 +9,6 @@ Where none serves, `ServersUnavailable` says in one line what to install.
 """
 
 from .choose import (
-    RABBITMQ_ROOT,
     RABBITMQ_URL,
     REDIS_URL,
     Machine,
@@ -27,7 +26,6 @@ from .rabbitmq import PrivateRabbitMQ, RabbitMQPrograms, find_rabbitmq, private_
 from .redis import PrivateRedis, find_redis, private_redis
 
 __all__ = [
-    "RABBITMQ_ROOT",
     "RABBITMQ_URL",
     "REDIS_URL",
     "Given",

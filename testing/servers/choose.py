@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 from .apt import install
 from .node import Given, Node, Server, ServersUnavailable
@@ -15,15 +14,12 @@ from .rabbitmq import find_rabbitmq, private_rabbitmq
 from .redis import find_redis, private_redis
 
 RABBITMQ_URL = "HOLDFAST_TEST_RABBITMQ_URL"
-RABBITMQ_ROOT = "HOLDFAST_TEST_RABBITMQ_ROOT"
-"""A folder with another release of RabbitMQ (see `find_rabbitmq`), used where a node of our own is wanted."""
 REDIS_URL = "HOLDFAST_TEST_REDIS_URL"
 
 
 class Way(Enum):
     """How a node of our own can come about."""
 
-    FOLDER = "a folder with another release"
     DOCKER = "a container"
     LOCAL = "the program on this machine"
     APT = "the same, after apt-get install"
@@ -49,10 +45,8 @@ def this_machine(environment: Mapping[str, str]) -> Machine:
     )
 
 
-def ways(machine: Machine, *, installed: bool, folder: bool = False) -> list[Way]:
-    """The ways worth trying, best first. A named folder is the only way there is."""
-    if folder:
-        return [Way.FOLDER]
+def ways(machine: Machine, *, installed: bool) -> list[Way]:
+    """The ways worth trying, best first."""
     possible = {Way.DOCKER: machine.docker, Way.LOCAL: installed, Way.APT: machine.apt and not installed}
     return [way for way, is_possible in possible.items() if is_possible]
 
@@ -85,16 +79,13 @@ def rabbitmq_node(environment: Mapping[str, str] | None = None, machine: Machine
 
     Raises `ServersUnavailable` where there is no way to one.
     """
-    variables = _environment(environment)
-    folder = variables.get(RABBITMQ_ROOT)
-    seen = machine or this_machine(variables)
+    seen = machine or this_machine(_environment(environment))
     makers: dict[Way, Callable[[], AbstractContextManager[Node]]] = {
-        Way.FOLDER: lambda: private_rabbitmq(Path(folder or "/")),
         Way.DOCKER: _rabbitmq_container,
         Way.LOCAL: private_rabbitmq,
         Way.APT: lambda: _after_install("rabbitmq-server", private_rabbitmq),
     }
-    chosen = [(way, makers[way]) for way in ways(seen, installed=seen.rabbitmq, folder=bool(folder))]
+    chosen = [(way, makers[way]) for way in ways(seen, installed=seen.rabbitmq)]
     with _first_that_serves("RabbitMQ", RABBITMQ_URL, "rabbitmq-server", chosen) as node:
         yield node
 

@@ -68,7 +68,8 @@ class Console:
 
     def _answer(self, line: str) -> str | None:
         child = self._running()
-        assert child.stdin and child.stdout
+        assert child.stdin
+        assert child.stdout
         child.stdin.write(line.encode() + b"\n")
         child.stdin.flush()
         output, last = b"", time.monotonic() + _WITHIN

@@ -15,7 +15,6 @@ from .process import (
     LOOPBACK,
     Process,
     free_port,
-    is_root,
     private_environment,
     program,
     run_tool,
@@ -24,51 +23,29 @@ from .process import (
 # Debian's /usr/sbin/rabbitmq-server insists on the user `rabbitmq` and the machine's own data; this one does not.
 _PLAIN_SCRIPTS = "usr/lib/rabbitmq/bin"
 
-# In a folder that holds another Debian release, the node sees its data as /mnt. The mounts live in a namespace of the
-# process alone, so they are gone when it is. RabbitMQ asks for the address of `localhost`, which a bare folder
-# cannot tell.
-_IN_FOLDER = """
-set -e
-root=$1 data=$2
-shift 2
-mount --bind /proc "$root/proc"
-mount --bind "$data" "$root/mnt"
-[ -s "$root/etc/hosts" ] || echo '127.0.0.1 localhost' > "$root/etc/hosts"
-exec chroot "$root" "$@"
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class RabbitMQPrograms:
-    """Where RabbitMQ's programs are: on this machine, or (`root`) in a folder made by `debootstrap`."""
+    """Where RabbitMQ's programs are on this machine. A subclass may run them in surroundings of their own."""
 
     server: Path
     epmd: Path
-    root: Path | None = None
 
     def command(self, data: Path, arguments: Sequence[str]) -> list[str]:
         """The command line that runs one of the programs with `data` within its reach."""
-        if self.root is None:
-            return list(arguments)
-        inside = ["sh", "-c", _IN_FOLDER, "in-folder", str(self.root), str(data), *arguments]
-        return ["unshare", "--mount", "--propagation", "private", *inside]
+        return list(arguments)
 
     def sees(self, data: Path) -> Path:
         """The path under which the programs see `data`."""
-        return data if self.root is None else Path("/mnt")
+        return data
+
+    def escript(self) -> Path | None:
+        """The program `rabbitmqctl` itself, for a `Console`; None where this process cannot read it."""
+        return next(self.server.parent.parent.glob("lib/rabbitmq_server-*/escript/rabbitmqctl"), None)
 
 
-def find_rabbitmq(root: Path | None = None) -> RabbitMQPrograms | None:
-    """RabbitMQ as it is installed on this machine, or in the folder `root`; None where it is not.
-
-    Raises `ServersUnavailable` if `root` is given and holds no RabbitMQ, or is not ours to enter.
-    """
-    if root is not None:
-        if not (root / _PLAIN_SCRIPTS / "rabbitmq-server").exists():
-            raise ServersUnavailable(f"there is no RabbitMQ in {root} (expected {_PLAIN_SCRIPTS}/rabbitmq-server)")
-        if not is_root():
-            raise ServersUnavailable(f"RabbitMQ in the folder {root} can be started by root only (chroot)")
-        return RabbitMQPrograms(Path("/", _PLAIN_SCRIPTS, "rabbitmq-server"), Path("/usr/bin/epmd"), root)
+def find_rabbitmq() -> RabbitMQPrograms | None:
+    """RabbitMQ as it is installed on this machine; None where it is not."""
     plain = Path("/", _PLAIN_SCRIPTS, "rabbitmq-server")
     server = plain if plain.exists() else program("rabbitmq-server")
     epmd = program("epmd") or next(Path("/").glob("usr/*lib/erlang/erts-*/bin/epmd"), None)
@@ -147,9 +124,8 @@ class PrivateRabbitMQ:
             self._mapper = None
 
     def _open_console(self) -> Console | None:
-        """What answers `ctl` without a start of Erlang for each question, where the programs are this machine's."""
-        scripts = self._programs.server.parent.parent.glob("lib/rabbitmq_server-*/escript/rabbitmqctl")
-        if self._programs.root is not None or (escript := next(scripts, None)) is None:
+        """What answers `ctl` without a start of Erlang for each question."""
+        if (escript := self._programs.escript()) is None:
             return None
         home = {"RABBITMQ_HOME": str(escript.parent.parent)}
         return Console(console_command(escript, self.data / "rabbitmqctl"), self._environment | home)
@@ -165,13 +141,13 @@ class PrivateRabbitMQ:
 
 
 @contextmanager
-def private_rabbitmq(root: Path | None = None) -> Iterator[PrivateRabbitMQ]:
+def private_rabbitmq(programs: RabbitMQPrograms | None = None) -> Iterator[PrivateRabbitMQ]:
     """A running private node, gone without a trace at the end.
 
-    `root` is a folder with another release's RabbitMQ, as `debootstrap --include=rabbitmq-server` makes it.
+    `programs` are those of `find_rabbitmq` by default.
     Raises `ServersUnavailable` if RabbitMQ is not there or does not start.
     """
-    programs = find_rabbitmq(root)
+    programs = programs or find_rabbitmq()
     if programs is None:
         raise ServersUnavailable("rabbitmq-server is not installed on this machine")
     data = Path(tempfile.mkdtemp(prefix="holdfast-rabbitmq-"))

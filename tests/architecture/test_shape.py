@@ -1,6 +1,7 @@
 """What the code looks like is decided too: one place that acks, relative imports, pinned public names."""
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,13 @@ PACKAGES = (
 
 TESTS = ROOT / "tests"
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+CLIENTS = ("test_documentation.py", "test_examples.py")
+"""These try the web applications that stand in the documentation and in examples/, by a short program beside them."""
+
 VIRTUAL_TIME = ("test_memory_broker.py", "test_claims.py")  # their seconds pass at once
 SLEEPS = {
     "support/proxy.py _pump",  # a slow network
     "faults/arena.py pause",  # how long a fault lasts
-    *(f"faults/fault_app.py {name}" for name in ("before_the_effect", "block", "work", "gauge")),  # handlers take time
     *(f"faults/load.py {name}" for name in ("publish", "steady")),  # as a publisher does: between tries, and at a rate
     "faults/queues.py take",  # tries again for as long as a queue may have no leader, then raises what the broker said
 }
@@ -193,3 +196,16 @@ def test_every_class_that_tests_share_has_a_name_of_its_own() -> None:
     ]
 
     assert [name for name, count in Counter(shared).items() if count > 1] == []
+
+
+def test_an_application_is_a_file_of_tests_apps_and_no_string() -> None:
+    """A few lines may stand in a string: those that are wrong on purpose."""
+    strings = [
+        f"{path.name}:{node.lineno}"
+        for path, tree in sources("tests")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value.splitlines()) > 4
+        if re.search(r"^\s*(import|from) \w", node.value, re.MULTILINE)
+    ]
+
+    assert [line for line in strings if not line.startswith(CLIENTS)] == []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apps import copy_app
 from containers import COMPOSE, ROOT, Container, build, engine, network, run_once, started
 from queries import alerts, dashboard_queries, names_in
 from waiting import blocking, eventually
@@ -19,21 +20,6 @@ LIMIT = 150_000_000
 EVENTS = 50
 
 pytestmark = pytest.mark.timeout(600)
-
-SLOW = """
-import asyncio
-from holdfast import Event, Worker
-
-class Slow(Event, type="slow"):
-    pass
-
-worker = Worker("slow")
-
-@worker.handler(Slow)
-async def handle(event: Slow) -> None:
-    print("handling", flush=True)
-    await asyncio.sleep(5)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +127,7 @@ def test_the_tools_for_dead_letters_have_a_folder_to_write_in(net: str, workers:
 
 
 def test_a_worker_that_is_stopped_finishes_what_it_handles(net: str, workers: list[Container], tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(SLOW)
+    copy_app("slow", tmp_path)
     tmp_path.chmod(0o755)
     with started("worker", net, name="slow", app=tmp_path) as slow:
         blocking(eventually(lambda: bool(slow.lines("worker.started"))))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from checks_of_events import exclusive, held_too_long, nothing_invented, nothing_lost, one_outcome, order
 from checks_of_repeats import attempts, effects
 from checks_of_rest import ending, recovery
+from invariants import Invariant
 from ledgers import Book
 from lives import Lives, Repeat, Violation
 
@@ -26,7 +27,7 @@ class Account:
 
     @property
     def lost(self) -> int:
-        return sum(violation.invariant == "I1" for violation in self.violations)
+        return sum(violation.invariant is Invariant.NOTHING_LOST for violation in self.violations)
 
 
 def account(book: Book) -> Account:

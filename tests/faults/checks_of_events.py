@@ -1,11 +1,12 @@
-"""I1 to I3, I6, I8 and I10 of single events: each has one end, that it was said to have, in its order."""
+"""What holds of single events: each has one end, that it was said to have, in its order."""
 
+from invariants import Invariant
 from ledgers import Entry
 from lives import Life, Lives, Violation
 
 
 def nothing_lost(index: Lives) -> list[Violation]:
-    """I1: what was confirmed took effect or is a dead letter, and so did what its handler published for it."""
+    """What was confirmed took effect or is a dead letter, and so did what its handler published for it."""
     promise, lost = index.book.promise, list[Violation]()
     for sent in index.book.sent:
         if sent.outcome != "confirmed":
@@ -13,19 +14,23 @@ def nothing_lost(index: Lives) -> list[Violation]:
         for queue in promise.routes[sent.type]:
             life = index.lives.get((sent.event_id, queue))
             if life is None or not life.ended:
-                lost.append(Violation("I1", sent.event_id, f"confirmed, and no end in {queue}"))
+                lost.append(Violation(Invariant.NOTHING_LOST, sent.event_id, f"confirmed, and no end in {queue}"))
             elif queue in promise.follows and not life.letters:
                 further = promise.follows[queue]
                 heirs = index.derived.get((sent.event_id, further), set())
                 if not any(index.life(heir, further).ended for heir in heirs):
                     lost.append(
-                        Violation("I1", sent.event_id, f"what {queue} published for it has no end in {further}")
+                        Violation(
+                            Invariant.NOTHING_LOST,
+                            sent.event_id,
+                            f"what {queue} published for it has no end in {further}",
+                        )
                     )
     return lost
 
 
 def exclusive(index: Lives) -> tuple[list[str], list[Violation]]:
-    """I2: effect and dead letter exclude one another, but for what was in flight at a fault; nor are there more
+    """Effect and dead letter exclude one another, but for what was in flight at a fault; nor are there more
     letters than copies were sent, and came to be at faults."""
     both, violations = list[str](), list[Violation]()
     for life in index.lives.values():
@@ -35,27 +40,31 @@ def exclusive(index: Lives) -> tuple[list[str], list[Violation]]:
         if life.of("effect"):
             both.append(life.event_id)
             if not faults:
-                violations.append(Violation("I2", life.event_id, f"took effect and is a dead letter in {life.queue}"))
+                violations.append(
+                    Violation(Invariant.EXCLUSIVE, life.event_id, f"took effect and is a dead letter in {life.queue}")
+                )
         if len(life.letters) > index.most_copies(life):
-            violations.append(Violation("I2", life.event_id, f"{len(life.letters)} dead letters in {life.queue}"))
+            violations.append(
+                Violation(Invariant.EXCLUSIVE, life.event_id, f"{len(life.letters)} dead letters in {life.queue}")
+            )
     return both, violations
 
 
 def nothing_invented(index: Lives) -> list[Violation]:
-    """I3: every output has its cause among what was sent, and each cause one derived event in a queue."""
+    """Every output has its cause among what was sent, and each cause one derived event in a queue."""
     unknown = {event_id for event_id, _ in index.lives if index.origin(event_id) is None}
     twins = {cause: many for (cause, _), many in index.derived.items() if len(many) > 1}
     return [
-        *(Violation("I3", event_id, "handled, and never sent") for event_id in sorted(unknown)),
+        *(Violation(Invariant.NOTHING_INVENTED, event_id, "handled, and never sent") for event_id in sorted(unknown)),
         *(
-            Violation("I3", cause, f"{len(many)} different events were published for it")
+            Violation(Invariant.NOTHING_INVENTED, cause, f"{len(many)} different events were published for it")
             for cause, many in twins.items()
         ),
     ]
 
 
 def order(index: Lives) -> list[Violation]:
-    """I6: where order is promised, first effects of a key never go back."""
+    """Where order is promised, first effects of a key never go back."""
     last: dict[tuple[str, str], Entry] = {}
     violations = list[Violation]()
     for life in sorted(index.lives.values(), key=lambda life: min((e.at for e in life.of("effect")), default=0.0)):
@@ -64,17 +73,23 @@ def order(index: Lives) -> list[Violation]:
         effect = life.of("effect")[0]
         before = last.get((life.queue, effect.key))
         if before is not None and effect.seq < before.seq:
-            violations.append(Violation("I6", life.event_id, f"{effect.key}: {effect.seq} after {before.seq}"))
+            violations.append(
+                Violation(Invariant.IN_ORDER, life.event_id, f"{effect.key}: {effect.seq} after {before.seq}")
+            )
         last[life.queue, effect.key] = effect
     return violations
 
 
 def held_too_long(index: Lives) -> list[Violation]:
-    """I8. At the end no claim is held but by a process that was killed. While workers live, a claim is released before
+    """At the end no claim is held but by a process that was killed. While workers live, a claim is released before
     the copy that will claim again: so an event whose copy was confirmed when its process died is no suspect of having
     killed it. One that was published more than once is left out: its other message may have run just then."""
     violations = [
-        Violation("I8", held.event_id or held.key, f"its claim in {held.queue} is held, and no worker lives")
+        Violation(
+            Invariant.NO_CLAIM_STUCK,
+            held.event_id or held.key,
+            f"its claim in {held.queue} is held, and no worker lives",
+        )
         for held in index.book.ending.held
         if not _left_by_the_dead(index, index.lives.get((held.event_id, held.queue)))
     ]
@@ -83,7 +98,9 @@ def held_too_long(index: Lives) -> list[Violation]:
         is_one = life.event_id not in index.sent or index.sent[life.event_id].copies == 1
         if is_one and died is not None and any(entry.at > died for entry in life.of("suspected")):
             violations.append(
-                Violation("I8", life.event_id, f"its claim in {life.queue} outlived the copy of its retry")
+                Violation(
+                    Invariant.NO_CLAIM_STUCK, life.event_id, f"its claim in {life.queue} outlived the copy of its retry"
+                )
             )
     return violations
 
@@ -110,14 +127,16 @@ def _left_by_the_dead(index: Lives, life: Life | None) -> bool:
 
 
 def one_outcome(index: Lives) -> list[Violation]:
-    """I10: a delivery that was said to be handled took effect; one said to be dead is a letter."""
+    """A delivery that was said to be handled took effect; one said to be dead is a letter."""
     violations = list[Violation]()
     for life in index.lives.values():
         told = {entry.outcome for entry in life.of("settled")}
         if "handled" in told and not life.of("effect"):
-            violations.append(Violation("I10", life.event_id, f"told as handled in {life.queue}, without an effect"))
+            violations.append(
+                Violation(Invariant.ADDS_UP, life.event_id, f"told as handled in {life.queue}, without an effect")
+            )
         if "dead_lettered" in told and not life.letters:
             violations.append(
-                Violation("I10", life.event_id, f"told as dead-lettered in {life.queue}, without a letter")
+                Violation(Invariant.ADDS_UP, life.event_id, f"told as dead-lettered in {life.queue}, without a letter")
             )
     return violations

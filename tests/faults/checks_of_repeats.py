@@ -1,8 +1,9 @@
-"""I4 and I5: what was done again, and the fault that says why."""
+"""What was done again, and the fault that says why."""
 
 from collections import Counter
 from itertools import pairwise
 
+from invariants import Invariant
 from ledgers import Entry, Fault
 from lives import Life, Lives, Repeat, Violation
 
@@ -10,20 +11,22 @@ _AWAKE = 0.1  # seconds after which a process that stood still has written the l
 
 
 def effects(index: Lives) -> tuple[list[Repeat], list[Violation]]:
-    """I4: an effect comes again only where a fault says why, and seldom."""
+    """An effect comes again only where a fault says why, and seldom."""
     repeats, violations = list[Repeat](), list[Violation]()
     for life in index.lives.values():
         for first, again in pairwise(life.of("effect")):
             fault = next((fault for fault in index.book.faults if _explains(index, fault, first, again, life)), None)
             if fault is None:
                 text = f"took effect in {life.queue} in process {first.pid} and again in {again.pid}"
-                violations.append(Violation("I4", life.event_id, text))
+                violations.append(Violation(Invariant.EFFECT_ONCE, life.event_id, text))
             else:
                 repeats.append(Repeat(life.event_id, life.queue, fault.what))
     single = sum(fault.explains == "its process" for fault in index.book.faults)
     most = single * index.book.promise.concurrency
     if all(fault.explains in ("nothing", "its process") for fault in index.book.faults) and len(repeats) > most:
-        violations.append(Violation("I4", "all", f"{len(repeats)} repeats; the faults account for {most} at most"))
+        violations.append(
+            Violation(Invariant.EFFECT_ONCE, "all", f"{len(repeats)} repeats; the faults account for {most} at most")
+        )
     return repeats, violations
 
 
@@ -58,13 +61,19 @@ def _was_over(index: Lives, fault: Fault, first: Entry, life: Life) -> bool:
 
 
 def attempts(index: Lives) -> list[Violation]:
-    """I5: no attempt past the policy's, and none run more often than copies and faults allow."""
+    """No attempt past the policy's, and none run more often than copies and faults allow."""
     violations, most = list[Violation](), index.book.promise.attempts
     for life in index.lives.values():
         starts = Counter(entry.attempt for entry in life.of("start"))
         if max(starts, default=0) > most:
-            violations.append(Violation("I5", life.event_id, f"attempt {max(starts)}; the policy allows {most}"))
+            violations.append(
+                Violation(Invariant.ATTEMPTS_BOUNDED, life.event_id, f"attempt {max(starts)}; the policy allows {most}")
+            )
         runs = max(starts.values(), default=0)
         if runs > 1 and runs > index.most_copies(life):
-            violations.append(Violation("I5", life.event_id, f"one attempt was begun {runs} times in {life.queue}"))
+            violations.append(
+                Violation(
+                    Invariant.ATTEMPTS_BOUNDED, life.event_id, f"one attempt was begun {runs} times in {life.queue}"
+                )
+            )
     return violations

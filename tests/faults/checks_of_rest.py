@@ -1,13 +1,14 @@
-"""I7 to I10 of the whole run: how soon it came to rest, and what was found then."""
+"""What holds of the whole run: how soon it came to rest, and what was found then."""
 
 from collections import Counter
 
+from invariants import Invariant
 from ledgers import Book, Series
 from lives import Lives, Violation
 
 
 def recovery(index: Lives) -> tuple[float, list[Violation]]:
-    """I7, first half: how long after the last fault was healed the last event sent before that came to its end."""
+    """How long after the last fault was healed the last event sent before that came to its end."""
     healed = max((fault.until for fault in index.book.faults), default=None)
     if healed is None:
         return 0.0, []
@@ -20,27 +21,35 @@ def recovery(index: Lives) -> tuple[float, list[Violation]]:
             ends.append(first - healed)
     longest, bound = max(ends), index.book.promise.recovery
     late = Violation(
-        "I7", "all", f"{longest:.1f} s until the backlog of the faults was through; {bound:g} s are allowed"
+        Invariant.RECOVERS,
+        "all",
+        f"{longest:.1f} s until the backlog of the faults was through; {bound:g} s are allowed",
     )
     return longest, [late] if longest > bound else []
 
 
 def ending(book: Book) -> list[Violation]:
-    """I7, second half, I8, I9, and the figures of I10."""
+    """What is left behind, how workers ended, what they hold, and the figures of metrics and log."""
     ending, ledger = book.ending, Counter[Series]()
     for entry in book.entries:
         if entry.phase == "settled":
             ledger[entry.pid, entry.queue, entry.outcome] += 1
     return [
-        *(Violation("I7", queue, f"left in it: {', '.join(ids)}") for queue, ids in ending.left.items() if ids),
         *(
-            Violation("I7", str(pid), f"a worker told to stop ended with {code}")
+            Violation(Invariant.RECOVERS, queue, f"left in it: {', '.join(ids)}")
+            for queue, ids in ending.left.items()
+            if ids
+        ),
+        *(
+            Violation(Invariant.RECOVERS, str(pid), f"a worker told to stop ended with {code}")
             for pid, code in ending.codes.items()
             if code
         ),
         *(
             Violation(
-                "I9", growth.of, f"{growth.before} before, {growth.after} after; {growth.allowed} more are allowed"
+                Invariant.NOTHING_LEAKS,
+                growth.of,
+                f"{growth.before} before, {growth.after} after; {growth.allowed} more are allowed",
             )
             for growth in ending.growth
             if growth.after > growth.before + growth.allowed
@@ -55,7 +64,7 @@ def _differing(name: str, figures: dict[Series, int], ledger: Counter[Series]) -
     places = {place for place in ledger if place[0] in pids} | set(figures)
     return [
         Violation(
-            "I10",
+            Invariant.ADDS_UP,
             f"process {place[0]}",
             f"{place[1]} {place[2]}: {name} {figures.get(place, 0)}, ledger {ledger[place]}",
         )

@@ -203,9 +203,9 @@ class Cluster:
 
 
 @contextmanager
-def a_cluster(root: Path | None = None) -> Iterator[Cluster]:
-    """A running cluster of the RabbitMQ on this machine or in the folder `root`. Raises `ServersUnavailable`."""
-    programs = find_rabbitmq(root)
+def a_cluster(programs: RabbitMQPrograms | None = None) -> Iterator[Cluster]:
+    """A running cluster of the RabbitMQ on this machine, or of another release. Raises `ServersUnavailable`."""
+    programs = programs or find_rabbitmq()
     if programs is None or os.geteuid() != 0 or shutil.which("ip") is None:
         raise ServersUnavailable("a cluster needs rabbitmq-server, root and iproute2")
     folder, network = Path(tempfile.mkdtemp(prefix="holdfast-cluster-")), Network()

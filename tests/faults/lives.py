@@ -3,6 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from invariants import Invariant
 from ledgers import Book, Entry, Fault, Letter, Sent
 
 _BACK = 3.0  # seconds a worker may take to find that Redis is back, and to record what it owes
@@ -10,9 +11,9 @@ _BACK = 3.0  # seconds a worker may take to find that Redis is back, and to reco
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A broken invariant (`I1` to `I10`), and the event or thing it broke on."""
+    """A broken invariant, and the event, queue or process it broke on."""
 
-    invariant: str
+    invariant: Invariant
     subject: str
     text: str
 

@@ -11,6 +11,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from invariants import Invariant
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 FOLDERS = [file.parent.name for file in ROOT.glob("*/__init__.py")]
@@ -24,7 +26,7 @@ class Mutation:
     file: str
     changes: tuple[tuple[str, str], ...]
     scenario: str
-    breaks: str
+    breaks: Invariant
 
 
 PIPELINE = "consumer/pipeline.py"
@@ -48,7 +50,7 @@ MUTATIONS = (
             (ACK, ACK + "        return True\n"),
         ),
         "workers are killed at random moments",
-        "I1",
+        Invariant.NOTHING_LOST,
     ),
     Mutation(
         "ack before the handler",
@@ -58,35 +60,35 @@ MUTATIONS = (
             ("        written = await settle(job.delivery, decision)", "        written = True"),
         ),
         "a worker is killed after claim",
-        "I1",
+        Invariant.NOTHING_LOST,
     ),
     Mutation(
         "no confirm on the retry copy",
         PIPELINE,
         ((RELEASE + " " * 16 + COPY, RELEASE + " " * 16 + TRIES_ONCE),),
         "the lower delay levels are deleted",
-        "I1",
+        Invariant.NOTHING_LOST,
     ),
     Mutation(
         "dead letter not mandatory",
         "broker/amqp/packing.py",
         ((KEY + "_MANDATORY", KEY + "(bytes(1) if key.endswith('.dead') else _MANDATORY)"),),
         "the dead letter queue is deleted",
-        "I1",
+        Invariant.NOTHING_LOST,
     ),
     Mutation(
         "mark before run",
         PIPELINE,
         ((ACQUIRED, ACQUIRED + "                await self.claims.complete(job.claim)\n"),),
         "connections are cut at random moments",
-        "I1",
+        Invariant.NOTHING_LOST,
     ),
     Mutation(
         "release after republish",
         PIPELINE,
         ((RELEASE + " " * 16 + COPY, " " * 16 + COPY + RELEASE),),
         "a worker is killed after confirm",
-        "I8",
+        Invariant.NO_CLAIM_STUCK,
     ),
 )
 
@@ -122,7 +124,7 @@ def caught(mutation: Mutation, seed: int) -> bool:
             print(f"{mutation.name}: the run was broken off\n{ended.stdout}{ended.stderr}", flush=True)
             return False
         told = [violation for line in results.read_text().splitlines() for violation in json.loads(line)["violations"]]
-    found = [violation for violation in told if violation["invariant"] == mutation.breaks]
+    found = [violation for violation in told if Invariant(violation["invariant"]) is mutation.breaks]
     verdict = f"caught: {len(found)} of {mutation.breaks}, such as: {found[0]['text']}" if found else "NOT CAUGHT"
     print(f"{mutation.name} ({mutation.scenario}): {verdict}", flush=True)
     return bool(found)

@@ -1,10 +1,13 @@
 """Writes docs/reliability.md from what runs wrote: `python tests/faults/report.py .faults/results.jsonl ...`."""
 
 import json
+import re
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
+
+from invariants import Invariant
 
 Run = dict[str, Any]
 PAGE = Path(__file__).parent.parent.parent / "docs" / "reliability.md"
@@ -202,7 +205,7 @@ def _violations(runs: list[Run]) -> list[str]:
         return []
     lines = ["## Runs that did not add up", ""]
     for run in broken:
-        kinds = Counter(violation["invariant"] for violation in run["violations"])
+        kinds = Counter(Invariant(violation["invariant"]) for violation in run["violations"])
         told = ", ".join(f"{count} of {kind}" for kind, count in kinds.items())
         first = run["violations"][0]["text"].split(" in f")[0]
         lines.append(f"- {run['scenario']}, RabbitMQ {run['broker']}, seed {run['seed']}: {told}; the first: {first}")
@@ -227,12 +230,17 @@ def _growth(runs: list[Run]) -> list[str]:
     return [*lines, ""]
 
 
+def spelled_out(proof: str) -> str:
+    """A line of `make prove`, which named invariants by their codes once."""
+    return re.sub(r"\bof (I\d+),", lambda code: f"of {Invariant(code[1])},", proof)
+
+
 if __name__ == "__main__":
     lines = [line for name in sys.argv[1:] for line in Path(name).read_text().splitlines()]
     PAGE.write_text(
         page(
             [json.loads(line) for line in lines if line.startswith("{")],
-            [line for line in lines if "caught: " in line or "NOT CAUGHT" in line],
+            [spelled_out(line) for line in lines if "caught: " in line or "NOT CAUGHT" in line],
             [line for line in lines if " minutes, at most " in line],
         )
     )

@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "support"), str(HERE.parent / "apps")]
 
 from account import Account, account  # noqa: E402
 from arena import QUIET, an_arena  # noqa: E402
 from cluster import Cluster, a_cluster  # noqa: E402
 from ledgers import Book, as_json  # noqa: E402
+from lives import Violation  # noqa: E402
 from redis_pair import a_pair  # noqa: E402
+from releases import release_in  # noqa: E402
 from scenarios import SCENARIOS, Scenario  # noqa: E402
 from soak import soak  # noqa: E402
 
@@ -75,7 +77,7 @@ class Results:
             "events": told.events, "confirmed": told.confirmed, "unknown": told.unknown, "effects": told.effects,
             "dead": told.dead, "faults": Counter(fault.what for fault in book.faults), "lost": told.lost,
             "repeats": Counter(repeat.fault for repeat in told.repeats), "both": len(told.both),
-            "recovery": round(told.recovery, 2), "violations": [asdict(one) for one in told.violations],
+            "recovery": round(told.recovery, 2), "violations": [_as_result(one) for one in told.violations],
             "growth": [asdict(one) for one in book.ending.growth],
         }  # fmt: skip
         with self._path.open("a") as file:
@@ -93,6 +95,10 @@ class Results:
             self._path.with_name(kept).write_text(as_json(book))
 
 
+def _as_result(violation: Violation) -> dict[str, str]:
+    return asdict(violation) | {"invariant": violation.invariant.value}
+
+
 @contextmanager
 def brokers(versions: list[str], folder: Path | None, *, cluster: bool) -> Iterator[Iterator[tuple[str, Node]]]:
     """A private node of each version, or a cluster of three, one after the other."""
@@ -104,8 +110,8 @@ def brokers(versions: list[str], folder: Path | None, *, cluster: bool) -> Itera
                 sys.exit(
                     f"RabbitMQ {version}: say with --folder where the releases are (scripts/brokers.py makes them)"
                 )
-            root = folder / release if folder and release else None
-            with a_cluster(root) if cluster else private_rabbitmq(root) as node:
+            programs = release_in(folder / release) if folder and release else None
+            with a_cluster(programs) if cluster else private_rabbitmq(programs) as node:
                 yield node.ctl("version").strip() + (" x3" if cluster else ""), node
 
     yield each()

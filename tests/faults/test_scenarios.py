@@ -7,10 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from account import Account, account
+from releases import rabbitmq_node
 from run import heal, run
 from scenarios import SCENARIOS
 
-from holdfast.testing.servers import rabbitmq_node, redis_node
+from holdfast.testing.servers import redis_node
 
 LANES = 3  # at a time; they wait more than they compute
 NAMES = [name for name, scenario in SCENARIOS.items() if not scenario.cluster]

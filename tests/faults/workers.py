@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from apps import APPS
 from fault_app import QUEUES
 from ledgers import Fault, Series
 from reader import Reader
@@ -90,7 +91,7 @@ class Workers:
         )
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, str(HERE / "fault_app.py")), env=environment, stdout=output, stderr=output
+                *(sys.executable, str(APPS / "fault_app.py")), env=environment, stdout=output, stderr=output
             )
         child = WorkerProcess(process, port, log, url, point)
         self.all.append(child)

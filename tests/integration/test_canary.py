@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import structlog
+from apps import copy_app
 from commands import Running, environment, holdfast
 from running import a_broker, a_worker, publish_all, running, take
 from scraping import Site, get, site_of
@@ -114,9 +115,7 @@ async def starting(worker: Worker) -> AsyncIterator[Site]:
 
 
 def test_no_password_is_in_what_commands_print(tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(
-        "from holdfast import Worker\nworker = Worker('w')\n@worker.handler('a.b')\nasync def f(event): ...\n"
-    )
+    copy_app("one_queue", tmp_path)
     secret = environment(
         HOLDFAST_BROKER__URL=URL,
         HOLDFAST_BROKER__PUBLISH_TIMEOUT="0.5",

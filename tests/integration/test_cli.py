@@ -12,48 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from apps import copy_app
 from commands import Running, environment, holdfast
 from running import depth
 
 from holdfast import Settings
 
-APP = """
-import os
-import time
-from holdfast import Context, Event, Worker
-
-def say(*words):  # in one piece: two handlers may speak at once
-    os.write(1, (" ".join(words) + "\\n").encode())
-
-class Greeted(Event, type="{exchange}.greeted"):
-    name: str
-
-class Slow(Event, type="{exchange}.slow"):
-    name: str
-
-worker = Worker("{exchange}")
-other = Worker("{exchange}.other")
-nothing = Worker("{exchange}.nothing")
-number = 7
-
-@worker.handler(Greeted)
-async def greet(event: Greeted, ctx: Context) -> None:
-    say("GREETING", event.name)
-
-@worker.handler(Greeted, Slow)
-def shout(event: Greeted | Slow) -> None:
-    if isinstance(event, Greeted):
-        return say("SHOUT", event.name)
-    say("BEGAN", event.name)
-    while not os.path.exists("go"):
-        time.sleep(0.02)
-    say("ENDED", event.name)
-"""
-
 
 @pytest.fixture
 def folder(tmp_path: Path, unique: str) -> Path:
-    (tmp_path / "app.py").write_text(APP.format(exchange=unique))
+    copy_app("greeter", tmp_path, NAME=unique)
     return tmp_path
 
 
@@ -99,7 +67,7 @@ def test_run_only_runs_the_named_handlers_at_the_given_concurrency(folder: Path,
 def test_reload_starts_the_worker_again_when_its_code_changes(folder: Path, env: dict[str, str], unique: str) -> None:
     with Running("run", "app:worker", "--reload", folder=folder, env=env) as worker:
         worker.until(attached)
-        (folder / "app.py").write_text(APP.format(exchange=unique).replace("GREETING", "WELCOME"))
+        copy_app("greeter", folder, NAME=unique, GREETING="WELCOME")
         worker.until(lambda log: log.count("consumer.attached") >= 4 and "worker.stopped" in log)
         holdfast("publish", f"{unique}.greeted", '{"name": "Ada"}', folder=folder, env=env)
         worker.until(lambda log: "WELCOME Ada" in log)
@@ -349,39 +317,23 @@ def test_a_worker_that_does_not_load_is_started_again_once_it_is_mended(folder: 
 
 
 def test_a_lifespan_that_fails_is_a_log_line_and_exit_1(folder: Path, env: dict[str, str]) -> None:
-    (folder / "moody.py").write_text(
-        "from contextlib import asynccontextmanager\n"
-        "from holdfast import Worker\n"
-        "@asynccontextmanager\n"
-        "async def lifespan():\n"
-        "    raise OSError('no database')\n"
-        "    yield\n"
-        "worker = Worker('w', lifespan=lifespan)\n"
-        "@worker.handler('a.b')\n"
-        "async def f(event): ...\n"
-    )
+    copy_app("without_database", folder)
 
-    done = holdfast("run", "moody:worker", folder=folder, env=env)
+    done = holdfast("run", "app:worker", folder=folder, env=env)
 
     [_, line] = done.stderr.splitlines()  # the first names the port of the probes
     assert done.returncode == 1
     assert json.loads(line)["event"] == "worker.failed" and "OSError: no database" in json.loads(line)["exception"]
 
 
-def test_a_stuck_thread_of_the_handlers_own_does_not_keep_the_process(folder: Path, env: dict[str, str]) -> None:
-    (folder / "stuck.py").write_text(
-        "import asyncio, threading\n"
-        "from holdfast import Worker\n"
-        f"worker = Worker('{env['HOLDFAST_BROKER__EXCHANGE']}')\n"
-        f"@worker.handler('{env['HOLDFAST_BROKER__EXCHANGE']}.stuck')\n"
-        "async def f(event):\n"
-        "    print('BEGAN', flush=True)\n"
-        "    await asyncio.to_thread(threading.Event().wait)\n"
-    )
+def test_a_stuck_thread_of_the_handlers_own_does_not_keep_the_process(
+    folder: Path, env: dict[str, str], unique: str
+) -> None:
+    copy_app("stuck_thread", folder, NAME=unique)
 
-    with Running("run", "stuck:worker", folder=folder, env=env | {"HOLDFAST_WORKER__GRACE": "0"}) as worker:
+    with Running("run", "app:worker", folder=folder, env=env | {"HOLDFAST_WORKER__GRACE": "0"}) as worker:
         worker.until(lambda log: "consumer.attached" in log)
-        holdfast("publish", f"{env['HOLDFAST_BROKER__EXCHANGE']}.stuck", "{}", folder=folder, env=env)
+        holdfast("publish", f"{unique}.stuck", "{}", folder=folder, env=env)
         worker.until(lambda log: "BEGAN" in log)
         code = worker.stop()
 

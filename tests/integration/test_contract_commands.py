@@ -6,56 +6,14 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from apps import copy_app
 from commands import environment, holdfast
 from pages import ROOT
-
-SHOP = """
-from decimal import Decimal
-from typing import Annotated, Literal
-from pydantic import BaseModel, Field
-from holdfast import Event, Worker, upcast
-
-class Card(BaseModel):
-    kind: Literal["card"]
-    number: str
-
-class Cash(BaseModel):
-    kind: Literal["cash"]
-
-class OrderV1(Event, type="order.created"):
-    order_id: str
-
-class Order(Event, type="order.created", version=2, key="order_id"):
-    \"\"\"An order was <created>.\"\"\"
-    order_id: str
-    total: Decimal = Field(description="in euros & cents")
-    payment: Annotated[Card | Cash, Field(discriminator="kind")]
-    lines: list["Line"] = []
-
-class Line(BaseModel):
-    article: str
-    parts: list["Line"] = []
-
-class Charged(Event, type="order.charged"):
-    order_id: str
-
-@upcast(OrderV1, Order)
-def add_total(old: OrderV1) -> Order:
-    return Order(order_id=old.order_id, total=Decimal(0), payment=Cash(kind="cash"))
-
-worker = Worker("shop")
-
-@worker.handler(Order, publishes=(Charged,))
-async def charge(event: Order) -> None: ...
-
-@worker.handler(Charged, "audit.*")
-async def note(event: Charged | dict) -> None: ...
-"""
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    (tmp_path / "shop.py").write_text(SHOP)
+    copy_app("contract_shop", tmp_path, "shop")
     return tmp_path
 
 
@@ -66,8 +24,10 @@ def events(folder: Path, command: str, *arguments: str, code: int = 0) -> str:
 
 
 def change(folder: Path, old: str, new: str) -> None:
-    assert old in SHOP
-    (folder / "shop.py").write_text(SHOP.replace(old, new))
+    shop = copy_app("contract_shop", folder, "shop")
+    text = shop.read_text()
+    assert old in text
+    shop.write_text(text.replace(old, new))
 
 
 def test_what_there_is_is_shown_with_who_handles_and_who_publishes(shop: Path) -> None:

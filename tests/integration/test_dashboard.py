@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from apps import copy_app
 from browsing import BASE, Visitor, a_visitor
 from commands import Running, environment, holdfast
 from morgue import Morgue, a_desk, contents
@@ -33,28 +34,6 @@ HOSTILE = [
     b'{"long": "' + b"x" * 1_000_000 + b'"}',
     b"",
 ]
-
-TRIED = """
-import os
-from holdfast import Context, Event, Retry, Worker
-
-class Order(Event, type="{name}.order"):
-    order: str
-
-class Paid(Event, type="{name}.paid"):
-    order: str
-
-worker = Worker("{name}")
-
-@worker.handler(Order, retry=Retry(attempts=1))
-async def charge(event: Order, ctx: Context) -> None:
-    print("a line of the handler's own")
-    if event.order == "kill":
-        os._exit(9)
-    if event.order == "o-2":
-        raise ValueError("no such order")
-    await ctx.publish(Paid(order=event.order))
-"""
 
 
 @pytest.fixture
@@ -297,7 +276,7 @@ async def test_the_handler_is_run_on_letters_in_a_process_of_its_own(
     settings: Settings, tmp_path: Path, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it publishes is caught, what it prints is not taken for an answer, and the page outlives it."""
-    (tmp_path / "app.py").write_text(TRIED.format(name=unique))
+    copy_app("charging", tmp_path, NAME=unique)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOLDFAST_BROKER__URL", settings.broker.url.get_secret_value())
     monkeypatch.setenv("HOLDFAST_DEAD_LETTERS__FOLDER", str(tmp_path / "state"))
@@ -548,13 +527,7 @@ async def test_a_form_beyond_all_bounds_is_refused(morgue: Morgue, desk: DeadLet
 def test_the_command_serves_until_it_is_told_to_stop_and_names_what_is_wrong(
     settings: Settings, tmp_path: Path, unique: str
 ) -> None:
-    (tmp_path / "app.py").write_text(
-        "from holdfast import Event, Worker\n"
-        f"class Order(Event, type='{unique}.order'): ...\n"
-        f"worker = Worker('{unique}')\n"
-        "@worker.handler(Order)\n"
-        "async def charge(event: Order) -> None: ...\n"
-    )
+    copy_app("two_queues", tmp_path, NAME=unique)
     env = environment(
         HOLDFAST_BROKER__URL=settings.broker.url.get_secret_value(),
         HOLDFAST_DEAD_LETTERS__FOLDER=str(tmp_path / "state"),

@@ -11,42 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apps import copy_app
 from commands import Running, environment, holdfast
 
 from holdfast import Settings
 from holdfast.broker import open_broker
 from holdfast.events import Message
 
-APP = """
-import os
-from holdfast import Context, Event, Retry, Worker
-
-class Order(Event, type="{exchange}.order"):
-    order: str
-    total: int = 0
-
-class Paid(Event, type="{exchange}.paid"):
-    order: str
-
-worker = Worker("{exchange}")
-
-@worker.handler(Order, retry=Retry(attempts=1))
-async def charge(event: Order, ctx: Context) -> None:
-    if not os.path.exists("mended"):
-        raise ConnectionError(f"the bank is away for \\x1b[31m{{event.order}}")
-    await ctx.publish(Paid(order=event.order))
-
-@worker.handler(Paid)
-async def tell(event: Paid) -> None:
-    print("PAID", event.order, flush=True)
-"""
-
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, unique: str) -> Path:
-    (tmp_path / "app.py").write_text(APP.format(exchange=unique))
+    copy_app("bank", tmp_path, NAME=unique)
     return tmp_path
 
 

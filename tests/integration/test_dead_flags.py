@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apps import copy_app
 from commands import environment, holdfast
 from running import a_broker, depth
 
@@ -14,27 +15,12 @@ from holdfast import Settings
 from holdfast.broker import Topology, resting_queue
 from holdfast.events import Message
 
-APP = """
-from holdfast import Event, Worker
-
-class Order(Event, type="{exchange}.order"):
-    order: str
-
-worker = Worker("{exchange}")
-
-@worker.handler(Order)
-async def charge(event: Order) -> None: ...
-
-@worker.handler(Order)
-async def other(event: Order) -> None: ...
-"""
-
 Dead = Callable[..., Any]
 
 
 @pytest.fixture
 def dead(settings: Settings, tmp_path: Path, unique: str) -> Dead:
-    (tmp_path / "app.py").write_text(APP.format(exchange=unique))
+    copy_app("two_queues", tmp_path, NAME=unique)
     env = environment(
         HOLDFAST_BROKER__URL=settings.broker.url.get_secret_value(),
         HOLDFAST_BROKER__EXCHANGE=settings.broker.exchange,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apps import copy_app
 from commands import environment, holdfast
 from morgue import QUICK, a_desk
 from rabbits import Rabbit
@@ -42,14 +43,6 @@ class OrderPlaced(Event, type="order.placed"):
 
 class BillSent(Event, type="bill.sent"):
     order: str
-
-
-APP = """
-from holdfast import Worker
-worker = Worker("shop")
-@worker.handler("order.placed")
-def pack(event): ...
-"""
 
 
 class Shop:
@@ -135,7 +128,7 @@ async def test_an_operator_finds_reads_replays_and_discards(shop: Shop, tmp_path
 
 
 def test_users_that_may_do_nothing_but_look_are_enough_for_the_doctor_and_for_check(shop: Shop, tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(APP)
+    copy_app("packing", tmp_path)
     with with_users(tmp_path) as (url, more):
         env = environment(
             HOLDFAST_BROKER__URL=shop.host.url("watch"),

@@ -4,16 +4,16 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from apps import APPS
+from releases import FOLDER, rabbitmq_node
 
 from holdfast.testing.servers import (
-    RABBITMQ_ROOT,
     RABBITMQ_URL,
     REDIS_URL,
     Given,
@@ -24,7 +24,6 @@ from holdfast.testing.servers import (
     ServersUnavailable,
     Way,
     private_redis,
-    rabbitmq_node,
     rabbitmq_server,
     redis_server,
     ways,
@@ -85,10 +84,6 @@ def test_what_is_installed_is_not_installed_again() -> None:
     assert ways(Machine(docker=False, rabbitmq=True, redis=True, apt=True), installed=True) == [Way.LOCAL]
 
 
-def test_a_named_folder_is_the_only_way() -> None:
-    assert ways(EVERYTHING, installed=True, folder=True) == [Way.FOLDER]
-
-
 @pytest.mark.parametrize(
     ("server", "package", "variable"),
     [(rabbitmq_server, "rabbitmq-server", RABBITMQ_URL), (redis_server, "redis-server", REDIS_URL)],
@@ -103,8 +98,10 @@ def test_where_there_is_no_way_one_line_says_what_to_install(server: Chooser, pa
     assert variable in line
 
 
-def test_a_folder_without_rabbitmq_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ServersUnavailable, match=str(tmp_path)), rabbitmq_node({RABBITMQ_ROOT: str(tmp_path)}, NOTHING):
+def test_a_named_folder_is_the_only_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+
+    with pytest.raises(ServersUnavailable, match=f"^there is no RabbitMQ in {tmp_path} "), rabbitmq_node():
         pass
 
 
@@ -198,14 +195,8 @@ def test_nothing_is_left_of_a_private_server() -> None:
 
 
 def test_a_private_server_does_not_outlive_a_process_that_is_killed() -> None:
-    program = """
-        from holdfast.testing.servers import private_redis
-        with private_redis() as server:
-            print(server.pid, server.url, flush=True)
-            input()
-    """
     child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(APPS / "hold_redis.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert child.stdout is not None
     pid, url = child.stdout.readline().split()

@@ -9,23 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from apps import copy_app
 from commands import Running, environment, holdfast
 from rabbits import Rabbit
 from redises import LOOPBACK, with_users
 
 from holdfast.testing.servers import free_port
 
-APP = """
-from holdfast import Worker
-worker = Worker("{exchange}")
-@worker.handler("{exchange}.event")
-async def handle(event: dict) -> None: ...
-"""
-
 
 @pytest.fixture
 def folder(tmp_path: Path, unique: str) -> Path:
-    (tmp_path / "app.py").write_text(APP.format(exchange=unique))
+    copy_app("one_queue", tmp_path, NAME=unique, TYPE=f"{unique}.event")
     return tmp_path
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio
+from apps import copy_app
 from commands import Running, environment, holdfast
 from running import depth, settings_for
 from scraping import Figures, Site, figure, total
@@ -25,39 +26,6 @@ from holdfast.cli.processes.place import Place
 from holdfast.cli.processes.wire import Assignment
 from holdfast.events import Envelope, Metadata, uuid7
 from holdfast.idempotency import open_heart
-
-APP = """
-import asyncio, os, time
-from pathlib import Path
-import prometheus_client
-from holdfast import Context, Event, Worker
-
-class Paid(Event, type="{exchange}.paid"):
-    order: str
-    does: str = "return"
-
-worker = Worker("{exchange}")
-seen = prometheus_client.Counter("shop_seen", "Orders seen.")
-
-@worker.handler(Paid, timeout=600)
-async def handle(event: Paid, ctx: Context) -> None:
-    seen.inc()
-    with open("ledger", "a") as ledger:
-        ledger.write(f"began {{event.order}} {{os.getpid()}}\\n")
-    match event.does:
-        case "hang":
-            while not Path("go").exists():
-                await asyncio.sleep(0.02)
-        case "die":
-            os._exit(3)
-        case "block":
-            while not Path("go").exists():
-                time.sleep(0.02)
-        case _:
-            await asyncio.sleep(0.005)
-    with open("ledger", "a") as ledger:
-        ledger.write(f"done {{event.order}} {{os.getpid()}}\\n")
-"""
 
 
 class Crew:
@@ -112,7 +80,7 @@ class Crew:
 
 @pytest.fixture
 def folder(tmp_path: Path, unique: str) -> Path:
-    (tmp_path / "app.py").write_text(APP.format(exchange=unique))
+    copy_app("crew", tmp_path, NAME=unique)
     return tmp_path
 
 
@@ -419,22 +387,8 @@ async def test_processes_that_die_together_free_all_that_they_held(redis_url: st
         assert await server.keys(f"{unique}:*") == []
 
 
-FORKED = """
-import os, pathlib, time
-from holdfast import Event, Worker
-if (child := os.fork()) == 0:
-    time.sleep(60)
-    os._exit(0)
-pathlib.Path(__file__).with_name("forked").write_text(str(child))
-os.kill(os.getpid(), 9)
-worker = Worker("w")
-@worker.handler("some.event")
-async def handle(event: dict) -> None: ...
-"""
-
-
 async def test_what_a_dead_process_had_forked_does_not_keep_its_supervisor_busy(tmp_path: Path) -> None:
-    (tmp_path / "forking.py").write_text(FORKED)
+    copy_app("forking", tmp_path, "forking")
     place = Place(1, Assignment("forking:worker", 0, None, (), -1, -1))
     env = {**os.environ, "PYTHONPATH": str(tmp_path), "HOLDFAST_BROKER__URL": "amqp://127.0.0.1:1/"}
 

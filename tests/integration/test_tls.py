@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from apps import copy_app
 from commands import environment, holdfast
 from rabbits import Rabbit
 from redises import LOOPBACK, certificates, openssl, with_tls
@@ -223,9 +224,7 @@ def test_the_broker_is_reached_with_a_secret_from_a_file_and_check_says_where_fr
     login, _, place = rest.rpartition("@")
     user, _, password = login.partition(":")
     (tmp_path / "secret").write_text(text.format(scheme=scheme, place=place, password=quote(password)))
-    (tmp_path / "app.py").write_text(
-        f"from holdfast import Worker\nworker = Worker('{unique}')\n@worker.handler('a.b')\ndef f(event): ...\n"
-    )
+    copy_app("one_queue", tmp_path)
     (tmp_path / ".env").write_text("HOLDFAST_WORKER__GRACE=7\n")
     env = environment(
         HOLDFAST_BROKER__URL=f"{scheme}://{user}:canary@{place}",

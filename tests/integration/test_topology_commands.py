@@ -7,22 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apps import copy_app
 from commands import environment, holdfast
 from rabbits import Rabbit
 from redises import LOOPBACK, a_redis
 from waiting import eventually
-
-APP = """
-from holdfast import Event, Worker
-
-class Order(Event, type="{exchange}.order"):
-    order: str
-
-worker = Worker("{exchange}")
-
-@worker.handler(Order, timeout={timeout})
-async def handle(event: Order) -> None: ...
-"""
 
 Tool = Callable[..., Any]
 
@@ -42,7 +31,7 @@ def env(rabbit: Rabbit, unique: str, redis_url: str) -> dict[str, str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, unique: str) -> Path:
-    (tmp_path / "app.py").write_text(APP.format(exchange=unique, timeout=60))
+    copy_app("one_queue", tmp_path, NAME=unique, TYPE=f"{unique}.order")
     return tmp_path
 
 
@@ -82,8 +71,7 @@ def test_diff_names_bindings_and_arguments_that_differ_and_apply_and_check_refus
     folder: Path, env: dict[str, str], unique: str
 ) -> None:
     holdfast("topology", "apply", "app:worker", folder=folder, env=env)
-    text = (folder / "app.py").read_text()
-    (folder / "app.py").write_text(text.replace(f"{unique}.order", f"{unique}.bill"))
+    copy_app("one_queue", folder, NAME=unique, TYPE=f"{unique}.bill")
     classic = env | {"HOLDFAST_BROKER__QUEUE_TYPE": "classic"}
 
     done = holdfast("topology", "diff", "app:worker", folder=folder, env=classic)
@@ -138,7 +126,7 @@ async def test_the_doctor_finds_what_is_unsafe_together(
     policy = '{"delivery-limit": 3, "message-ttl": 60000}'
     rabbit.node.ctl("set_policy", unique, f"^{unique}", policy, "--apply-to", "queues")
     rabbit.node.ctl("set_vm_memory_high_watermark", "0.00001")
-    (folder / "app.py").write_text(APP.format(exchange=unique, timeout=3600))
+    copy_app("one_queue", folder, NAME=unique, TYPE=f"{unique}.order", TIMEOUT=3600)
 
     with a_redis(tmp_path, "--maxmemory-policy", "allkeys-lru", "--appendonly", "no") as port:
         unsafe = env | {

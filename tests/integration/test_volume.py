@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from apps import APPS
 from running import a_broker, a_worker, depth, publish_all, running, take
 from waiting import Facts
 
@@ -16,7 +17,6 @@ from holdfast.events import headers as h
 from holdfast.telemetry import Settled
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SUPPORT = Path(__file__).parent.parent / "support"
 
 
 class Paid(Event, type="paid"):
@@ -63,7 +63,7 @@ async def test_an_idle_worker_is_small_and_a_hundred_thousand_waiting_messages_h
     """The child prints its memory when it is ready, and again while the backlog waits behind its prefetch."""
     url, exchange = settings.broker.url.get_secret_value(), settings.broker.exchange
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(SUPPORT / "idle_worker.py"), url, exchange, redis_url),
+        *(sys.executable, str(APPS / "idle_worker.py"), url, exchange, redis_url),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from apps import copy_app
 from opentelemetry import trace
 from running import a_broker, a_worker, running, take
 from tracing import Spans, identity, parent_of, recorded_spans, trace_of
@@ -151,48 +152,8 @@ async def test_a_publish_that_fails_is_an_error_in_its_trace(settings: Settings,
 def test_without_opentelemetry_a_trace_that_came_goes_on_and_nothing_else_changes(
     tmp_path: Path, installed: bool
 ) -> None:
-    hide = "" if installed else "sys.modules['opentelemetry'] = None"
-    (tmp_path / "untraced.py").write_text(
-        f"import sys\n{hide}\n"
-        """
-import asyncio
-from holdfast import Context, Event, Settings, Worker
-from holdfast.broker import open_broker
-from holdfast.events import Message
+    app = copy_app("untraced", tmp_path, INSTALLED=installed)
 
-class Paid(Event, type="paid"):
-    order: str
-
-class Receipt(Event, type="receipt"):
-    order: str
-
-settings = Settings(broker={"url": "memory://"}, log={"level": "ERROR"})
-worker, seen = Worker("w", settings=settings), []
-
-@worker.handler(Paid)
-async def handle(event: Paid, ctx: Context) -> None:
-    await ctx.publish(Receipt(order=event.order))
-
-@worker.handler(Receipt)
-async def file(event: Receipt, ctx: Context) -> None:
-    seen.append(ctx.metadata.traceparent)
-    worker.stop()
-
-async def main():
-    broker = await open_broker(settings, print)
-    running = asyncio.create_task(worker.run())
-    while not worker.health().ready:
-        await asyncio.sleep(0.01)
-    came = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
-    await broker.publish(Message(b'{"order": "o"}', "events", "paid", came, "m", "paid"), timeout=5)
-    await running
-    await broker.close()
-    assert seen == [came["traceparent"]], seen
-
-asyncio.run(main())
-"""
-    )
-
-    done = subprocess.run([sys.executable, "untraced.py"], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, app.name], cwd=tmp_path, capture_output=True, timeout=60, check=False)
 
     assert done.returncode == 0, done.stderr.decode()

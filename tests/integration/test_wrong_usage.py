@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from apps import copy_app
 from commands import environment, holdfast
 from running import a_broker
 
@@ -16,18 +17,6 @@ from holdfast import Settings
 from holdfast.broker import Topology, resting_queue
 from holdfast.events import Message
 
-ODD = """
-from holdfast import Event, Retry, Worker
-
-class Order(Event, type="odd.order"):
-    amounts: dict[str, int]
-
-worker = Worker("odd")
-
-@worker.handler(Order, queue="{queue}", retry=Retry(attempts=1))
-async def charge(event: Order) -> None:
-    raise ValueError(f"no amount for {{list(event.amounts)[0]}}")
-"""
 OBEYED = "\x1b]0;owned\x07"
 
 
@@ -81,7 +70,7 @@ def test_an_event_type_that_is_no_text_is_not_sent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [("topology", "diff"), ("topology", "apply"), ("check", "--connect")])
 def test_a_broker_that_is_not_there_is_told_in_one_line(tmp_path: Path, command: tuple[str, ...]) -> None:
-    (tmp_path / "app.py").write_text(ODD.format(queue="odd"))
+    copy_app("amounts", tmp_path)
     env = environment(HOLDFAST_BROKER__URL="amqp://127.0.0.1:1/", HOLDFAST_BROKER__CONNECT_TIMEOUT="1")
 
     assert "connection refused" in one_line(holdfast(*command, "app:worker", folder=tmp_path, env=env))
@@ -106,7 +95,7 @@ def test_leaving_a_question_does_nothing_and_says_so(tmp_path: Path, env: dict[s
 async def test_what_is_said_of_a_hostile_letter_is_not_obeyed_by_a_terminal(
     settings: Settings, tmp_path: Path, unique: str
 ) -> None:
-    (tmp_path / "app.py").write_text(ODD.format(queue=unique))
+    copy_app("amounts", tmp_path, QUEUE=unique)
     env = environment(
         HOLDFAST_BROKER__URL=settings.broker.url.get_secret_value(),
         HOLDFAST_IDEMPOTENCY__URL="memory://",

@@ -51,7 +51,9 @@ class InMemory:
         broker.lose_connection()
 
     async def depth(self, queue: str) -> int:
-        return self._inside.depth(queue)
+        found = await self._inside.count(queue)
+        assert found is not None
+        return found.ready
 
     async def delete_queue(self, queue: str) -> None:
         self._inside.delete_queue(queue)

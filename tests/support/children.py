@@ -6,14 +6,12 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
+from apps import APPS
 from child_app import MARK
 from waiting import LIMIT, Bell
 
 from holdfast import Settings
-
-HERE = Path(__file__).parent
 
 
 class Child:
@@ -95,7 +93,7 @@ async def a_child(
     }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "holdfast", "run", f"{app}:worker", *(("--only", only) if only else ())),
-        cwd=HERE,
+        cwd=APPS,
         env=environment,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from releases import rabbitmq_server
 
 from holdfast.testing import servers
 from holdfast.testing.servers import Given, Server
@@ -37,7 +38,7 @@ def pytest_configure_node(node: Any) -> None:
     stash = node.config.stash
     if _SERVERS not in stash:
         stash[_OPENED] = opened = ExitStack()
-        stash[_SERVERS] = tuple(map(opened.enter_context, (servers.rabbitmq_server(), servers.redis_server())))
+        stash[_SERVERS] = tuple(map(opened.enter_context, (rabbitmq_server(), servers.redis_server())))
     number = int(node.gateway.id.removeprefix("gw"))
     rabbitmq, redis = stash[_SERVERS]
     node.workerinput[_VARIABLES] = {

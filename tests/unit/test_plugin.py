@@ -5,38 +5,11 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
-SHOP = """
-import pytest
-from holdfast import Event, Worker
-
-class Placed(Event, type="plugin.placed"):
-    order_id: str
-
-worker_of_the_shop = Worker("shop")
-
-@worker_of_the_shop.handler(Placed)
-async def charge(event):
-    assert event.order_id != "bad", "no such order"
-
-@pytest.fixture
-def worker():
-    return worker_of_the_shop
-
-@pytest.mark.asyncio
-async def test_good(harness):
-    await harness.publish(Placed(order_id="good"))
-    await harness.settle()
-    assert len(harness.handled) == 1
-
-@pytest.mark.asyncio
-async def test_bad(harness):
-    await harness.publish(Placed(order_id="bad"))
-    await harness.settle()
-"""
+from apps import copy_app
 
 
 def test_a_user_s_test_has_the_fixture_and_is_shown_both_tracebacks(tmp_path: Path) -> None:
-    (tmp_path / "test_shop.py").write_text(SHOP)
+    copy_app("users_test", tmp_path, "test_shop")
 
     by_name = not any(point.value == "holdfast.testing.plugin" for point in entry_points(group="pytest11"))
     plugin = ["-p", "holdfast.testing.plugin"] if by_name else []

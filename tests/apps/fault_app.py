@@ -102,6 +102,8 @@ def tell(fact: Fact) -> None:
             cause = metadata.causation_id or ""
             place = {"queue": fact.queue, "event_id": metadata.event_id, "cause": cause}
             journal.write("settled", **place, attempt=fact.attempt, outcome=fact.outcome)
+        case _:
+            pass
 
 
 class MortalClaims:

@@ -37,6 +37,8 @@ def tell(fact: Fact) -> None:
             say("lease", owner)
         case Settled():
             say("settled", fact.outcome)
+        case _:
+            pass
 
 
 @asynccontextmanager
@@ -67,6 +69,8 @@ async def handle(event: Task, ctx: Context) -> None:
                 while True:
                     with suppress(asyncio.CancelledError):
                         await asyncio.Event().wait()
+            case "return":
+                pass
     except asyncio.CancelledError:
         say("cancelled", event.name)
         raise
