@@ -4,9 +4,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from running import until_ready
-
 from holdfast import Event, Worker, load_settings
+from holdfast.telemetry import Attached, Fact
 
 
 class Payment(Event, type="paid"):
@@ -21,14 +20,20 @@ def resident() -> int:
 
 async def main(url: str, exchange: str, claims: str) -> None:
     settings = load_settings(broker={"url": url, "exchange": exchange, "max_delay": 3600}, idempotency={"url": claims})
-    worker = Worker(f"{exchange}.w", settings=settings)
+    attached = asyncio.Event()
+
+    def note(fact: Fact) -> None:
+        if isinstance(fact, Attached):
+            attached.set()
+
+    worker = Worker(f"{exchange}.w", settings=settings, listeners=[note])
 
     @worker.handler(Payment, timeout=3600)
     async def handle(event: Payment) -> None:
         await asyncio.Event().wait()
 
     running = asyncio.create_task(worker.run())
-    await until_ready(worker)
+    await attached.wait()
     print(resident(), flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     print(resident(), flush=True)

@@ -5,26 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from apps import copy_app
 from commands import environment
 
-APP = """
-from holdfast import Event, Worker
-
-class Greeted(Event, type="greeted"):
-    name: str
-
-worker = Worker("greeter")
-
-@worker.handler(Greeted)
-async def greet(event: Greeted) -> None: ...
-"""
-START = """
-import sys
+START = """import sys
 from holdfast.cli.app import main
-try:
-    main()
-finally:
-    print(*sys.modules, file=sys.stderr)
+try: main()
+finally: print(*sys.modules, file=sys.stderr)
 """
 LIBRARIES = {
     *("aiormq", "asyncio", "jinja2", "opentelemetry", "pamqp", "prometheus_client", "pydantic", "pydantic_settings"),
@@ -84,7 +71,7 @@ def test_version_and_help_load_the_names_of_the_commands_alone(
 def test_a_command_loads_the_libraries_it_needs_and_no_other(
     tmp_path: Path, arguments: list[str], libraries: set[str]
 ) -> None:
-    (tmp_path / "app.py").write_text(APP)
+    copy_app("greeter", tmp_path)
 
     modules = loaded(tmp_path, *arguments)
 
