@@ -129,7 +129,7 @@ def test_replay_is_confirmed_by_the_worker(folder: Path, env: dict[str, str], de
     (folder / "mended").touch()
 
     with Running("run", "app:worker", folder=folder, env=env) as worker:
-        worker.until(lambda log: log.count("consumer.attached") >= 4)
+        worker.until(lambda log: log.count("consumer.attached") >= 2)
         done = dead("replay", f"{unique}.charge", "--yes", "--wait", "30")
         worker.until(lambda log: log.count("PAID") >= 15)
         worker.stop()
@@ -142,7 +142,7 @@ def test_a_replay_that_fails_again_says_so(folder: Path, env: dict[str, str], de
     kill_orders(folder, env, unique, *(f"o-{n}" for n in range(15)))
 
     with Running("run", "app:worker", folder=folder, env=env) as worker:
-        worker.until(lambda log: log.count("consumer.attached") >= 4)
+        worker.until(lambda log: log.count("consumer.attached") >= 2)
         done = told(dead("replay", f"{unique}.charge", "--yes", "--json"), code=1)
         worker.stop()
 
@@ -232,7 +232,7 @@ def test_ctrl_c_pauses_a_replay_and_resume_goes_on(folder: Path, env: dict[str, 
     kill_orders(folder, env, unique, *(f"o-{n}" for n in range(12)))
     (folder / "mended").touch()
     with Running("run", "app:worker", folder=folder, env=env) as worker:
-        worker.until(lambda log: log.count("consumer.attached") >= 4)
+        worker.until(lambda log: log.count("consumer.attached") >= 2)
         (folder / "tool").mkdir()
         replay = ("replay", f"{unique}.charge", "--yes", "--no-canary", "--rate", "4")
         with Running("dead", *replay, folder=folder / "tool", env=env, own_group=True) as tool:
