@@ -1,7 +1,7 @@
 """From a URL to a broker."""
 
 from ..config import Settings
-from ..telemetry import Emit, warn_of_unverified
+from ..telemetry import Emit, TlsUnverified
 from .memory import MemoryBroker
 from .port import Broker
 
@@ -15,7 +15,7 @@ async def open_broker(settings: Settings, emit: Emit) -> Broker:
     from .amqp import AmqpBroker, tls_context
 
     if url.startswith("amqps:") and not broker.verify:
-        warn_of_unverified("HOLDFAST_BROKER__VERIFY")
+        emit(TlsUnverified("HOLDFAST_BROKER__VERIFY"))
     return AmqpBroker(
         url,
         tls=tls_context(broker),

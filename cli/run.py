@@ -8,13 +8,11 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import structlog
-
 from ..config import environment, unknown_variables
 from ..consumer import Worker
 from ..consumer.runtime import HANDLER_THREAD
 from ..events import HoldfastError
-from ..telemetry import configure_logging
+from ..telemetry import FactLog, SettingUnknown, WorkerFailed, configure_logging
 from .load import load_worker
 from .loop import run
 
@@ -26,7 +24,7 @@ def run_worker(target: str, *, concurrency: int | None, only: tuple[str, ...]) -
     worker = load_worker(target)
     configure_logging(worker.settings.log)
     for line in unknown_variables(environment()):
-        structlog.get_logger("holdfast").warning("setting.unknown", setting=line)
+        FactLog()(SettingUnknown(line))
     return run(until_signalled(worker, concurrency, only, http=True))
 
 
@@ -51,8 +49,8 @@ async def until_signalled(worker: Worker, concurrency: int | None, only: tuple[s
         code = 0 if signals < 2 else 1
     except (HoldfastError, ExceptionGroup):  # main() has a line for these
         raise
-    except Exception:  # noqa: BLE001 (the user's lifespan)
-        structlog.get_logger("holdfast").critical("worker.failed", worker=worker.name, exc_info=True)
+    except Exception as error:  # noqa: BLE001 (the user's lifespan)
+        FactLog()(WorkerFailed(worker.name, error))
     threads.shutdown(wait=False, cancel_futures=True)
     if await _left_behind():
         logging.shutdown()

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ..config import Settings
-from ..telemetry import Emit, warn_of_unverified
+from ..telemetry import Emit, TlsUnverified
 from .lease import Lease
 from .memory import MemoryClaims
 from .port import ClaimStore, Endangered, Heart
@@ -32,7 +32,7 @@ def open_claims(settings: Settings, emit: Emit) -> OpenClaims:
     from .redis import RedisClaims, RedisHeart
 
     if url.startswith("rediss") and not idempotency.verify:
-        warn_of_unverified("HOLDFAST_IDEMPOTENCY__VERIFY")
+        emit(TlsUnverified("HOLDFAST_IDEMPOTENCY__VERIFY"))
     store, heart = RedisClaims(url, idempotency), RedisHeart(url, idempotency)
     return OpenClaims(store, Lease(heart, seconds=idempotency.lease, emit=emit), store.findings)
 

@@ -1,11 +1,17 @@
-"""What happens, as values. The runtime emits each fact once; log lines, metrics and traces derive from it."""
+"""What happens, as values. The runtime emits each fact once; log lines, metrics and traces derive from it.
+
+A fact is described here alone: its class names its log line and level, its fields are those of the line, and the first
+paragraph of its docstring is its row in docs/operations.md.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import fields as fields_of
+from typing import Any, ClassVar, Literal, TypeAlias
 
-from ..events import Metadata, value
+from ..events import Metadata
 
+Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
 Role: TypeAlias = Literal["consume", "publish"]
 SettledAs: TypeAlias = Literal["handled", "duplicate", "postponed", "dead_lettered", "given_back"]
 ClaimResult: TypeAlias = Literal["acquired", "duplicate", "busy", "mismatch", "crashed", "unprotected", "unavailable"]
@@ -14,36 +20,47 @@ PublishResult: TypeAlias = Literal[
     "confirmed", "unroutable", "refused", "timeout", "not_connected", "too_large", "failed"
 ]
 
-
-@dataclass(slots=True, eq=False)
-class QueueFigures:
-    """Figures about one queue that its consumer keeps up to date in place; listeners read them when they need them.
-
-    `received` counts deliveries taken from the broker, `in_flight` those that have a slot and have not ended yet.
-    `attached` is True while the broker delivers from the queue.
-    """
-
-    queue: str
-    received: int = 0
-    in_flight: int = 0
-    attached: bool = False
+_NEVER_RUN = frozenset({"unreadable", "unknown-type", "unsupported-version", "too-large"})
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerStarted:
-    """A run of a worker is about to consume a queue, and keeps these figures from now on. Once per queue and run."""
+class Fact:
+    """Something that happened. `log` is the name of its log line, empty for a fact that is only counted."""
 
-    queue: str
-    figures: QueueFigures
+    __slots__ = ()
+    log: ClassVar[str] = ""
+    level: ClassVar[Level] = "info"
+
+    def __init_subclass__(cls, *, log: str | None = None, level: Level | None = None) -> None:
+        # `dataclass(slots=True)` makes the class again, without arguments. mypyc ignores them: do not compile this.
+        cls.log, cls.level = log or cls.log, level or cls.level
+
+    def severity(self) -> Level:
+        """Return the level of this fact's line."""
+        return self.level
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of this fact's line: seconds to the millisecond, an exception as `exc_info`."""
+        line: dict[str, Any] = {}
+        for field in fields_of(self):  # type: ignore[arg-type]  # every fact is a dataclass
+            item = getattr(self, field.name)
+            name = "exc_info" if isinstance(item, BaseException) else field.name
+            line[name] = round(item, 3) if isinstance(item, float) else item
+        return line
 
 
-@value
-class Settled:
-    """One delivery reached its end. Exactly one of these per delivery taken; seconds are monotonic.
+Emit: TypeAlias = Callable[[Fact], None]
 
-    `claim` is None where the handler is not idempotent, or the event never came to be claimed. `completion` tells
-    how the completion went: `fenced`, another worker had taken the event over; `absent`, the store had lost the claim;
-    `unrecorded`, the store was away (it is tried on in the background).
+
+@dataclass(slots=True)  # made for every message: a frozen one takes three times as long
+class Settled(Fact, log="delivery.settled"):
+    """A delivery reached its end: `outcome` handled, duplicate, given_back (info), postponed (warning), dead_lettered
+    (error); with `error`, `error_type`, `reason`, `delay`, `seconds`. A `completion` other than recorded is a warning:
+    `fenced` (another worker took the event over), `absent` (the claim store lost the claim), `unrecorded` (the store
+    was unavailable, and the completion is retried). At most `HOLDFAST_LOG__SUCCESSES` successes a second have a line;
+    the next line has the number of those left out as `left_out`.
+
+    There is exactly one per delivery taken; seconds are monotonic. `claim` is None where the handler is not idempotent,
+    or the event was never claimed.
     """
 
     queue: str
@@ -62,18 +79,47 @@ class Settled:
     error_type: str | None = None
     traceback: str | None = None
 
+    def severity(self) -> Level:
+        """Return `error` for a dead letter, `warning` for a failure or an event that may repeat, else `info`."""
+        if self.outcome == "dead_lettered":
+            return "error"
+        if self.claim == "busy":
+            return "info"
+        return "warning" if self.outcome == "postponed" or self.completion not in (None, "recorded") else "info"
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of this fact's line, without those that hold nothing unusual."""
+        line = {
+            "outcome": self.outcome,
+            "event_id": self.metadata.event_id,
+            "event_type": self.metadata.event_type,
+            "correlation_id": self.metadata.correlation_id,
+            "causation_id": self.metadata.causation_id,
+            "queue": self.queue,
+            "handler": self.handler,
+            "attempt": self.attempt,
+            "seconds": round(self.handler_seconds, 6),
+        }
+        more = {name: getattr(self, name) for name in ("published", "delay", "reason", "error", "error_type")}
+        more["claim"] = self.claim if self.claim != "acquired" else None
+        more["completion"] = self.completion if self.completion != "recorded" else None
+        if self.reason not in _NEVER_RUN:  # no code of the user's is in that traceback
+            more["exception"] = self.traceback
+        return line | {name: item for name, item in more.items() if item}
+
 
 @dataclass(frozen=True, slots=True)
-class SettlementStale:
-    """The connection a delivery came on is gone: it is not acked, and its redelivery is acked unrun."""
+class SettlementStale(Fact, log="delivery.stale", level="warning"):
+    """The connection of the delivery is lost, so it cannot be acked; its redelivery is acked unrun."""
 
     queue: str
     event_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class CopyHeld:
-    """A copy (retry or dead letter) could not be published; the original is kept and the copy tried again."""
+class CopyHeld(Fact, log="copy.held", level="error"):
+    """A retry or dead letter could not be published; the original is kept, and the copy is published again in
+    `again_in` seconds."""
 
     queue: str
     event_id: str
@@ -82,17 +128,8 @@ class CopyHeld:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """The broker's word on an event, or that there was none, `seconds` after it was asked. Copies are not events."""
-
-    event_type: str
-    outcome: PublishResult
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class HandlerAbandoned:
-    """A handler went on after its time-out and cancellation. Its slot stays taken until it returns."""
+class HandlerAbandoned(Fact, log="handler.abandoned", level="error"):
+    """A handler went on after its time-out and its cancellation. Its slot stays taken until it returns."""
 
     queue: str
     handler: str
@@ -101,52 +138,16 @@ class HandlerAbandoned:
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseTaken:
-    """This process, as `owner`, is alive in the claim store."""
-
-    owner: str
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseLost:
-    """No heartbeat arrived for most of a lease: what runs may be taken over, and its late completion is fenced."""
-
-    owner: str
-    lease: float
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimsLost:
-    """The claim store lost keys (flushed, evicted, failed over): events within the window may be handled again."""
-
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimsEndangered:
-    """Something found at the start that may make events repeat."""
-
-    finding: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReportLost:
-    """The tools for dead letters could not be told of this worker's queues, or of how a replay ended."""
-
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class MissingId:
-    """A message without an id came: a digest of its body stands for it. Told once for each queue."""
+class MissingId(Fact, log="event.without_id"):
+    """A message brought no id; a digest of its body stands for it. Logged once per queue."""
 
     queue: str
     event_type: str
 
 
 @dataclass(frozen=True, slots=True)
-class CrashSuspected:
-    """An event whose last run ended with its process is to run alone; until then nothing new starts here."""
+class CrashSuspected(Fact, log="event.suspected", level="warning"):
+    """The last run of this event ended with its process: it runs alone now, and nothing new starts until then."""
 
     queue: str
     event_id: str
@@ -154,8 +155,8 @@ class CrashSuspected:
 
 
 @dataclass(frozen=True, slots=True)
-class Paused:
-    """A queue is not consumed until what is missing is back."""
+class Paused(Fact, log="queue.paused", level="error"):
+    """The claim store is unavailable, and the queue is not consumed until it is back."""
 
     queue: str
     reason: str
@@ -163,15 +164,53 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(Fact, log="queue.resumed"):
+    """The claim store is back after `seconds`, and the queue is consumed again."""
+
     queue: str
     reason: str
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class PipelineFailed:
-    """A fault of Holdfast itself: the delivery could not be carried to an end and is given back after a pause."""
+class LeaseTaken(Fact, log="lease.taken", level="debug"):
+    """This process is alive in the claim store, as `owner`."""
+
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost(Fact, log="lease.lost", level="warning"):
+    """No heartbeat arrived for most of a lease: what runs may be taken over, and its late completion is fenced."""
+
+    owner: str
+    lease: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimsLost(Fact, log="claims.lost", level="error"):
+    """The claim store lost keys (flushed, evicted, failed over): events within the window may be handled again."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimsEndangered(Fact, log="claims.endangered", level="warning"):
+    """A check at the start found something that may make events repeat."""
+
+    finding: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportLost(Fact, log="report.lost", level="warning"):
+    """The tools for dead letters could not be informed of this worker's queues, or of how a replay ended."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineFailed(Fact, log="pipeline.failed", level="critical"):
+    """A fault of Holdfast itself: the delivery goes back to its queue after a pause of `again_in` seconds."""
 
     queue: str
     event_id: str
@@ -180,14 +219,18 @@ class PipelineFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Fact, log="broker.connected"):
+    """A connection is up, with its `role` and `server`."""
+
     role: Role
     url: str
     server: str
 
 
 @dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(Fact, log="broker.disconnected", level="warning"):
+    """A connection is lost, or could not be made; it is tried again in `again_in` seconds."""
+
     role: Role
     url: str
     error: str
@@ -195,21 +238,25 @@ class Disconnected:
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(Fact, log="consumer.attached"):
+    """A queue is consumed."""
+
     queue: str
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
-class Detached:
+class Detached(Fact, log="consumer.detached", level="warning"):
+    """A queue is not consumed any more; it is tried again in `again_in` seconds."""
+
     queue: str
     error: str
     again_in: float
 
 
 @dataclass(frozen=True, slots=True)
-class LoopBlocked:
-    """The event loop did not turn for `seconds`; `stack` is where it stood, `task` what it was running."""
+class LoopBlocked(Fact, log="loop.blocked", level="error"):
+    """The event loop stood still for `seconds`: `stack` says where, `task` says in what."""
 
     seconds: float
     task: str
@@ -217,54 +264,68 @@ class LoopBlocked:
 
 
 @dataclass(frozen=True, slots=True)
-class LoopTurned:
-    """The event loop came to what was due `lag` seconds after it was. A few times a second."""
-
-    lag: float
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """`/metrics`, `/livez` and `/readyz` are answered below this URL."""
+class Serving(Fact, log="http.serving"):
+    """Metrics and probes are served at `url`."""
 
     url: str
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """The worker takes what its queues hold from now on. `event_types` are those its handlers are registered for."""
+class Started(Fact, log="worker.started"):
+    """The worker takes messages from its queues.
+
+    `event_types` are those its handlers are registered for.
+    """
 
     worker: str
     queues: tuple[str, ...]
     concurrency: int
     event_types: tuple[str, ...] = ()
 
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of this fact's line; the types are left out, of which there may be many."""
+        return {"worker": self.worker, "queues": ", ".join(self.queues), "concurrency": self.concurrency}
+
 
 @dataclass(frozen=True, slots=True)
-class Draining:
+class Draining(Fact, log="worker.draining"):
+    """The worker was asked to stop; `running` deliveries have `grace` seconds to end."""
+
     worker: str
     running: int
     grace: float
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Fact, log="worker.stopped"):
+    """The worker stopped: all is settled, but for `unfinished` deliveries that were given back."""
+
     worker: str
     unfinished: int
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessStarted:
-    """One of the processes of `holdfast run --processes`; `number` counts from 1 and stays with its place."""
+class WorkerFailed(Fact, log="worker.failed", level="critical"):
+    """Your lifespan raised, so the worker did not run."""
+
+    worker: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStarted(Fact, log="process.started"):
+    """With `--processes`: process `number`, counted from 1, runs as `pid`."""
 
     number: int
     pid: int
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessDied:
-    """A process ended that nobody told to. `how` is its exit code or the name of the signal that ended it. One that
-    could not be started has `pid` 0."""
+class ProcessDied(Fact, log="process.died", level="error"):
+    """A process ended by itself; `how` is its exit code or signal; it is replaced in `again_in` seconds.
+
+    A process that could not be started has `pid` 0.
+    """
 
     number: int
     pid: int
@@ -272,37 +333,61 @@ class ProcessDied:
     again_in: float
 
 
-Counted: TypeAlias = ConsumerStarted | Published | LoopTurned
-"""Facts without a log line: what they report is counted."""
+@dataclass(frozen=True, slots=True)
+class ListenerFailed(Fact, log="listener.failed", level="error"):
+    """A listener of yours raised at a `fact`; nothing else is affected."""
 
-Told: TypeAlias = (
-    Settled
-    | SettlementStale
-    | CopyHeld
-    | HandlerAbandoned
-    | LeaseTaken
-    | LeaseLost
-    | ClaimsLost
-    | ClaimsEndangered
-    | ReportLost
-    | MissingId
-    | CrashSuspected
-    | Paused
-    | Resumed
-    | PipelineFailed
-    | Connected
-    | Disconnected
-    | Attached
-    | Detached
-    | LoopBlocked
-    | Serving
-    | Started
-    | Draining
-    | Stopped
-    | ProcessStarted
-    | ProcessDied
-)
-"""Facts with a log line each: docs/operations.md lists them."""
+    fact: str
+    error: BaseException
 
-Fact: TypeAlias = Counted | Told
-Emit: TypeAlias = Callable[[Fact], None]
+
+@dataclass(frozen=True, slots=True)
+class TlsUnverified(Fact, log="tls.unverified", level="warning"):
+    """`setting` is false: anybody between this process and the server can read and change all that is sent."""
+
+    setting: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettingUnknown(Fact, log="setting.unknown", level="warning"):
+    """A `HOLDFAST_` variable is set that no setting has; `setting` names it, and the nearest one."""
+
+    setting: str
+
+
+@dataclass(slots=True)
+class Published(Fact):
+    """The broker's answer about an event, or that there was none, `seconds` after the publish. Copies are no events."""
+
+    event_type: str
+    outcome: PublishResult
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoopTurned(Fact):
+    """The event loop ran what was due `lag` seconds late. Emitted a few times a second."""
+
+    lag: float
+
+
+@dataclass(slots=True, eq=False)
+class QueueFigures:
+    """Figures about one queue that its consumer keeps up to date in place; listeners read them when they need them.
+
+    `received` counts deliveries taken from the broker, `in_flight` those that have a slot and have not ended yet.
+    `attached` is True while the broker delivers from the queue.
+    """
+
+    queue: str
+    received: int = 0
+    in_flight: int = 0
+    attached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerStarted(Fact):
+    """A run of a worker is about to consume a queue, and keeps these figures from now on. Once per queue and run."""
+
+    queue: str
+    figures: QueueFigures

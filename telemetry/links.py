@@ -8,23 +8,24 @@ from .facts import (
     Disconnected,
     Draining,
     Fact,
-    LoopTurned,
     Paused,
-    Published,
     QueueFigures,
     Role,
-    Settled,
 )
+
+_HEARD = frozenset((Connected, Disconnected, ConsumerStarted, Attached, Detached, Paused, Draining))
 
 
 class Links:
     """`down` names the connections that are not up. `QueueFigures.attached` of each announced queue is kept here."""
 
-    ignores = frozenset((LoopTurned, Published, Settled))
-
     def __init__(self) -> None:
         self._up: set[Role] = set()
         self._queues: dict[str, QueueFigures] = {}
+
+    def hears(self, kind: type[Fact]) -> bool:
+        """Return whether facts of this kind change anything here."""
+        return kind in _HEARD
 
     def __call__(self, fact: Fact) -> None:
         match fact:

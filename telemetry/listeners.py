@@ -2,28 +2,33 @@
 
 from collections.abc import Iterable
 
-from .facts import Emit, Fact
-from .log import holdfast_logger
+from .facts import Emit, Fact, ListenerFailed
+from .log import FactLog
+
+_log = FactLog()
 
 
 def fan_out(listeners: Iterable[Emit]) -> Emit:
-    """One function that hands each fact to every listener. A listener that fails is told of and hurts nobody.
+    """Return one function that hands each fact to every listener. A listener that raises is logged; the others go on.
 
-    A listener may have an attribute `ignores`, a set of kinds of facts it is not to be called with: of some there are
-    several for each message.
+    A listener may have a method `hears`, which is asked once for each kind of fact whether it is called with those.
     """
     everyone = tuple(listeners)
-    who_hears: dict[type[Fact], tuple[Emit, ...]] = {}
+    hearers: dict[type[Fact], tuple[Emit, ...]] = {}
 
     def emit(fact: Fact) -> None:
         kind = type(fact)
-        hearing = who_hears.get(kind)
+        hearing = hearers.get(kind)
         if hearing is None:
-            hearing = who_hears[kind] = tuple(each for each in everyone if kind not in getattr(each, "ignores", ()))
+            hearing = hearers[kind] = tuple(each for each in everyone if getattr(each, "hears", _everything)(kind))
         for listener in hearing:
             try:
                 listener(fact)
-            except Exception:  # noqa: BLE001 (the user's function)
-                holdfast_logger().exception("listener.failed", fact=kind.__name__)
+            except Exception as error:  # noqa: BLE001 (the user's function)
+                _log(ListenerFailed(kind.__name__, error))
 
     return emit
+
+
+def _everything(kind: type[Fact]) -> bool:
+    return True

@@ -102,6 +102,10 @@ class Metrics:
         }
         self._set(f.BUILD_INFO, VERSION, 1.0)
 
+    def hears(self, kind: type[Fact]) -> bool:
+        """Return whether facts of this kind are counted."""
+        return kind in self._listen
+
     def __call__(self, fact: Fact) -> None:
         listen = self._listen.get(type(fact))
         if listen is not None:

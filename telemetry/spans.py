@@ -4,7 +4,7 @@ a tracer provider set up by the application; without either, nothing is traced."
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol
 
 from structlog.contextvars import bind_contextvars
 
@@ -43,8 +43,6 @@ class Spans(Protocol):
 class Untraced:
     """No tracing: a trace that came with an event goes on to what is published for it, and that is all."""
 
-    ignores = frozenset(get_args(Fact))
-
     def delivery(
         self, message: Message, metadata: Metadata, history: History, *, queue: str, tag: int
     ) -> AbstractContextManager[None]:
@@ -55,6 +53,9 @@ class Untraced:
 
     def current(self) -> Mapping[str, str]:
         return {}
+
+    def hears(self, kind: type[Fact]) -> bool:
+        return False
 
     def __call__(self, fact: Fact) -> None:
         pass
@@ -76,8 +77,6 @@ def open_spans() -> Spans:
 
 class OpenTelemetry:
     """Spans by the semantic conventions for messaging, and for RabbitMQ."""
-
-    ignores = frozenset(get_args(Fact)) - {Settled}
 
     def __init__(self, provider: "TracerProvider") -> None:
         from opentelemetry import trace
@@ -151,6 +150,9 @@ class OpenTelemetry:
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier)
         return carrier
+
+    def hears(self, kind: type[Fact]) -> bool:
+        return kind is Settled
 
     def __call__(self, fact: Fact) -> None:
         if not isinstance(fact, Settled):

@@ -1,0 +1,83 @@
+"""Facts describe themselves: what a class says of its name, level and fields is what is logged."""
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import structlog
+from builders import facts_with_a_line
+
+from holdfast import Settings
+from holdfast.broker import open_broker
+from holdfast.idempotency import open_claims
+from holdfast.telemetry import Connected, Fact, FactLog, LoopTurned, Settled, Started, TlsUnverified, fan_out
+
+VALUES = {str: "text", int: 7, float: 1.23456, BaseException: OSError("broken")}
+PLAIN = [kind for kind in facts_with_a_line() if kind not in (Settled, Started)]
+
+
+@pytest.mark.parametrize("kind", PLAIN, ids=lambda kind: kind.log)
+def test_a_fact_is_logged_under_its_name_at_its_level_with_its_fields(kind: Any) -> None:
+    given = {field.name: VALUES.get(field.type, "consume") for field in fields(kind)}
+
+    with structlog.testing.capture_logs() as lines:
+        FactLog()(kind(**given))
+
+    [line] = lines
+    assert (line.pop("event"), line.pop("log_level")) == (kind.log, kind.level)
+    error = given.pop("error") if isinstance(given.get("error"), BaseException) else None
+    assert line.pop("exc_info", None) is error
+    assert line == {name: 1.235 if value == 1.23456 else value for name, value in given.items()}
+
+
+def test_a_start_is_logged_without_the_event_types() -> None:
+    with structlog.testing.capture_logs() as lines:
+        FactLog()(Started("w", ("w.pack", "w.bill"), 64, ("order.created",)))
+
+    assert lines == [
+        {"event": "worker.started", "log_level": "info", "worker": "w", "queues": "w.pack, w.bill", "concurrency": 64}
+    ]
+
+
+def test_a_fact_without_a_name_is_not_logged() -> None:
+    with structlog.testing.capture_logs() as lines:
+        FactLog()(LoopTurned(0.1))
+
+    assert lines == []
+
+
+def test_a_listener_is_called_with_the_kinds_of_facts_that_it_hears() -> None:
+    class Picky:
+        def __init__(self) -> None:
+            self.all: list[Fact] = []
+
+        def hears(self, kind: type[Fact]) -> bool:
+            return kind is LoopTurned
+
+        def __call__(self, fact: Fact) -> None:
+            self.all.append(fact)
+
+    picky, everything = Picky(), list[Fact]()
+    emit = fan_out((picky, everything.append))
+
+    for fact in (turned := LoopTurned(0.1), connected := Connected("consume", "amqp://host/", "RabbitMQ")):
+        emit(fact)
+
+    assert picky.all == [turned]
+    assert everything == [turned, connected]
+
+
+async def test_a_server_that_is_not_verified_is_a_fact() -> None:
+    heard: list[Fact] = []
+    settings = Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        broker={"url": "amqps://host/", "verify": False},  # type: ignore[arg-type]
+        idempotency={"url": "rediss://host/", "verify": False},  # type: ignore[arg-type]
+    )
+
+    broker = await open_broker(settings, heard.append)
+    claims = open_claims(settings, heard.append)
+    await broker.close()
+    await claims.store.close()
+
+    assert heard == [TlsUnverified("HOLDFAST_BROKER__VERIFY"), TlsUnverified("HOLDFAST_IDEMPOTENCY__VERIFY")]
