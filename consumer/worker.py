@@ -190,7 +190,7 @@ class Worker:
         handlers = self.selected(only)
         self._world = world
         settings = self._with(concurrency)
-        metrics = Metrics() if http else None
+        metrics = Metrics(now=world.clock.now) if http else None
         self._links = Links()
         spans = open_spans()
         log = FactLog(settings.log.successes)

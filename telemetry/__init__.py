@@ -13,7 +13,7 @@ from .metrics import Metrics as Metrics
 from .neutral import neutral as neutral
 from .page import metrics_of as metrics_of
 from .redact import redact as redact
-from .sheet import Sheet as Sheet
+from .shared_figures import SharedFigures as SharedFigures
 from .spans import Spans as Spans
 from .spans import open_spans as open_spans
 from .watchdog import Watchdog as Watchdog

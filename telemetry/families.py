@@ -72,6 +72,13 @@ CLAIMS = Family(
     ("queue", "result"),
     "Claims: acquired, duplicate, busy, mismatch, crashed, unprotected or unavailable.",
 )
+COMPLETIONS = Family(
+    "holdfast_completions_total",
+    "counter",
+    ("queue", "result"),
+    "Completions of claims: recorded, fenced (another worker had taken the event over), absent (the claim store had "
+    "lost the claim) or unrecorded (the store was unavailable; it is tried again).",
+)
 CLAIM_SECONDS = Family("holdfast_claim_seconds", "histogram", (), "How long a claim took.", buckets=TRIPS)
 CONNECTED = Family(
     "holdfast_broker_connected", "gauge", ("role",), "1 while the connection that consumes or publishes is up.", "least"
@@ -109,6 +116,7 @@ FAMILIES = (
     PUBLISHED,
     PUBLISH_SECONDS,
     CLAIMS,
+    COMPLETIONS,
     CLAIM_SECONDS,
     CONNECTED,
     RECONNECTS,

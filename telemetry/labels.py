@@ -3,7 +3,7 @@
 from typing import TypeAlias
 
 from .families import Family
-from .sheet import Sheet
+from .shared_figures import SharedFigures
 
 OTHER = "other"
 _MOST_NAMES = 100
@@ -27,15 +27,15 @@ class Names:
         return name
 
 
-class Places(dict[Labels, int]):
-    """Where in a sheet the figures of each of one family's label values begin, found out once."""
+class Offsets(dict[Labels, int]):
+    """Where in a block the figures begin of each of one family's label values, looked up once."""
 
-    def __init__(self, sheet: Sheet, family: Family) -> None:
+    def __init__(self, figures: SharedFigures, family: Family) -> None:
         super().__init__()
-        self._sheet = sheet
+        self._figures = figures
         self._family = family
 
     def __missing__(self, labels: Labels) -> int:
         series = (self._family.name, *((labels,) if isinstance(labels, str) else labels))
-        self[labels] = place = self._sheet.place(series, self._family.size)
-        return place
+        self[labels] = offset = self._figures.offset(series, self._family.size)
+        return offset

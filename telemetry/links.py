@@ -7,6 +7,7 @@ from .facts import (
     Detached,
     Disconnected,
     Draining,
+    Emit,
     Fact,
     Paused,
     QueueFigures,
@@ -23,9 +24,9 @@ class Links:
         self._up: set[Role] = set()
         self._queues: dict[str, QueueFigures] = {}
 
-    def hears(self, kind: type[Fact]) -> bool:
-        """Return whether facts of this kind change anything here."""
-        return kind in _HEARD
+    def listener_for(self, kind: type[Fact]) -> Emit | None:
+        """Return this listener for facts that change anything here."""
+        return self if kind in _HEARD else None
 
     def __call__(self, fact: Fact) -> None:
         match fact:

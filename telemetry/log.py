@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import structlog
 
 from ..config import LogSettings
-from .facts import Fact, Settled
+from .facts import Emit, Fact, Settled
 from .safe import Line, safe_values
 
 
@@ -78,9 +78,9 @@ class FactLog:
         self._second = 0.0
         self._written = self._left_out = 0
 
-    def hears(self, kind: type[Fact]) -> bool:
-        """Return whether facts of this kind have a line."""
-        return bool(kind.log)
+    def listener_for(self, kind: type[Fact]) -> Emit | None:
+        """Return this listener for facts that have a line."""
+        return self if kind.log else None
 
     def __call__(self, fact: Fact) -> None:
         is_success = isinstance(fact, Settled) and _is_success(fact)

@@ -1,10 +1,11 @@
-"""A listener that counts: every metric of Holdfast derives from facts. What is counted stands in a `Sheet`."""
+"""A listener that counts: every metric of Holdfast derives from facts. It counts in `SharedFigures`."""
 
-import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -27,31 +28,32 @@ from .facts import (
     Started,
     Stopped,
 )
-from .labels import OTHER, Labels, Names, Places
+from .labels import OTHER, Labels, Names, Offsets
 from .page import Examples, metrics_of
-from .sheet import Sheet
+from .shared_figures import SharedFigures
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
 _LAG_TURNS = 60
-_SECONDS_SUM, _AGES_SUM = f.HANDLER_SECONDS.size - 1, f.EVENT_AGE.size - 1
+_SYSTEM_TIME = partial(datetime.now, UTC)
 
 
 @dataclass(slots=True)
 class Ending:
-    """Where the figures stand of one way a handler's deliveries end."""
+    """Where the figures stand of one way in which deliveries of a handler end: `counters` are increased by 1 each."""
 
-    settled: int
+    counters: tuple[int, ...]
     seconds: int
     age: int | None
+    claim_seconds: int | None
     seconds_examples: dict[int, tuple[float, Metadata]]
     age_examples: dict[int, tuple[float, Metadata]]
 
 
 @dataclass(slots=True)
 class Consumer:
-    """Figures of a queue, and where they stand in the sheet. `earlier` were received by consumers before this one."""
+    """Figures of a queue, and where they are copied to. `earlier` were received by consumers before this one."""
 
     figures: QueueFigures
     earlier: float
@@ -70,17 +72,19 @@ class Metrics:
     """Give it to a worker or a publisher as a listener, and register it with a `prometheus_client` registry where it
     is to appear on a page of your own: `REGISTRY.register(metrics)`. `holdfast run` has one of its own.
 
-    One serves the facts of one event loop. `sheet` is where it counts. What a consumer counts by itself
-    (`ConsumerStarted`) is copied there by `refresh`: with each `collect`, and when the worker has stopped.
+    One serves the facts of one event loop. `figures` is where it counts, `now` the time by which events age. What a
+    consumer counts by itself (`ConsumerStarted`) is copied to `figures` by `refresh`: with each `collect`, and when the
+    worker has stopped.
     """
 
-    def __init__(self, sheet: Sheet | None = None) -> None:
-        self.sheet = sheet or Sheet()
-        self._values = self.sheet.values
-        self._at = {family: Places(self.sheet, family) for family in f.FAMILIES}
+    def __init__(self, figures: SharedFigures | None = None, *, now: Callable[[], datetime] = _SYSTEM_TIME) -> None:
+        self.figures = figures or SharedFigures()
+        self._now = now
+        self._values = self.figures.values
+        self._at = {family: Offsets(self.figures, family) for family in f.FAMILIES}
         self._consumers: dict[str, Consumer] = {}
         self._copying = Lock()
-        self._endings: dict[tuple[str, str, str, str], Ending] = {}
+        self._endings: dict[tuple[str | None, ...], Ending] = {}
         self._examples: Examples = {}
         self._registered: frozenset[str] = frozenset()
         self._published, self._errors = Names(), Names()
@@ -102,9 +106,9 @@ class Metrics:
         }
         self._set(f.BUILD_INFO, VERSION, 1.0)
 
-    def hears(self, kind: type[Fact]) -> bool:
-        """Return whether facts of this kind are counted."""
-        return kind in self._listen
+    def listener_for(self, kind: type[Fact]) -> Callable[[Any], None] | None:
+        """Return what is called with facts of this kind, None for those that are not counted."""
+        return self._listen.get(kind)
 
     def __call__(self, fact: Fact) -> None:
         listen = self._listen.get(type(fact))
@@ -112,12 +116,12 @@ class Metrics:
             listen(fact)
 
     def collect(self) -> "Iterator[Metric]":
-        """What a `prometheus_client` registry asks of a collector. Any thread may call it."""
+        """Return what a `prometheus_client` registry asks of a collector. Any thread may call it."""
         self.refresh()
-        return metrics_of([self.sheet.memory], self._examples)
+        return metrics_of([self.figures.memory], self._examples)
 
     def refresh(self) -> None:
-        """Copy the figures of the consumers into the sheet. Any thread may call it."""
+        """Copy the figures of the consumers. Any thread may call it."""
         with self._copying:
             for consumer in self._consumers.values():
                 consumer.copy_to(self._values)
@@ -125,55 +129,54 @@ class Metrics:
     def _consumer_started(self, fact: ConsumerStarted) -> None:
         """From here on each series of the queue is there, so that a rate over it sees its first message."""
         self.refresh()
-        places = [self._at[family][fact.queue] for family in (f.RECEIVED, f.IN_FLIGHT, f.ATTACHED)]
+        received, *gauges = (self._at[family][fact.queue] for family in (f.RECEIVED, f.IN_FLIGHT, f.ATTACHED))
         with self._copying:
-            self._consumers[fact.queue] = Consumer(fact.figures, self._values[places[0]], *places)
+            self._consumers[fact.queue] = Consumer(fact.figures, self._values[received], received, *gauges)
 
     def _settled(self, fact: Settled) -> None:
-        """Once for each message: what is looked up for it is looked up once for each way to end."""
+        """Count one delivery: what is looked up for it is looked up once for each way to end."""
         values, metadata = self._values, fact.metadata
-        way = (fact.queue, fact.handler, metadata.event_type, fact.outcome)
-        ending = self._endings.get(way) or self._ending(*way)
-        values[ending.settled] += 1
+        way = (fact.queue, fact.handler, metadata.event_type, fact.outcome, fact.claim, fact.completion)
+        ending = self._endings.get(way) or self._ending(fact, way)
+        for offset in ending.counters:
+            values[offset] += 1
         if seconds := fact.handler_seconds:
-            bucket = bisect_left(f.SECONDS, seconds)
-            values[ending.seconds + bucket] += 1
-            values[ending.seconds + _SECONDS_SUM] += seconds
-            ending.seconds_examples[bucket] = (seconds, metadata)
+            ending.seconds_examples[self._observe(f.SECONDS, ending.seconds, seconds)] = (seconds, metadata)
         if ending.age is not None:
-            age = max(time.time() - metadata.time.timestamp(), 0.0)
-            bucket = bisect_left(f.AGES, age)
-            values[ending.age + bucket] += 1
-            values[ending.age + _AGES_SUM] += age
-            ending.age_examples[bucket] = (age, metadata)
-        if fact.claim is not None:
-            values[self._at[f.CLAIMS][fact.queue, fact.claim]] += 1
-            self._observe(f.CLAIM_SECONDS, fact.claim_seconds)
+            age = max((self._now() - metadata.time).total_seconds(), 0.0)
+            ending.age_examples[self._observe(f.AGES, ending.age, age)] = (age, metadata)
+        if ending.claim_seconds is not None:
+            self._observe(f.TRIPS, ending.claim_seconds, fact.claim_seconds)
         if fact.outcome == "postponed" and fact.error_type is not None:
             values[self._at[f.RETRIES][fact.queue, fact.handler, self._errors.bounded(fact.error_type)]] += 1
         elif fact.outcome == "dead_lettered":
             values[self._at[f.DEAD_LETTERS][fact.queue, fact.handler, str(fact.reason)]] += 1
 
-    def _ending(self, queue: str, handler: str, event_type: str, outcome: str) -> Ending:
-        if event_type not in self._registered:
-            event_type = OTHER
-        of_handler, aged = (queue, handler), outcome in ("handled", "dead_lettered")
+    def _ending(self, fact: Settled, way: tuple[str | None, ...]) -> Ending:
+        at, event_type, handler = self._at, fact.metadata.event_type, (fact.queue, fact.handler)
+        is_registered = event_type in self._registered
+        counters = [at[f.SETTLED][(*handler, event_type if is_registered else OTHER, fact.outcome)]]
+        if fact.claim is not None:
+            counters.append(at[f.CLAIMS][fact.queue, fact.claim])
+        if fact.completion is not None:
+            counters.append(at[f.COMPLETIONS][fact.queue, fact.completion])
         ending = Ending(
-            self._at[f.SETTLED][queue, handler, event_type, outcome],
-            self._at[f.HANDLER_SECONDS][of_handler],
-            self._at[f.EVENT_AGE][of_handler] if aged else None,
-            self._examples.setdefault((f.HANDLER_SECONDS.name, *of_handler), {}),
-            self._examples.setdefault((f.EVENT_AGE.name, *of_handler), {}),
+            tuple(counters),
+            at[f.HANDLER_SECONDS][handler],
+            at[f.EVENT_AGE][handler] if fact.outcome in ("handled", "dead_lettered") else None,
+            at[f.CLAIM_SECONDS][()] if fact.claim is not None else None,
+            self._examples.setdefault((f.HANDLER_SECONDS.name, *handler), {}),
+            self._examples.setdefault((f.EVENT_AGE.name, *handler), {}),
         )
-        if event_type != OTHER:  # of others a sender could invent any number
-            self._endings[queue, handler, event_type, outcome] = ending
+        if is_registered:  # of others a sender could invent any number
+            self._endings[way] = ending
         return ending
 
     def _publish(self, fact: Published) -> None:
         known = fact.event_type in self._registered
         event_type = fact.event_type if known else self._published.bounded(fact.event_type)
         self._values[self._at[f.PUBLISHED][event_type, fact.outcome]] += 1
-        self._observe(f.PUBLISH_SECONDS, fact.seconds)
+        self._observe(f.TRIPS, self._at[f.PUBLISH_SECONDS][()], fact.seconds)
 
     def _connected(self, fact: Connected) -> None:
         if fact.role in self._connections:
@@ -220,11 +223,12 @@ class Metrics:
         self._values[self._at[family][labels]] = value
 
     def _zero(self, family: f.Family) -> None:
-        for place in self._at[family].values():
-            self._values[place] = 0.0
+        for offset in self._at[family].values():
+            self._values[offset] = 0.0
 
-    def _observe(self, family: f.Family, value: float) -> None:
-        """A value is counted in its own bucket alone; the page adds them up."""
-        place = self._at[family][()]
-        self._values[place + bisect_left(family.buckets, value)] += 1
-        self._values[place + family.size - 1] += value
+    def _observe(self, bounds: tuple[float, ...], offset: int, value: float) -> int:
+        """Add a value to a histogram, in its own bucket alone: the page adds them up. Return the bucket."""
+        bucket = bisect_left(bounds, value)
+        self._values[offset + bucket] += 1
+        self._values[offset + len(bounds) + 1] += value
+        return bucket

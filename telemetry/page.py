@@ -1,4 +1,4 @@
-"""From sheets to what Prometheus reads: the figures of one process, or of several as if they were one."""
+"""From shared figures to what Prometheus reads: those of one process, or of several as if they were one."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..events import Metadata
 from .families import FAMILIES, Family, joined
-from .sheet import Series, read
+from .shared_figures import Series, read
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -21,14 +21,14 @@ _EXEMPLAR_LIMIT = 128  # characters of names and values, by the OpenMetrics spec
 
 
 def metrics_of(memories: Iterable[mmap], examples: Examples | None = None) -> "Iterator[Metric]":
-    """Every family, those without a series included."""
-    found: dict[str, dict[Series, list[tuple[float, ...]]]] = defaultdict(lambda: defaultdict(list))
+    """Return every family, those without a series included."""
+    read_values: dict[str, dict[Series, list[tuple[float, ...]]]] = defaultdict(lambda: defaultdict(list))
     for memory in memories:
         for series, values in read(memory):
-            found[series[0]][series].append(values)
+            read_values[series[0]][series].append(values)
     for family in FAMILIES:
         metric = _metric(family)
-        for series, figures in found[family.name].items():
+        for series, figures in read_values[family.name].items():
             values = joined(family, figures)
             if family.kind == "histogram":
                 buckets = _buckets(family, values, (examples or {}).get(series, {}))
@@ -49,11 +49,11 @@ def _buckets(
     family: Family, values: tuple[float, ...], examples: Mapping[int, tuple[float, Metadata]]
 ) -> list["tuple[str, float] | tuple[str, float, Exemplar]"]:
     bounds = [*(f"{bound:g}" if bound < 1 else f"{bound:.1f}" for bound in family.buckets), "+Inf"]
-    told: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+    buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
     for index, (bound, count) in enumerate(zip(bounds, accumulate(values[:-1]), strict=True)):
         example = examples.get(index)
-        told.append((bound, count) if example is None else (bound, count, _exemplar(*example)))
-    return told
+        buckets.append((bound, count) if example is None else (bound, count, _exemplar(*example)))
+    return buckets
 
 
 def _exemplar(value: float, metadata: Metadata) -> "Exemplar":

@@ -10,7 +10,7 @@ from structlog.contextvars import bind_contextvars
 
 from ..config import VERSION
 from ..events import History, Message, Metadata, headers, origin
-from .facts import Fact, Settled
+from .facts import Emit, Fact, Settled
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer, TracerProvider
@@ -54,8 +54,8 @@ class Untraced:
     def current(self) -> Mapping[str, str]:
         return {}
 
-    def hears(self, kind: type[Fact]) -> bool:
-        return False
+    def listener_for(self, kind: type[Fact]) -> Emit | None:
+        return None
 
     def __call__(self, fact: Fact) -> None:
         pass
@@ -151,8 +151,8 @@ class OpenTelemetry:
         self._propagator.inject(carrier)
         return carrier
 
-    def hears(self, kind: type[Fact]) -> bool:
-        return kind is Settled
+    def listener_for(self, kind: type[Fact]) -> Emit | None:
+        return self if kind is Settled else None
 
     def __call__(self, fact: Fact) -> None:
         if not isinstance(fact, Settled):

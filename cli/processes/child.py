@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from ...consumer import Worker
 from ...events import HoldfastError
-from ...telemetry import Fact, LeaseTaken, Metrics, Sheet, configure_logging
-from ...telemetry.sheet import ROOM
+from ...telemetry import Fact, LeaseTaken, Metrics, SharedFigures, configure_logging
+from ...telemetry.shared_figures import ROOM
 from ..load import load_worker
 from ..loop import run
 from ..run import until_signalled
@@ -88,7 +88,7 @@ def main() -> int:
     try:
         worker = load_worker(assignment.target)
         configure_logging(worker.settings.log, process=assignment.number)
-        channel.watch(worker, Metrics(Sheet(memory)))
+        channel.watch(worker, Metrics(SharedFigures(memory)))
         return run(until_signalled(worker, assignment.concurrency, assignment.only, http=False))
     except HoldfastError as error:
         channel.failed(str(error))

@@ -60,7 +60,7 @@ def run_processes(target: str, *, processes: int, concurrency: int | None, only:
         supervisor = Supervisor(places, settings, emit, folder)
         endpoint = Endpoint(
             settings.http,
-            collect=lambda: metrics_of([metrics.sheet.memory, *(place.memory for place in places)]),
+            collect=lambda: metrics_of([metrics.figures.memory, *(place.memory for place in places)]),
             live=supervisor.live,
             ready=supervisor.ready,
             others=_others(folder),

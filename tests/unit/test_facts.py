@@ -10,7 +10,7 @@ from builders import facts_with_a_line
 from holdfast import Settings
 from holdfast.broker import open_broker
 from holdfast.idempotency import open_claims
-from holdfast.telemetry import Connected, Fact, FactLog, LoopTurned, Settled, Started, TlsUnverified, fan_out
+from holdfast.telemetry import Connected, Emit, Fact, FactLog, LoopTurned, Settled, Started, TlsUnverified, fan_out
 
 VALUES = {str: "text", int: 7, float: 1.23456, BaseException: OSError("broken")}
 PLAIN = [kind for kind in facts_with_a_line() if kind not in (Settled, Started)]
@@ -51,8 +51,8 @@ def test_a_listener_is_called_with_the_kinds_of_facts_that_it_hears() -> None:
         def __init__(self) -> None:
             self.all: list[Fact] = []
 
-        def hears(self, kind: type[Fact]) -> bool:
-            return kind is LoopTurned
+        def listener_for(self, kind: type[Fact]) -> Emit | None:
+            return self if kind is LoopTurned else None
 
         def __call__(self, fact: Fact) -> None:
             self.all.append(fact)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from builders import some_metadata
+from builders import NOON, some_metadata
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition
 
@@ -24,14 +24,14 @@ from holdfast.telemetry import (
     QueueFigures,
     Resumed,
     Settled,
-    Sheet,
+    SharedFigures,
     Started,
     Stopped,
     fan_out,
     metrics_of,
 )
 from holdfast.telemetry.families import FAMILIES
-from holdfast.telemetry.sheet import read, reset
+from holdfast.telemetry.shared_figures import read, reset
 
 REGISTERED = "order.created"
 
@@ -47,6 +47,7 @@ PROMISED = {
     "holdfast_published_total": ("event_type", "outcome"),
     "holdfast_publish_seconds": (),
     "holdfast_claims_total": ("queue", "result"),
+    "holdfast_completions_total": ("queue", "result"),
     "holdfast_claim_seconds": (),
     "holdfast_broker_connected": ("role",),
     "holdfast_broker_reconnects_total": ("role",),
@@ -103,6 +104,18 @@ def test_a_settled_delivery_is_counted_by_its_outcome_and_timed() -> None:
     assert registry.get_sample_value("holdfast_claim_seconds_count") == 2
 
 
+@pytest.mark.parametrize("result", ["recorded", "fenced", "absent", "unrecorded"])
+def test_completions_are_counted_by_their_result(result: str) -> None:
+    metrics, registry = some_metrics()
+
+    metrics(a_settled(claim="acquired", completion=result))
+    metrics(a_settled(claim="acquired", completion=result))
+    metrics(a_settled(claim="duplicate", outcome="duplicate"))
+
+    assert registry.get_sample_value("holdfast_completions_total", {"queue": "q", "result": result}) == 2
+    assert generate_latest(registry).decode().count("holdfast_completions_total{") == 1
+
+
 def test_an_event_that_waits_for_another_worker_is_postponed_and_no_retry() -> None:
     metrics, registry = some_metrics()
 
@@ -147,14 +160,14 @@ def test_the_second_run_of_a_worker_goes_on_counting_what_the_first_received() -
     assert figures_of_consumers(registry) == (5, 0, 0)
 
 
-def test_a_stopped_worker_leaves_its_last_figures_in_the_sheet() -> None:
+def test_a_stopped_worker_leaves_its_last_figures_behind() -> None:
     metrics = Metrics()
 
     figures = a_consumer(metrics)
     figures.received = 7
     metrics(Stopped("w", 0))
 
-    assert dict(read(metrics.sheet.memory))["holdfast_messages_received_total", "q"] == (7.0,)
+    assert dict(read(metrics.figures.memory))["holdfast_messages_received_total", "q"] == (7.0,)
 
 
 def test_connections_and_consumers_are_seen_to_go_and_to_come_back() -> None:
@@ -239,6 +252,15 @@ def test_senders_cannot_invent_label_values() -> None:
     assert page.count("holdfast_retries_total{") == page.count("holdfast_published_total{") == 101
 
 
+def test_an_event_ages_by_the_clock_that_is_given() -> None:
+    metrics = Metrics(now=lambda: NOON + timedelta(seconds=7))
+
+    metrics(Settled("q", "h", some_metadata(time=NOON), 1, "handled", 0.1))
+
+    labels = {"queue": "q", "handler": "h"}
+    assert registry_of(metrics).get_sample_value("holdfast_event_age_seconds_sum", labels) == 7
+
+
 def test_an_event_from_a_clock_that_is_ahead_has_no_negative_age() -> None:
     metrics, registry = some_metrics()
     ahead = some_metadata(event_type=REGISTERED, time=datetime.now(UTC) + timedelta(hours=1))
@@ -269,14 +291,14 @@ def test_an_id_too_long_for_an_exemplar_is_left_out() -> None:
 
 
 def test_counters_go_on_where_an_earlier_process_left_them_and_gauges_begin_again() -> None:
-    first = Sheet()
+    first = SharedFigures()
     metrics = Metrics(first)
     figures = a_consumer(metrics)
     figures.received, figures.in_flight, figures.attached = 1, 1, True
     metrics.refresh()
 
     reset(first.memory, frozenset({"holdfast_in_flight", "holdfast_consumer_attached"}))
-    again = Metrics(Sheet(first.memory))
+    again = Metrics(SharedFigures(first.memory))
     a_consumer(again).received = 1
 
     registry = registry_of(again)
@@ -300,7 +322,7 @@ def test_several_processes_are_told_of_as_one() -> None:
 
     told = {
         (sample.name, sample.labels.get("le")): sample.value
-        for metric in metrics_of([metrics.sheet.memory for metrics in processes])
+        for metric in metrics_of([metrics.figures.memory for metrics in processes])
         for sample in metric.samples
     }
 
@@ -313,26 +335,26 @@ def test_several_processes_are_told_of_as_one() -> None:
     assert told["holdfast_build_info", None] == 1
 
 
-def test_a_sheet_that_is_full_goes_on_counting_what_it_knows() -> None:
-    sheet = Sheet()
-    known = sheet.place(("known",))
+def test_a_block_that_is_full_goes_on_counting_what_it_knows() -> None:
+    figures = SharedFigures()
+    known = figures.offset(("known",))
 
-    places = {sheet.place((f"{number}" * 500, "x" * 2_000)) for number in range(10_000)}
-    for place in places:
-        sheet.values[place] += 1
-    sheet.values[known] += 1
+    offsets = {figures.offset((f"{number}" * 500, "x" * 2_000)) for number in range(10_000)}
+    for offset in offsets:
+        figures.values[offset] += 1
+    figures.values[known] += 1
 
-    figures = dict(read(sheet.memory))
-    assert len(figures) < 10_001
-    assert figures["known",] == (1.0,)
+    series = dict(read(figures.memory))
+    assert len(series) < 10_001
+    assert series["known",] == (1.0,)
 
 
 @pytest.mark.parametrize("size", [1, 18])
 def test_what_is_written_can_be_read(size: int) -> None:
-    sheet = Sheet()
+    figures = SharedFigures()
 
     for number in range(50):
-        place = sheet.place(("family", "ü" * number, '"'), size)
-        sheet.values[place + size - 1] = float(number)
+        offset = figures.offset(("family", "ü" * number, '"'), size)
+        figures.values[offset + size - 1] = float(number)
 
-    assert [values[-1] for _, values in read(sheet.memory)] == [float(number) for number in range(50)]
+    assert [values[-1] for _, values in read(figures.memory)] == [float(number) for number in range(50)]

@@ -1,8 +1,8 @@
-"""Figures in a block of memory: this process' own, or one a supervisor shares with it and reads at any time.
+"""Figures in a block of memory: this process' own, or one that a supervisor shares with it and reads at any time.
 
-What stands in it outlives the process: counters go on where a killed process left them. A record is its size, how many
-values it has, its key as JSON, and the values, each a double that is written in one piece. Records are only ever added,
-and counted in the header once they are complete, so a reader needs no lock.
+The block outlives the process: counters go on where a killed process left them. A record is its size, how many values
+it has, its key as JSON, and the values, each a double that is written in one piece. Records are only ever added, and
+counted in the header once they are complete, so a reader needs no lock.
 """
 
 import json
@@ -16,30 +16,30 @@ Series: TypeAlias = tuple[str, ...]
 """The name of a family, and its label values in order."""
 
 ROOM = 4 << 20
-"""Bytes of a sheet: some ten thousand series. Memory is taken as it is used."""
+"""Bytes of a block: some ten thousand series. Memory is taken as it is used."""
 
 _HEADER = 8
 _RECORD = struct.Struct("<II")
 
 
-class Sheet:
+class SharedFigures:
     """The one writer of a block of memory. `memory` may hold what an earlier process counted."""
 
     def __init__(self, memory: mmap.mmap | None = None) -> None:
         self.memory = memory if memory is not None else mmap.mmap(-1, ROOM)
         self.values = memoryview(self.memory).cast("d")
-        """All doubles of the sheet; `place` says where those of a series begin."""
+        """All doubles of the block; `offset` says where those of a series begin."""
         self._used = memoryview(self.memory).cast("Q")
-        self._places: dict[Series, int] = {series: place for series, place, _ in _records(self.memory)}
+        self._offsets: dict[Series, int] = {series: offset for series, offset, _ in _records(self.memory)}
         self._lock = Lock()
 
-    def place(self, series: Series, size: int = 1) -> int:
-        """Where in `values` the `size` values of a series begin. A sheet that is full has the last ones for all."""
+    def offset(self, series: Series, size: int = 1) -> int:
+        """Return where in `values` the `size` values of a series begin. New series of a full block share its end."""
         with self._lock:
-            found = self._places.get(series)
-            if found is None:
-                found = self._places[series] = self._add(series, size)
-            return found
+            offset = self._offsets.get(series)
+            if offset is None:
+                offset = self._offsets[series] = self._add(series, size)
+            return offset
 
     def _add(self, series: Series, size: int) -> int:
         key = json.dumps(series).encode()
@@ -56,18 +56,18 @@ class Sheet:
 
 
 def read(memory: mmap.mmap) -> Iterator[tuple[Series, tuple[float, ...]]]:
-    """Every series with its values."""
+    """Return every series with its values."""
     values = memoryview(memory).cast("d")
-    for series, place, size in _records(memory):
-        yield series, tuple(values[place : place + size])
+    for series, offset, size in _records(memory):
+        yield series, tuple(values[offset : offset + size])
 
 
 def reset(memory: mmap.mmap, names: frozenset[str]) -> None:
-    """Set the series of these families to 0: what they told of ended with its process."""
+    """Set the series of these families to 0, because what they describe ended with its process."""
     values = memoryview(memory).cast("d")
-    for series, place, size in _records(memory):
+    for series, offset, size in _records(memory):
         if series[0] in names:
-            for index in range(place, place + size):
+            for index in range(offset, offset + size):
                 values[index] = 0.0
 
 
