@@ -5,7 +5,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from ..telemetry import redact
+from ..telemetry import bounded, redact, text_of
 
 MESSAGE_LIMIT = 4_000
 TRACEBACK_LIMIT = 16_000
@@ -29,27 +29,20 @@ def describe_failure(error: BaseException, budget: int = 1_000_000) -> Failure:
     chain = _chain_of(error)
     return Failure(
         type=_type_name(error),
-        message=_cut(_message(error), min(MESSAGE_LIMIT, budget // 8)),
-        traceback=_cut("\n".join(reversed([_trace(link) for link in chain])), min(TRACEBACK_LIMIT, budget // 2)),
+        message=bounded(text_of(error), min(MESSAGE_LIMIT, budget // 8)),
+        traceback=bounded("\n".join(reversed([_trace(link) for link in chain])), min(TRACEBACK_LIMIT, budget // 2)),
         fingerprint=_fingerprint(chain),
     )
 
 
 def summary(error: BaseException) -> str:
     """One line: the type and the head of the message."""
-    return " ".join(f"{_type_name(error)}: {_cut(_message(error), 500)}".split())
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except BaseException as broken:  # noqa: BLE001 (whatever __str__ does)
-        return f"<its text cannot be read: __str__ raised {type(broken).__name__}>"
+    return " ".join(f"{_type_name(error)}: {bounded(text_of(error), 500)}".split())
 
 
 def _trace(error: BaseException) -> str:
     frames = redact("".join(traceback.format_tb(error.__traceback__, limit=-_FRAMES)))  # they quote the source
-    message = _cut(_message(error), MESSAGE_LIMIT // 2)
+    message = bounded(text_of(error), MESSAGE_LIMIT // 2)
     return f"Traceback (most recent call last):\n{frames}{_type_name(error)}: {message}"
 
 
@@ -77,21 +70,3 @@ def _type_name(error: BaseException) -> str:
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return name[:200]
-
-
-def _cut(text: str, limit: int) -> str:
-    """Redacted head and tail, at most `limit` bytes of UTF-8 in all. What is far too long is cut before that: to look
-    for secrets in all of it would hold up the loop."""
-    length = len(text)
-    if length > 4 * limit:
-        text = text[: 2 * limit] + text[-2 * limit :]
-    text = redact(text)
-    raw = text[: limit * 2].encode("utf-8", "replace") if len(text) <= limit * 2 else b""
-    if raw and len(raw) <= limit and length <= 4 * limit:
-        return raw.decode()
-    if not text:
-        return text
-    half = limit // 2 - 40
-    head = text[:half].encode("utf-8", "replace")[:half].decode("utf-8", "ignore")
-    tail = text[-half:].encode("utf-8", "replace")[-half:].decode("utf-8", "ignore")
-    return f"{head}\n... {max(length, len(text)) - len(head) - len(tail)} characters left out ...\n{tail}"

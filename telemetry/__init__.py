@@ -1,18 +1,20 @@
 """Facts and their listeners (floor 1): the log, metrics and health over HTTP, the context of the
 event being handled, the watchdog."""
 
-from .binding import bind_event as bind_event
-from .binding import bind_handler as bind_handler
 from .facts import *  # noqa: F403 (each fact is described in one place)
 from .http import Endpoint as Endpoint
 from .links import Links as Links
 from .listeners import fan_out as fan_out
 from .log import FactLog as FactLog
+from .log import bind_event as bind_event
+from .log import bind_handler as bind_handler
 from .log import configure_logging as configure_logging
 from .metrics import Metrics as Metrics
-from .neutral import neutral as neutral
 from .page import metrics_of as metrics_of
-from .redact import redact as redact
+from .sanitise import bounded as bounded
+from .sanitise import neutral as neutral
+from .sanitise import redact as redact
+from .sanitise import text_of as text_of
 from .shared_figures import SharedFigures as SharedFigures
 from .spans import Spans as Spans
 from .spans import open_spans as open_spans

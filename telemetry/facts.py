@@ -7,7 +7,7 @@ paragraph of its docstring is its row in docs/operations.md.
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, dataclass_transform
 
 from ..events import Metadata
 
@@ -23,16 +23,18 @@ PublishResult: TypeAlias = Literal[
 _NEVER_RUN = frozenset({"unreadable", "unknown-type", "unsupported-version", "too-large"})
 
 
+@dataclass_transform(frozen_default=True)
 class Fact:
-    """Something that happened. `log` is the name of its log line, empty for a fact that is only counted."""
+    """Something that happened: a dataclass, frozen unless one is made for every message, which would take three times
+    as long. `log` is the name of its log line, empty for a fact that is only counted.
+    """
 
-    __slots__ = ()
     log: ClassVar[str] = ""
     level: ClassVar[Level] = "info"
 
-    def __init_subclass__(cls, *, log: str | None = None, level: Level | None = None) -> None:
-        # `dataclass(slots=True)` makes the class again, without arguments. mypyc ignores them: do not compile this.
-        cls.log, cls.level = log or cls.log, level or cls.level
+    def __init_subclass__(cls, *, log: str = "", level: Level = "info", frozen: bool = True) -> None:
+        cls.log, cls.level = log, level  # mypyc ignores arguments of a class: this module stays as it is
+        dataclass(frozen=frozen)(cls)
 
     def severity(self) -> Level:
         """Return the level of this fact's line."""
@@ -51,8 +53,7 @@ class Fact:
 Emit: TypeAlias = Callable[[Fact], None]
 
 
-@dataclass(slots=True)  # made for every message: a frozen one takes three times as long
-class Settled(Fact, log="delivery.settled"):
+class Settled(Fact, log="delivery.settled", frozen=False):
     """A delivery reached its end: `outcome` handled, duplicate, given_back (info), postponed (warning), dead_lettered
     (error); with `error`, `error_type`, `reason`, `delay`, `seconds`. A `completion` other than recorded is a warning:
     `fenced` (another worker took the event over), `absent` (the claim store lost the claim), `unrecorded` (the store
@@ -108,7 +109,6 @@ class Settled(Fact, log="delivery.settled"):
         return line | {name: item for name, item in more.items() if item}
 
 
-@dataclass(frozen=True, slots=True)
 class SettlementStale(Fact, log="delivery.stale", level="warning"):
     """The connection of the delivery is lost, so it cannot be acked; its redelivery is acked unrun."""
 
@@ -116,7 +116,6 @@ class SettlementStale(Fact, log="delivery.stale", level="warning"):
     event_id: str
 
 
-@dataclass(frozen=True, slots=True)
 class CopyHeld(Fact, log="copy.held", level="error"):
     """A retry or dead letter could not be published; the original is kept, and the copy is published again in
     `again_in` seconds."""
@@ -127,7 +126,6 @@ class CopyHeld(Fact, log="copy.held", level="error"):
     again_in: float
 
 
-@dataclass(frozen=True, slots=True)
 class HandlerAbandoned(Fact, log="handler.abandoned", level="error"):
     """A handler went on after its time-out and its cancellation. Its slot stays taken until it returns."""
 
@@ -137,7 +135,6 @@ class HandlerAbandoned(Fact, log="handler.abandoned", level="error"):
     timeout: float
 
 
-@dataclass(frozen=True, slots=True)
 class MissingId(Fact, log="event.without_id"):
     """A message brought no id; a digest of its body stands for it. Logged once per queue."""
 
@@ -145,7 +142,6 @@ class MissingId(Fact, log="event.without_id"):
     event_type: str
 
 
-@dataclass(frozen=True, slots=True)
 class CrashSuspected(Fact, log="event.suspected", level="warning"):
     """The last run of this event ended with its process: it runs alone now, and nothing new starts until then."""
 
@@ -154,7 +150,6 @@ class CrashSuspected(Fact, log="event.suspected", level="warning"):
     crashes: int
 
 
-@dataclass(frozen=True, slots=True)
 class Paused(Fact, log="queue.paused", level="error"):
     """The claim store is unavailable, and the queue is not consumed until it is back."""
 
@@ -163,7 +158,6 @@ class Paused(Fact, log="queue.paused", level="error"):
     error: str
 
 
-@dataclass(frozen=True, slots=True)
 class Resumed(Fact, log="queue.resumed"):
     """The claim store is back after `seconds`, and the queue is consumed again."""
 
@@ -172,14 +166,12 @@ class Resumed(Fact, log="queue.resumed"):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class LeaseTaken(Fact, log="lease.taken", level="debug"):
     """This process is alive in the claim store, as `owner`."""
 
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
 class LeaseLost(Fact, log="lease.lost", level="warning"):
     """No heartbeat arrived for most of a lease: what runs may be taken over, and its late completion is fenced."""
 
@@ -187,28 +179,24 @@ class LeaseLost(Fact, log="lease.lost", level="warning"):
     lease: float
 
 
-@dataclass(frozen=True, slots=True)
 class ClaimsLost(Fact, log="claims.lost", level="error"):
     """The claim store lost keys (flushed, evicted, failed over): events within the window may be handled again."""
 
     error: str
 
 
-@dataclass(frozen=True, slots=True)
 class ClaimsEndangered(Fact, log="claims.endangered", level="warning"):
     """A check at the start found something that may make events repeat."""
 
     finding: str
 
 
-@dataclass(frozen=True, slots=True)
 class ReportLost(Fact, log="report.lost", level="warning"):
     """The tools for dead letters could not be informed of this worker's queues, or of how a replay ended."""
 
     error: str
 
 
-@dataclass(frozen=True, slots=True)
 class PipelineFailed(Fact, log="pipeline.failed", level="critical"):
     """A fault of Holdfast itself: the delivery goes back to its queue after a pause of `again_in` seconds."""
 
@@ -218,7 +206,6 @@ class PipelineFailed(Fact, log="pipeline.failed", level="critical"):
     again_in: float
 
 
-@dataclass(frozen=True, slots=True)
 class Connected(Fact, log="broker.connected"):
     """A connection is up, with its `role` and `server`."""
 
@@ -227,7 +214,6 @@ class Connected(Fact, log="broker.connected"):
     server: str
 
 
-@dataclass(frozen=True, slots=True)
 class Disconnected(Fact, log="broker.disconnected", level="warning"):
     """A connection is lost, or could not be made; it is tried again in `again_in` seconds."""
 
@@ -237,7 +223,6 @@ class Disconnected(Fact, log="broker.disconnected", level="warning"):
     again_in: float
 
 
-@dataclass(frozen=True, slots=True)
 class Attached(Fact, log="consumer.attached"):
     """A queue is consumed."""
 
@@ -245,7 +230,6 @@ class Attached(Fact, log="consumer.attached"):
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
 class Detached(Fact, log="consumer.detached", level="warning"):
     """A queue is not consumed any more; it is tried again in `again_in` seconds."""
 
@@ -254,7 +238,6 @@ class Detached(Fact, log="consumer.detached", level="warning"):
     again_in: float
 
 
-@dataclass(frozen=True, slots=True)
 class LoopBlocked(Fact, log="loop.blocked", level="error"):
     """The event loop stood still for `seconds`: `stack` says where, `task` says in what."""
 
@@ -263,14 +246,12 @@ class LoopBlocked(Fact, log="loop.blocked", level="error"):
     stack: str
 
 
-@dataclass(frozen=True, slots=True)
 class Serving(Fact, log="http.serving"):
     """Metrics and probes are served at `url`."""
 
     url: str
 
 
-@dataclass(frozen=True, slots=True)
 class Started(Fact, log="worker.started"):
     """The worker takes messages from its queues.
 
@@ -287,7 +268,6 @@ class Started(Fact, log="worker.started"):
         return {"worker": self.worker, "queues": ", ".join(self.queues), "concurrency": self.concurrency}
 
 
-@dataclass(frozen=True, slots=True)
 class Draining(Fact, log="worker.draining"):
     """The worker was asked to stop; `running` deliveries have `grace` seconds to end."""
 
@@ -296,7 +276,6 @@ class Draining(Fact, log="worker.draining"):
     grace: float
 
 
-@dataclass(frozen=True, slots=True)
 class Stopped(Fact, log="worker.stopped"):
     """The worker stopped: all is settled, but for `unfinished` deliveries that were given back."""
 
@@ -304,7 +283,6 @@ class Stopped(Fact, log="worker.stopped"):
     unfinished: int
 
 
-@dataclass(frozen=True, slots=True)
 class WorkerFailed(Fact, log="worker.failed", level="critical"):
     """Your lifespan raised, so the worker did not run."""
 
@@ -312,7 +290,6 @@ class WorkerFailed(Fact, log="worker.failed", level="critical"):
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
 class ProcessStarted(Fact, log="process.started"):
     """With `--processes`: process `number`, counted from 1, runs as `pid`."""
 
@@ -320,7 +297,6 @@ class ProcessStarted(Fact, log="process.started"):
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
 class ProcessDied(Fact, log="process.died", level="error"):
     """A process ended by itself; `how` is its exit code or signal; it is replaced in `again_in` seconds.
 
@@ -333,7 +309,6 @@ class ProcessDied(Fact, log="process.died", level="error"):
     again_in: float
 
 
-@dataclass(frozen=True, slots=True)
 class ListenerFailed(Fact, log="listener.failed", level="error"):
     """A listener of yours raised at a `fact`; nothing else is affected."""
 
@@ -341,22 +316,19 @@ class ListenerFailed(Fact, log="listener.failed", level="error"):
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
 class TlsUnverified(Fact, log="tls.unverified", level="warning"):
     """`setting` is false: anybody between this process and the server can read and change all that is sent."""
 
     setting: str
 
 
-@dataclass(frozen=True, slots=True)
 class SettingUnknown(Fact, log="setting.unknown", level="warning"):
     """A `HOLDFAST_` variable is set that no setting has; `setting` names it, and the nearest one."""
 
     setting: str
 
 
-@dataclass(slots=True)
-class Published(Fact):
+class Published(Fact, frozen=False):
     """The broker's answer about an event, or that there was none, `seconds` after the publish. Copies are no events."""
 
     event_type: str
@@ -364,7 +336,6 @@ class Published(Fact):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
 class LoopTurned(Fact):
     """The event loop ran what was due `lag` seconds late. Emitted a few times a second."""
 
@@ -385,7 +356,6 @@ class QueueFigures:
     attached: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class ConsumerStarted(Fact):
     """A run of a worker is about to consume a queue, and keeps these figures from now on. Once per queue and run."""
 

@@ -1,5 +1,5 @@
-"""`/metrics`, `/livez` and `/readyz`, answered by a thread with an event loop of its own: it answers while the worker's
-loop is blocked, and it is how that is found out."""
+"""`/metrics`, `/livez` and `/readyz`. A separate thread serves them, so they answer while the worker's loop is blocked;
+`/livez` fails then."""
 
 import asyncio
 import errno
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 Probe: TypeAlias = Callable[[], tuple[bool, Mapping[str, Any]]]
-"""Whether it is well, and what there is to say of it. Asked in the thread that serves."""
+"""Returns whether all is well, and the details as JSON. Called in the thread that serves."""
 
 Collect: TypeAlias = Callable[[], "Iterable[Metric]"]
 
-_BETWEEN = 0.25  # seconds: however many ask, the page is made no more often, and each is given one made after it asked
+_BETWEEN = 0.25  # least seconds between two renderings; concurrent scrapes share one that began after they asked
 
 
 class Endpoint:
-    """Serves from `start` to `stop`. `collect` gives the metrics; those of `others`, by default what the application
-    counts with `prometheus_client`, come after them."""
+    """A server that runs from `start` to `stop`. `collect` returns the metrics; those of `others`, by default what the
+    application counts with `prometheus_client`, come after them."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Endpoint:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def stop(self) -> None:
-        """Answer what was asked, and no more."""
+        """Answer the requests that have arrived, and stop."""
         self._stop()
         if self._thread is not None:
             self._thread.join(5)
@@ -92,8 +92,8 @@ class Endpoint:
 
         def probe(ask: Probe) -> Callable[["Request"], Any]:
             async def answer(request: "Request") -> "Response":
-                well, told = ask()
-                body = json.dumps(told, default=str) + "\n"
+                well, report = ask()
+                body = json.dumps(report, default=str) + "\n"
                 return Response(body, 200 if well else 503, media_type="application/json")
 
             return answer
@@ -107,9 +107,7 @@ class Endpoint:
         )
 
     async def _page(self, accept: str) -> tuple[bytes, str]:
-        """The page in the format that is asked for. Who asks before it is made waits for the same one."""
-        from prometheus_client.exposition import choose_encoder
-
+        """Return the page in the format that is asked for; all who ask before it is rendered share one."""
         encode, content_type = choose_encoder(accept)
         making = self._pages.get(content_type)
         if making is None:
@@ -132,12 +130,12 @@ class _Joined:
         self._others = others
 
     def collect(self) -> "Iterator[Metric]":
-        told = set()
+        ours = set()
         for metric in self._collect():
-            told.add(metric.name)
+            ours.add(metric.name)
             yield metric
         for metric in self._others.collect():
-            if metric.name not in told:
+            if metric.name not in ours:
                 yield metric
 
 

@@ -1,4 +1,7 @@
-"""The log: structlog set up once, and a listener that writes one line per fact. Payloads are never written."""
+"""The log: structlog set up once, the context of the event being handled, and a listener that writes one line per fact.
+
+Payloads are never written.
+"""
 
 import logging
 import sys
@@ -7,10 +10,12 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from ..config import LogSettings
+from ..events import Metadata
 from .facts import Emit, Fact, Settled
-from .safe import Line, safe_values
+from .sanitise import Line, safe_values
 
 
 def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, process: int | None = None) -> None:
@@ -64,6 +69,23 @@ def holdfast_logger() -> Any:
     """Where Holdfast's own lines go: to structlog, or to the standard library's logging in a program that
     did not set structlog up (which would print to standard output)."""
     return structlog.get_logger("holdfast").bind() if structlog.is_configured() else _STANDARD.bind()
+
+
+def bind_handler(*, queue: str, handler: str) -> None:
+    """Bind, in the current context, what is the same for all deliveries of a handler."""
+    bind_contextvars(queue=queue, handler=handler, attempt=1, causation_id=None)
+
+
+def bind_event(metadata: Metadata, attempt: int) -> None:
+    """Bind the event's ids in the current context, to be on each line written meanwhile.
+
+    Each delivery runs in its own copy of its handler's context, so what the application bound elsewhere is untouched.
+    """
+    bind_contextvars(event_id=metadata.event_id, event_type=metadata.event_type, correlation_id=metadata.correlation_id)
+    if metadata.causation_id is not None:
+        bind_contextvars(causation_id=metadata.causation_id)
+    if attempt != 1:
+        bind_contextvars(attempt=attempt)
 
 
 class FactLog:

@@ -19,29 +19,29 @@ _STATE_LIMIT = 512  # characters of a `tracestate` that is handed on, by the W3C
 
 
 class Spans(Protocol):
-    """What the life of a delivery and a publish tell a tracer."""
+    """A tracer, as the life of a delivery and a publish see it."""
 
     def delivery(
         self, message: Message, metadata: Metadata, history: History, *, queue: str, tag: int
     ) -> AbstractContextManager[None]:
-        """Around all that is done about a delivery. It is current in the handler, so what that traces is below it."""
+        """Enter the span of a delivery. It is current in the handler, so what the handler traces is below it."""
         ...
 
     def publish(self, message: Message) -> AbstractContextManager[Message]:
-        """Around a publish; gives the message as it is to be sent, with the span in its headers."""
+        """Enter the span of a publish; yields the message to send, with the span in its headers."""
         ...
 
     def current(self) -> Mapping[str, str]:
-        """The headers that continue the trace from here: `traceparent`, and `tracestate` if there is one."""
+        """Return the headers that continue the trace from here: `traceparent`, and `tracestate` if there is one."""
         ...
 
     def __call__(self, fact: Fact) -> None:
-        """A listener: how a delivery ended is written on its span."""
+        """Write on the span of a delivery how it ended: a listener."""
         ...
 
 
 class Untraced:
-    """No tracing: a trace that came with an event goes on to what is published for it, and that is all."""
+    """No tracing. A trace that came with an event still goes on to the events published for it."""
 
     def delivery(
         self, message: Message, metadata: Metadata, history: History, *, queue: str, tag: int
@@ -65,8 +65,7 @@ _NOTHING = nullcontext()
 
 
 def open_spans() -> Spans:
-    """What traces in this process: the tracer provider the application set up, if OpenTelemetry is installed and it
-    did."""
+    """Return spans of the tracer provider that the application set up, or those that trace nothing."""
     try:
         from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider
     except ImportError:
@@ -163,8 +162,8 @@ class OpenTelemetry:
             if value is not None:
                 span.set_attribute(name, value)
         if fact.error_type is not None:
-            told = {"type": fact.error_type, "message": fact.error, "stacktrace": fact.traceback}
-            span.add_event("exception", {f"exception.{name}": text for name, text in told.items() if text})
+            exception = {"type": fact.error_type, "message": fact.error, "stacktrace": fact.traceback}
+            span.add_event("exception", {f"exception.{name}": text for name, text in exception.items() if text})
             span.set_status(self._trace.StatusCode.ERROR, fact.reason)
         span.end()
 

@@ -13,8 +13,8 @@ _FRAMES = 25
 
 
 class Watchdog:
-    """Emits one `LoopBlocked` each time the loop has not turned for `limit` seconds, from the watching thread: the
-    loop cannot do it. While the loop turns, it emits a `LoopTurned` a few times a second."""
+    """A thread that emits one `LoopBlocked` each time the loop has not turned for `limit` seconds; the loop itself
+    cannot. While the loop turns, it emits a `LoopTurned` a few times a second."""
 
     def __init__(self, limit: float, emit: Emit) -> None:
         self._limit = limit
@@ -34,7 +34,7 @@ class Watchdog:
         threading.Thread(target=self._watch, args=(loop, watched), name="holdfast-watchdog", daemon=True).start()
 
     def still(self) -> float:
-        """For how many seconds the loop has not turned; 0 where it is not watched. Any thread may ask."""
+        """Return for how many seconds the loop has not turned; 0 where it is not watched. Any thread may ask."""
         return max(0.0, time.monotonic() - self._beat - self._period) if self._watching else 0.0
 
     def stop(self) -> None:
@@ -49,12 +49,12 @@ class Watchdog:
         self._emit(LoopTurned(lag))
 
     def _watch(self, loop: asyncio.AbstractEventLoop, watched: int) -> None:
-        told = 0.0
+        reported = 0.0
         while not self._stopped.wait(self._period):
             beat = self._beat
             still = time.monotonic() - beat - self._period
-            if still >= self._limit and beat != told:
-                told = beat
+            if still >= self._limit and beat != reported:
+                reported = beat
                 self._emit(LoopBlocked(still, _task_name(loop), _stack(watched)))
 
 

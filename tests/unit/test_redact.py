@@ -3,7 +3,7 @@
 import pytest
 
 from holdfast.telemetry import redact
-from holdfast.telemetry.redact import is_secret
+from holdfast.telemetry.sanitise import is_secret
 
 
 @pytest.mark.parametrize(
