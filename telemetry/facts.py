@@ -186,7 +186,7 @@ class ClaimsLost(Fact, log="claims.lost", level="error"):
 
 
 class ClaimsEndangered(Fact, log="claims.endangered", level="warning"):
-    """A check at the start found something that may make events repeat."""
+    """A check at the start reports something that may make events repeat."""
 
     finding: str
 

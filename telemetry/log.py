@@ -139,7 +139,7 @@ def _numbered(process: int) -> Callable[[Any, str, Line], Line]:
 
 
 def _for_console(logger: Any, method: str, line: Line) -> Line:
-    """What says nothing is left out. Nobody's text begins a line of its own, where it could pass for another's."""
+    """Leave out fields that hold nothing, and indent line breaks, so that no text can pass for a line of the log."""
     line = {name: value for name, value in line.items() if value is not None}
     if isinstance(event := line.get("event"), str) and "\n" in event:
         line["event"] = event.replace("\n", "\n    ")

@@ -145,6 +145,7 @@ async def test_log_metrics_and_trace_tell_the_same_story_of_every_outcome(
     assert figure(figures, "holdfast_published_total", event_type="receipt", outcome="confirmed") == 7
     assert figure(figures, "holdfast_claims_total", queue=handled, result="duplicate") == 1
     assert figure(figures, "holdfast_claims_total", queue=handled, result="acquired") == 11
+    assert figure(figures, "holdfast_completions_total", queue=handled, result="recorded") == 7
     ours = [line for line in lines if line.get("logger") == "shop"]
     assert len(ours) == 12 + 7 and all(line["event_id"] and line["queue"] and line["attempt"] for line in ours)
 

@@ -1,16 +1,31 @@
 """Facts describe themselves: what a class says of its name, level and fields is what is logged."""
 
+import sys
 from dataclasses import fields
+from types import FrameType
 from typing import Any
 
 import pytest
 import structlog
-from builders import facts_with_a_line
+from builders import facts_with_a_line, some_metadata
 
 from holdfast import Settings
 from holdfast.broker import open_broker
 from holdfast.idempotency import open_claims
-from holdfast.telemetry import Connected, Emit, Fact, FactLog, LoopTurned, Settled, Started, TlsUnverified, fan_out
+from holdfast.telemetry import (
+    Connected,
+    Emit,
+    Fact,
+    FactLog,
+    Links,
+    LoopTurned,
+    Metrics,
+    Settled,
+    Started,
+    TlsUnverified,
+    fan_out,
+    open_spans,
+)
 
 VALUES = {str: "text", int: 7, float: 1.23456, BaseException: OSError("broken")}
 PLAIN = [kind for kind in facts_with_a_line() if kind not in (Settled, Started)]
@@ -65,6 +80,25 @@ def test_a_listener_is_called_with_the_kinds_of_facts_that_it_hears() -> None:
 
     assert picky.all == [turned]
     assert everything == [turned, connected]
+
+
+def test_a_successful_delivery_enters_ten_functions_of_telemetry_at_most_in_three_files() -> None:
+    emit = fan_out((FactLog(successes=0), open_spans(), Links(), Metrics()))
+    fact = Settled("q", "h", some_metadata(), 1, "handled", 0.1, "acquired", 0.001, "recorded")
+    emit(Started("w", ("q",), 1, (fact.metadata.event_type,)))
+    emit(fact)
+    entered: list[str] = []
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and "holdfast" in frame.f_code.co_filename:
+            entered.append(frame.f_code.co_filename)
+
+    sys.setprofile(note)
+    emit(fact)
+    sys.setprofile(None)
+
+    assert len(entered) <= 10
+    assert len(set(entered)) <= 3
 
 
 async def test_a_server_that_is_not_verified_is_a_fact() -> None:
