@@ -108,6 +108,8 @@ class Endpoint:
 
     async def _page(self, accept: str) -> tuple[bytes, str]:
         """Return the page in the format that is asked for; all who ask before it is rendered share one."""
+        from prometheus_client.exposition import choose_encoder
+
         encode, content_type = choose_encoder(accept)
         making = self._pages.get(content_type)
         if making is None:
