@@ -4,7 +4,7 @@ a tracer provider set up by the application; without either, nothing is traced."
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from structlog.contextvars import bind_contextvars
 
@@ -18,50 +18,34 @@ if TYPE_CHECKING:
 _STATE_LIMIT = 512  # characters of a `tracestate` that is handed on, by the W3C recommendation
 
 
-class Spans(Protocol):
-    """A tracer, as the life of a delivery and a publish see it."""
+_NOTHING = nullcontext()
+
+
+class Spans:
+    """The spans of deliveries and publishes. These trace nothing: a trace that came with an event still goes on to the
+    events published for it.
+    """
 
     def delivery(
         self, message: Message, metadata: Metadata, history: History, *, queue: str, tag: int
     ) -> AbstractContextManager[None]:
         """Enter the span of a delivery. It is current in the handler, so what the handler traces is below it."""
-        ...
-
-    def publish(self, message: Message) -> AbstractContextManager[Message]:
-        """Enter the span of a publish; yields the message to send, with the span in its headers."""
-        ...
-
-    def current(self) -> Mapping[str, str]:
-        """Return the headers that continue the trace from here: `traceparent`, and `tracestate` if there is one."""
-        ...
-
-    def __call__(self, fact: Fact) -> None:
-        """Write on the span of a delivery how it ended: a listener."""
-        ...
-
-
-class Untraced:
-    """No tracing. A trace that came with an event still goes on to the events published for it."""
-
-    def delivery(
-        self, message: Message, metadata: Metadata, history: History, *, queue: str, tag: int
-    ) -> AbstractContextManager[None]:
         return _NOTHING
 
     def publish(self, message: Message) -> AbstractContextManager[Message]:
+        """Enter the span of a publish; yields the message to send, with the span in its headers."""
         return nullcontext(message)
 
     def current(self) -> Mapping[str, str]:
+        """Return the headers that continue the trace from here: `traceparent`, and `tracestate` if there is one."""
         return {}
 
     def listener_for(self, kind: type[Fact]) -> Emit | None:
+        """Return this listener for facts that are written on a span."""
         return None
 
     def __call__(self, fact: Fact) -> None:
-        pass
-
-
-_NOTHING = nullcontext()
+        """Write on the span of a delivery how it ended."""
 
 
 def open_spans() -> Spans:
@@ -69,12 +53,12 @@ def open_spans() -> Spans:
     try:
         from opentelemetry.trace import ProxyTracerProvider, get_tracer_provider
     except ImportError:
-        return Untraced()
+        return Spans()
     provider = get_tracer_provider()
-    return Untraced() if isinstance(provider, ProxyTracerProvider) else OpenTelemetry(provider)
+    return Spans() if isinstance(provider, ProxyTracerProvider) else OpenTelemetry(provider)
 
 
-class OpenTelemetry:
+class OpenTelemetry(Spans):
     """Spans by the semantic conventions for messaging, and for RabbitMQ."""
 
     def __init__(self, provider: "TracerProvider") -> None:

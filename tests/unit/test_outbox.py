@@ -9,8 +9,7 @@ from builders import a_message
 from holdfast import PublishRefused
 from holdfast.consumer.settle import publish_outbox
 from holdfast.events import Message
-from holdfast.telemetry import Fact, Published
-from holdfast.telemetry.spans import Untraced
+from holdfast.telemetry import Fact, Published, Spans
 
 
 class Refusing:
@@ -30,7 +29,7 @@ async def published(times: int, *, patience: float) -> list[str]:
     facts = list[Fact]()
     try:
         broker = cast("Any", Refusing(times))
-        await publish_outbox(broker, [a_message()], patience=patience, emit=facts.append, spans=Untraced())
+        await publish_outbox(broker, [a_message()], patience=patience, emit=facts.append, spans=Spans())
     finally:
         told = [fact.outcome for fact in facts if isinstance(fact, Published)]
     return told
