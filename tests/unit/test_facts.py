@@ -62,7 +62,7 @@ def test_a_fact_without_a_name_is_not_logged() -> None:
 
 
 def test_a_listener_is_called_with_the_kinds_of_facts_that_it_hears() -> None:
-    class Picky:
+    class Selective:
         def __init__(self) -> None:
             self.all: list[Fact] = []
 
@@ -72,17 +72,17 @@ def test_a_listener_is_called_with_the_kinds_of_facts_that_it_hears() -> None:
         def __call__(self, fact: Fact) -> None:
             self.all.append(fact)
 
-    picky, everything = Picky(), list[Fact]()
-    emit = fan_out((picky, everything.append))
+    selective, everything = Selective(), list[Fact]()
+    emit = fan_out((selective, everything.append))
 
     for fact in (turned := LoopTurned(0.1), connected := Connected("consume", "amqp://host/", "RabbitMQ")):
         emit(fact)
 
-    assert picky.all == [turned]
+    assert selective.all == [turned]
     assert everything == [turned, connected]
 
 
-def test_a_successful_delivery_enters_ten_functions_of_telemetry_at_most_in_three_files() -> None:
+def test_a_success_enters_at_most_ten_functions_of_telemetry_in_three_files() -> None:
     emit = fan_out((FactLog(successes=0), open_spans(), Links(), Metrics()))
     fact = Settled("q", "h", some_metadata(), 1, "handled", 0.1, "acquired", 0.001, "recorded")
     emit(Started("w", ("q",), 1, (fact.metadata.event_type,)))
