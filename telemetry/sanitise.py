@@ -32,9 +32,9 @@ _INPUT = re.compile(r"(?s)(input_value=).{0,200}?(, input_type=)")
 _NAME = re.compile(rf"(?i)(?:^|[_.-])(?:{_WORD}|access[_-]?key[_-]id|pass|authorization|(?:set-)?cookie)$|^secret[_-]")
 
 # Control characters but tab and newline, what turns the direction of text, line separators, lone surrogates.
-_CONTROL = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_CONTROL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 # What a terminal hides or may give a meaning of its own: marks without width, private use.
-_HIDDEN = "\xad\u061c\u200b-\u200f\u2060-\u206f\ufeff\ue000-\uf8ff"
+_HIDDEN = r"\xad\u061c\u200b-\u200f\u2060-\u206f\ufeff\ue000-\uf8ff"
 _UNSAFE, _OBEYED, _BREAKS = re.compile(f"[{_CONTROL}]"), re.compile(f"[{_CONTROL}{_HIDDEN}]"), re.compile(r"[\t\n]+")
 
 
