@@ -608,9 +608,7 @@ async def test_what_outlives_its_time_is_dead_lettered_under_its_own_key(bench: 
 
 async def a_laddered_queue(bench: Bench, word: str, *events: str) -> str:
     name = bench.name(word)
-    targets = (ladder.to_queue(name), *(ladder.to_listeners(event) for event in events))
-    bindings = tuple(Binding(ladder.OUT, name, ladder.arrival(target)) for target in targets)
-    await bench.declare(ladder.ladder(2.0) + Topology(queues=(Queue(name),), bindings=bindings))
+    await bench.declare(ladder.ladder(2.0) + Topology(queues=(Queue(name),)) + ladder.arrivals(name, events))
     return name
 
 
@@ -640,6 +638,36 @@ async def test_the_ladder_brings_a_delayed_event_to_every_listener(bench: Bench,
 
     for inbox in inboxes:
         assert (await inbox.next()).message.body == b"later"
+
+
+async def test_a_copy_that_an_earlier_release_delayed_arrives(bench: Bench, broker: Broker) -> None:
+    queue, lowest = await a_laddered_queue(bench, "work"), "holdfast.delay.00"
+    rest = {
+        "x-queue-type": "quorum",
+        "x-message-ttl": 100,
+        "x-dead-letter-exchange": ladder.OUT,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+    binding = Binding(lowest, lowest, "*." * 27 + "1.#")
+    await bench.declare(Topology((Exchange(lowest),), (Queue(lowest, rest),), (binding,)))
+    _, inbox = await bench.consume(queue)
+
+    key = "0." * 27 + f"1.queue.{queue}"
+    await broker.publish(a_message(b"old", exchange=lowest, routing_key=key), timeout=10)
+
+    assert (await inbox.next()).message.body == b"old"
+
+
+async def test_a_listener_of_an_earlier_release_receives_a_delayed_event(bench: Bench, broker: Broker) -> None:
+    queue, event = bench.name("listener"), bench.name("order.created")
+    binding = Binding(ladder.OUT, queue, "*." * 28 + f"event.{event}")
+    await bench.declare(ladder.ladder(2.0) + Topology(queues=(Queue(queue),), bindings=(binding,)))
+    _, inbox = await bench.consume(queue)
+
+    await delayed(broker, a_message(b"new"), 0.5, ladder.to_listeners(event))
+
+    assert (await inbox.next()).message.body == b"new"
 
 
 async def test_what_finds_no_queue_rests_as_unrouted_and_stops_nobody(bench: Bench, broker: Broker) -> None:

@@ -45,8 +45,7 @@ def bodies(broker: MemoryBroker, queue: str) -> list[bytes]:
 def test_the_ladder_takes_exactly_as_long_as_asked_on_a_virtual_clock(delay: float) -> None:
     async def main() -> float:
         broker, inbox = MemoryBroker(None), Arrivals[Delivery]()
-        arrival = Binding(ladder.OUT, "work", ladder.arrival(ladder.to_queue("work")))
-        await broker.declare(ladder.ladder(86_400) + Topology(queues=(Queue("work"),), bindings=(arrival,)))
+        await broker.declare(ladder.ladder(86_400) + Topology(queues=(Queue("work"),)) + ladder.arrivals("work"))
         await broker.consume("work", prefetch=1, on_delivery=inbox)
         since = asyncio.get_running_loop().time()
         exchange, key = ladder.address(delay, ladder.to_queue("work"))

@@ -1,50 +1,113 @@
+"""The ladder by a model of topic routing: every delay ends at its target after exactly the sum of its levels."""
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from holdfast.broker import Topology, ladder, matches
+from holdfast.broker import Binding, Topology, ladder, matches
 
 LONGEST = ladder.UNIT * (2**ladder.BITS - 1)
 WHOLE = ladder.ladder(LONGEST)
-NAMES = st.from_regex(r"[a-z0-9_-]{1,12}(\.[a-z0-9_-]{1,12}){0,4}", fullmatch=True)
-TARGETS = st.one_of(NAMES.map(ladder.to_queue), NAMES.map(ladder.to_listeners))
+RESTS = {queue.name: int(queue.arguments.get("x-message-ttl", 0)) for queue in WHOLE.queues}
+OURS = st.sampled_from(["+03", "~03", "=03", "=00", "@", "@@", "@+03", "event", "queue", "-", "03", "1"])
+WORDS = st.from_regex(r"[a-z0-9_-]{1,12}", fullmatch=True) | OURS
+NAMES = st.lists(WORDS, min_size=1, max_size=5).map(".".join)
+DELAYS = st.floats(0, 1.2 * LONGEST) | st.integers(0, 40).map(lambda units: units * ladder.UNIT)
 
 
-def walk(topology: Topology, exchange: str, key: str) -> tuple[list[str], str]:
-    """Where a message rests on its way, in order, and the exchange at which it leaves the topology."""
+def next_exchange(topology: Topology, queue: str) -> str:
+    [lower] = [declared.arguments["x-dead-letter-exchange"] for declared in topology.queues if declared.name == queue]
+    assert isinstance(lower, str)
+    return lower
+
+
+def walk(topology: Topology, exchange: str, key: str) -> list[str]:
+    """The queues in which a message rests until it comes to `OUT`, in order. Exactly one binding takes it each time."""
     rests: list[str] = []
-    next_exchange = {queue.name: queue.arguments.get("x-dead-letter-exchange") for queue in topology.queues}
     while exchange != ladder.OUT:
         taken = [b for b in topology.bindings if b.source == exchange and matches(b.key, key)]
         assert len(taken) == 1, f"{key} leaves {exchange} by {taken}"
-        if taken[0].to_exchange:
-            exchange = taken[0].destination
-        else:
-            rests.append(taken[0].destination)
-            lower = next_exchange[taken[0].destination]
-            assert isinstance(lower, str)
-            exchange = lower
-    return rests, exchange
+        exchange = taken[0].destination
+        if not taken[0].to_exchange:
+            rests.append(exchange)
+            exchange = next_exchange(topology, exchange)
+    return rests
 
 
-def rest_of(queue: str) -> int:
-    """Milliseconds that a level rests."""
-    return next(int(q.arguments["x-message-ttl"]) for q in WHOLE.queues if q.name == queue)
+def receivers(key: str, *arrivals: Topology) -> list[str]:
+    """The queues that receive a message at `OUT`."""
+    return sorted({b.destination for topology in arrivals for b in topology.bindings if matches(b.key, key)})
 
 
-@given(st.floats(0, 1.2 * LONGEST), TARGETS)
-def test_a_delay_rests_at_the_levels_that_add_up_to_it_and_ends_at_out(delay: float, target: str) -> None:
+def of_an_earlier_release(queue: str, *event_types: str) -> Topology:
+    targets = [f"queue.{queue}", *(f"event.{event_type}" for event_type in event_types)]
+    return Topology(bindings=tuple(Binding(ladder.OUT, queue, "*." * 28 + target) for target in targets))
+
+
+def key_of_an_earlier_release(delay: float, target: str) -> str:
+    return ".".join(f"{ladder.units(delay):028b}") + "." + target
+
+
+@given(DELAYS, NAMES.map(ladder.to_queue) | NAMES.map(ladder.to_listeners))
+@example(LONGEST, ladder.to_listeners("order.created"))
+@example((2**27 + 1) * ladder.UNIT, ladder.to_queue("q"))
+def test_a_message_rests_at_the_levels_that_add_up_to_its_delay_and_ends_at_out(delay: float, target: str) -> None:
     exchange, key = ladder.address(delay, target)
 
-    rests, end = walk(WHOLE, exchange, key)
+    rests = walk(WHOLE, exchange, key)
 
     whole = ladder.units(delay)
-    assert end == ladder.OUT
     assert rests == [ladder.level_name(n) for n in reversed(range(ladder.BITS)) if whole >> n & 1]
-    assert sum(map(rest_of, rests)) == whole * 100
+    assert sum(map(RESTS.__getitem__, rests)) == whole * 100
+    assert ladder.delay_of(key) == pytest.approx(whole * ladder.UNIT)
 
 
-@given(st.floats(0.1, 86_400), TARGETS)
+@given(DELAYS, NAMES, NAMES)
+@example(1.0, "b", "a.@.b")
+@example(1.0, "x.@.y", "y")
+def test_at_the_end_a_copy_is_taken_by_its_own_queue_alone(delay: float, name: str, other: str) -> None:
+    _, key = ladder.address(delay, ladder.to_queue(name))
+
+    assert receivers(key, ladder.arrivals(name, [other]), ladder.arrivals(other, [name])) == [name]
+
+
+@given(DELAYS, NAMES, NAMES)
+@example(1.0, "x.@.listener", "b")
+def test_at_the_end_a_delayed_event_is_taken_by_the_listeners_of_its_type_alone(
+    delay: float, event_type: str, other: str
+) -> None:
+    _, key = ladder.address(delay, ladder.to_listeners(event_type))
+
+    taken = receivers(
+        key, ladder.arrivals("listener", [event_type]), ladder.arrivals("all", ["#"]), ladder.arrivals(event_type)
+    )
+
+    assert taken == ["all", "listener"]
+    assert (receivers(key, ladder.arrivals("listener", [other])) == ["listener"]) == (other == event_type)
+
+
+def test_a_pattern_takes_the_delayed_events_that_it_matches() -> None:
+    _, key = ladder.address(1.0, ladder.to_listeners("order.created"))
+
+    assert receivers(key, ladder.arrivals("a", ["order.*"]), ladder.arrivals("b", ["bill.*"])) == ["a"]
+
+
+@given(st.floats(0, LONGEST), st.from_regex(r"[a-z]{1,9}(\.[a-z]{1,9}){0,3}", fullmatch=True))
+def test_a_listener_of_an_earlier_release_receives_what_this_one_delays(delay: float, event_type: str) -> None:
+    _, key = ladder.address(delay, ladder.to_listeners(event_type))
+
+    assert receivers(key, of_an_earlier_release("listener", event_type)) == ["listener"]
+
+
+@given(st.floats(0, LONGEST), st.from_regex(r"[a-z]{1,9}(\.[a-z]{1,9}){0,3}", fullmatch=True))
+def test_what_an_earlier_release_delays_arrives_where_it_did(delay: float, name: str) -> None:
+    ours, other = ladder.arrivals("ours", [name]), ladder.arrivals(name, ["other"])
+
+    assert receivers(key_of_an_earlier_release(delay, f"event.{name}"), ours, other) == ["ours"]
+    assert receivers(key_of_an_earlier_release(delay, f"queue.{name}"), ours, other) == [name]
+
+
+@given(st.floats(0.1, 86_400), NAMES.map(ladder.to_queue) | NAMES.map(ladder.to_listeners))
 def test_the_levels_of_a_longest_delay_carry_every_delay_up_to_it(longest: float, target: str) -> None:
     small = ladder.ladder(longest)
 
@@ -63,12 +126,17 @@ def test_a_shorter_ladder_is_a_part_of_a_longer_one(longest: float) -> None:
     )
 
 
-@given(st.floats(0, LONGEST), TARGETS, TARGETS)
-def test_at_the_end_a_target_is_taken_by_its_own_binding_alone(delay: float, target: str, other: str) -> None:
-    _, key = ladder.address(delay, target)
+def test_no_level_of_an_earlier_release_is_declared_again() -> None:
+    declared = {exchange.name for exchange in WHOLE.exchanges} | {queue.name for queue in WHOLE.queues}
 
-    assert matches(ladder.arrival(target), key)
-    assert matches(ladder.arrival(other), key) == (other == target)
+    assert not {f"holdfast.delay.{level:02d}" for level in range(ladder.BITS)} & declared
+
+
+def test_a_level_without_its_queue_keeps_a_message_where_it_is() -> None:
+    exchange, key = ladder.address(0.8, ladder.to_queue("q"))
+    broken = Topology(bindings=tuple(b for b in WHOLE.bindings if b.destination != exchange or b.to_exchange))
+
+    assert not [b for b in broken.bindings if b.source == exchange and matches(b.key, key)]
 
 
 def test_a_queue_and_an_event_type_of_one_name_are_different_targets() -> None:
@@ -81,6 +149,14 @@ def test_a_rounded_delay_has_at_most_six_bits_and_is_at_most_1_6_percent_off(del
 
     assert ladder.units(rounded).bit_count() <= 6
     assert rounded == pytest.approx(ladder.units(delay) * ladder.UNIT, rel=0.016)
+
+
+@given(st.floats(0, LONGEST))
+def test_a_coarse_delay_rests_at_most_at_three_levels_and_is_no_longer_than_asked(delay: float) -> None:
+    coarse = ladder.coarse(delay)
+
+    assert ladder.units(coarse).bit_count() <= 3
+    assert 0.75 * delay - ladder.UNIT <= coarse <= delay
 
 
 @given(st.floats(0.1, LONGEST))
@@ -103,6 +179,7 @@ def test_rounding_again_changes_nothing(delay: float) -> None:
     once = ladder.rounded(delay)
 
     assert ladder.rounded(once) == pytest.approx(once)
+    assert ladder.units(ladder.rounded(ladder.coarse(delay))) == ladder.units(ladder.coarse(delay))
 
 
 @given(st.floats(-10, 10 * LONGEST))
@@ -116,11 +193,27 @@ def test_as_many_levels_as_the_longest_delay_needs(longest: float, levels: int) 
     assert sum(queue.name != ladder.UNROUTED for queue in ladder.ladder(longest).queues) == levels
 
 
-@given(NAMES, st.floats(0, LONGEST))
-def test_a_key_leaves_two_hundred_bytes_for_the_target(name: str, delay: float) -> None:
-    _, key = ladder.address(delay, "t" * 199)
+@given(st.floats(0, LONGEST))
+def test_the_key_of_a_copy_leaves_two_hundred_and_twenty_nine_bytes_for_the_queue(delay: float) -> None:
+    _, key = ladder.address(ladder.rounded(delay), ladder.to_queue("q" * 229))
 
-    assert len(key.encode()) == 255
+    assert len(key.encode()) <= 255
+
+
+@given(st.floats(0, 200_000))
+@example(200_000.1)
+def test_the_key_of_a_delayed_event_has_room_for_the_longest_type(delay: float) -> None:
+    _, key = ladder.address(delay, ladder.to_listeners("t" * 150))
+
+    assert len(key.encode()) <= 255
+
+
+@given(st.floats(0, LONGEST))
+@example(LONGEST)
+def test_the_key_of_any_delayed_event_has_room_for_a_type_of_137_characters(delay: float) -> None:
+    _, key = ladder.address(delay, ladder.to_listeners("t" * 137))
+
+    assert len(key.encode()) <= 255
 
 
 def test_every_level_keeps_what_it_cannot_hand_on() -> None:
