@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ..events import Metadata, value
+from ..events import Metadata
 
 Role: TypeAlias = Literal["consume", "publish"]
 SettledAs: TypeAlias = Literal["handled", "duplicate", "postponed", "dead_lettered", "given_back"]
@@ -36,7 +36,7 @@ class Ended:
     queue: str
 
 
-@value
+@dataclass(slots=True)
 class Settled:
     """One delivery reached its end. Exactly one of these per delivery taken; seconds are monotonic.
 

@@ -160,7 +160,7 @@ def test_a_wrong_policy_is_named_where_it_is_written(arguments: dict[str, object
 
 @pytest.mark.parametrize("after", [-1, float("inf"), float("nan")])
 def test_retry_later_takes_seconds(after: float) -> None:
-    with pytest.raises(ValueError, match="RetryLater"):
+    with pytest.raises(ConfigurationError, match="RetryLater"):
         RetryLater(after=after)
 
 
