@@ -25,7 +25,7 @@ BODY = b"x" * 320
 AT_ONCE = 400
 TICKS = os.sysconf("SC_CLK_TCK")
 
-Address = Callable[[float], tuple[str, str]]
+Address = Callable[[float], tuple[str, str, dict[str, str]]]
 
 
 def before() -> Topology:
@@ -55,9 +55,9 @@ def _level_before(level: int) -> str:
 
 
 def address_before(target: str) -> Address:
-    def address(delay: float) -> tuple[str, str]:
+    def address(delay: float) -> tuple[str, str, dict[str, str]]:
         units = ladder.units(delay)
-        return _level_before(units.bit_length() - 1), ".".join(f"{units:0{ladder.BITS}b}") + "." + target
+        return _level_before(units.bit_length() - 1), ".".join(f"{units:0{ladder.BITS}b}") + "." + target, {}
 
     return address
 
@@ -91,71 +91,67 @@ def cpu(pid: int) -> float:
 
 
 async def run(
-    broker: Broker, pid: int, count: int, address: Callable[[], tuple[str, str]]
-) -> tuple[float, list[float]]:
-    """Publish `count` messages at once and wait for all. Returns the broker's CPU in us a message, and for each message
-    the seconds between its confirm and its arrival."""
-    arrivals = Arrivals()
+    broker: Broker, pid: int, count: int, address: tuple[str, str, dict[str, str]]
+) -> tuple[float, float, list[float]]:
+    """Publish `count` messages at once and wait for all.
+
+    Returns the broker's CPU in us a message, the seconds until all were back, and the seconds from the confirm of each
+    to its arrival, sorted.
+    """
+    arrivals, gate = Arrivals(), asyncio.Semaphore(AT_ONCE)
     arrivals.awaited = count
     consumer = await broker.consume(QUEUE, prefetch=2 * AT_ONCE, on_delivery=arrivals)
     confirmed: dict[str | None, float] = {}
-    exchange, key = address()
-    gate = asyncio.Semaphore(AT_ONCE)
+    exchange, key, levels = address
 
     async def publish() -> None:
         async with gate:
-            message = Message(BODY, exchange, key, {"event-id": uuid7()}, message_id=uuid7())
+            message = Message(BODY, exchange, key, {"event-id": uuid7(), **levels}, message_id=uuid7())
             await broker.publish(message, timeout=60)
             confirmed[message.message_id] = time.perf_counter()
 
-    used = cpu(pid)
+    used, began = cpu(pid), time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for _ in range(count):
             group.create_task(publish())
     await asyncio.wait_for(arrivals.complete.wait(), 300)
-    used = cpu(pid) - used
+    used, took = cpu(pid) - used, time.perf_counter() - began
     await consumer.stop(close=True)
-    return used / count * 1e6, sorted(arrivals.times[one] - at for one, at in confirmed.items())
-
-
-async def measure(url: str, pid: int, count: int, form: Topology, address: Address) -> list[str]:
-    """One line for each delay."""
-    broker = await open_broker(Settings(_env_file=None, broker={"url": url}), lambda fact: None)
-    await broker.declare(form)
-    lines = []
-    await run(broker, pid, count // 4, lambda: ("", QUEUE))
-    plain, _ = await run(broker, pid, count, lambda: ("", QUEUE))
-    for delay in DELAYS:
-        used, _ = await run(broker, pid, count, lambda delay=delay: address(delay))  # type: ignore[misc]
-        _, alone = await run(broker, pid, 20, lambda delay=delay: address(delay))  # type: ignore[misc]
-        began = time.perf_counter()
-        await run(broker, pid, 5 * count, lambda delay=delay: address(delay))  # type: ignore[misc]
-        rate = 5 * count / (time.perf_counter() - began - delay)
-        late = [1000 * (wait - delay) for wait in (alone[0], alone[len(alone) // 2], alone[-1])]
-        lines.append(
-            f"{delay:5.1f} s, {ladder.units(delay).bit_count()} hops: {used - plain:6.0f} us more CPU, "
-            f"{rate:6.0f} back a second, alone {late[0]:.1f} / {late[1]:.1f} / {late[2]:.1f} ms late"
-        )
-    await broker.close()
-    return lines
+    return used / count * 1e6, took, sorted(arrivals.times[one] - at for one, at in confirmed.items())
 
 
 async def main(count: int) -> None:
     with private_rabbitmq() as node:
         assert node.pid is not None
         print(f"RabbitMQ {node.ctl('version').strip()}, {count} messages of {len(BODY)} bytes")
-        forms: list[tuple[str, Topology, Address]] = []
-        for kind, target in (("copies", f"queue.{QUEUE}"), ("events", f"event.{EVENT}")):
-            new = ladder.to_queue(QUEUE) if kind == "copies" else ladder.to_listeners(EVENT)
-            forms.append((f"{kind} before", before(), address_before(target)))
-            forms.append((f"{kind} now", now(), lambda delay, new=new: ladder.address(delay, new)))  # type: ignore[misc]
-        for number, (name, form, address) in enumerate(forms):
-            node.ctl("add_vhost", f"v{number}")
-            node.ctl("set_permissions", "--vhost", f"v{number}", "guest", ".*", ".*", ".*")
-            print(f"\n{name}")
-            for line in await measure(f"{node.url}v{number}", node.pid, count, form, address):
-                print(f"  {line}")
+        print("delay, hops: CPU of the broker, messages back a second, how late 20 sent by themselves are (p50, most)")
+        brokers: dict[str, Broker] = {}
+        for name, form in (("before", before()), ("now", now())):
+            node.ctl("add_vhost", name)
+            node.ctl("set_permissions", "--vhost", name, "guest", ".*", ".*", ".*")
+            brokers[name] = await open_broker(
+                Settings(_env_file=None, broker={"url": node.url + name}), lambda fact: None
+            )
+            await brokers[name].declare(form)
+            plain, _, _ = await run(brokers[name], node.pid, count, ("", QUEUE, {}))
+        for delay in DELAYS:
+            for kind, target in (("copies", ladder.to_queue(QUEUE)), ("events", ladder.to_listeners(EVENT))):
+                for name, address in (
+                    ("before", address_before(target)),
+                    ("now", lambda d, t=target: ladder.address(d, t)),
+                ):
+                    used, took, _ = await run(brokers[name], node.pid, count, address(delay))
+                    _, _, alone = await run(brokers[name], node.pid, 20, address(delay))
+                    late = [1000 * (wait - delay) for wait in (alone[len(alone) // 2], alone[-1])]
+                    print(
+                        f"{delay:4.1f} s, {ladder.units(delay).bit_count()}: {kind} {name:6}"
+                        f" {used - plain:5.0f} us {count / (took - delay):6.0f} a second"
+                        f" {late[0]:5.1f} {late[1]:5.1f} ms",
+                        flush=True,
+                    )
+        for broker in brokers.values():
+            await broker.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000))
+    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 2_000))

@@ -1,22 +1,24 @@
 """The delay ladder: any delay, without a plugin, without head-of-line blocking, nothing lost on the way.
 
-Levels of constant time-to-live `UNIT * 2^n`, each a topic exchange and a quorum queue of the same name that
-dead-letters, at least once, to the exchange of the next lower level. A routing key has a word for each level from the
-highest at which the message rests to the lowest, then the target. The sign of a word says what happens at its level:
-`+05` rest, then go on; `~04` pass; `=03` rest, then leave for `OUT`. So 4 seconds and the queue `shop.pack` are
-`+05.~04.=03.@.shop.pack`. After NServiceBus' RabbitMQ transport ("Delayed delivery", Particular Software).
+Levels of constant time-to-live `UNIT * 2^n`, each a headers exchange and a quorum queue of the same name that
+dead-letters, at least once, to the exchange of the next lower level. A delay is a sum of levels. A message carries a
+header for each level from the highest of them to the lowest, which says what happens there: `rest`, `pass`, or `last`
+(rest, then leave for `OUT`). So 4 seconds are `holdfast-level-05: rest, -04: pass, -03: last`. After NServiceBus'
+RabbitMQ transport ("Delayed delivery", Particular Software documentation), which has the levels in the routing key.
 
-A target is `@.<name>` for a copy that goes back to one queue, `event.<type>` for a delayed event that goes to every
-queue bound for the type. Whatever finds no queue at the end of the ladder rests in `holdfast.unrouted`: unroutable
-messages that stayed in a level would stop it for all (RabbitMQ's dead-letter worker has 32 in hand).
+The target is `queue.<name>` for a copy that goes back to one queue, `event.<type>` for a delayed event that goes to
+every queue bound for the type. Whatever finds no queue at the end of the ladder rests in `holdfast.unrouted`:
+unroutable messages that stayed in a level would stop it for all (RabbitMQ's dead-letter worker has 32 in hand).
 
-Earlier releases used the levels `holdfast.delay.NN`, whose keys have 28 binary digits before the target. Both forms end
-at `OUT`; a worker's queues are bound there for both (decision 0001).
+Earlier releases have the levels `holdfast.delay.NN` and a routing key with 28 binary digits before the target. What
+they delay ends at `OUT` too; and a delayed event has such a key still, for their listeners (decision 0001).
 """
 
 import math
 from collections.abc import Iterable
 
+from ..events import Headers
+from ..events.headers import LEVEL
 from .topology import Binding, Exchange, Queue, Topology, resting_queue
 
 UNIT = 0.1
@@ -30,8 +32,8 @@ OUT = "holdfast.delay.out"
 UNROUTED = "holdfast.unrouted"
 SIGNIFICANT_BITS, COARSE_BITS = 6, 3
 
-_REST, _PASS, _LEAVE, _QUEUE, _EVENT, _PAD = "+", "~", "=", "@", "event", "-"
-_RESERVED = (_REST, _PASS, _LEAVE, _QUEUE)
+_REST, _PASS, _LAST = "rest", "pass", "last"
+_QUEUE, _EVENT = "queue.", "event."
 
 
 def level_name(level: int) -> str:
@@ -64,41 +66,36 @@ def coarse(delay: float) -> float:
     return delay if step == 1 else min(delay, whole // step * step * UNIT)
 
 
-def address(delay: float, target: str) -> tuple[str, str]:
-    """Return the exchange and routing key that bring a message to `target` after `delay` seconds."""
+def address(delay: float, target: str) -> tuple[str, str, dict[str, str]]:
+    """Return the exchange, the routing key and the headers that bring a message to `target` after `delay` seconds."""
     whole = units(delay)
     top, last = whole.bit_length() - 1, (whole & -whole).bit_length() - 1
-    words = [f"{_REST if whole >> level & 1 else _PASS}{level:02d}" for level in range(top, last, -1)]
-    words.append(f"{_LEAVE}{last:02d}")
-    if not target.startswith(_QUEUE):  # as many words as earlier releases' bindings have at `OUT`
-        words[:0] = [_PAD] * (BITS - len(words))
-    return level_name(top), ".".join((*words, target))
+    headers = {_header(level): _REST if whole >> level & 1 else _PASS for level in range(top, last, -1)}
+    headers[_header(last)] = _LAST
+    key = target if target.startswith(_QUEUE) else ".".join(f"{whole:0{BITS}b}") + "." + target
+    return level_name(top), key, headers
 
 
-def delay_of(key: str) -> float:
-    """Return the seconds that a message with this routing key spends on the ladder."""
-    words = key.split(f".{_QUEUE}.", maxsplit=1)[0].split(".")[:BITS]
-    return sum(1 << int(word[1:]) for word in words if word[:1] in (_REST, _LEAVE)) * UNIT
+def delay_of(headers: Headers) -> float:
+    """Return the seconds that a message with these headers spends on the ladder."""
+    rests = (name for name, word in headers.items() if name.startswith(LEVEL) and word in (_REST, _LAST))
+    return sum(1 << int(name.removeprefix(LEVEL)) for name in rests) * UNIT
 
 
 def to_queue(queue: str) -> str:
     """Return the target of a copy that goes back to one queue."""
-    return f"{_QUEUE}.{_escaped(queue)}"
+    return _QUEUE + queue
 
 
 def to_listeners(event_type: str) -> str:
     """Return the target of a delayed event: every queue bound for its type."""
-    return f"{_EVENT}.{_escaped(event_type)}"
+    return _EVENT + event_type
 
 
 def arrivals(queue: str, event_types: Iterable[str] = ()) -> Topology:
-    """Return the bindings with which a queue receives its own copies and the delayed events of the types it handles."""
+    """Return the bindings by which a queue receives its own copies and the delayed events of the types it handles."""
     digits = "*." * BITS
-    keys = (
-        f"#.{to_queue(queue)}",
-        f"{digits}queue.{queue}",
-        *(f"{digits}{to_listeners(kind)}" for kind in event_types),
-    )
+    keys = [to_queue(queue), digits + to_queue(queue), *(digits + to_listeners(kind) for kind in event_types)]
     return Topology(bindings=tuple(Binding(OUT, queue, key) for key in keys))
 
 
@@ -108,21 +105,18 @@ def ladder(max_delay: float) -> Topology:
     queues = [resting_queue(UNROUTED)]
     bindings = [Binding(UNROUTED, UNROUTED, "")]
     for level in range(levels_for(max_delay)):
-        name, lower = level_name(level), level_name(level - 1) if level else OUT
-        exchanges.append(Exchange(name))
+        name, lower, header = level_name(level), level_name(level - 1) if level else OUT, _header(level)
+        exchanges.append(Exchange(name, "headers"))
         queues.append(Queue(name, _rest(UNIT * (1 << level), then=lower)))
-        bindings += (Binding(name, name, f"#.{sign}{level:02d}.#") for sign in (_REST, _LEAVE))
+        bindings += (Binding(name, name, "", headers=((header, word),)) for word in (_REST, _LAST))
         if level:
-            bindings.append(Binding(name, lower, f"#.{_PASS}{level:02d}.#", to_exchange=True))
-            bindings.append(Binding(lower, OUT, f"#.{_LEAVE}{level:02d}.#", to_exchange=True))
+            bindings.append(Binding(name, lower, "", to_exchange=True, headers=((header, _PASS),)))
+            bindings.append(Binding(lower, OUT, "", to_exchange=True, headers=((header, _LAST),)))
     return Topology(tuple(exchanges), tuple(queues), tuple(bindings))
 
 
-def _escaped(name: str) -> str:
-    """Return the name with no word in it that a binding of the ladder could take for one of its own."""
-    if not any(sign in name for sign in _RESERVED):
-        return name
-    return ".".join(_QUEUE + word if word.startswith(_RESERVED) else word for word in name.split("."))
+def _header(level: int) -> str:
+    return f"{LEVEL}{level:02d}"
 
 
 def _rest(seconds: float, *, then: str) -> dict[str, object]:

@@ -29,5 +29,5 @@ def message_for(envelope: Envelope, settings: Settings, delay: float | None) -> 
             f"{kind}: delay={delay!r} s is not within 0 and HOLDFAST_BROKER__MAX_DELAY={settings.broker.max_delay:g}"
         )
     origin = {headers.EXCHANGE: exchange, headers.ROUTING_KEY: kind}
-    level, key = ladder.address(delay, ladder.to_listeners(kind))
-    return to_message(envelope, exchange=level, routing_key=key, extra=origin)
+    level, key, levels = ladder.address(delay, ladder.to_listeners(kind))
+    return to_message(envelope, exchange=level, routing_key=key, extra=levels | origin)

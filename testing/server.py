@@ -81,7 +81,7 @@ class WatchedServer(Server):
 
     def _listeners(self, message: Message) -> tuple[str, ...]:
         exchange = ladder.OUT if is_delayed(message) else message.exchange
-        return self._routing.route(exchange, message.routing_key)
+        return self._routing.route(exchange, message.routing_key, message.headers)
 
 
 def is_event(message: Message) -> bool:
@@ -95,4 +95,4 @@ def is_delayed(message: Message) -> bool:
 
 def delay_of(message: Message) -> float | None:
     """Return the seconds a message spends on the ladder; None where it does not take it."""
-    return ladder.delay_of(message.routing_key) if is_delayed(message) else None
+    return ladder.delay_of(message.headers) if is_delayed(message) else None

@@ -621,8 +621,7 @@ async def test_the_ladder_brings_a_copy_to_one_queue_and_not_too_early(
     loop = asyncio.get_running_loop()
     since = loop.time()
 
-    exchange, key = ladder.address(delay, ladder.to_queue(queue))
-    await broker.publish(a_message(b"later", exchange=exchange, routing_key=key), timeout=10)
+    await delayed(broker, a_message(b"later"), delay, ladder.to_queue(queue))
 
     assert (await inbox.next()).message.body == b"later"
     assert loop.time() - since >= delay - 0.001
@@ -633,11 +632,30 @@ async def test_the_ladder_brings_a_delayed_event_to_every_listener(bench: Bench,
     event = bench.name("order.created")
     inboxes = [(await bench.consume(await a_laddered_queue(bench, word, event)))[1] for word in ("mail", "billing")]
 
-    exchange, key = ladder.address(0.3, ladder.to_listeners(event))
-    await broker.publish(a_message(b"later", exchange=exchange, routing_key=key), timeout=10)
+    await delayed(broker, a_message(b"later"), 0.3, ladder.to_listeners(event))
 
     for inbox in inboxes:
         assert (await inbox.next()).message.body == b"later"
+
+
+async def test_a_headers_exchange_hands_on_what_has_all_headers_of_a_binding(bench: Bench, broker: Broker) -> None:
+    source, onward, red, both = (bench.name(word) for word in ("source", "onward", "red", "both"))
+    bindings = (
+        Binding(source, red, "", headers=(("colour", "red"),)),
+        Binding(source, onward, "", to_exchange=True, headers=(("colour", "red"), ("size", "large"))),
+        Binding(onward, both, "#"),
+    )
+    await bench.declare(Topology((Exchange(source, "headers"), Exchange(onward)), (Queue(red), Queue(both)), bindings))
+    inboxes = [(await bench.consume(queue))[1] for queue in (red, both)]
+
+    for size in ("small", "large"):
+        headers = {"colour": "red", "size": size, "more": 1}
+        await broker.publish(a_message(size.encode(), exchange=source, routing_key="k", headers=headers), timeout=10)
+    with pytest.raises(Unroutable):
+        await broker.publish(a_message(exchange=source, routing_key="k", headers={"size": "large"}), timeout=10)
+
+    assert [(await inboxes[0].next()).message.body for _ in range(2)] == [b"small", b"large"]
+    assert (await inboxes[1].next()).message.body == b"large"
 
 
 async def test_a_copy_that_an_earlier_release_delayed_arrives(bench: Bench, broker: Broker) -> None:
@@ -688,8 +706,8 @@ async def test_what_finds_no_queue_rests_as_unrouted_and_stops_nobody(bench: Ben
 
 
 async def delayed(broker: Broker, message: Message, delay: float, target: str) -> None:
-    exchange, key = ladder.address(delay, target)
-    carried = Message(message.body, exchange, key, message.headers, message.message_id)
+    exchange, key, levels = ladder.address(delay, target)
+    carried = Message(message.body, exchange, key, {**message.headers, **levels}, message.message_id)
     await broker.publish(carried, timeout=10)
 
 
