@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from builders import OrderCreated, some_settings
+from calls import calls
 
 from holdfast import Metadata, Publisher, PublishError, TooLarge
 from holdfast.broker import Binding, Delivery, Queue, Topology, ladder
@@ -23,6 +24,17 @@ async def publisher() -> AsyncIterator[Publisher]:
         await broker.declare(Topology(queues=(Queue("all"),), bindings=(binding,)) + ladder.ladder(1.0))
         yield publisher
         await broker.close()
+
+
+async def test_an_event_reaches_the_broker_in_ten_functions(publisher: Publisher) -> None:
+    event = OrderCreated(order_id="a")
+    await publisher.publish(event)
+
+    with calls() as entered:
+        await publisher.publish(event)
+
+    before_the_broker = entered[: entered.index("broker/memory/session.py:MemoryBroker.publish")]
+    assert len(before_the_broker) <= 10, before_the_broker
 
 
 async def test_publish_many_starts_no_more_tasks_than_there_are_events(publisher: Publisher) -> None:
