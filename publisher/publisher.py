@@ -46,6 +46,7 @@ class Publisher:
         self._emit = emit or FactLog()
         self._broker: Broker | None = None
         self._has_ladder = False
+        self._declaring: asyncio.Future[None] | None = None
         self._spans = open_spans()
 
     async def __aenter__(self) -> Self:
@@ -64,6 +65,8 @@ class Publisher:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         broker, self._broker = self._broker, None
+        if self._declaring is not None:
+            self._declaring.cancel()
         if broker is not None:
             await broker.close()
 
@@ -82,7 +85,7 @@ class Publisher:
 
         Raises `Unroutable`, `PublishRefused`, `PublishTimeout` (outcome unknown), `NotConnected` and `TooLarge`, all of
         them `PublishError`. A delay out of its range, both `delay` and `at`, and a field that has no JSON form raise
-        `PublishError` too.
+        `PublishError` too. The first delayed publish raises `TopologyError` where the delay ladder cannot be declared.
         """
         settings = self._settings
         if at is not None:
@@ -132,10 +135,14 @@ class Publisher:
         return [results[number] for number in range(len(results))]
 
     async def _declare_ladder(self, broker: Broker, timeout: float) -> None:
-        settings = self._settings.broker
+        """Declare the delay ladder, once for all publishes that wait for it."""
+        if self._declaring is None or self._declaring.done():
+            settings = self._settings.broker
+            declaration = broker.declare(ladder.ladder(settings.max_delay), settings.topology)
+            self._declaring = asyncio.ensure_future(declaration)
         with suppress(TimeoutError):  # the publish that follows says what is wrong
             async with asyncio.timeout(timeout):
-                await broker.declare(ladder.ladder(settings.max_delay), settings.topology)
+                await asyncio.shield(self._declaring)
                 self._has_ladder = True
 
 

@@ -60,6 +60,14 @@ async def test_publish_many_takes_more_events_than_it_has_in_flight(publisher: P
     assert [result.key for result in results if isinstance(result, Metadata)] == [str(n) for n in range(count)]
 
 
+async def test_delayed_events_that_are_published_together_declare_the_ladder_once(publisher: Publisher) -> None:
+    with calls() as entered:
+        results = await publisher.publish_many([OrderCreated(order_id=str(n)) for n in range(50)], delay=0.1)
+
+    assert all(isinstance(result, Metadata) for result in results)
+    assert entered.count("broker/memory/server.py:Server.declare") == 1
+
+
 async def test_publish_many_of_nothing_returns_nothing(publisher: Publisher) -> None:
     assert await publisher.publish_many([]) == []
 
