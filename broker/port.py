@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from ..events import Message, value
+from ..events import Message
 from .topology import Topology
 
 Mode: TypeAlias = Literal["declare", "verify", "skip"]
 
 
-@value
+@dataclass(slots=True)
 class Delivery:
     """One delivery of a message from a queue. `tag` is valid within `generation` of its consumer alone."""
 

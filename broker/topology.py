@@ -22,12 +22,16 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """From an exchange to a queue, or (`to_exchange`) to another exchange."""
+    """From an exchange to a queue, or (`to_exchange`) to another exchange.
+
+    A headers exchange hands on what has all of `headers`, the others look at the routing key.
+    """
 
     source: str
     destination: str
     key: str
     to_exchange: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from ..broker import Topology, dead_letter_queue
+from ..broker import Topology, dead_letter_queue, ladder
 from ..config import LogSettings, environment, origins, unknown_variables
 from ..consumer import HandlerSpec, Worker
 from ..events import ConfigurationError, TopologyDrift, TopologyMissing
@@ -106,7 +106,7 @@ def _topology(worker: Worker, topology: Topology) -> list[str]:
     for spec in worker.handlers:
         lines.append(f"  queue {spec.queue} ({broker.queue_type}), bound for {', '.join(spec.events)}")
         lines.append(f"  queue {dead_letter_queue(spec.queue)} for its dead letters")
-    levels = sum(1 for queue in topology.queues if queue.name.startswith("holdfast.delay."))
+    levels = sum(1 for queue in topology.queues if queue.name.startswith(ladder.LEVELS))
     lines.append(f"  delay ladder of {levels} levels, for delays up to {broker.max_delay:g} s")
     counts = len(topology.exchanges), len(topology.queues), len(topology.bindings)
     return [*lines, "  in all {} exchanges, {} queues, {} bindings".format(*counts)]

@@ -24,9 +24,10 @@ def binding_differences(
 
 
 def told(binding: Binding) -> str:
-    """A binding in words."""
+    """Return a binding in words."""
     kind = "exchange" if binding.to_exchange else "queue"
-    return f"binding of {kind} {binding.destination} to {binding.source} for {binding.key}"
+    taken = ", ".join(f"{name}: {value}" for name, value in binding.headers) or binding.key
+    return f"binding of {kind} {binding.destination} to {binding.source} for {taken}"
 
 
 def _ends(binding: Binding) -> set[str]:
@@ -34,5 +35,6 @@ def _ends(binding: Binding) -> set[str]:
 
 
 def _binding(row: Mapping[str, Any]) -> Binding:
-    kind = row.get("destination_type")
-    return Binding(str(row["source"]), str(row["destination"]), str(row["routing_key"]), kind == "exchange")
+    to_exchange = row.get("destination_type") == "exchange"
+    headers = tuple((name, str(value)) for name, value in sorted((row.get("arguments") or {}).items()))
+    return Binding(str(row["source"]), str(row["destination"]), str(row["routing_key"]), to_exchange, headers)

@@ -47,8 +47,8 @@ def postponed_copy(
         }
     if traced is not None:
         ours[h.TRACED] = traced
-    level, address = ladder.address(ladder.rounded(decision.delay), ladder.to_queue(queue))
-    return _copy(message, level, address, ours, budget)
+    level, address, levels = ladder.address(ladder.rounded(decision.delay), ladder.to_queue(queue))
+    return _copy(message, level, address, ours | levels, budget)
 
 
 def dead_letter(

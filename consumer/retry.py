@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ..broker import ladder
 from ..events import ConfigurationError
 
 
@@ -94,10 +95,14 @@ class Retry:
             )
 
     def delay(self, attempt: int, luck: float) -> float:
-        """Seconds before the attempt after `attempt`. A user's function that fails or answers nonsense
-        is replaced by the default backoff: an error there must not lose the message."""
+        """Return the seconds before the attempt after `attempt`.
+
+        Jitter falls on delays that the delay ladder carries in at most 3 hops. A user's function that fails or answers
+        nonsense is replaced by the default backoff: an error there must not lose the message.
+        """
         if isinstance(self.backoff, Backoff):
-            return self.backoff(attempt, luck)
+            seconds = self.backoff(attempt, luck)
+            return ladder.coarse(seconds) if self.backoff.jitter else seconds
         try:
             seconds = float(self.backoff(attempt))
         except Exception:  # noqa: BLE001 (the user's function)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ..broker import Binding, Topology, events_exchange, ladder, registry, work_queue
+from ..broker import Topology, events_exchange, ladder, registry, work_queue
 from ..config import BrokerSettings
 from .handler import HandlerSpec
 
@@ -11,7 +11,6 @@ def topology_of(handlers: Iterable[HandlerSpec], settings: BrokerSettings) -> To
     """The events exchange, the delay ladder, and for each handler its queue, dead-letter queue and bindings."""
     topology = events_exchange(settings.exchange) + ladder.ladder(settings.max_delay) + registry()
     for handler in handlers:
-        targets = (ladder.to_queue(handler.queue), *(ladder.to_listeners(event) for event in handler.events))
         topology += work_queue(handler.queue, kind=settings.queue_type, exchange=settings.exchange, keys=handler.events)
-        topology += Topology(bindings=tuple(Binding(ladder.OUT, handler.queue, ladder.arrival(t)) for t in targets))
+        topology += ladder.arrivals(handler.queue, handler.events)
     return topology

@@ -27,7 +27,7 @@ from .errors import (
     Unroutable,
     UnsupportedVersion,
 )
-from .event import Event, key_of
+from .event import Event
 from .ids import derived_id, random_bytes, uuid7
 from .incoming import Incoming, origin, read_history, read_incoming, read_metadata
 from .message import Headers, Message
@@ -43,7 +43,6 @@ from .receipts import (
     replay_mark,
     replay_of,
 )
-from .value import value
 from .versions import as_published, downcast, lineage, upcast
 
 __all__ = [
@@ -93,7 +92,6 @@ __all__ = [
     "encode",
     "headers",
     "in_form",
-    "key_of",
     "lineage",
     "origin",
     "read_history",
@@ -105,5 +103,4 @@ __all__ = [
     "upcast",
     "random_bytes",
     "uuid7",
-    "value",
 ]

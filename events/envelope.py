@@ -6,7 +6,7 @@ from typing import Any
 
 from . import headers as h
 from .codec import encode
-from .event import Event, key_of
+from .event import Event
 from .ids import uuid7
 from .message import Headers, Message
 from .metadata import Metadata
@@ -32,19 +32,23 @@ def seal(
     now: datetime | None = None,
     trace: Headers | None = None,
 ) -> Envelope:
-    """Encode `event` and give it metadata. `cause` is the event being handled, if any. `trace` holds the headers that
-    continue a trace; without them that of `cause` goes on.
+    """Encode `event` and give it metadata.
+
+    `cause` is the event being handled, if any. `trace` holds the headers that continue a trace; without them that of
+    `cause` goes on.
 
     Raises `PublishError` where a field cannot be written as JSON.
     """
     identity, trace = event_id or uuid7(), dict(trace or {})
+    if key is None and event.__event_key__ is not None:
+        key = str(getattr(event, event.__event_key__))
     metadata = Metadata(
         event_id=identity,
         event_type=event.__event_type__,
         time=now or datetime.now(UTC),
         version=event.__event_version__,
         source=source,
-        key=key if key is not None else key_of(event),
+        key=key,
         correlation_id=(cause.correlation_id or cause.event_id) if cause else identity,
         causation_id=cause.event_id if cause else None,
         traceparent=trace.pop(h.TRACEPARENT, cause.traceparent if cause else None),
@@ -52,8 +56,13 @@ def seal(
     return Envelope(metadata, encode(event), headers=trace)
 
 
-def to_message(envelope: Envelope, *, exchange: str) -> Message:
-    """The message for one publish. Its `message_id` is new each time: returns are matched by it."""
+def to_message(
+    envelope: Envelope, *, exchange: str, routing_key: str | None = None, extra: Headers | None = None
+) -> Message:
+    """Return the message for one publish. Its `message_id` is new each time: returns are matched by it.
+
+    `routing_key` is the event's type unless given; `extra` headers come last.
+    """
     metadata = envelope.metadata
     headers: dict[str, Any] = {
         **envelope.headers,
@@ -67,10 +76,12 @@ def to_message(envelope: Envelope, *, exchange: str) -> Message:
         headers[h.CAUSATION_ID] = metadata.causation_id
     if metadata.traceparent is not None:
         headers[h.TRACEPARENT] = metadata.traceparent
+    if extra is not None:
+        headers |= extra
     return Message(
         body=envelope.body,
         exchange=exchange,
-        routing_key=metadata.event_type,
+        routing_key=metadata.event_type if routing_key is None else routing_key,
         headers=headers,
         message_id=uuid7(),
         type=metadata.event_type,

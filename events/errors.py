@@ -1,25 +1,37 @@
 """Every error Holdfast raises.
 
 HoldfastError
-├── ConfigurationError      a setting, a handler or a name is wrong: mend it, then start again
-├── TopologyError           the broker's exchanges and queues are not as this worker needs them
-│   ├── TopologyMissing     something that must exist does not (modes `verify` and `skip`)
-│   └── TopologyDrift       something exists with other arguments (RabbitMQ's 406)
-├── QueueInUse              another tool is reading the queue; one at a time does
-├── BrokerUnavailable       the broker cannot be reached, or refused the login or the virtual host
-├── DecodeError             a message cannot become an event; it is dead-lettered, never retried
-│   ├── Unreadable          not JSON, wrong shape, wrong content type
-│   ├── UnknownType         no handler of the queue takes this event type
-│   └── UnsupportedVersion  newer than the newest version the handler knows
-├── PublishError            a publish did not end in a queue
-│   ├── Unroutable          no queue is bound for it, or the exchange does not exist
-│   ├── PublishRefused      the broker said no (`basic.nack`: a full queue, a failing disk)
-│   ├── PublishTimeout      no answer in time: it may or may not be in a queue
-│   ├── NotConnected        never sent: there was no connection within the time allowed
-│   └── TooLarge            body or headers exceed the limits; never sent
-└── HandlerSignal           what a handler raises on purpose
-    ├── Reject              never try again: dead-letter with this reason
-    └── RetryLater          try again after this many seconds
+├── ConfigurationError          a setting, a handler, a name or an argument is wrong: correct it, then start again
+│   └── NotLoadable             the text on the command line does not lead to a worker (`cli`)
+├── TopologyError               the broker's exchanges and queues are not as this worker needs them
+│   ├── TopologyMissing         something that must exist does not (modes `verify` and `skip`)
+│   └── TopologyDrift           something exists with other arguments (RabbitMQ's 406)
+├── QueueInUse                  another tool is reading the queue; one at a time does
+├── BrokerUnavailable           the broker cannot be reached, or refused the login or the virtual host
+├── ManagementUnavailable       RabbitMQ's management API did not answer, or refused this user (`broker`)
+├── StoreUnavailable            the claim store gave no answer in time (`idempotency`)
+├── DecodeError                 a message cannot become an event; it is dead-lettered, never retried
+│   ├── Unreadable              not JSON, wrong shape, wrong content type
+│   ├── UnknownType             no handler of the queue takes this event type
+│   └── UnsupportedVersion      newer than the newest version the handler knows
+├── PublishError                a publish did not end in a queue
+│   ├── Unroutable              no queue is bound for it, or the exchange does not exist
+│   ├── PublishRefused          the broker said no (`basic.nack`: a full queue, a failing disk)
+│   │   └── NotPermitted        the broker's user has no right to publish there
+│   ├── PublishTimeout          no answer in time: it may or may not be in a queue
+│   ├── NotConnected            never sent: there was no connection within the time allowed
+│   └── TooLarge                body or headers exceed the limits; never sent
+├── HandlerSignal               what a handler raises on purpose
+│   ├── Reject                  never try again: dead-letter with this reason
+│   └── RetryLater              try again after this many seconds
+├── HandlerTimeout              a handler did not finish within its time (`consumer`, as all up to `Crashed`)
+├── HandlerExit                 a handler raised SystemExit or its like, or cancelled itself
+├── Expired                     the event is older than its policy's `max_age`
+├── HeldTooLong                 another worker held the event longer than any handler may take
+├── FingerprintMismatch         the event's key was used for another payload within the window
+├── Crashed                     each run of the event ended with its worker process
+├── Stopped                     an operation on dead letters stops by itself; it can be resumed (`dead_letters`)
+└── WornOut                     the dead letters were delivered so often that reading may lose them (`dead_letters`)
 """
 
 
@@ -112,10 +124,13 @@ class Reject(HandlerSignal):
 
 
 class RetryLater(HandlerSignal):
-    """Try again after `after` seconds. Counts as one of the policy's attempts."""
+    """Try again after `after` seconds, at most `HOLDFAST_BROKER__MAX_DELAY`. Counts as one of the policy's attempts.
+
+    Raises `ConfigurationError` where `after` is not a number of seconds from 0.
+    """
 
     def __init__(self, after: float) -> None:
         if not 0 <= after < float("inf"):
-            raise ValueError(f"RetryLater(after={after!r}): give seconds, 0 or more")
+            raise ConfigurationError(f"RetryLater(after={after!r}): give seconds, 0 or more")
         super().__init__(f"again in {after:g} s")
         self.after = after

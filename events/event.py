@@ -69,11 +69,6 @@ class Event(BaseModel):
         register(cls)
 
 
-def key_of(event: Event) -> str | None:
-    """The value of the event's key field as text, or None where the class names no key."""
-    return None if event.__event_key__ is None else str(getattr(event, event.__event_key__))
-
-
 def check_fields(cls: type[Event]) -> None:
     """Raises `ConfigurationError` naming the first field that cannot be written as JSON."""
     try:

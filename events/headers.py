@@ -19,6 +19,9 @@ HELD_MS = "holdfast-held-ms"
 NOTE = "holdfast-note"
 TRACED = "holdfast-traceparent"
 
+# On what waits on the delay ladder: one for each level, which ends with its two digits.
+LEVEL = "holdfast-level-"
+
 # On dead letters alone.
 REASON = "holdfast-reason"
 ERROR_TYPE = "holdfast-error-type"

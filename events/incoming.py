@@ -20,7 +20,10 @@ _NONE_YET = History()
 
 @dataclass(slots=True)
 class Incoming:
-    """A message and all that its headers say of it. Without `has_id` a digest of the body stands for the event's id."""
+    """A message and all that its headers say of it.
+
+    Without `has_id` the message brought no id, and the event's id is a digest of the body.
+    """
 
     message: Message
     metadata: Metadata

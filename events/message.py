@@ -1,18 +1,16 @@
 """A message as it travels: bytes, address, properties and headers, in no library's dialect."""
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
-
-from .value import value
 
 Headers: TypeAlias = Mapping[str, Any]
 
 
-@value
+@dataclass(slots=True)
 class Message:
-    """What a broker carries. Property names are AMQP 0-9-1's."""
+    """What a broker carries. Property names are AMQP 0-9-1's. Nothing changes it once it is made."""
 
     body: bytes
     exchange: str = ""

@@ -1,13 +1,18 @@
 """What is known about an event besides its data."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
-from .value import value
 
-
-@value
+@dataclass(slots=True)
 class Metadata:
-    """The envelope's fields. `time` is when the event happened; ids are opaque text."""
+    """The envelope's fields. Nothing changes them once they are made: take a changed copy by `dataclasses.replace`.
+
+    `event_id` is opaque text, unique to the event. `event_type` and `version` name its class. `time` is when it
+    happened, with a time zone. `source` names the program that published it, `key` the aggregate it belongs to.
+    `correlation_id` is the id of the first event of its chain, `causation_id` that of the event whose handler published
+    it. `traceparent` is its place in a trace (W3C).
+    """
 
     event_id: str
     event_type: str
@@ -20,10 +25,13 @@ class Metadata:
     traceparent: str | None = None
 
 
-@value
+@dataclass(frozen=True, slots=True)
 class History:
-    """What earlier attempts left in a message's headers. `attempt` counts from 1, this run included. `held_for` is
-    how many seconds it has waited for another worker that holds it: a sum, since workers' clocks may differ."""
+    """What earlier attempts left in a message's headers.
+
+    `attempt` counts from 1, this run included. `held_for` is the number of seconds for which it has waited for another
+    worker that holds it: a sum, since workers' clocks may differ.
+    """
 
     attempt: int = 1
     held_for: float = 0.0

@@ -1,35 +1,39 @@
 """Confirmed publishing for any program: a worker, a web application, a script."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
 from ..broker import REAL, Broker, Clock, events_exchange, ladder, open_broker
 from ..config import Settings, load_settings
-from ..events import Envelope, Event, Message, Metadata, PublishError, as_published, seal
+from ..events import Envelope, Event, Metadata, PublishError, as_published, seal
 from ..telemetry import Emit, FactLog, open_spans
 from .dispatch import message_for
 from .sending import send
 
 PIPELINE = 500
-"""How many events of one `publish_many` are on their way at once."""
+"""How many events of one `publish_many` are in flight at once."""
 
 
 class Publisher:
     """Publishes events; each call returns once the broker confirmed and routed the message.
 
-    `async with Publisher() as publisher: await publisher.publish(event)`. `source` names this program in
-    the events it publishes. One publisher serves a whole process: it is safe to use from many tasks of one loop.
+    `async with Publisher() as publisher: await publisher.publish(event)`. `source` names this program in the events it
+    publishes. One publisher serves a whole process: it is safe to use from many tasks of one loop.
 
-    While the broker is away, a publish waits for the connection, at most `HOLDFAST_BROKER__PUBLISH_TIMEOUT`
+    `settings` are read from the environment without it. `emit` receives each fact (default: the log); `clock` gives the
+    time of day.
+
+    While the broker is unavailable, a publish waits for the connection, at most `HOLDFAST_BROKER__PUBLISH_TIMEOUT`
     seconds, then raises `NotConnected` (never sent) or `PublishTimeout` (sent, no answer: it may be in a queue).
     Publish again with the metadata of the first try, so that listeners recognise the event.
 
-    Entering waits at most `HOLDFAST_BROKER__CONNECT_TIMEOUT` seconds for a broker that is away and then goes on
+    Entering waits at most `HOLDFAST_BROKER__CONNECT_TIMEOUT` seconds for an unavailable broker and then goes on
     without it; it raises `BrokerUnavailable` where login or virtual host are refused, and `TopologyError`.
     """
 
@@ -42,16 +46,18 @@ class Publisher:
         self._emit = emit or FactLog()
         self._broker: Broker | None = None
         self._has_ladder = False
+        self._declaring: asyncio.Future[None] | None = None
         self._spans = open_spans()
 
     async def __aenter__(self) -> Self:
-        self._broker = await open_broker(self._settings, self._emit)
+        settings = self._settings.broker
+        broker = self._broker = await open_broker(self._settings, self._emit)
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.broker.connect_timeout):
-                    await self._declare_exchange()
+                async with asyncio.timeout(settings.connect_timeout):
+                    await broker.declare(events_exchange(settings.exchange), settings.topology)
         except BaseException:
-            await self._broker.close()
+            await broker.close()
             raise
         return self
 
@@ -59,6 +65,8 @@ class Publisher:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         broker, self._broker = self._broker, None
+        if self._declaring is not None:
+            self._declaring.cancel()
         if broker is not None:
             await broker.close()
 
@@ -70,62 +78,71 @@ class Publisher:
         delay: float | None = None,
         at: datetime | None = None,
     ) -> Metadata:
-        """Publish one event, now, after `delay` seconds or `at` a time (with time zone). Returns its metadata.
+        """Publish one event, now, after `delay` seconds, or `at` a time. Returns its metadata.
 
-        `metadata` replaces the generated one, for instance to publish again after `PublishTimeout`.
+        `metadata` replaces the generated one, for instance to publish again after `PublishTimeout`. `delay` is at most
+        `HOLDFAST_BROKER__MAX_DELAY` and exact to 0.1 s. `at` has a time zone; a time that is past means now.
 
-        Raises `Unroutable`, `PublishRefused`, `PublishTimeout` (outcome unknown), `NotConnected`, `TooLarge`;
-        all are `PublishError`.
+        Raises `Unroutable`, `PublishRefused`, `PublishTimeout` (outcome unknown), `NotConnected` and `TooLarge`, all of
+        them `PublishError`. A delay out of its range, both `delay` and `at`, and a field that has no JSON form raise
+        `PublishError` too. The first delayed publish raises `TopologyError` where the delay ladder cannot be declared.
         """
+        settings = self._settings
         if at is not None:
             delay = _seconds_until(at, delay, self._clock.now())
-        envelope = event if isinstance(event, Envelope) else self._seal(event)
+        if not isinstance(event, Envelope):
+            event = as_published(event, settings.publisher.versions) if settings.publisher.versions else event
+            event = seal(event, source=self._source, now=self._clock.now())
         if metadata is not None:
-            envelope = replace(envelope, metadata=metadata)
-        await self._send(message_for(envelope, self._settings, delay), delayed=bool(delay))
-        return envelope.metadata
+            event = replace(event, metadata=metadata)
+        message = message_for(event, settings, delay)
+        if self._broker is None:
+            raise PublishError("the publisher is not open; use it inside `async with Publisher() as publisher:`")
+        timeout = settings.broker.publish_timeout
+        if delay and not self._has_ladder:
+            await self._declare_ladder(self._broker, timeout)
+        await send(self._broker, message, timeout=timeout, emit=self._emit, spans=self._spans)
+        return event.metadata
 
     async def publish_many(
         self, events: Iterable[Event | Envelope], *, delay: float | None = None
     ) -> list[Metadata | PublishError]:
-        """Publish many events, pipelined. One result per event, in order: its metadata or its error."""
+        """Publish many events, now or after `delay` seconds, at most 500 of them in flight.
+
+        Returns one result for each event, in order: its metadata or its `PublishError`. Raises any other error, among
+        them those of `events` itself; what is in flight then is cancelled, and its outcome unknown.
+        """
         results: dict[int, Metadata | PublishError] = {}
         numbered = enumerate(events)
 
-        async def work(source: Iterator[tuple[int, Event | Envelope]]) -> None:
-            for number, event in source:
+        async def work(number: int, event: Event | Envelope) -> None:
+            """Publish one event, then whichever comes next, until there are no more."""
+            more: tuple[int, Event | Envelope] | None = (number, event)
+            while more is not None:
+                number, event = more
                 try:
                     results[number] = await self.publish(event, delay=delay)
                 except PublishError as error:
                     results[number] = error
+                more = next(numbered, None)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(PIPELINE):
-                group.create_task(work(numbered))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, event in islice(numbered, PIPELINE):
+                    group.create_task(work(number, event))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         return [results[number] for number in range(len(results))]
 
-    def _seal(self, event: Event) -> Envelope:
-        published = as_published(event, self._settings.publisher.versions)
-        return seal(published, source=self._source, now=self._clock.now())
-
-    async def _send(self, message: Message, *, delayed: bool) -> None:
-        if self._broker is None:
-            raise PublishError("the publisher is not open; use it inside `async with Publisher() as publisher:`")
-        timeout = self._settings.broker.publish_timeout
-        if delayed and not self._has_ladder:
-            await self._declare_ladder(timeout)
-        await send(self._broker, message, timeout=timeout, emit=self._emit, spans=self._spans)
-
-    async def _declare_exchange(self) -> None:
-        assert self._broker is not None
-        await self._broker.declare(events_exchange(self._settings.broker.exchange), self._settings.broker.topology)
-
-    async def _declare_ladder(self, timeout: float) -> None:
-        assert self._broker is not None
+    async def _declare_ladder(self, broker: Broker, timeout: float) -> None:
+        """Declare the delay ladder, once for all publishes that wait for it."""
+        if self._declaring is None or self._declaring.done():
+            settings = self._settings.broker
+            declaration = broker.declare(ladder.ladder(settings.max_delay), settings.topology)
+            self._declaring = asyncio.ensure_future(declaration)
         with suppress(TimeoutError):  # the publish that follows says what is wrong
             async with asyncio.timeout(timeout):
-                levels = ladder.ladder(self._settings.broker.max_delay)
-                await self._broker.declare(levels, self._settings.broker.topology)
+                await asyncio.shield(self._declaring)
                 self._has_ladder = True
 
 

@@ -12,7 +12,6 @@ Place: TypeAlias = tuple[str, str]
 
 ELSEWHERE = "holdfast.testing.elsewhere"
 """The queue that stands for listeners outside the harness: what handlers publish is routed."""
-_LEVELS = "holdfast.delay."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +68,20 @@ class WatchedServer(Server):
     @property
     def is_waiting(self) -> bool:
         """Whether anything will come back by itself as time passes."""
-        levels = (queue for name, queue in self.queues.items() if name.startswith(_LEVELS))
+        levels = (queue for name, queue in self.queues.items() if name.startswith(ladder.LEVELS))
         return any(queue.ready or queue.stranded for queue in levels)
 
     def _going_to(self, queue: str, message: Message) -> tuple[str, ...]:
         if queue in self._handlers:
             return (queue,)
-        if not queue.startswith(_LEVELS):
+        if not queue.startswith(ladder.LEVELS):
             return ()
         only = message.headers.get(headers.QUEUE)
         return tuple(name for name in self._listeners(message) if name in self._handlers and only in (None, name))
 
     def _listeners(self, message: Message) -> tuple[str, ...]:
         exchange = ladder.OUT if is_delayed(message) else message.exchange
-        return self._routing.route(exchange, message.routing_key)
+        return self._routing.route(exchange, message.routing_key, message.headers)
 
 
 def is_event(message: Message) -> bool:
@@ -91,11 +90,9 @@ def is_event(message: Message) -> bool:
 
 
 def is_delayed(message: Message) -> bool:
-    return message.exchange.startswith(_LEVELS)
+    return message.exchange.startswith(ladder.LEVELS)
 
 
 def delay_of(message: Message) -> float | None:
-    """The seconds a message spends on the ladder, None where it does not take it."""
-    if not is_delayed(message):
-        return None
-    return int("".join(message.routing_key.split(".")[: ladder.BITS]), 2) * ladder.UNIT
+    """Return the seconds a message spends on the ladder; None where it does not take it."""
+    return ladder.delay_of(message.headers) if is_delayed(message) else None

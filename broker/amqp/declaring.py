@@ -49,9 +49,9 @@ async def _make(channel: Channel, thing: Exchange | Queue | Binding) -> None:
             )
         case Queue(name, arguments):
             await channel.queue_declare(name, durable=True, arguments=dict(arguments), timeout=_TIMEOUT)
-        case Binding(source, destination, key, to_exchange):
+        case Binding(source, destination, key, to_exchange, headers):
             bind = channel.exchange_bind if to_exchange else channel.queue_bind
-            await bind(destination, source, key, timeout=_TIMEOUT)
+            await bind(destination, source, key, arguments=dict(headers), timeout=_TIMEOUT)
         case _:
             assert_never(thing)
 

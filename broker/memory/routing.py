@@ -1,5 +1,6 @@
 """Exchanges and bindings: from an exchange and a routing key to queues."""
 
+from ...events import Headers
 from ..topic import matches
 from ..topology import Binding, Exchange, ExchangeKind
 
@@ -8,7 +9,10 @@ _REMEMBERED = 10_000
 
 
 class Routing:
-    """Which queues a message goes to. Routes are remembered until something is declared or deleted."""
+    """Which queues a message goes to.
+
+    A route by key alone is remembered until something is declared or deleted.
+    """
 
     def __init__(self) -> None:
         self.exchanges = {f"amq.{kind}": Exchange(f"amq.{kind}", kind) for kind in _PREDECLARED}
@@ -30,16 +34,20 @@ class Routing:
             self._bindings[source] = kept
         self._routes.clear()
 
-    def route(self, exchange: str, key: str) -> tuple[str, ...]:
-        """Names of the queues, each once; none where the exchange does not exist."""
-        found = self._routes.get((exchange, key))
-        if found is None:
+    def route(self, exchange: str, key: str, headers: Headers) -> tuple[str, ...]:
+        """Return the names of the queues, each once; none where the exchange does not exist."""
+        known = self._routes.get((exchange, key))
+        if known is not None:
+            return known
+        queues, by_key_alone = self._walk(exchange, key, headers)
+        if by_key_alone:
             if len(self._routes) >= _REMEMBERED:
                 self._routes.clear()
-            found = self._routes[exchange, key] = self._walk(exchange, key)
-        return found
+            self._routes[exchange, key] = queues
+        return queues
 
-    def _walk(self, exchange: str, key: str) -> tuple[str, ...]:
+    def _walk(self, exchange: str, key: str, headers: Headers) -> tuple[tuple[str, ...], bool]:
+        """Return the queues and whether no headers exchange was met."""
         queues: dict[str, None] = {}
         seen: set[str] = set()
         ahead = [exchange]
@@ -49,7 +57,7 @@ class Routing:
             if at is None or name in seen:
                 continue
             seen.add(name)
-            bindings = [binding for binding in self._bindings.get(name, ()) if _takes(at.kind, binding.key, key)]
+            bindings = [binding for binding in self._bindings.get(name, ()) if _takes(at.kind, binding, key, headers)]
             if not bindings and (alternate := at.arguments.get("alternate-exchange")) is not None:
                 ahead.append(alternate)
             for binding in bindings:
@@ -57,14 +65,16 @@ class Routing:
                     ahead.append(binding.destination)
                 else:
                     queues[binding.destination] = None
-        return tuple(queues)
+        return tuple(queues), all(self.exchanges[name].kind != "headers" for name in seen)
 
 
-def _takes(kind: ExchangeKind, pattern: str, key: str) -> bool:
+def _takes(kind: ExchangeKind, binding: Binding, key: str, headers: Headers) -> bool:
     match kind:
         case "topic":
-            return matches(pattern, key)
+            return matches(binding.key, key)
         case "direct":
-            return pattern == key
-        case "fanout" | "headers":  # a headers binding without arguments, the only kind there is here, takes all
+            return binding.key == key
+        case "headers":
+            return all(headers.get(name) == value for name, value in binding.headers)
+        case "fanout":
             return True

@@ -170,7 +170,8 @@ class Server:
         if not message.exchange:
             queue = self.queues.get(message.routing_key)
             return [] if queue is None else [queue]
-        return [self.queues[name] for name in self._routing.route(message.exchange, message.routing_key)]
+        names = self._routing.route(message.exchange, message.routing_key, message.headers)
+        return [self.queues[name] for name in names]
 
     def _bury(self, queue: MemoryQueue, entry: Entry, reason: str) -> None:
         """Dead-letter a message, or drop it where its queue has no dead-letter exchange."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, assert_never
 
-from ...broker import DEAD_SUFFIX, DELIVERY_LIMIT, Difference, Seen, Topology
+from ...broker import DEAD_SUFFIX, DELIVERY_LIMIT, Difference, Seen, Topology, ladder
 from ...config import Settings
 from ...consumer import HandlerSpec
 from .catalogue import Finding
@@ -43,7 +43,7 @@ def of_version(seen: Seen) -> list[Finding]:
 def of_difference(difference: Difference) -> Finding:
     """A difference between broker and topology, by what it hurts."""
     match difference.kind:
-        case "missing" if "holdfast.delay." in difference.thing:
+        case "missing" if ladder.LEVELS in difference.thing:
             code = "delay-missing"
         case "missing" if difference.thing.endswith(DEAD_SUFFIX):
             code = "dead-letters-missing"

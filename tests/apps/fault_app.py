@@ -142,8 +142,8 @@ class MortalBroker:
 
     async def publish(self, message: Any, *, timeout: float | None) -> None:
         await self._broker.publish(message, timeout=timeout)
-        if message.exchange.startswith(ladder.level_name(0)[:-2]):  # its claim was released before
-            queue = message.routing_key.split(".", 28)[-1].removeprefix("queue.")
+        if message.exchange.startswith(ladder.LEVELS):  # its claim was released before
+            queue = message.headers[h.QUEUE]
             reached("after confirm", event_id=message.headers[h.EVENT_ID], queue=queue)
 
 

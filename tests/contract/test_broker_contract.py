@@ -608,9 +608,7 @@ async def test_what_outlives_its_time_is_dead_lettered_under_its_own_key(bench: 
 
 async def a_laddered_queue(bench: Bench, word: str, *events: str) -> str:
     name = bench.name(word)
-    targets = (ladder.to_queue(name), *(ladder.to_listeners(event) for event in events))
-    bindings = tuple(Binding(ladder.OUT, name, ladder.arrival(target)) for target in targets)
-    await bench.declare(ladder.ladder(2.0) + Topology(queues=(Queue(name),), bindings=bindings))
+    await bench.declare(ladder.ladder(2.0) + Topology(queues=(Queue(name),)) + ladder.arrivals(name, events))
     return name
 
 
@@ -623,8 +621,7 @@ async def test_the_ladder_brings_a_copy_to_one_queue_and_not_too_early(
     loop = asyncio.get_running_loop()
     since = loop.time()
 
-    exchange, key = ladder.address(delay, ladder.to_queue(queue))
-    await broker.publish(a_message(b"later", exchange=exchange, routing_key=key), timeout=10)
+    await delayed(broker, a_message(b"later"), delay, ladder.to_queue(queue))
 
     assert (await inbox.next()).message.body == b"later"
     assert loop.time() - since >= delay - 0.001
@@ -635,11 +632,60 @@ async def test_the_ladder_brings_a_delayed_event_to_every_listener(bench: Bench,
     event = bench.name("order.created")
     inboxes = [(await bench.consume(await a_laddered_queue(bench, word, event)))[1] for word in ("mail", "billing")]
 
-    exchange, key = ladder.address(0.3, ladder.to_listeners(event))
-    await broker.publish(a_message(b"later", exchange=exchange, routing_key=key), timeout=10)
+    await delayed(broker, a_message(b"later"), 0.3, ladder.to_listeners(event))
 
     for inbox in inboxes:
         assert (await inbox.next()).message.body == b"later"
+
+
+async def test_a_headers_exchange_hands_on_what_has_all_headers_of_a_binding(bench: Bench, broker: Broker) -> None:
+    source, onward, red, both = (bench.name(word) for word in ("source", "onward", "red", "both"))
+    bindings = (
+        Binding(source, red, "", headers=(("colour", "red"),)),
+        Binding(source, onward, "", to_exchange=True, headers=(("colour", "red"), ("size", "large"))),
+        Binding(onward, both, "#"),
+    )
+    await bench.declare(Topology((Exchange(source, "headers"), Exchange(onward)), (Queue(red), Queue(both)), bindings))
+    inboxes = [(await bench.consume(queue))[1] for queue in (red, both)]
+
+    for size in ("small", "large"):
+        headers = {"colour": "red", "size": size, "more": 1}
+        await broker.publish(a_message(size.encode(), exchange=source, routing_key="k", headers=headers), timeout=10)
+    with pytest.raises(Unroutable):
+        await broker.publish(a_message(exchange=source, routing_key="k", headers={"size": "large"}), timeout=10)
+
+    assert [(await inboxes[0].next()).message.body for _ in range(2)] == [b"small", b"large"]
+    assert (await inboxes[1].next()).message.body == b"large"
+
+
+async def test_a_copy_that_an_earlier_release_delayed_arrives(bench: Bench, broker: Broker) -> None:
+    queue, lowest = await a_laddered_queue(bench, "work"), "holdfast.delay.00"
+    rest = {
+        "x-queue-type": "quorum",
+        "x-message-ttl": 100,
+        "x-dead-letter-exchange": ladder.OUT,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+    binding = Binding(lowest, lowest, "*." * 27 + "1.#")
+    await bench.declare(Topology((Exchange(lowest),), (Queue(lowest, rest),), (binding,)))
+    _, inbox = await bench.consume(queue)
+
+    key = "0." * 27 + f"1.queue.{queue}"
+    await broker.publish(a_message(b"old", exchange=lowest, routing_key=key), timeout=10)
+
+    assert (await inbox.next()).message.body == b"old"
+
+
+async def test_a_listener_of_an_earlier_release_receives_a_delayed_event(bench: Bench, broker: Broker) -> None:
+    queue, event = bench.name("listener"), bench.name("order.created")
+    binding = Binding(ladder.OUT, queue, "*." * 28 + f"event.{event}")
+    await bench.declare(ladder.ladder(2.0) + Topology(queues=(Queue(queue),), bindings=(binding,)))
+    _, inbox = await bench.consume(queue)
+
+    await delayed(broker, a_message(b"new"), 0.5, ladder.to_listeners(event))
+
+    assert (await inbox.next()).message.body == b"new"
 
 
 async def test_what_finds_no_queue_rests_as_unrouted_and_stops_nobody(bench: Bench, broker: Broker) -> None:
@@ -660,8 +706,8 @@ async def test_what_finds_no_queue_rests_as_unrouted_and_stops_nobody(bench: Ben
 
 
 async def delayed(broker: Broker, message: Message, delay: float, target: str) -> None:
-    exchange, key = ladder.address(delay, target)
-    carried = Message(message.body, exchange, key, message.headers, message.message_id)
+    exchange, key, levels = ladder.address(delay, target)
+    carried = Message(message.body, exchange, key, {**message.headers, **levels}, message.message_id)
     await broker.publish(carried, timeout=10)
 
 

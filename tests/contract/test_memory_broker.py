@@ -46,12 +46,11 @@ def bodies(broker: GlassBroker, queue: str) -> list[bytes]:
 def test_the_ladder_takes_exactly_as_long_as_asked_on_a_virtual_clock(delay: float) -> None:
     async def main() -> float:
         broker, inbox = GlassBroker(), Arrivals[Delivery]()
-        arrival = Binding(ladder.OUT, "work", ladder.arrival(ladder.to_queue("work")))
-        await broker.declare(ladder.ladder(86_400) + Topology(queues=(Queue("work"),), bindings=(arrival,)))
+        await broker.declare(ladder.ladder(86_400) + Topology(queues=(Queue("work"),)) + ladder.arrivals("work"))
         await broker.consume("work", prefetch=1, on_delivery=inbox)
         since = asyncio.get_running_loop().time()
-        exchange, key = ladder.address(delay, ladder.to_queue("work"))
-        await broker.publish(a_message(exchange=exchange, routing_key=key), timeout=None)
+        exchange, key, levels = ladder.address(delay, ladder.to_queue("work"))
+        await broker.publish(a_message(exchange=exchange, routing_key=key, headers=levels), timeout=None)
         async with asyncio.timeout(2 * delay):
             while not inbox.all:
                 await asyncio.sleep(delay / 1000)

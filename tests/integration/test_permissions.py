@@ -34,7 +34,7 @@ from holdfast.broker.amqp import apply_topology
 from holdfast.dead_letters import Pace, Selection
 from holdfast.telemetry import CopyHeld, Detached, ReportLost, Settled
 
-DELAYS = r"holdfast\.delay\.\d\d"
+DELAYS = r"holdfast\.delays\.\d\d"
 
 
 class OrderPlaced(Event, type="order.placed"):
@@ -171,7 +171,7 @@ async def test_a_type_that_may_not_be_published_is_refused_and_those_next_to_it_
             {"write": r"^(amq\.default|events)$"},
             "o-1",
             CopyHeld,
-            "write access to exchange 'holdfast.delay.00' in vhost",
+            "write access to exchange 'holdfast.delays.00' in vhost",
         ),
         ({"write": rf"^(amq\.default|{DELAYS})$"}, "o-1", Settled, "write access to exchange 'events' in vhost"),
     ],
@@ -265,7 +265,7 @@ async def test_a_right_that_an_operator_lacks_is_told_in_one_line_and_the_letter
 
 
 async def test_a_publisher_without_the_right_to_write_is_told_so(shop: Shop) -> None:
-    shop.host.give("checkout", write=r"^holdfast\.delay\.\d\d$")
+    shop.host.give("checkout", write=rf"^{DELAYS}$")
 
     with pytest.raises(
         PublishRefused, match=r"write access to exchange 'events' in vhost .* refused for user 'checkout'"

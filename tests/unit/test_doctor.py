@@ -48,7 +48,7 @@ def test_a_broker_without_what_the_delay_ladder_needs_is_found(product: str, ver
         ("missing", "queue w.handle", "topology-missing"),
         ("missing", "exchange events", "topology-missing"),
         ("missing", "queue w.handle.dead", "dead-letters-missing"),
-        ("missing", "queue holdfast.delay.03", "delay-missing"),
+        ("missing", "queue holdfast.delays.03", "delay-missing"),
         ("differs", "queue w.handle", "topology-differs"),
         ("unbound", "binding", "binding-missing"),
         ("surplus", "binding", "binding-surplus"),

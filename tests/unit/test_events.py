@@ -231,8 +231,8 @@ def test_no_header_value_can_break_the_reading(hostile: dict[str, object]) -> No
 
 def test_where_a_message_came_from_survives_the_delay_ladder() -> None:
     delayed = a_message(
-        exchange="holdfast.delay.00",
-        routing_key="0.1.queue.q",
+        exchange="holdfast.delays.00",
+        routing_key="queue.q",
         headers={headers.EXCHANGE: "events", headers.ROUTING_KEY: "order.created"},
         type=None,
     )

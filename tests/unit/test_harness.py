@@ -393,7 +393,7 @@ async def test_a_lost_event_fails_the_test() -> None:
             await h.advance(0)
             broker = MemoryBroker(worker.settings.broker.url.get_secret_value())
             for level in range(10):
-                broker.delete_queue(f"holdfast.delay.{level:02d}")
+                broker.delete_queue(f"holdfast.delays.{level:02d}")
             await broker.close()
 
     with pytest.raises(AssertionError, match=r"1 published = 0 acked \+ 0 dead-lettered \+ 0 queued\nlost: event .*"):

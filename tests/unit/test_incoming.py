@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from builders import NOON, OrderCreated, a_message, some_metadata
+from calls import entered
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from holdfast.events import (
     History,
     Incoming,
     Message,
+    decode,
+    decoder_for,
     headers,
     in_form,
     read_history,
@@ -132,6 +135,13 @@ def test_an_event_of_holdfast_is_read_back_whole() -> None:
     assert incoming.metadata == envelope.metadata
     assert incoming.history == History()
     assert incoming.has_id
+
+
+def test_an_event_of_holdfast_is_read_in_two_functions_and_its_body_in_two_more() -> None:
+    message, decoder = written(), decoder_for(OrderCreated)
+
+    assert len(entered(lambda: read_incoming(message, NOON))) == 2
+    assert len(entered(lambda: decode(decoder, message))) == 2
 
 
 def test_a_message_that_brought_no_id_says_so() -> None:

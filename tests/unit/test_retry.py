@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast import ConfigurationError, Reject, Retry, RetryLater, exponential, fixed, linear
+from holdfast.broker import ladder
 from holdfast.consumer.decide import HeldTooLong, decide
 from holdfast.consumer.outcome import (
     Ack,
@@ -122,6 +123,17 @@ def test_full_jitter_stays_between_nothing_and_the_ceiling(
         assert 0 <= backoff(attempt, luck) <= backoff(attempt, 1.0)
 
 
+@given(attempt=st.integers(1, 20), luck=st.floats(0, 1))
+def test_jitter_falls_on_delays_of_at_most_three_hops_and_a_backoff_without_it_is_left_alone(
+    attempt: int, luck: float
+) -> None:
+    jittered, plain = Retry(backoff=exponential(1, maximum=300)), Retry(backoff=exponential(1.1, jitter=False))
+
+    assert ladder.units(jittered.delay(attempt, luck)).bit_count() <= 3
+    assert 0.75 * luck * min(2 ** (attempt - 1), 300) - 0.1 <= jittered.delay(attempt, luck) <= luck * 300
+    assert plain.delay(attempt, luck) == min(1.1 * 2 ** (attempt - 1), 3600)
+
+
 @pytest.mark.parametrize("answer", [-1.0, float("nan"), float("inf"), "soon", None])
 def test_a_backoff_function_that_answers_nonsense_is_replaced_by_the_default(answer: object) -> None:
     policy = Retry(backoff=lambda attempt: answer)  # type: ignore[arg-type, return-value]
@@ -148,7 +160,7 @@ def test_a_wrong_policy_is_named_where_it_is_written(arguments: dict[str, object
 
 @pytest.mark.parametrize("after", [-1, float("inf"), float("nan")])
 def test_retry_later_takes_seconds(after: float) -> None:
-    with pytest.raises(ValueError, match="RetryLater"):
+    with pytest.raises(ConfigurationError, match="RetryLater"):
         RetryLater(after=after)
 
 

@@ -1,0 +1,35 @@
+"""Which functions of the product a call enters: what a message costs, counted."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import holdfast
+
+PACKAGE = Path(holdfast.__file__).parent
+
+
+@contextmanager
+def calls() -> Iterator[list[str]]:
+    """The functions entered meanwhile, as `folder/file.py:name`, in order."""
+    entered: list[str] = []
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call" and (file := Path(frame.f_code.co_filename)).is_relative_to(PACKAGE):
+            entered.append(f"{file.relative_to(PACKAGE)}:{frame.f_code.co_qualname}")
+
+    sys.setprofile(note)
+    try:
+        yield entered
+    finally:
+        sys.setprofile(None)
+
+
+def entered(function: Callable[[], object]) -> list[str]:
+    """The functions that a call enters."""
+    with calls() as names:
+        function()
+    return names
