@@ -241,7 +241,7 @@ async def test_a_cluster_of_which_no_node_answers_is_away_and_the_lease_is_taken
     with pytest.raises(StoreUnavailable):
         await store.findings()
     await lease.start()
-    away = lease.problem
+    away = lease.error
     with a_redis(tmp_path, "--cluster-enabled", "yes", port=port):
         await asyncio.to_thread(ask, port, "cluster", "addslotsrange", "0", "16383")
         await eventually(lambda: asyncio.sleep(0, lease.holds()), True)

@@ -9,7 +9,7 @@ from builders import some_settings
 from running import until
 
 from holdfast import Event, Publisher, Settings, Worker
-from holdfast.consumer.world import World
+from holdfast.consumer import Dependencies
 from holdfast.events import uuid7
 from holdfast.idempotency import Lease, MemoryClaims, OpenClaims
 from holdfast.telemetry import Fact
@@ -31,8 +31,8 @@ class Place:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        world = World(open_claims=lambda settings, emit: self._open(emit))
-        task = asyncio.create_task(self.worker.run(world=world))
+        dependencies = Dependencies(open_claims=lambda settings, emit: self._open(emit))
+        task = asyncio.create_task(self.worker.run(dependencies=dependencies))
         await until(lambda: self.worker.health().ready or task.done(), "it happens")
         try:
             yield

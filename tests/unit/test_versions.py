@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from builders import NOON, a_message, some_settings
+from builders import a_message, an_incoming, some_settings
 
 from holdfast import (
     ConfigurationError,
@@ -18,7 +18,7 @@ from holdfast import (
     upcast,
 )
 from holdfast.consumer import HandlerSpec
-from holdfast.events import as_published, headers, lineage, read_metadata
+from holdfast.events import as_published, headers, lineage
 
 
 class PaidV1(Event, type="bill.paid", version=1):
@@ -71,7 +71,7 @@ def a_handler(*events: type[Event] | str, annotation: Any = Any) -> HandlerSpec:
 def read(spec: HandlerSpec, body: bytes, version: int | None = None) -> Any:
     told = {} if version is None else {headers.EVENT_VERSION: version}
     message = a_message(body, type="bill.paid", headers=told)
-    return spec.read(message, read_metadata(message, NOON))
+    return spec.read(an_incoming(message))
 
 
 V1, V2, V3 = b'{"order":"o","cents":250}', b'{"order":"o","amount":2.5}', b'{"order":"o","amount":2.5,"currency":"USD"}'
