@@ -2,7 +2,6 @@
 
 import time
 from asyncio import CancelledError
-from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, assert_never
@@ -14,7 +13,6 @@ from ..idempotency import (
     Answer,
     Busy,
     Claim,
-    Completed,
     Done,
     Mismatch,
     StoreClaims,
@@ -45,18 +43,10 @@ NOT_CLAIMED = Claimed(Ready(None))
 
 
 class Claims(Protocol):
-    """Claims as a delivery sees them."""
+    """Claims as a delivery sees them. A claim that may be held is ended in the worker's store."""
 
     async def acquire(self, incoming: Incoming, event: Any, slot: Slot) -> Claimed:
         """Ask for the right to handle an event. Raises nothing: a cancellation is an outcome too."""
-        ...
-
-    def complete(self, claim: Claim) -> Awaitable[Completed]:
-        """See `StoreClaims.complete`."""
-        ...
-
-    def release(self, claim: Claim, *, forget: bool = False) -> Awaitable[None]:
-        """See `StoreClaims.release`."""
         ...
 
 
@@ -65,12 +55,6 @@ class Unclaimed:
 
     async def acquire(self, incoming: Incoming, event: Any, slot: Slot) -> Claimed:
         return Claimed(Ready(event))
-
-    async def complete(self, claim: Claim) -> Completed:
-        return "absent"
-
-    async def release(self, claim: Claim, *, forget: bool = False) -> None:
-        """Nothing was claimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +89,6 @@ class HandlerClaims:
         if type(answer) is Acquired:
             return Claimed(Ready(event, answer.crashes), claim, "acquired", seconds)
         return _not_acquired(answer, seconds)
-
-    def complete(self, claim: Claim) -> Awaitable[Completed]:
-        return self.store.complete(claim)
-
-    def release(self, claim: Claim, *, forget: bool = False) -> Awaitable[None]:
-        return self.store.release(claim, forget=forget)
 
     def _request(self, incoming: Incoming, event: Any) -> Claim:
         """By default an event is its source and its id; `key=` of the handler may name another identity."""

@@ -103,7 +103,9 @@ def _is_senders(name: str) -> bool:
 
 
 def _fit(theirs: dict[str, Any], ours: Mapping[str, Any], budget: int) -> dict[str, Any]:
-    """`ours` and as much of `theirs` as fits, the largest left out first and named in a note."""
+    """Return `ours` and as much of `theirs` as fits, the largest left out first and named in a note."""
+    if _is_small({**theirs, **ours}, budget - 1_000):
+        return {**theirs, **ours}
     room = budget - headers_size(ours) - 1_000
     sizes: dict[str, int] = {}
     dropped: list[str] = []
@@ -121,6 +123,21 @@ def _fit(theirs: dict[str, Any], ours: Mapping[str, Any], budget: int) -> dict[s
     kept = {name: theirs[name] for name in theirs if name in sizes}
     note = {h.NOTE: f"headers left out: {', '.join(dropped)}"[:900]} if dropped else {}
     return {**kept, **ours, **note}
+
+
+def _is_small(headers: Mapping[str, Any], room: int) -> bool:
+    """Return whether headers surely fit, so that they need not be measured: a few plain texts and numbers."""
+    size = 0
+    for name, value in headers.items():
+        if type(value) is str and value.isascii():
+            size += len(name) + len(value) + 6
+        elif type(value) is int and abs(value) < 2**63:
+            size += len(name) + 10
+        else:
+            return False
+        if len(name) > 128 or not name.isascii():
+            return False
+    return size <= room
 
 
 @cache

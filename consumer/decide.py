@@ -53,7 +53,8 @@ def decide(
         case o.Succeeded():
             return o.HANDLED
         case o.Ready(_, crashes):
-            return _first_run(crashes, incoming, policy, now)
+            is_plain = crashes == 0 and policy.retry.max_age is None
+            return o.RUN if is_plain else _first_run(crashes, incoming, policy, now)
         case o.AlreadyDone():
             return o.DUPLICATE
         case o.Interrupted() | o.ClaimsUnavailable():
@@ -75,7 +76,7 @@ def decide(
 def _first_run(crashes: int, incoming: Incoming, policy: Policy, now: datetime) -> o.Decision:
     if crashes >= policy.retry.max_crashes:
         return o.DeadLetter("crashed", Crashed(f"{crashes} runs of this event ended with their worker process"))
-    if _is_too_old(incoming, policy, now):
+    if policy.retry.max_age is not None and _is_too_old(incoming, policy, now):
         age = (now - incoming.metadata.time).total_seconds()
         return o.DeadLetter("expired", Expired(f"the event is {age:.0f} s old; max_age is {policy.retry.max_age:g} s"))
     return o.RUN

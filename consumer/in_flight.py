@@ -8,7 +8,7 @@ more acks than that can be on their way: each handler remembers a few times as m
 import asyncio
 import contextvars
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from ..broker import Delivery
@@ -67,8 +67,8 @@ class InFlight:
     identity: Identity | None
     slot: Slot
     context: contextvars.Context
+    task: "asyncio.Task[None]" = field(init=False)
     claimed: Claimed = NOT_CLAIMED
-    task: "asyncio.Task[None] | None" = None
     cancelled_for: Literal["time", "stop"] | None = None
     is_abandoned: bool = False
     is_settling: bool = False
@@ -76,5 +76,4 @@ class InFlight:
     def cancel(self, reason: Literal["time", "stop"]) -> None:
         """Cancel the task of this delivery."""
         self.cancelled_for = reason
-        if self.task is not None:
-            self.task.cancel()
+        self.task.cancel()

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..broker import Broker, Clock, Delivery
 from ..events import UnknownType, Unreadable, UnsupportedVersion, headers, origin, read_incoming
+from ..idempotency import WorkerClaims
 from ..telemetry import Emit, MissingId, PipelineFailed, QueueFigures, SettlementStale, Spans, bind_event, bind_handler
 from .claims import Claims
 from .context import Surroundings
@@ -29,7 +30,7 @@ from .outcome import (
 )
 from .receipts import send_receipt
 from .run import Ran, Runner
-from .settle import Settler, settle, settled
+from .settle import Settler, settled
 from .slots import Slot
 
 _PAUSE = 5.0  # seconds before a delivery that hit a fault of ours goes back to its queue
@@ -46,6 +47,7 @@ class Pipeline:
         *,
         broker: Broker,
         claims: Claims,
+        store: WorkerClaims,
         policy: Policy,
         remembered: int,
         luck: Callable[[], float],
@@ -64,7 +66,7 @@ class Pipeline:
         self._clock: Clock = around.clock
         self._spans: Spans = around.spans
         self._luck, self._emit = luck, emit
-        self._settler = Settler(spec, broker, claims, around.clock, luck, emit, around.spans)
+        self._settler = Settler(spec, broker, store, around.clock, luck, emit, around.spans)
         self._runner = Runner(
             spec,
             handler,
@@ -104,10 +106,12 @@ class Pipeline:
                     event = ran.outcome.event
                     flight.claimed = await self._claims.acquire(incoming, event, flight.slot)
                     ran = Ran(flight.claimed.outcome)
-                while isinstance(decision := self._decide(flight, ran), RunHandler):
+                decision = self._decide(flight, ran)
+                while isinstance(decision, RunHandler):
                     ran = await self._runner.run(event, flight, ran)
-                    if flight.is_abandoned:  # its delivery went on without it
+                    if flight.is_abandoned:  # the delivery went on without its handler
                         return
+                    decision = HANDLED if isinstance(ran.outcome, Succeeded) else self._decide(flight, ran)
             await self._finish(flight, ran, decision)
 
     async def _finish(self, flight: InFlight, ran: Ran, ending: Ending) -> None:
@@ -119,9 +123,12 @@ class Pipeline:
             await self._settler.let_go(flight.claimed.claim)
 
         flight.is_settling = True
-        is_current = await settle(flight.delivery, ending)
-        if not isinstance(ending, GiveBack):
-            self._recently_settled.add(flight.identity)  # its ack may be lost: then it comes again
+        delivery = flight.delivery
+        if isinstance(ending, GiveBack):
+            await delivery.consumer.give_back(delivery)
+        else:
+            is_current = await delivery.consumer.ack(delivery)
+            self._recently_settled.add(flight.identity)  # the ack may be lost: then the message comes again
             if not is_current:
                 self._emit(SettlementStale(self._spec.queue, flight.incoming.metadata.event_id))
         self._emit(settled(flight, ran, ending, completion, self._spec))
@@ -144,8 +151,6 @@ class Pipeline:
             return Refused(error, "unreadable")
 
     def _decide(self, flight: InFlight, ran: Ran) -> Decision:
-        if isinstance(ran.outcome, Succeeded):  # nothing to weigh
-            return HANDLED
         now, luck = self._clock.now(), self._luck()
         return decide(ran.outcome, flight.incoming, self._policy, runs=ran.runs, now=now, luck=luck)
 
@@ -154,8 +159,7 @@ class Pipeline:
         ending = self._decide(flight, ran)
         if isinstance(ending, RunHandler):
             raise RuntimeError("a handler that was abandoned is not run again")
-        if flight.task is not None:
-            del self.in_flight[flight.task]
+        del self.in_flight[flight.task]
         finishing = self._finish(flight, ran, ending)
         flight.task = task = asyncio.get_running_loop().create_task(finishing, context=flight.context)
         self.in_flight[task] = flight
@@ -166,7 +170,8 @@ class Pipeline:
         if flight is None:  # its handler was abandoned: the delivery ended before
             return
         self.figures.in_flight -= 1
-        flight.slot.close()
+        if flight.slot.is_taken or flight.slot.is_alone:
+            flight.slot.close()
         if flight.identity is not None and self._by_identity.get(flight.identity) is flight:
             del self._by_identity[flight.identity]
         if not task.cancelled() and (error := task.exception()) is not None:

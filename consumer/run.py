@@ -68,81 +68,62 @@ class Runner:
 
         A handler that was abandoned returns here at last; its delivery has ended without it.
         """
-        began, incoming, around = time.perf_counter(), flight.incoming, self._around
+        began, incoming, around, task = time.perf_counter(), flight.incoming, self._around, flight.task
         claim = flight.claimed.claim
         run = Run(claim.owner if claim is not None else around.lease.owner)
-        context = Context(
-            incoming.metadata,
-            incoming.history.attempt,
-            around.queue,
-            flight.delivery.redelivered,
-            around.state,
-            around,
-            run,
-        )
+        attempt, redelivered = incoming.history.attempt, flight.delivery.redelivered
+        context = Context(incoming.metadata, attempt, around.queue, redelivered, around.state, around, run)
         self._overdue.add(flight)
         try:
             await self._handler(event, context)
         except BaseException as error:  # noqa: BLE001 (whatever a handler raises has a defined end)
-            outcome = await self._after_error(flight, run, error)
-        else:
-            outcome = await self._after_return(flight, run)
-        return Ran(outcome, before.runs + 1, before.seconds + time.perf_counter() - began)
-
-    async def _after_return(self, flight: InFlight, run: Run) -> Outcome:
+            failed = self._after_error(flight, task, run, error)
+            return Ran(await failed, before.runs + 1, before.seconds + time.perf_counter() - began)
         self._overdue.remove(flight)
         run.is_over = True
-        if flight.cancelled_for is not None or (flight.task is not None and flight.task.cancelling()):
-            return await self._cancelled(flight, run, None)
-        if not run.outbox:
-            return _SUCCEEDED
-        around = self._around
-        patience = around.settings.broker.publish_timeout
+        if task.cancelling():
+            outcome = await self._after_cancellation(flight, run, None)
+        else:
+            outcome = _SUCCEEDED if not run.outbox else await self._publish(run)
+        return Ran(outcome, before.runs + 1, before.seconds + time.perf_counter() - began)
+
+    async def _publish(self, run: Run) -> Outcome:
+        around, patience = self._around, self._around.settings.broker.publish_timeout
+        given: Any = {"clock": around.clock, "luck": self._luck, "emit": self._emit, "spans": around.spans}
         try:
-            await publish_outbox(
-                self._broker,
-                run.outbox,
-                patience=patience,
-                clock=around.clock,
-                luck=self._luck,
-                emit=self._emit,
-                spans=around.spans,
-            )
+            await publish_outbox(self._broker, run.outbox, patience=patience, **given)
         except CancelledError:
             return Interrupted()
         except Exception as error:  # noqa: BLE001 (whatever keeps an event from being published)
             return Unpublished(error)
         return Succeeded(len(run.outbox))
 
-    async def _after_error(self, flight: InFlight, run: Run, error: BaseException) -> Outcome:
+    async def _after_error(self, flight: InFlight, task: Task[None], run: Run, error: BaseException) -> Outcome:
         self._overdue.remove(flight)
         run.is_over = True
         ends_tasks = isinstance(error, CancelledError | SystemExit | KeyboardInterrupt | GeneratorExit)
-        if ends_tasks or flight.cancelled_for is not None or (flight.task is not None and flight.task.cancelling()):
-            return await self._cancelled(flight, run, error)
+        if ends_tasks or task.cancelling():
+            return await self._after_cancellation(flight, run, error)
         if isinstance(error, RetryLater):
             return Failed(error, error.after)
         if isinstance(error, Reject):
             return Refused(error, "refused")
         return Failed(error)
 
-    async def _cancelled(self, flight: InFlight, run: Run, error: BaseException | None) -> Outcome:
+    async def _after_cancellation(self, flight: InFlight, run: Run, error: BaseException | None) -> Outcome:
         """Return why the handler ended: a worker that stops comes first, then the time; the rest it did itself."""
         if flight.is_abandoned:
             return Interrupted()  # nobody asks
         self._ignoring.remove(flight)
         if flight.cancelled_for == "stop":
             return Interrupted()
-        if flight.task is not None:
-            await _uncancel(flight.task)
+        await _uncancel(flight.task)
         if flight.cancelled_for == "time":
             flight.cancelled_for = None
             return self._timed_out(flight, run.threads, error)
-        raised = f"raised {type(error).__name__}({error})"
-        by_itself = error is None or isinstance(error, CancelledError)
-        return Failed(
-            _because(HandlerExit(f"the handler {'was cancelled from within' if by_itself else raised}"), error)
-        )
+        is_cancelled = error is None or isinstance(error, CancelledError)
+        text = "was cancelled from within" if is_cancelled else f"raised {type(error).__name__}({error})"
+        return Failed(_because(HandlerExit(f"the handler {text}"), error))
 
     def _timed_out(
         self, flight: InFlight, still_running: Iterable["asyncio.Future[Any]"], error: BaseException | None = None
@@ -164,7 +145,7 @@ class Runner:
 
     def _abandon(self, flight: InFlight) -> None:
         """The handler ignores its cancellation."""
-        if flight.cancelled_for == "time" and flight.task is not None and not flight.task.done():
+        if flight.cancelled_for == "time" and not flight.task.done():
             flight.is_abandoned = True
             outcome = self._timed_out(flight, [flight.task])
             self._on_abandoned(flight, Ran(outcome, 1, self._spec.timeout + self._ignoring.seconds))
@@ -224,8 +205,8 @@ def _on_loop(spec: HandlerSpec) -> Handler:
     if spec.takes_context:
         return function
 
-    async def call(event: Any, _: Context) -> Any:
-        return await function(event)
+    def call(event: Any, _: Context) -> Any:
+        return function(event)
 
     return call
 

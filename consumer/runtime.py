@@ -7,7 +7,7 @@ from typing import Any
 
 from ..broker import Broker
 from ..config import Settings
-from ..idempotency import NO_LEASE, Lease, NoClaims, NoLease, OpenClaims, StoreClaims, StoreUnavailable, WorkerClaims
+from ..idempotency import NoClaims, OpenClaims, StoreClaims, StoreUnavailable, WorkerClaims
 from ..telemetry import ClaimsEndangered, Draining, Emit, Paused, Resumed, Spans, Started, Stopped
 from .claims import Claims, HandlerClaims, Unclaimed
 from .context import Surroundings
@@ -80,10 +80,11 @@ class Runtime:
         """Consume until `stop` is called. Returns how many deliveries were given back unfinished."""
         stopping = asyncio.create_task(self._stop.wait())
         try:
-            claims = None if opened is None else await self._open(opened)
+            if opened is not None:
+                await self._open(opened)
             if not await self._declared(broker, stopping):
                 return 0
-            self._subscriptions = [self._subscription(spec, broker, state, claims) for spec in self._handlers]
+            self._subscriptions = [self._subscription(spec, broker, state) for spec in self._handlers]
             self._following = asyncio.create_task(self._follow(), name="holdfast consumers")
             self._announcing = asyncio.create_task(announce(broker, self._name, self._handlers, self._emit))
             self._emit(self._start())
@@ -100,22 +101,31 @@ class Runtime:
         types = {event_type for spec in self._handlers for event_type in spec.events}
         return Started(self._name, queues, self._settings.worker.concurrency, tuple(sorted(types)))
 
-    def _subscription(self, spec: HandlerSpec, broker: Broker, state: Any, store: StoreClaims | None) -> Subscription:
+    def _subscription(self, spec: HandlerSpec, broker: Broker, state: Any) -> Subscription:
         settings, emit, given = self._settings, self._emit, self._dependencies
         limit = min(spec.concurrency or settings.worker.concurrency, settings.worker.concurrency)
         prefetch = spec.prefetch or 2 * limit
         claims: Claims = Unclaimed()
-        lease: Lease | NoLease = NO_LEASE
-        if store is not None and spec.idempotent:
-            claims, lease = HandlerClaims(spec, store, settings, emit), store.lease
+        store = self._claims if spec.idempotent else NoClaims()
+        if isinstance(store, StoreClaims):
+            claims = HandlerClaims(spec, store, settings, emit)
         pipeline = Pipeline(
             spec,
             compose(spec, self._middleware, self._threads),
             Surroundings(
-                spec.queue, spec.name, self._name, state, settings, lease, self._spans, given.clock, spec.publish_types
+                spec.queue,
+                spec.name,
+                self._name,
+                state,
+                settings,
+                store.lease,
+                self._spans,
+                given.clock,
+                spec.publish_types,
             ),
             broker=broker,
             claims=claims,
+            store=store,
             policy=policy_of(spec, settings, given.cancel_grace),
             remembered=4 * prefetch,
             luck=given.luck,
@@ -125,7 +135,7 @@ class Runtime:
         lane = self._slots.lane(limit, pipeline.start)
         return Subscription(spec, broker, pipeline, lane, prefetch=prefetch, pauses=spec.pauses(settings), emit=emit)
 
-    async def _open(self, opened: OpenClaims) -> StoreClaims:
+    async def _open(self, opened: OpenClaims) -> None:
         """Take the lease, and report what endangers the claims. A store that is unavailable is waited for, paused."""
         prefix, given = self._settings.idempotency.prefix, self._dependencies
         self._claims = claims = StoreClaims(opened, prefix=prefix, clock=given.clock, luck=given.luck)
@@ -138,7 +148,6 @@ class Runtime:
         short = short_windows(self._handlers, self._settings.idempotency.ttl)
         for text in [*(finding.text for finding in findings), *short]:
             self._emit(ClaimsEndangered(text))
-        return claims
 
     async def _follow(self) -> None:
         """Attach each subscription; detach those that pause while the claim store is unavailable, and attach them

@@ -1,4 +1,4 @@
-"""Executing a decision. Nothing leaves its queue before its outcome is durable: the ack is the last step, and here."""
+"""Making an outcome durable, before anything leaves its queue, and the fact about how a delivery ended."""
 
 import asyncio
 from asyncio import CancelledError
@@ -7,12 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import assert_never
 
-from ..broker import Broker, Clock, Delivery, Pause, sleep
+from ..broker import Broker, Clock, Pause, sleep
 from ..events import Message, PublishError
 from ..events.headers import TRACEPARENT
-from ..idempotency import Claim, Completed
+from ..idempotency import Claim, Completed, WorkerClaims
 from ..telemetry import CopyHeld, Emit, Settled, SettledAs, Spans
-from .claims import Claims
 from .copies import dead_letter, postponed_copy
 from .failure import describe_failure, summary
 from .handler import HandlerSpec
@@ -30,7 +29,7 @@ class Settler:
 
     spec: HandlerSpec
     broker: Broker
-    claims: Claims
+    claims: WorkerClaims
     clock: Clock
     luck: Callable[[], float]
     emit: Emit
@@ -89,13 +88,6 @@ class Settler:
                 failures += 1
                 self.emit(CopyHeld(self.spec.queue, flight.incoming.metadata.event_id, str(error), pause))
                 await sleep(self.clock, pause)
-
-
-async def settle(delivery: Delivery, ending: Ending) -> bool:
-    """Give the delivery back, or, its outcome being durable, ack it. Returns False if it is stale."""
-    if isinstance(ending, GiveBack):
-        return await delivery.consumer.give_back(delivery)
-    return await delivery.consumer.ack(delivery)
 
 
 def settled(flight: InFlight, ran: Ran, ending: Ending, completion: Completed | None, spec: HandlerSpec) -> Settled:

@@ -60,17 +60,14 @@ class Slot:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.free()
-
-    def free(self) -> None:
-        """Let another delivery have it. Does nothing if it is free already, or kept by an abandoned handler."""
+        """Let another delivery have it, unless it is free already, or kept by an abandoned handler."""
         if self.is_taken:
             self.is_taken = False
             self.lane.slots.release(self.lane)
 
     def close(self) -> None:
         """End all rights of the delivery: others run again next to it."""
-        self.free()
+        self.__exit__()
         if self.is_alone:
             self.is_alone = False
             self.lane.slots.end_alone()

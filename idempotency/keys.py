@@ -10,14 +10,22 @@ _SCOPE_LIMIT = 60
 
 
 def claim_key(prefix: str, scope: str, *identity: str) -> str:
-    """`prefix:scope:digest`. The scope is the queue, which outlives renamed functions; a long one is digested."""
+    """Return `prefix:scope:digest`. The scope is the queue, which outlives renamed functions; a long one is digested.
+
+    Each part of the identity is digested with its length before it: a sender decides what is in it, and must not
+    decide where the next begins.
+    """
     if len(scope) > _SCOPE_LIMIT:
-        scope = f"{scope[: _SCOPE_LIMIT - 23]}~{_digest(scope)}"
-    return f"{prefix}:{scope}:{_digest(*identity)}"
+        scope = f"{scope[: _SCOPE_LIMIT - 23]}~{claim_key('', '', scope)[2:]}"
+    text = ""
+    for part in identity:
+        text += f"{len(part)}:{part}"
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return f"{prefix}:{scope}:{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
 
 def heartbeat_key(prefix: str, owner: bytes) -> str:
-    """Where an incarnation of a worker shows that it is alive."""
+    """Return the key by which an owner shows that it is alive."""
     return f"{prefix}:worker:{owner.hex()}"
 
 
@@ -33,17 +41,8 @@ def fingerprint_of(message: Message, metadata: Metadata, *, own_key: bool) -> by
     return hashlib.blake2b(message.body, digest_size=8).digest()
 
 
-def _digest(*parts: str) -> str:
-    """Each part has its length before it: a sender decides what is in it, and must not decide where the next begins."""
-    text = ""
-    for part in parts:
-        text += f"{len(part)}:{part}"
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
-
-
 def _is_derived(event_id: str) -> bool:
-    """Whether it is a UUIDv5, as `derived_id` writes it."""
+    """Return whether an id is a UUIDv5, as `derived_id` writes it."""
     try:
         return uuid.UUID(event_id).version == 5
     except ValueError:

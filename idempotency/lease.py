@@ -40,6 +40,8 @@ class Lease:
         self._seconds = seconds if seconds is not None else math.inf
         self._emit = emit
         self._renewed = -math.inf  # when the last heartbeat that arrived was sent
+        self.safe_until = -math.inf
+        """Until when, by `time.monotonic`, this owner is alive for certain."""
         self._due = threading.Event()  # the next heartbeat, before its time
         self._is_stopped = False
         self._thread: threading.Thread | None = None
@@ -52,7 +54,7 @@ class Lease:
 
     def holds(self, owner: bytes | None = None) -> bool:
         """Return whether `owner`, the present one by default, is alive for certain."""
-        return owner in (None, self.owner) and time.monotonic() - self._renewed < _SAFE * self._seconds
+        return owner in (None, self.owner) and time.monotonic() < self.safe_until
 
     async def start(self) -> None:
         """Send a heartbeat now, and more in the background. Where the store is unavailable, it is tried again there."""
@@ -74,7 +76,7 @@ class Lease:
         self._is_stopped = True
         self._due.set()
         self._call_on_loop = lambda *_: None
-        self._renewed = -math.inf
+        self._renewed = self.safe_until = -math.inf
         if self._seconds == math.inf:
             self._heart.stop(self.owner)
         else:
@@ -114,7 +116,7 @@ class Lease:
                 self._report(self.on_failure, error if isinstance(error, StoreUnavailable) else _unforeseen(error))
             self.error = str(error) or type(error).__name__
             return
-        self._renewed, self.error = sent, ""
+        self._renewed, self.safe_until, self.error = sent, sent + _SAFE * self._seconds, ""
         if is_first:
             self._report(self._emit, LeaseTaken(owner.hex()))
         elif not was_there:
@@ -123,7 +125,8 @@ class Lease:
 
     def _change_owner(self) -> None:
         lost = self.owner
-        self.owner, self._renewed = secrets.token_bytes(8), -math.inf
+        self._renewed = self.safe_until = -math.inf
+        self.owner = secrets.token_bytes(8)
         self._report(self._emit, LeaseLost(lost.hex(), self._seconds))
 
     def _report(self, listener: Callable[[Any], object], value: object) -> None:

@@ -2,14 +2,16 @@
 
 import asyncio
 import math
+import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Literal, Protocol, TypeAlias
+from itertools import count
+from typing import Literal, TypeAlias
 
 from ..broker import Clock, Pause, sleep
-from ..events import random_bytes
 from .keys import claim_key
-from .lease import NO_LEASE, Lease, NoLease
+from .lease import NO_LEASE
 from .open import OpenClaims
 from .port import Answer, Busy, Claim, Completion, StoreUnavailable
 
@@ -26,53 +28,36 @@ Ends: TypeAlias = OrderedDict[bytes, tuple[Claim, End]]
 """How claims ended, by their tokens."""
 
 
-class WorkerClaims(Protocol):
-    """The claims of one worker. `error` says why the store is unavailable since `unavailable_since`; None otherwise."""
-
-    error: str | None
-    unavailable_since: float
-    lease: Lease | NoLease
-
-    async def changed(self) -> None:
-        """Return when `error` has changed since this returned last."""
-        ...
-
-    def followed(self, error: str | None) -> None:
-        """Note that the worker consumes as this state of the store asks for."""
-        ...
-
-    def stop_pausing(self) -> None:
-        """Note that the worker takes no more deliveries: none has to wait for it to pause."""
-        ...
-
-    async def close(self, patience: float) -> None:
-        """End the lease, after at most `patience` seconds for what is still to be recorded."""
-        ...
-
-
 class NoClaims:
-    """The claims of a worker whose handlers are not idempotent. See `WorkerClaims`."""
+    """The claims of a worker whose handlers are not idempotent: nothing is claimed, and nothing is ever unavailable.
+    See `StoreClaims`."""
 
     def __init__(self) -> None:
         self.error: str | None = None
         self.unavailable_since = 0.0
-        self.lease: Lease | NoLease = NO_LEASE
+        self.lease = NO_LEASE
+
+    async def complete(self, claim: Claim) -> Completed:
+        return "absent"
+
+    async def release(self, claim: Claim, *, forget: bool = False) -> None:
+        """Nothing is held."""
 
     async def changed(self) -> None:
         await asyncio.Event().wait()
 
     def followed(self, error: str | None) -> None:
-        """Nobody waits for that."""
+        """No delivery waits for that."""
 
     def stop_pausing(self) -> None:
-        """Nobody waits for that."""
+        """No delivery waits for that."""
 
     async def close(self, patience: float) -> None:
         """Nothing is open."""
 
 
 class StoreClaims:
-    """Claims in a store. See `WorkerClaims`.
+    """The claims of one worker, in a store. `error` says why it is unavailable since `unavailable_since`, by the clock.
 
     After a failed call the store counts as unavailable: further claims raise `StoreUnavailable` at once, and a task
     probes the store until it answers. Completions and releases are still sent, since a Redis that is out of memory
@@ -82,9 +67,8 @@ class StoreClaims:
     def __init__(self, opened: OpenClaims, *, prefix: str, clock: Clock, luck: Callable[[], float]) -> None:
         self.error: str | None = None
         self.unavailable_since = 0.0
-        self.lease: Lease | NoLease = opened.lease
-        self._lease = opened.lease
-        self._lease.on_failure = self.mark_unavailable
+        self.lease = opened.lease
+        self.lease.on_failure = self.mark_unavailable
         self._store = opened.store
         self._prefix = prefix
         self._clock = clock
@@ -95,19 +79,21 @@ class StoreClaims:
         self._back_since = -math.inf
         self._short_recoveries = 0  # in a row
         self._recovery: asyncio.Task[None] | None = None
+        self._tokens = count(int.from_bytes(secrets.token_bytes(8)) >> 1)  # unlike those of any other worker
         self._backlog: Ends = OrderedDict()
         self._ended: Ends = OrderedDict()
 
     def request(self, key: str, fingerprint: bytes) -> Claim:
         """Return a claim to ask for, with a token of its own."""
-        return Claim(key, random_bytes()[:8], fingerprint, self._lease.owner)
+        return Claim(key, next(self._tokens).to_bytes(8), fingerprint, self.lease.owner)
 
     async def claim(self, claim: Claim, *, alone: bool, max_crashes: int) -> Answer:
         """Ask the store for a claim. Raises `StoreUnavailable`; the store may have noted the claim all the same, so it
         is released when the store is back."""
         if self.error is not None:
             raise StoreUnavailable(self.error)
-        if not self._lease.holds(claim.owner):
+        lease = self.lease
+        if claim.owner != lease.owner or time.monotonic() > lease.safe_until:
             raise self.mark_unavailable(self._no_heartbeat())
         try:
             answer = await self._store.claim(claim, alone=alone, max_crashes=max_crashes)
@@ -122,7 +108,9 @@ class StoreClaims:
     async def complete(self, claim: Claim) -> Completed:
         """Record that the event is handled: now, or when the store is back. To hold the delivery until then would
         make a repeat nearly certain."""
-        _keep(self._ended, claim, "complete", _ENDED)
+        self._ended[claim.token] = (claim, "complete")
+        if len(self._ended) > _ENDED:
+            self._ended.popitem(last=False)
         try:
             completion = await self._store.complete(claim)
         except StoreUnavailable as error:
@@ -130,7 +118,7 @@ class StoreClaims:
             _keep(self._backlog, claim, "complete", _BACKLOG)
             return "unrecorded"
         if completion == "absent":
-            self._lease.renew_now()
+            self.lease.renew_now()
         return completion
 
     async def release(self, claim: Claim, *, forget: bool = False) -> None:
@@ -153,14 +141,17 @@ class StoreClaims:
         return error
 
     async def changed(self) -> None:
+        """Return when `error` has changed since this returned last."""
         await self._changed.wait()
         self._changed.clear()
 
     def followed(self, error: str | None) -> None:
+        """Note that the worker consumes as this state of the store asks for."""
         if error is not None:
             self._paused.set()
 
     def stop_pausing(self) -> None:
+        """Note that the worker takes no more deliveries: none has to wait for it to pause."""
         self._may_pause = False
         self._paused.set()
 
@@ -171,6 +162,7 @@ class StoreClaims:
             await self._paused.wait()
 
     async def close(self, patience: float) -> None:
+        """End the lease, after at most `patience` seconds for what is still to be recorded."""
         if self._recovery is not None:
             self._recovery.cancel()
             await asyncio.wait({self._recovery})
@@ -179,7 +171,7 @@ class StoreClaims:
                 await self._flush_backlog()
         except (StoreUnavailable, TimeoutError):
             pass
-        await self._lease.stop()
+        await self.lease.stop()
         await self._store.close()
 
     async def _recover(self) -> None:
@@ -202,14 +194,14 @@ class StoreClaims:
 
     async def _probe(self) -> None:
         """Make a claim, since a store may answer and yet accept none."""
-        if not self._lease.holds():
+        if not self.lease.holds():
             raise self._no_heartbeat()
-        probe = self.request(claim_key(self._prefix, "probe", self._lease.owner.hex()), bytes(8))
+        probe = self.request(claim_key(self._prefix, "probe", self.lease.owner.hex()), bytes(8))
         await self._store.claim(probe)
         await self._store.release(probe)
 
     def _no_heartbeat(self) -> StoreUnavailable:
-        why = f": {self._lease.error}" if self._lease.error else ""
+        why = f": {self.lease.error}" if self.lease.error else ""
         return StoreUnavailable(f"the worker's heartbeat does not arrive{why}")
 
     async def _flush_backlog(self) -> None:
@@ -235,3 +227,6 @@ def _keep(ends: Ends, claim: Claim, end: End, limit: int) -> None:
     ends[claim.token] = (claim, end)
     if len(ends) > limit:
         ends.popitem(last=False)
+
+
+WorkerClaims: TypeAlias = StoreClaims | NoClaims

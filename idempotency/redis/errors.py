@@ -2,7 +2,6 @@
 
 import re
 import ssl
-from typing import Any
 
 from redis import exceptions as faults
 
@@ -13,7 +12,7 @@ FAULTS = (faults.RedisError, faults.RedisClusterException, OSError)  # no node a
 REFUSED = (faults.AuthenticationError, faults.AuthorizationError, faults.NoPermissionError)
 _REFUSED_IN_A_SCRIPT = ("The user executing the script can't", "ACL failure in script")  # up to Redis 7.0, since 7.2
 _ADDRESS = re.compile(r"(?:connecting to|reading from) (\S+?)\.? ")
-_TRANSIENT = (
+TRANSIENT = (
     faults.NoScriptError,
     faults.ReadOnlyError,
     faults.BusyLoadingError,
@@ -21,12 +20,7 @@ _TRANSIENT = (
     faults.ClusterDownError,
     faults.ConnectionError,
 )
-
-
-def is_transient(reply: Any) -> bool:
-    """Return whether another try helps: a restarted server knows no script; one that was demoted, loads or moves a
-    slot is soon replaced."""
-    return isinstance(reply, _TRANSIENT)
+"""Another try helps: a restarted server knows no script; one that was demoted, loads or moves a slot soon serves."""
 
 
 def unavailable(error: Exception) -> StoreUnavailable:

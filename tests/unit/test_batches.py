@@ -1,14 +1,15 @@
 """Scripts of one turn of the loop travel together; each key has an answer of its own."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from redis.exceptions import NoScriptError, ResponseError
 
 from holdfast.idempotency import StoreUnavailable
-from holdfast.idempotency.redis.batch import Batches, Command
 from holdfast.idempotency.redis.lua import Script
+from holdfast.idempotency.redis.store import Batches, Group
 
 DOUBLE, HALVE = Script("double"), Script("halve")
 
@@ -17,26 +18,19 @@ class Server:
     """Answers each key, a number, with its double or half; withholds a batch until it may go on."""
 
     def __init__(self) -> None:
-        self.batches: list[list[tuple[str, list[int]]]] = []
+        self.batches: list[list[list[int]]] = []
         self.go = asyncio.Event()
         self.go.set()
         self.knows_scripts = True
 
-    async def execute(self, commands: list[Command]) -> list[Any]:
-        self.batches.append([(command[0], [int(key) for key in keys_of(command)]) for command in commands])
+    async def execute(self, groups: Sequence[Group], full: bool) -> list[Any]:
+        self.batches.append([[int(key) for key in group.keys] for group in groups])
         await self.go.wait()
-        return [self.answer(command) for command in commands]
+        return [self.answer(group) if full or self.knows_scripts else NoScriptError() for group in groups]
 
-    def answer(self, command: Command) -> Any:
-        if command[0] == "EVALSHA" and not self.knows_scripts:
-            return NoScriptError()
-        doubles = command[1] in (DOUBLE.sha, DOUBLE.source)
-        numbers = [int(key) for key in keys_of(command)]
-        return [ResponseError("13") if n == 13 else 2 * n if doubles else n / 2 for n in numbers]
-
-
-def keys_of(command: Command) -> tuple[str, ...]:
-    return command[3 : 3 + command[2]]
+    def answer(self, group: Group) -> list[Any]:
+        numbers = [int(key) for key in group.keys]
+        return [ResponseError("13") if n == 13 else 2 * n if group.script is DOUBLE else n / 2 for n in numbers]
 
 
 def double(batches: Batches, number: int) -> "asyncio.Future[Any]":
@@ -55,7 +49,7 @@ async def test_what_is_asked_in_one_turn_travels_together_and_what_comes_meanwhi
     server.go.set()
     answers = await asyncio.gather(*first, *second)
 
-    assert server.batches == [[("EVALSHA", [0, 1, 2, 3, 4])], [("EVALSHA", [5, 6, 7])]]
+    assert server.batches == [[[0, 1, 2, 3, 4]], [[5, 6, 7]]]
     assert answers == [2 * n for n in range(8)]
 
 
@@ -66,7 +60,7 @@ async def test_scripts_are_grouped_but_those_of_one_key_keep_their_order() -> No
     asked = [(DOUBLE, 1), (HALVE, 2), (DOUBLE, 3), (HALVE, 1), (DOUBLE, 1), (DOUBLE, 4), (DOUBLE, 5), (DOUBLE, 6)]
     answers = await asyncio.gather(*(batches.ask(script, str(number), ()) for script, number in asked))
 
-    assert server.batches == [[("EVALSHA", keys) for keys in ([1, 3], [2], [1], [1, 4, 5], [6])]]
+    assert server.batches == [[[1, 3], [2], [1], [1, 4, 5], [6]]]
     assert answers == [2, 1, 6, 0.5, 2, 8, 10, 12]
 
 
@@ -77,7 +71,7 @@ async def test_a_server_that_does_not_know_a_script_is_sent_it_in_full() -> None
 
     answers = await asyncio.gather(double(batches, 1), double(batches, 2))
 
-    assert server.batches == [[("EVALSHA", [1, 2])], [("EVAL", [1, 2])]]
+    assert server.batches == [[[1, 2]], [[1, 2]]]
     assert answers == [2, 4]
 
 
