@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 from asyncio import CancelledError, Task
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..broker import Broker, Clock, Delivery
@@ -90,11 +90,10 @@ class Pipeline:
             self._knows_of_missing_ids = True
             self._emit(MissingId(self._spec.queue, origin(message)[1]))
         self.figures.in_flight += 1
-        flight.task = task = asyncio.get_running_loop().create_task(self._process(flight), context=context)
-        self.in_flight[task] = flight
-        task.add_done_callback(self._end)
+        self._begin(flight, self._process(flight))
 
     async def _process(self, flight: InFlight) -> None:
+        """The life of a delivery: read, claim, run until it is decided what becomes of it."""
         incoming = flight.incoming
         bind_event(incoming.metadata, incoming.history.attempt)
         with self._spans.delivery(
@@ -115,6 +114,7 @@ class Pipeline:
             await self._finish(flight, ran, decision)
 
     async def _finish(self, flight: InFlight, ran: Ran, ending: Ending) -> None:
+        """The end of a delivery: make its outcome durable, ack, emit."""
         completion = None
         try:
             completion = await self._settler.make_durable(flight, ending)
@@ -156,12 +156,17 @@ class Pipeline:
 
     def _go_on_without_handler(self, flight: InFlight, ran: Ran) -> None:
         """End a delivery whose handler does not end, in a task of its own. The handler keeps the first one."""
+        del self.in_flight[flight.task]
+        self._begin(flight, self._abandon(flight, ran))
+
+    async def _abandon(self, flight: InFlight, ran: Ran) -> None:
         ending = self._decide(flight, ran)
         if isinstance(ending, RunHandler):
             raise RuntimeError("a handler that was abandoned is not run again")
-        del self.in_flight[flight.task]
-        finishing = self._finish(flight, ran, ending)
-        flight.task = task = asyncio.get_running_loop().create_task(finishing, context=flight.context)
+        await self._finish(flight, ran, ending)
+
+    def _begin(self, flight: InFlight, steps: Coroutine[Any, Any, None]) -> None:
+        flight.task = task = asyncio.get_running_loop().create_task(steps, context=flight.context)
         self.in_flight[task] = flight
         task.add_done_callback(self._end)
 

@@ -1,6 +1,8 @@
 """Several versions of one event type: older ones are upcast on the way in, newer ones refused, gaps found at start."""
 
 import asyncio
+import subprocess
+import sys
 from decimal import Decimal
 from typing import Any
 
@@ -186,6 +188,28 @@ def test_a_chain_with_a_gap_is_found_at_start() -> None:
 
     with pytest.raises(ConfigurationError, match=r"nothing upcasts version 2 to it; write @upcast\(Two, Three\)"):
         spec.prepare({})
+
+
+GAP = """
+from holdfast import ConfigurationError, Event, Worker
+
+class Paid(Event, type="bill.paid", version=1): ...
+class PaidTwice(Event, type="bill.paid", version=3): ...
+class Between(Event, type="bill.paid", version=2): ...
+
+worker = Worker("w")
+worker.handler(PaidTwice)(lambda event: None)
+try:
+    worker.selected()
+except ConfigurationError as error:
+    print(error)
+"""
+
+
+def test_a_gap_is_found_at_start_where_python_leaves_asserts_out_too() -> None:
+    done = subprocess.run([sys.executable, "-O", "-c", GAP], capture_output=True, text=True, check=True)
+
+    assert "nothing upcasts version" in done.stdout
 
 
 def test_upcasts_may_be_declared_after_the_handler() -> None:
