@@ -13,19 +13,19 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from holdfast import Event, Worker
+from holdfast import Event, Settings, Worker
 from holdfast.broker import Delivery
 from holdfast.broker.amqp.acks import Acks, ack_frame
 from holdfast.broker.amqp.confirms import Confirms
 from holdfast.broker.amqp.deliveries import Deliveries
 from holdfast.broker.amqp.packing import pack
 from holdfast.broker.amqp.splitter import Splitter
-from holdfast.consumer.decide import decide
-from holdfast.consumer.job import Job
-from holdfast.consumer.outcome import Ack, Succeeded
-from holdfast.consumer.remembered import identity_of
-from holdfast.consumer.told import settled
-from holdfast.events import encode, read_history, read_metadata, seal, to_message
+from holdfast.consumer.decide import decide, policy_of
+from holdfast.consumer.in_flight import InFlight, identity_of
+from holdfast.consumer.outcome import HANDLED, Ready, Succeeded
+from holdfast.consumer.run import Ran
+from holdfast.consumer.settle import settled
+from holdfast.events import encode, read_incoming, seal, to_message
 from holdfast.telemetry import FactLog, Metrics, Started, bind_event, bind_handler, fan_out
 
 MESSAGES = 200
@@ -46,12 +46,13 @@ worker = Worker("w")
 worker.handler(Order)(handle)
 [SPEC] = worker.handlers
 NOW = datetime.now(UTC)
-METADATA, HISTORY = read_metadata(MESSAGE, NOW), read_history(MESSAGE)
+INCOMING = read_incoming(MESSAGE, NOW)
 NOBODY: Any = None
 DELIVERY = Delivery(MESSAGE, "w.handle", 1, 1, False, NOBODY)
 CONTEXT = contextvars.copy_context()
 CONTEXT.run(bind_handler, queue="w.handle", handler="handle")
-JOB = Job(DELIVERY, identity_of(MESSAGE), METADATA, HISTORY, CONTEXT, NOBODY)
+FLIGHT = InFlight(DELIVERY, INCOMING, identity_of(MESSAGE), NOBODY, CONTEXT)
+POLICY = policy_of(SPEC, Settings(_env_file=None), 5.0)  # type: ignore[call-arg]
 
 
 def from_the_socket() -> bytes:
@@ -87,7 +88,8 @@ async def main() -> None:
     metrics = Metrics()
     metrics(Started("w", ("w.handle",), 1, ("order",)))
     emit, log = fan_out((metrics,)), FactLog()
-    fact = settled(JOB, Ack("handled"), Succeeded(), SPEC)
+    ran = Ran(Succeeded(), 1, 0.001)
+    fact = settled(FLIGHT, ran, HANDLED, "recorded", SPEC)
     acks = Acks()
 
     def ack_all() -> None:
@@ -103,19 +105,17 @@ async def main() -> None:
         confirms.take(1, b"\x00\x3c\x00\x50" + MESSAGES.to_bytes(8) + b"\x01", 0, 13)
 
     def decided() -> object:
-        return decide(Succeeded(), attempt=1, age=0.1, policy=SPEC.retry, luck=0.5, longest=60)
+        return decide(Ready(ORDER), INCOMING, POLICY, runs=0, now=NOW, luck=0.5)
 
     consuming = {
         "frames split, message decoded": per_message(lambda: splitter.feed(stream), MESSAGES),
-        "metadata, history, identity": per_message(
-            lambda: (read_metadata(MESSAGE, NOW), read_history(MESSAGE), identity_of(MESSAGE))
-        ),
-        "job, context": per_message(lambda: Job(DELIVERY, None, METADATA, HISTORY, CONTEXT.copy(), NOBODY)),
+        "metadata, history, identity": per_message(lambda: (read_incoming(MESSAGE, NOW), identity_of(MESSAGE))),
+        "in flight, context": per_message(lambda: InFlight(DELIVERY, INCOMING, None, NOBODY, CONTEXT.copy())),
         "task begun, switched to, ended": await per_task(lambda: handle(ORDER)),
-        "event's ids bound to the log": per_message(lambda: bind_event(METADATA, 1)),
-        "body read by pydantic": per_message(lambda: SPEC.read(MESSAGE, METADATA)),
+        "event's ids bound to the log": per_message(lambda: bind_event(INCOMING.metadata, 1)),
+        "body read by pydantic": per_message(lambda: SPEC.read(INCOMING)),
         "decided": per_message(decided),
-        "told: one fact": per_message(lambda: settled(JOB, Ack("handled"), Succeeded(), SPEC)),
+        "settled: one fact": per_message(lambda: settled(FLIGHT, ran, HANDLED, "recorded", SPEC)),
         "metrics": per_message(lambda: emit(fact)),
         "log, beyond its rate": per_message(lambda: log(fact)),
         "acks": per_message(ack_all, MESSAGES),

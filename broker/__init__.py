@@ -1,7 +1,7 @@
 """The broker: sessions, topology, delay ladder and the in-memory broker (floor 2)."""
 
 from . import ladder
-from .clock import REAL, Clock
+from .clock import REAL, Clock, sleep
 from .countdown import Countdown
 from .management import Management, ManagementUnavailable
 from .open import open_broker
@@ -33,6 +33,7 @@ __all__ = [
     "DEAD_SUFFIX",
     "DELIVERY_LIMIT",
     "REAL",
+    "sleep",
     "REGISTRY",
     "Binding",
     "Broker",

@@ -46,3 +46,13 @@ class RealClock:
 
 
 REAL = RealClock()
+
+
+async def sleep(clock: Clock, seconds: float) -> None:
+    """Return after `seconds` of the clock's time."""
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    timer = clock.call_at(clock.time() + seconds, over.set_result, None)
+    try:
+        await over
+    finally:
+        timer.cancel()

@@ -65,7 +65,7 @@ async def _reached(worker: Worker) -> list[str]:
             found = await opened.findings()
         finally:
             await opened.store.close()
-        lines += ["claim store reached", *(f"  {finding.told}" for finding in found)]
+        lines += ["claim store reached", *(f"  {finding.text}" for finding in found)]
     return lines
 
 

@@ -1,17 +1,18 @@
 """The life of a delivery (floor 4)."""
 
-from .claiming import short_windows
 from .context import Context
+from .dependencies import Dependencies
+from .errors import HandlerExit, HandlerTimeout
 from .handler import Handler, HandlerSpec, Middleware
-from .invoke import HandlerExit, HandlerTimeout
+from .registration import short_windows
 from .retry import Backoff, Retry, exponential, fixed, linear
 from .topology import topology_of
 from .worker import Health, Worker
-from .world import World
 
 __all__ = [
     "Backoff",
     "Context",
+    "Dependencies",
     "Handler",
     "HandlerExit",
     "HandlerSpec",
@@ -20,7 +21,6 @@ __all__ = [
     "Middleware",
     "Retry",
     "Worker",
-    "World",
     "exponential",
     "fixed",
     "linear",

@@ -1,8 +1,8 @@
-"""What a handler knows and may do besides its event."""
+"""What a handler knows and may do besides its event, and what the runtime keeps of one run of it."""
 
 import asyncio
 from collections.abc import Awaitable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -10,7 +10,7 @@ import structlog
 from ..broker import REAL, Clock
 from ..config import Settings
 from ..events import Event, HoldfastError, Message, Metadata, PublishError, as_published, derived_id, seal
-from ..idempotency import Lease
+from ..idempotency import Lease, NoLease
 from ..publisher import message_for
 from ..telemetry import Spans
 
@@ -24,39 +24,34 @@ class Surroundings:
     source: str
     state: Any
     settings: Settings
-    lease: Lease | None
+    lease: Lease | NoLease
     spans: Spans
     clock: Clock = REAL
     publishes: frozenset[str] | None = None
 
 
+@dataclass(slots=True, eq=False)
+class Run:
+    """One run of a handler: the `owner` of its claim, the messages it published, the threads it runs in that have not
+    ended, and whether it is over."""
+
+    owner: bytes
+    outbox: list[Message] = field(default_factory=list)
+    threads: list["asyncio.Future[Any]"] = field(default_factory=list)
+    is_over: bool = False
+
+
+@dataclass(slots=True, eq=False, repr=False)
 class Context:
-    """The second argument of a handler. `attempt` counts from 1, `redelivered` is what the broker says of it."""
+    """The second argument of a handler. `attempt` counts from 1, `redelivered` is the broker's flag."""
 
-    __slots__ = (
-        "_closed",
-        "_of",
-        "_outbox",
-        "_owner",
-        "attempt",
-        "lingering",
-        "metadata",
-        "queue",
-        "redelivered",
-        "state",
-    )
-
-    def __init__(self, metadata: Metadata, attempt: int, surroundings: Surroundings, *, redelivered: bool) -> None:
-        self.metadata = metadata
-        self.attempt = attempt
-        self.queue = surroundings.queue
-        self.redelivered = redelivered
-        self.state = surroundings.state
-        self.lingering: list[asyncio.Future[Any]] = []
-        self._of = surroundings
-        self._owner = surroundings.lease.owner if surroundings.lease is not None else None
-        self._outbox: list[Message] = []
-        self._closed = False
+    metadata: Metadata
+    attempt: int
+    queue: str
+    redelivered: bool
+    state: Any
+    _surroundings: Surroundings
+    _run: Run
 
     @property
     def event_id(self) -> str:
@@ -67,51 +62,40 @@ class Context:
     def lease_lost(self) -> bool:
         """Whether this worker's heartbeat stopped reaching the claim store while the handler ran. Another worker may
         be handling the event by now: a long handler looks here before each effect, and raises `RetryLater`."""
-        return self._of.lease is not None and not self._of.lease.holds(self._owner)
+        return not self._surroundings.lease.holds(self._run.owner)
 
     @property
     def log(self) -> Any:
         """A structlog logger; every line it writes carries the event's id."""
-        return structlog.get_logger(f"holdfast.handler.{self._of.handler}")
+        return structlog.get_logger(f"holdfast.handler.{self._surroundings.handler}")
 
     def publish(self, event: Event, *, delay: float | None = None, key: str | None = None) -> Awaitable[Metadata]:
         """Publish an event once this handler has succeeded; nothing is sent if it fails.
 
         Its id is derived from this event's id, the handler and the position, so that a redelivered event
-        publishes the same ids again. `delay` is in seconds. A `def` handler calls this without `await`.
+        publishes the same ids again. `delay` is in seconds. `key` identifies the aggregate instead of the event's
+        own key field. A `def` handler calls this without `await`.
 
         Raises `PublishError` for what can never be sent: a field with no JSON form, a body too large, a type that the
         handler's `publishes=` leaves out.
         """
-        if self._closed:
-            raise HoldfastError(f"{self._of.handler}: ctx.publish was called after the handler had ended")
-        if self._of.publishes is not None and event.__event_type__ not in self._of.publishes:
-            raise PublishError(f"{self._of.handler}: {event.__event_type__} is not among the events of its publishes=")
-        event = as_published(event, self._of.settings.publisher.versions)
-        identity = derived_id(self.metadata.event_id, self._of.handler, len(self._outbox))
-        now, trace = self._of.clock.now(), self._of.spans.current()
+        around, run = self._surroundings, self._run
+        if run.is_over:
+            raise HoldfastError(f"{around.handler}: ctx.publish was called after the handler had ended")
+        if around.publishes is not None and event.__event_type__ not in around.publishes:
+            raise PublishError(f"{around.handler}: {event.__event_type__} is not among the events of its publishes=")
+        event = as_published(event, around.settings.publisher.versions)
+        identity = derived_id(self.metadata.event_id, around.handler, len(run.outbox))
+        now, trace = around.clock.now(), around.spans.current()
         envelope = seal(
-            event, source=self._of.source, cause=self.metadata, event_id=identity, key=key, now=now, trace=trace
+            event, source=around.source, cause=self.metadata, event_id=identity, key=key, now=now, trace=trace
         )
-        self._outbox.append(message_for(envelope, self._of.settings, delay))
+        run.outbox.append(message_for(envelope, around.settings, delay))
         return _Ready(envelope.metadata)
-
-    def again(self) -> "Context":
-        """A fresh context for another run in place: what the failed run wanted to publish is forgotten."""
-        self._closed = True
-        fresh = Context(self.metadata, self.attempt, self._of, redelivered=self.redelivered)
-        fresh._owner = self._owner
-        fresh.lingering = self.lingering
-        return fresh
-
-    def take_outbox(self) -> list[Message]:
-        """What the handler published, once; later calls of `publish` are refused."""
-        self._closed = True
-        return self._outbox
 
 
 class _Ready:
-    """An awaitable that is already there."""
+    """An awaitable with its result."""
 
     __slots__ = ("_value",)
 
@@ -121,3 +105,8 @@ class _Ready:
     def __await__(self) -> Generator[Any, None, Metadata]:
         yield from ()
         return self._value
+
+
+def note_thread(context: Context, thread: "asyncio.Future[Any]") -> None:
+    """Note that the handler runs on in a thread, which cannot be stopped."""
+    context._run.threads.append(thread)

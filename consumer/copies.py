@@ -14,7 +14,7 @@ from typing import Any
 
 from ..broker import dead_letter_queue, header_size, headers_size, ladder
 from ..config import VERSION
-from ..events import History, Message, Metadata, origin, uuid7
+from ..events import History, Incoming, Message, Metadata, origin, uuid7
 from ..events import headers as h
 from .failure import describe_failure, summary
 from .outcome import DeadLetter, Postpone
@@ -23,9 +23,7 @@ _ROUTES = frozenset({"CC", "BCC"})
 
 
 def postponed_copy(
-    message: Message,
-    metadata: Metadata,
-    history: History,
+    incoming: Incoming,
     decision: Postpone,
     *,
     queue: str,
@@ -33,8 +31,9 @@ def postponed_copy(
     budget: int,
     traced: str | None = None,
 ) -> Message:
-    """The copy that returns to `queue` after the decided delay: as the next attempt, or, where it only waits, as the
-    same one. `traced` is this attempt in its trace; the next one is linked to it."""
+    """Return the copy that comes back to `queue` after the decided delay: as the next attempt, or as the same one if
+    it only waits. `traced` is this attempt in its trace; the next one is linked to it."""
+    message, metadata, history = incoming.message, incoming.metadata, incoming.history
     exchange, key = origin(message)
     ours = _identity(metadata) | {h.QUEUE: queue, h.EXCHANGE: exchange, h.ROUTING_KEY: key}
     if decision.error is None:
@@ -52,9 +51,7 @@ def postponed_copy(
 
 
 def dead_letter(
-    message: Message,
-    metadata: Metadata,
-    history: History,
+    incoming: Incoming,
     decision: DeadLetter,
     *,
     queue: str,
@@ -62,7 +59,8 @@ def dead_letter(
     now: datetime,
     budget: int,
 ) -> Message:
-    """The copy for the dead-letter queue of `queue`, with the final error and its history."""
+    """Return the copy for the dead-letter queue of `queue`, with the final error and its history."""
+    message, metadata, history = incoming.message, incoming.metadata, incoming.history
     exchange, key = origin(message)
     failure = describe_failure(decision.error, budget)
     ours = _identity(metadata) | {
@@ -90,8 +88,8 @@ def _identity(metadata: Metadata) -> dict[str, Any]:
 
 def _unchanged(history: History) -> dict[str, Any]:
     first = history.first_failed_at
-    told = {h.FIRST_FAILED_AT: first and first.isoformat(), h.LAST_ERROR: history.last_error}
-    return {h.ATTEMPT: history.attempt} | {name: value for name, value in told.items() if value is not None}
+    known = {h.FIRST_FAILED_AT: first and first.isoformat(), h.LAST_ERROR: history.last_error}
+    return {h.ATTEMPT: history.attempt} | {name: value for name, value in known.items() if value is not None}
 
 
 def _copy(message: Message, exchange: str, key: str, ours: Mapping[str, Any], budget: int) -> Message:
@@ -105,7 +103,9 @@ def _is_senders(name: str) -> bool:
 
 
 def _fit(theirs: dict[str, Any], ours: Mapping[str, Any], budget: int) -> dict[str, Any]:
-    """`ours` and as much of `theirs` as fits, the largest left out first and named in a note."""
+    """Return `ours` and as much of `theirs` as fits, the largest left out first and named in a note."""
+    if _is_small({**theirs, **ours}, budget - 1_000):
+        return {**theirs, **ours}
     room = budget - headers_size(ours) - 1_000
     sizes: dict[str, int] = {}
     dropped: list[str] = []
@@ -123,6 +123,21 @@ def _fit(theirs: dict[str, Any], ours: Mapping[str, Any], budget: int) -> dict[s
     kept = {name: theirs[name] for name in theirs if name in sizes}
     note = {h.NOTE: f"headers left out: {', '.join(dropped)}"[:900]} if dropped else {}
     return {**kept, **ours, **note}
+
+
+def _is_small(headers: Mapping[str, Any], room: int) -> bool:
+    """Return whether headers surely fit, so that they need not be measured: a few plain texts and numbers."""
+    size = 0
+    for name, value in headers.items():
+        if type(value) is str and value.isascii():
+            size += len(name) + len(value) + 6
+        elif type(value) is int and abs(value) < 2**63:
+            size += len(name) + 10
+        else:
+            return False
+        if len(name) > 128 or not name.isascii():
+            return False
+    return size <= room
 
 
 @cache

@@ -1,8 +1,7 @@
 """Handlers as data: what a registered function takes, where its messages come from and how it is run."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from ..broker import matches
@@ -11,15 +10,16 @@ from ..events import (
     ConfigurationError,
     Event,
     HoldfastError,
+    Incoming,
     Kind,
-    Message,
-    Metadata,
     Reader,
     UnknownType,
     UnsupportedVersion,
     decode,
     lineage,
-    reader,
+)
+from ..events import (
+    reader as make_reader,
 )
 from .context import Context
 from .retry import Retry
@@ -35,10 +35,13 @@ Key: TypeAlias = str | Callable[[Any], Any]
 OnOutage: TypeAlias = Literal["pause", "process"]
 
 
-@dataclass(frozen=True)  # no slots: `readers` is kept once it was asked for
+@dataclass(slots=True, eq=False)
 class HandlerSpec:
     """One registered handler. `kinds` says of each event type what it becomes: classes of one or more versions, or
-    `dict` or `bytes`. `publishes` are the events it may publish; None where it did not say."""
+    `dict` or `bytes`. `publishes` are the events it may publish; None where it did not say.
+
+    `readers` say how each event type is read. `prepare` makes them: upcasts may be declared after the handler.
+    """
 
     name: str
     queue: str
@@ -54,6 +57,7 @@ class HandlerSpec:
     idempotent: bool
     key: Key | None
     on_outage: OnOutage | None
+    readers: Mapping[str, Reader] = field(init=False, default_factory=dict, repr=False)
 
     @property
     def events(self) -> tuple[str, ...]:
@@ -65,20 +69,13 @@ class HandlerSpec:
         """The types it may publish; None where it did not say."""
         return None if self.publishes is None else frozenset(event.__event_type__ for event in self.publishes)
 
-    @cached_property
-    def readers(self) -> Mapping[str, Reader]:
-        """How each event type is read. Made at start: upcasts may be declared after the handler.
-
-        Raises `ConfigurationError` where a known version cannot be upcast to one that the handler takes.
-        """
-        return {key: reader(kinds, f"handler {self.name!r}") for key, kinds in self.kinds.items()}
-
     def prepare(self, older: Mapping[str, int]) -> None:
-        """Make the readers now, and see that what it publishes can be had in the versions that `older` asks for.
+        """Make the readers, and check that what it publishes can be had in the versions that `older` asks for.
 
-        Raises `ConfigurationError`.
+        Raises `ConfigurationError` where a known version cannot be upcast to one that the handler takes, or an event
+        not be downcast to the version that is asked for.
         """
-        assert self.readers
+        self.readers = self._make_readers()
         for event in self.publishes or ():
             wanted = older.get(event.__event_type__, event.__event_version__)
             if wanted < event.__event_version__ and wanted not in {e.__event_version__ for e in lineage(event)}:
@@ -87,44 +84,51 @@ class HandlerSpec:
                     f"{wanted}, and no @downcast leads from {event.__name__} to it"
                 )
 
-    def read(self, message: Message, metadata: Metadata) -> Any:
-        """The event as the handler takes it. Raises `UnknownType`, `UnsupportedVersion`, `Unreadable`."""
-        found = self.readers.get(metadata.event_type) or self._by_pattern(metadata.event_type)
-        if found is None:
+    def read(self, incoming: Incoming) -> Any:
+        """Return the event as the handler takes it. Raises `UnknownType`, `UnsupportedVersion`, `Unreadable`."""
+        if not self.readers:
+            self.readers = self._make_readers()
+        metadata = incoming.metadata
+        reader = self.readers.get(metadata.event_type) or self._by_pattern(metadata.event_type)
+        if reader is None:
             raise UnknownType(
                 f"{metadata.event_type[:100]!r} is not an event of handler {self.name!r}, "
                 f"which takes {', '.join(self.events)}"
             )
-        reading = found.versions.get(metadata.version) or found.otherwise(metadata.version)
+        reading = reader.versions.get(metadata.version) or reader.otherwise(metadata.version)
         if reading is None:
             raise UnsupportedVersion(
-                f"{metadata.event_type} version {metadata.version} is {_unlike(metadata.version, found)} "
+                f"{metadata.event_type} version {metadata.version} is {_unlike(metadata.version, reader)} "
                 f"that handler {self.name!r} knows"
             )
-        event = decode(reading.decoder, message)
+        event = decode(reading.decoder, incoming.message)
         return event if reading.casts is None else reading.casts(event)
 
     def key_of(self, event: Any) -> str | None:
-        """What `key=` makes of the event; None where the event's own id is its key. Raises `HoldfastError` for nothing,
-        and whatever the user's function does."""
+        """Return the key that `key=` gives for an event; None if the event's own id is its key.
+
+        Raises `HoldfastError` if the key is empty, and anything the user's function raises.
+        """
         if self.key is None:
             return None
         if callable(self.key):
-            found = self.key(event)
+            key = self.key(event)
         else:
-            found = event.get(self.key) if isinstance(event, dict) else getattr(event, self.key)
-        if found is None or found == "":
+            key = event.get(self.key) if isinstance(event, dict) else getattr(event, self.key)
+        if key is None or key == "":
             raise HoldfastError(f"key= of handler {self.name!r} is empty for this event")
-        return str(found)
+        return str(key)
 
     def pauses(self, settings: Settings) -> bool:
-        """Whether it stops where the claim store is away."""
+        """Return whether it stops while the claim store is unavailable."""
         return self.idempotent and (self.on_outage or settings.idempotency.on_outage) == "pause"
 
+    def _make_readers(self) -> Mapping[str, Reader]:
+        return {key: make_reader(kinds, f"handler {self.name!r}") for key, kinds in self.kinds.items()}
+
     def _by_pattern(self, event_type: str) -> Reader | None:
-        return next(
-            (found for key, found in self.readers.items() if _is_pattern(key) and matches(key, event_type)), None
-        )
+        patterns = ((key, reader) for key, reader in self.readers.items() if "*" in key or "#" in key)
+        return next((reader for key, reader in patterns if matches(key, event_type)), None)
 
 
 def _unlike(version: int, known: Reader) -> str:
@@ -132,7 +136,3 @@ def _unlike(version: int, known: Reader) -> str:
     if version > versions[-1]:
         return f"newer than {versions[-1]}, the newest"
     return f"none of {', '.join(map(str, versions))}, the versions"
-
-
-def _is_pattern(key: str) -> bool:
-    return "*" in key or "#" in key

@@ -1,7 +1,7 @@
 """How a delivery can end: what happened (outcomes) and what is done about it (decisions). Closed unions of values."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 Reason: TypeAlias = Literal[
     "exhausted",
@@ -18,6 +18,14 @@ Reason: TypeAlias = Literal[
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """The event is read, and claimed if it has to be. `crashes`: how many processes died while it ran."""
+
+    event: Any
+    crashes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Succeeded:
     """The handler returned, and the events it published are confirmed."""
 
@@ -26,35 +34,46 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyDone:
-    """It was handled before: it came twice, or only its ack was lost."""
+    """The event was handled before: it came twice, or only its ack was lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldElsewhere:
-    """Another delivery of it is being handled. `waited`: the seconds it has waited so far; what is longer than
-    `longest` no handler takes; in `free_in` seconds its claim is free, should its worker be dead."""
+    """Another delivery of the event is being handled. If its worker is dead, the claim is free in `free_in` seconds."""
 
-    waited: float
-    longest: float
     free_in: float
 
 
 @dataclass(frozen=True, slots=True)
-class StoreAway:
-    """The claim store is away, and the handler does not run without it."""
+class ClaimsUnavailable:
+    """The claim store is unavailable, and the handler does not run without it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The handler raised. `after` is set where it said when to try again (`RetryLater`)."""
+    """The handler raised. `after`: the seconds it asked for (`RetryLater`)."""
 
     error: BaseException
     after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
+class Abandoned:
+    """The handler goes on after its time-out and cancellation. Another run now would run next to it."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Unpublished:
+    """The handler returned, and the broker did not accept an event it published."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
-    """It must not be tried again: the handler raised `Reject`, or the message cannot become an event."""
+    """The event must not be tried again: the handler raised `Reject`, or the message cannot become an event."""
 
     error: BaseException
     reason: Reason
@@ -65,18 +84,30 @@ class Interrupted:
     """The worker is stopping and the handler had not finished."""
 
 
-Outcome: TypeAlias = Succeeded | AlreadyDone | HeldElsewhere | StoreAway | Failed | Refused | Interrupted
+Outcome: TypeAlias = (
+    Ready
+    | Succeeded
+    | AlreadyDone
+    | HeldElsewhere
+    | ClaimsUnavailable
+    | Failed
+    | Abandoned
+    | Unpublished
+    | Refused
+    | Interrupted
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunHandler:
+    """Run the handler now, in the slot the delivery has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Take it off the queue."""
+    """Take the message off the queue."""
 
     settled: Literal["handled", "duplicate"]
-
-
-HANDLED = Ack("handled")
-"""What nearly every delivery ends with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +129,10 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """Return it to the queue; another worker takes it. Spends no attempt."""
+    """Return the message to the queue; another worker takes it. Spends no attempt."""
 
 
-Decision: TypeAlias = Ack | Postpone | DeadLetter | GiveBack
+Ending: TypeAlias = Ack | Postpone | DeadLetter | GiveBack
+Decision: TypeAlias = RunHandler | Ending
+
+RUN, HANDLED, DUPLICATE, GIVE_BACK = RunHandler(), Ack("handled"), Ack("duplicate"), GiveBack()

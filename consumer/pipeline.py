@@ -1,299 +1,205 @@
-"""The life of a delivery, top to bottom: read, claim, handle, decide, make durable, ack, tell."""
+"""The life of a delivery, top to bottom: read, slot, claim, run, decide, make durable, ack, emit."""
 
 import asyncio
-import time
-from asyncio import CancelledError
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, assert_never
+import contextvars
+from asyncio import CancelledError, Task
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from ..broker import Broker, Countdown
-from ..config import Settings
-from ..events import (
-    HoldfastError,
-    Message,
-    Metadata,
-    Reject,
-    RetryLater,
-    TooLarge,
-    UnknownType,
-    Unreadable,
-    UnsupportedVersion,
-    forced_by,
-)
-from ..events.headers import TRACEPARENT
-from ..idempotency import (
-    Acquired,
-    Answer,
-    Busy,
-    Claim,
-    Done,
-    Mismatch,
-    StoreUnavailable,
-    Suspect,
-    claim_key,
-    fingerprint_of,
-)
-from ..telemetry import CrashSuspected, Emit, SettlementStale, Spans, bind_event
-from .claiming import Claiming
-from .context import Context, Surroundings
-from .copies import dead_letter, postponed_copy
-from .decide import Expired, decide
+from ..broker import Broker, Clock, Delivery
+from ..events import UnknownType, Unreadable, UnsupportedVersion, headers, origin, read_incoming
+from ..idempotency import WorkerClaims
+from ..telemetry import Emit, MissingId, PipelineFailed, QueueFigures, SettlementStale, Spans, bind_event, bind_handler
+from .claims import Claims
+from .context import Surroundings
+from .decide import Policy, decide, refuse_size
 from .handler import Handler, HandlerSpec
-from .invoke import CANCEL_GRACE, invoke
-from .job import Job
+from .in_flight import Identity, InFlight, RecentlySettled, identity_of
 from .outcome import (
+    GIVE_BACK,
     HANDLED,
-    Ack,
     AlreadyDone,
-    DeadLetter,
     Decision,
-    Failed,
+    Ending,
     GiveBack,
-    HeldElsewhere,
-    Interrupted,
     Outcome,
-    Postpone,
+    Ready,
     Refused,
-    StoreAway,
+    RunHandler,
     Succeeded,
 )
-from .remembered import Remembered
-from .reports import report
-from .settle import publish_copy, publish_outbox, settle
-from .told import settled
+from .receipts import send_receipt
+from .run import Ran, Runner
+from .settle import Settler, settled
+from .slots import Slot
 
-_RELEASE_PATIENCE = 2.0  # seconds an interrupted delivery has to release its claim
-
-
-class FingerprintMismatch(HoldfastError):
-    """The event's key was used for another payload within the window."""
+_PAUSE = 5.0  # seconds before a delivery that hit a fault of ours goes back to its queue
 
 
-class Crashed(HoldfastError):
-    """Each run of this event ended with its worker process."""
-
-
-@dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What one handler's deliveries go through. Without `claims` the handler runs however often an event comes."""
+    """One handler's deliveries in flight, and the steps each of them goes through. Each has a task of its own."""
 
-    spec: HandlerSpec
-    handler: Handler
-    broker: Broker
-    claims: Claiming | None
-    settings: Settings
-    surroundings: Surroundings
-    done: Remembered
-    late: Countdown[Job]
-    emit: Emit
-    spans: Spans
-    luck: Callable[[], float]
+    def __init__(
+        self,
+        spec: HandlerSpec,
+        handler: Handler,
+        around: Surroundings,
+        *,
+        broker: Broker,
+        claims: Claims,
+        store: WorkerClaims,
+        policy: Policy,
+        remembered: int,
+        luck: Callable[[], float],
+        cancel_grace: float,
+        emit: Emit,
+    ) -> None:
+        self.in_flight: dict[Task[None], InFlight] = {}
+        self.figures = QueueFigures(spec.queue)
+        self._by_identity: dict[Identity, InFlight] = {}
+        self._recently_settled = RecentlySettled(remembered)
+        self._returning: set[asyncio.Future[Any]] = set()
+        self._knows_of_missing_ids = False
+        self._context = contextvars.copy_context()
+        self._context.run(bind_handler, queue=spec.queue, handler=spec.name)
+        self._spec, self._broker, self._claims, self._policy = spec, broker, claims, policy
+        self._clock: Clock = around.clock
+        self._spans: Spans = around.spans
+        self._luck, self._emit = luck, emit
+        self._settler = Settler(spec, broker, store, around.clock, luck, emit, around.spans)
+        self._runner = Runner(
+            spec,
+            handler,
+            around,
+            broker=broker,
+            luck=luck,
+            cancel_grace=cancel_grace,
+            emit=emit,
+            on_abandoned=self._go_on_without_handler,
+        )
 
-    async def carry(self, job: Job) -> None:
-        """Carry one delivery to its end. Returns when it is acked, given back or known to be stale."""
-        bind_event(job.metadata, job.history.attempt)
-        with self.spans.delivery(
-            job.delivery.message, job.metadata, job.history, queue=self.spec.queue, tag=job.delivery.tag
+    def start(self, delivery: Delivery, slot: Slot) -> None:
+        """Begin the life of a delivery that has a slot."""
+        message = delivery.message
+        incoming = read_incoming(message, self._clock.now())
+        identity, context = identity_of(message), self._context.copy()
+        flight = InFlight(delivery, incoming, identity, slot, context)
+        if identity is not None:
+            self._by_identity[identity] = flight
+        if not (incoming.has_id or self._knows_of_missing_ids):
+            self._knows_of_missing_ids = True
+            self._emit(MissingId(self._spec.queue, origin(message)[1]))
+        self.figures.in_flight += 1
+        self._begin(flight, self._process(flight))
+
+    async def _process(self, flight: InFlight) -> None:
+        """The life of a delivery: read, claim, run until it is decided what becomes of it."""
+        incoming = flight.incoming
+        bind_event(incoming.metadata, incoming.history.attempt)
+        with self._spans.delivery(
+            incoming.message, incoming.metadata, incoming.history, queue=self._spec.queue, tag=flight.delivery.tag
         ):
-            try:
-                outcome = await self._outcome(job)
-            except CancelledError:
-                outcome = Interrupted()
-            if not job.left:
-                await self.conclude(job, outcome)
+            with flight.slot:
+                ran = Ran(self._read(flight))
+                if isinstance(ran.outcome, Ready):
+                    event = ran.outcome.event
+                    flight.claimed = await self._claims.acquire(incoming, event, flight.slot)
+                    ran = Ran(flight.claimed.outcome)
+                decision = self._decide(flight, ran)
+                while isinstance(decision, RunHandler):
+                    ran = await self._runner.run(event, flight, ran)
+                    if flight.is_abandoned:  # the delivery went on without its handler
+                        return
+                    decision = HANDLED if isinstance(ran.outcome, Succeeded) else self._decide(flight, ran)
+            await self._finish(flight, ran, decision)
 
-    async def conclude(self, job: Job, outcome: Outcome) -> None:
-        """Decide, make durable, settle, tell."""
-        job.host.free_slot(job)
-        decision = self._decide(job, outcome)
+    async def _finish(self, flight: InFlight, ran: Ran, ending: Ending) -> None:
+        """The end of a delivery: make its outcome durable, ack, emit."""
+        completion = None
         try:
-            await self._make_durable(job, decision)
+            completion = await self._settler.make_durable(flight, ending)
         except CancelledError:  # the grace period is over: nothing is durable yet, so another worker takes it
-            decision = GiveBack()
-            await self._let_go(job)
+            ending = GIVE_BACK
+            await self._settler.let_go(flight.claimed.claim)
 
-        job.is_settling = True
-        written = await settle(job.delivery, decision)
-        self._remember(job, decision, written=written)
-        self.emit(settled(job, decision, outcome, self.spec))
-        await report(self.broker, job, decision, self.emit)
+        flight.is_settling = True
+        delivery = flight.delivery
+        if isinstance(ending, GiveBack):
+            await delivery.consumer.give_back(delivery)
+        else:
+            is_current = await delivery.consumer.ack(delivery)
+            self._recently_settled.add(flight.identity)  # the ack may be lost: then the message comes again
+            if not is_current:
+                self._emit(SettlementStale(self._spec.queue, flight.incoming.metadata.event_id))
+        self._emit(settled(flight, ran, ending, completion, self._spec))
+        if headers.REPLAY in flight.incoming.message.headers:
+            await send_receipt(self._broker, flight.incoming, ending, self._emit)
 
-    async def _outcome(self, job: Job) -> Outcome:
-        message, metadata = job.delivery.message, job.metadata
-        if job.delivery.redelivered and self.done.take(job.identity):
+    def _read(self, flight: InFlight) -> Outcome:
+        incoming = flight.incoming
+        if flight.delivery.redelivered and self._recently_settled.take(flight.identity):
             return AlreadyDone()
-        if len(message.body) > self.settings.worker.max_body:
-            size, most = len(message.body), self.settings.worker.max_body
-            return Refused(TooLarge(f"the body has {size} bytes; HOLDFAST_WORKER__MAX_BODY allows {most}"), "too-large")
+        if (refused := refuse_size(incoming.message, self._policy)) is not None:
+            return refused
         try:
-            event = self.spec.read(message, metadata)
+            return Ready(self._spec.read(incoming))
         except UnknownType as error:
             return Refused(error, "unknown-type")
         except UnsupportedVersion as error:
             return Refused(error, "unsupported-version")
         except Unreadable as error:
             return Refused(error, "unreadable")
-        if self.claims is None:
-            return await self._handle(job, event)
-        return await self._claimed(self.claims, job, event)
 
-    async def _claimed(self, claims: Claiming, job: Job, event: Any) -> Outcome:
-        try:
-            wish = self._wish(claims, job.delivery.message, event, job.metadata)
-        except Exception as error:  # noqa: BLE001 (the user's key function)
-            return Refused(error, "refused")
-        try:
-            answer = await self._claim(claims, job, wish)
-            if isinstance(answer, Suspect):
-                self.emit(CrashSuspected(self.spec.queue, job.metadata.event_id, answer.crashes))
-                await job.host.be_alone(job)
-                answer = await self._claim(claims, job, wish, alone=True)
-        except StoreUnavailable:
-            if self.spec.pauses(self.settings):
-                job.claimed, job.claim = "unavailable", None
-                await job.host.until_followed()  # given back before that, it would come again at once
-                return StoreAway()
-            job.claimed = "unprotected"
-            return await self._handle(job, event)
+    def _decide(self, flight: InFlight, ran: Ran) -> Decision:
+        now, luck = self._clock.now(), self._luck()
+        return decide(ran.outcome, flight.incoming, self._policy, runs=ran.runs, now=now, luck=luck)
 
-        return await self._answered(answer, job, event)
+    def _go_on_without_handler(self, flight: InFlight, ran: Ran) -> None:
+        """End a delivery whose handler does not end, in a task of its own. The handler keeps the first one."""
+        del self.in_flight[flight.task]
+        self._begin(flight, self._abandon(flight, ran))
 
-    async def _answered(self, answer: Answer, job: Job, event: Any) -> Outcome:
-        match answer:
-            case Acquired(crashes) if crashes >= self.spec.retry.max_crashes:
-                job.claimed = "crashed"
-                return Refused(Crashed(f"{crashes} runs of this event ended with their worker process"), "crashed")
-            case Acquired():
-                job.claimed = "acquired"
-                return await self._handle(job, event)
-            case Done():
-                job.claimed = "duplicate"
-                return AlreadyDone()
-            case Mismatch():
-                job.claimed = "mismatch"
-                return Refused(
-                    FingerprintMismatch("this key came before, with another payload"), "fingerprint-mismatch"
-                )
-            case Busy(free_in):
-                job.claimed = "busy"
-                runs = 1 + self.spec.retry.immediate
-                longest = runs * (self.spec.timeout + CANCEL_GRACE) + 3 * self.settings.idempotency.lease
-                return HeldElsewhere(job.history.held_for, longest, free_in)
-            case Suspect():
-                raise AssertionError("who claims alone is never told to be alone")
-            case _:
-                assert_never(answer)
+    async def _abandon(self, flight: InFlight, ran: Ran) -> None:
+        ending = self._decide(flight, ran)
+        if isinstance(ending, RunHandler):
+            raise RuntimeError("a handler that was abandoned is not run again")
+        await self._finish(flight, ran, ending)
 
-    def _wish(self, claims: Claiming, message: Message, event: Any, metadata: Metadata) -> Claim:
-        """By default an event is its source and its id; `key=` of the handler says otherwise."""
-        own_key = self.spec.key_of(event)
-        identity: tuple[str, ...] = (metadata.source, metadata.event_id) if own_key is None else ("key", "", own_key)
-        if (forced := forced_by(message.headers)) is not None:
-            identity = (*identity, "forced", forced)
-        key = claim_key(self.settings.idempotency.prefix, self.spec.queue, *identity)
-        return claims.wish(key, fingerprint_of(message, metadata, own_key=own_key is not None))
+    def _begin(self, flight: InFlight, steps: Coroutine[Any, Any, None]) -> None:
+        flight.task = task = asyncio.get_running_loop().create_task(steps, context=flight.context)
+        self.in_flight[task] = flight
+        task.add_done_callback(self._end)
 
-    async def _claim(self, claims: Claiming, job: Job, wish: Claim, *, alone: bool = False) -> Answer:
-        started = time.perf_counter()
-        job.claim = wish  # before it is asked for: who is interrupted may hold it already
-        answer = await claims.claim(wish, alone=alone, max_crashes=self.spec.retry.max_crashes)
-        job.claim_seconds += time.perf_counter() - started
-        if not isinstance(answer, Acquired):
-            job.claim = None
-        return answer
-
-    async def _handle(self, job: Job, event: Any) -> Outcome:
-        longest = self.spec.retry.max_age
-        if longest is not None and (age := self._age(job.metadata)) > longest:
-            return Refused(Expired(f"the event is {age:.0f} s old; max_age is {longest:g} s"), "expired")
-        context = Context(job.metadata, job.history.attempt, self.surroundings, redelivered=job.delivery.redelivered)
-        job.began = time.perf_counter()
-        try:
-            for run in range(1 + self.spec.retry.immediate):
-                try:
-                    await invoke(self.handler, event, context, job, self.late)
-                    break
-                except Exception as error:
-                    if run == self.spec.retry.immediate or isinstance(error, Reject | RetryLater):
-                        raise
-                    context = context.again()
-            if outbox := context.take_outbox():
-                patience = self.settings.broker.publish_timeout
-                await publish_outbox(self.broker, outbox, patience=patience, emit=self.emit, spans=self.spans)
-        except RetryLater as signal:
-            return Failed(signal, signal.after)
-        except Reject as signal:
-            return Refused(signal, "refused")
-        except CancelledError:
-            return Interrupted()
-        except BaseException as error:  # noqa: BLE001 (whatever a handler raises has a defined end)
-            return Failed(error)
-        finally:
-            job.ran_seconds = time.perf_counter() - job.began
-            job.lingering = context.lingering
-        return Succeeded(len(outbox))
-
-    def _decide(self, job: Job, outcome: Outcome) -> Decision:
-        if isinstance(outcome, Succeeded):  # nothing to weigh
-            return HANDLED
-        return decide(
-            outcome,
-            attempt=job.history.attempt,
-            age=self._age(job.metadata),
-            policy=self.spec.retry,
-            luck=self.luck(),
-            longest=self.settings.broker.max_delay,
-        )
-
-    async def _make_durable(self, job: Job, decision: Decision) -> None:
-        """The order is the promise. A completion comes before the ack; a claim is released before the copy that will
-        claim again; a dead letter keeps its claim until it is one, so that a crash now does not forget the crashes."""
-        match decision:
-            case Ack():
-                if job.claim is not None and self.claims is not None:
-                    job.completion = await self.claims.complete(job.claim)
-            case GiveBack():
-                await self._let_go(job)
-            case Postpone():
-                await self._release(job)
-                await self._publish_copy(job, self._copy(job, decision))
-            case DeadLetter():
-                await self._publish_copy(job, self._copy(job, decision))
-                await self._let_go(job, forget=True)  # so that a replay runs; it is durable: a stop does not undo it
-            case _:
-                assert_never(decision)
-
-    def _copy(self, job: Job, decision: Postpone | DeadLetter) -> Message:
-        told = (job.delivery.message, job.metadata, job.history)
-        queue, now, budget = self.spec.queue, self.surroundings.clock.now(), self.broker.header_budget
-        if isinstance(decision, DeadLetter):
-            return dead_letter(*told, decision, queue=queue, handler=self.spec.name, now=now, budget=budget)
-        traced = self.spans.current().get(TRACEPARENT)
-        return postponed_copy(*told, decision, queue=queue, now=now, budget=budget, traced=traced)
-
-    async def _publish_copy(self, job: Job, copy: Message) -> None:
-        await publish_copy(self.broker, copy, queue=self.spec.queue, event_id=job.metadata.event_id, emit=self.emit)
-
-    async def _release(self, job: Job, *, forget: bool = False) -> None:
-        if job.claim is not None and self.claims is not None:
-            await self.claims.release(job.claim, forget=forget)
-
-    async def _let_go(self, job: Job, *, forget: bool = False) -> None:
-        """Release in a bounded time, however often this is cancelled. What has completed stays completed."""
-        releasing = asyncio.ensure_future(self._release(job, forget=forget))
-        with suppress(CancelledError):
-            await asyncio.wait({releasing}, timeout=_RELEASE_PATIENCE)
-
-    def _remember(self, job: Job, decision: Decision, *, written: bool) -> None:
-        """A stale delivery, or one whose ack is lost on its way, comes again and is acked without a run."""
-        if isinstance(decision, GiveBack):
+    def _end(self, task: Task[None]) -> None:
+        flight = self.in_flight.pop(task, None)
+        if flight is None:  # its handler was abandoned: the delivery ended before
             return
-        self.done.add(job.identity)
-        if not written:
-            self.emit(SettlementStale(self.spec.queue, job.metadata.event_id))
+        self.figures.in_flight -= 1
+        if flight.slot.is_taken or flight.slot.is_alone:
+            flight.slot.close()
+        if flight.identity is not None and self._by_identity.get(flight.identity) is flight:
+            del self._by_identity[flight.identity]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._emit(PipelineFailed(self._spec.queue, flight.incoming.metadata.event_id, error, _PAUSE))
+            self._clock.call_at(self._clock.time() + _PAUSE, self._give_back, flight.delivery)
 
-    def _age(self, metadata: Metadata) -> float:
-        """Seconds since the event happened."""
-        return (self.surroundings.clock.now() - metadata.time).total_seconds()
+    def join(self, delivery: Delivery) -> bool:
+        """Give a redelivery to the delivery in flight whose place it takes. Returns False if there is none.
+
+        After a lost connection the broker delivers again what a handler still runs for.
+        """
+        identity = identity_of(delivery.message)
+        flight = None if identity is None else self._by_identity.get(identity)
+        if flight is None or flight.is_settling or flight.delivery.consumer.is_current(flight.delivery):
+            return False
+        flight.delivery = delivery
+        return True
+
+    async def close(self) -> None:
+        """Return once the deliveries that failed are given back."""
+        await asyncio.gather(*self._returning)
+
+    def _give_back(self, delivery: Delivery) -> None:
+        returning = asyncio.ensure_future(delivery.consumer.give_back(delivery))
+        self._returning.add(returning)
+        returning.add_done_callback(self._returning.discard)

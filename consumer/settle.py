@@ -1,57 +1,130 @@
-"""Executing a decision. Nothing leaves its queue before its outcome is durable: the ack is the last step, and here."""
+"""Making an outcome durable, before anything leaves its queue, and the fact about how a delivery ended."""
 
 import asyncio
-import math
-import random
-from collections.abc import Iterable
+from asyncio import CancelledError
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import assert_never
 
-from ..broker import Broker, Delivery
-from ..events import Message, NotPermitted, PublishError, PublishRefused
-from ..publisher import send
-from ..telemetry import CopyHeld, Emit, Spans
-from .outcome import Decision, GiveBack
+from ..broker import Broker, Clock, Pause, sleep
+from ..events import Message, PublishError
+from ..events.headers import TRACEPARENT
+from ..idempotency import Claim, Completed, WorkerClaims
+from ..telemetry import CopyHeld, Emit, Settled, SettledAs, Spans
+from .copies import dead_letter, postponed_copy
+from .failure import describe_failure, summary
+from .handler import HandlerSpec
+from .in_flight import InFlight
+from .outcome import Ack, DeadLetter, Ending, GiveBack, Postpone, Reason, Succeeded
+from .run import Ran
 
-_LONGEST_HOLD = 30.0
+_HOLD = Pause(0.5, 30.0)  # between two tries to publish a copy
+_RELEASE_PATIENCE = 2.0  # seconds an interrupted delivery has to release its claim
 
 
-async def publish_copy(broker: Broker, copy: Message, *, queue: str, event_id: str, emit: Emit) -> None:
-    """Return once the copy is confirmed and routed. Until then the original is held and the copy tried again."""
-    failures = 0
-    while True:
-        try:
-            await broker.publish(copy, timeout=None)
+@dataclass(frozen=True, slots=True)
+class Settler:
+    """Makes the outcomes of one handler's deliveries durable."""
+
+    spec: HandlerSpec
+    broker: Broker
+    claims: WorkerClaims
+    clock: Clock
+    luck: Callable[[], float]
+    emit: Emit
+    spans: Spans
+
+    async def make_durable(self, flight: InFlight, ending: Ending) -> Completed | None:
+        """Complete or release the claim, and leave a copy, confirmed.
+
+        The order is the promise. A completion comes before the ack; a claim is released before the copy that will
+        claim again; a dead letter keeps its claim until it is one, so that a crash now does not forget the crashes.
+        """
+        claim = flight.claimed.claim
+        match ending:
+            case Ack():
+                return None if claim is None else await self.claims.complete(claim)
+            case GiveBack():
+                await self.let_go(claim)
+            case Postpone():
+                if claim is not None:
+                    await self.claims.release(claim)
+                await self._publish(flight, self._postponed(flight, ending))
+            case DeadLetter():
+                await self._publish(flight, self._dead_letter(flight, ending))
+                await self.let_go(claim, forget=True)  # so that a replay runs; a stop does not undo what is durable
+            case _:
+                assert_never(ending)
+        return None
+
+    async def let_go(self, claim: Claim | None, *, forget: bool = False) -> None:
+        """Release a claim in a bounded time, however often this is cancelled. A completed one stays completed."""
+        if claim is None:
             return
-        except PublishError as error:
-            pause = min(_LONGEST_HOLD, 0.5 * 2**failures) * random.uniform(0.5, 1.0)
-            failures = min(failures + 1, 10)
-            emit(CopyHeld(queue, event_id, str(error), pause))
-            await asyncio.sleep(pause)
+        releasing = asyncio.ensure_future(self.claims.release(claim, forget=forget))
+        with suppress(CancelledError):
+            await asyncio.wait({releasing}, timeout=_RELEASE_PATIENCE)
 
+    def _postponed(self, flight: InFlight, ending: Postpone) -> Message:
+        traced = self.spans.current().get(TRACEPARENT)
+        now, budget = self.clock.now(), self.broker.header_budget
+        return postponed_copy(flight.incoming, ending, queue=self.spec.queue, now=now, budget=budget, traced=traced)
 
-async def publish_outbox(
-    broker: Broker, outbox: Iterable[Message], *, patience: float, emit: Emit, spans: Spans
-) -> None:
-    """Return once all are confirmed. What the broker refuses is tried again, for `patience` seconds from then on: a
-    queue that elects its leader refuses for a moment, and another run of the handler costs more. Raises `PublishError`.
+    def _dead_letter(self, flight: InFlight, ending: DeadLetter) -> Message:
+        queue, handler = self.spec.queue, self.spec.name
+        now, budget = self.clock.now(), self.broker.header_budget
+        return dead_letter(flight.incoming, ending, queue=queue, handler=handler, now=now, budget=budget)
 
-    The ids are derived: should the handler run again, it publishes the same."""
-    loop = asyncio.get_running_loop()
-    last_try, pause = math.inf, 0.1
-    for message in outbox:
+    async def _publish(self, flight: InFlight, copy: Message) -> None:
+        """Return once the copy is confirmed and routed. Until then the original is held and the copy tried again."""
+        failures = 0
         while True:
             try:
-                await send(broker, message, timeout=None, emit=emit, spans=spans)
-                break
-            except PublishRefused as error:
-                last_try = min(last_try, (now := loop.time()) + patience)
-                if isinstance(error, NotPermitted) or now > last_try:
-                    raise
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(1.0, 2 * pause)
+                await self.broker.publish(copy, timeout=None)
+                return
+            except PublishError as error:
+                pause = _HOLD.seconds(failures, self.luck())
+                failures += 1
+                self.emit(CopyHeld(self.spec.queue, flight.incoming.metadata.event_id, str(error), pause))
+                await sleep(self.clock, pause)
 
 
-async def settle(delivery: Delivery, decision: Decision) -> bool:
-    """Give the delivery back, or, its outcome being durable, ack it. False where it is stale."""
-    if isinstance(decision, GiveBack):
-        return await delivery.consumer.give_back(delivery)
-    return await delivery.consumer.ack(delivery)
+def settled(flight: InFlight, ran: Ran, ending: Ending, completion: Completed | None, spec: HandlerSpec) -> Settled:
+    """Return the one fact about a delivery that came to its end."""
+    incoming, claimed = flight.incoming, flight.claimed
+    outcome: SettledAs
+    delay: float | None = None
+    reason: Reason | None = None
+    error = kind = traceback = None
+    match ending:
+        case Ack(outcome):
+            pass
+        case GiveBack():
+            outcome = "given_back"
+        case Postpone(delay, failure):
+            outcome = "postponed"
+            if failure is not None:
+                error, kind = summary(failure), type(failure).__name__
+        case DeadLetter(reason, failure):
+            outcome, described = "dead_lettered", describe_failure(failure)
+            error, kind, traceback = described.message, type(failure).__name__, described.traceback
+        case _:
+            assert_never(ending)
+    return Settled(
+        spec.queue,
+        spec.name,
+        incoming.metadata,
+        incoming.history.attempt,
+        outcome,
+        ran.seconds,
+        "crashed" if reason == "crashed" else claimed.result,
+        claimed.seconds,
+        completion,
+        ran.outcome.published if isinstance(ran.outcome, Succeeded) else 0,
+        delay,
+        reason,
+        error,
+        kind,
+        traceback,
+    )

@@ -12,12 +12,12 @@ from ..broker import Topology
 from ..config import Settings, load_settings
 from ..events import ConfigurationError, Event, HoldfastError
 from ..telemetry import Endpoint, Fact, FactLog, Links, Metrics, Serving, Watchdog, fan_out, open_spans
+from .dependencies import Dependencies
 from .handler import HandlerSpec, Key, Middleware, OnOutage
-from .registering import handler_spec
+from .registration import handler_spec
 from .retry import Retry
 from .runtime import Runtime
 from .topology import topology_of
-from .world import World
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Lifespan: TypeAlias = Callable[..., AbstractAsyncContextManager[Any]]
@@ -64,15 +64,15 @@ class Worker:
         self._listeners = tuple(listeners)
         self._handlers: dict[str, HandlerSpec] = {}
         self._runtime: Runtime | None = None
-        self._world = World()
+        self._dependencies = Dependencies()
         self._watchdog: Watchdog | None = None
         self._links = Links()
 
     @property
     def settings(self) -> Settings:
         """The settings given, or those of the environment. Raises `ConfigurationError`."""
-        if self._world.settings is not None:
-            return self._world.settings
+        if self._dependencies.settings is not None:
+            return self._dependencies.settings
         if self._settings is None:
             self._settings = load_settings()
         return self._settings
@@ -174,29 +174,31 @@ class Worker:
         only: Iterable[str] = (),
         concurrency: int | None = None,
         http: bool = False,
-        world: World = World(),  # noqa: B008 (frozen)
+        dependencies: Dependencies = Dependencies(),  # noqa: B008 (frozen)
     ) -> int:
         """Handle events until `stop` is called or this is cancelled; both drain first.
 
         `only` names the handlers to run (all where empty), `concurrency` overrides the setting. With `http`, metrics
         and probes are served at `HOLDFAST_HTTP__HOST` and `PORT` meanwhile, as `holdfast run` does. A broker that is
         away is waited for; so is a claim store, or it is done without (`on_outage`). Returns how many deliveries were
-        given back unfinished. `world` is what it runs in: `holdfast.testing` brings one with time of its own.
+        given back unfinished. `dependencies` replace the real ones: `holdfast.testing` has a clock of its own.
 
         Raises `ConfigurationError`, `TopologyError`, and `BrokerUnavailable` where login or virtual host are refused.
         """
         if self._runtime is not None:
             raise HoldfastError(f"worker {self.name!r} is already running")
         handlers = self.selected(only)
-        self._world = world
+        self._dependencies = dependencies
         settings = self._with(concurrency)
-        metrics = Metrics(now=world.clock.now) if http else None
+        metrics = Metrics(now=dependencies.clock.now) if http else None
         self._links = Links()
         spans = open_spans()
         log = FactLog(settings.log.successes)
-        emit = fan_out((log, spans, self._links, *((metrics,) if metrics else ()), *self._listeners, *world.listeners))
-        middleware = (*self._middleware, *world.middleware)
-        self._runtime = Runtime(self.name, handlers, middleware, settings, emit, spans, world)
+        emit = fan_out(
+            (log, spans, self._links, *((metrics,) if metrics else ()), *self._listeners, *dependencies.listeners)
+        )
+        middleware = (*self._middleware, *dependencies.middleware)
+        self._runtime = Runtime(self.name, handlers, middleware, settings, emit, spans, dependencies)
         self._watchdog = Watchdog(settings.worker.block_limit, emit)
         try:
             async with AsyncExitStack() as stack:
@@ -207,13 +209,14 @@ class Worker:
                 self._watchdog.start(asyncio.get_running_loop())
                 stack.callback(self._watchdog.stop)
                 state = await self._enter_lifespan(stack)
-                broker = await world.open_broker(settings, emit)
+                broker = await dependencies.open_broker(settings, emit)
                 stack.push_async_callback(broker.close)
-                claims = world.open_claims(settings, emit) if any(spec.idempotent for spec in handlers) else None
+                is_idempotent = any(spec.idempotent for spec in handlers)
+                claims = dependencies.open_claims(settings, emit) if is_idempotent else None
                 return await self._runtime.run(broker, state, claims)
         finally:
             self._runtime = self._watchdog = None
-            self._world = World()
+            self._dependencies = Dependencies()
 
     def _live(self) -> tuple[bool, dict[str, Any]]:
         health = self.health()

@@ -20,12 +20,12 @@ from ..events import HoldfastError
 
 
 class StoreUnavailable(HoldfastError):
-    """The claim store gave no answer in time, or cannot serve one now. Nothing is known of what was asked."""
+    """The claim store gave no answer in time, or cannot give one now. Whether it did what was asked is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The wish to handle one event: what `complete` and `release` prove themselves with.
+    """A request to handle one event, and the proof of it for `complete` and `release`.
 
     `token` is new for each delivery and stays the same when a claim is sent again. `owner` is the incarnation of the
     worker. `fingerprint` is of the payload. Each has 8 bytes.
@@ -77,10 +77,10 @@ again."""
 
 @dataclass(frozen=True, slots=True)
 class Endangered:
-    """What of a store may make events repeat, by a stable code and in words."""
+    """A property of a store that may make events repeat, by a stable code and in words."""
 
     code: Literal["redis-unread", "redis-old", "redis-evicts", "redis-forgets"]
-    told: str
+    text: str
 
 
 class ClaimStore(Protocol):

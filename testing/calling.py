@@ -2,30 +2,29 @@
 
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..broker import REAL
 from ..config import load_settings
 from ..consumer import Context, Worker
-from ..consumer.context import Surroundings
-from ..consumer.invoke import compose
+from ..consumer.context import Run, Surroundings
+from ..consumer.run import compose
 from ..events import Event, Metadata, read_metadata, seal
+from ..idempotency import NO_LEASE
 from ..telemetry import open_spans
 from .records import Published
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class RecordingContext(Context):
     """A handler's context that keeps what was published with it: `published`, in order."""
 
-    __slots__ = ("published",)
-
-    def __init__(self, metadata: Metadata, attempt: int, surroundings: Surroundings, *, redelivered: bool) -> None:
-        super().__init__(metadata, attempt, surroundings, redelivered=redelivered)
-        self.published: list[Published] = []
+    published: list[Published] = field(default_factory=list)
 
     def publish(self, event: Event, *, delay: float | None = None, key: str | None = None) -> Awaitable[Metadata]:
-        ready = super().publish(event, delay=delay, key=key)
-        metadata = read_metadata(self._outbox[-1], self._of.clock.now())
+        ready = Context.publish(self, event, delay=delay, key=key)
+        metadata = read_metadata(self._run.outbox[-1], self._surroundings.clock.now())
         self.published.append(Published(event, metadata, delay))
         return ready
 
@@ -52,9 +51,9 @@ async def call(
         metadata = seal(event, source="test").metadata if isinstance(event, Event) else _some_metadata()
     settings = load_settings(broker={"url": "memory://"})
     around = Surroundings(
-        spec.queue, spec.name, worker.name, state, settings, None, open_spans(), publishes=spec.publish_types
+        spec.queue, spec.name, worker.name, state, settings, NO_LEASE, open_spans(), publishes=spec.publish_types
     )
-    context = RecordingContext(metadata, attempt, around, redelivered=redelivered)
+    context = RecordingContext(metadata, attempt, spec.queue, redelivered, state, around, Run(NO_LEASE.owner))
     with ThreadPoolExecutor(1) as threads:
         await compose(spec, (), threads)(event, context)
     return context

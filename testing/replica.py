@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from ..broker import Broker
 from ..config import Settings
-from ..consumer import Worker, World
+from ..consumer import Dependencies, Worker
 from ..idempotency import Endangered, Lease, MemoryClaims, OpenClaims
 from ..telemetry import ConsumerStarted, Emit, Fact, QueueFigures, Settled
 from .clock import VirtualClock
@@ -88,11 +88,11 @@ class Replica:
     async def _run(self) -> None:
         while not self._is_stopping:
             life = Life(self._stage.faults, self._crash)
-            await self._worker.run(world=self._world(life))
+            await self._worker.run(dependencies=self._dependencies(life))
             if not life.has_crashed:
                 return
 
-    def _world(self, life: Life) -> World:
+    def _dependencies(self, life: Life) -> Dependencies:
         stage = self._stage
 
         async def open_broker(_: Settings, emit: Emit) -> Broker:
@@ -108,7 +108,7 @@ class Replica:
                 self._follow(fact)
                 stage.seen.hear(fact)
 
-        return World(
+        return Dependencies(
             settings=self._settings,
             clock=stage.clock,
             luck=stage.luck.random,

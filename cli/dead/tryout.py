@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from ...consumer import HandlerSpec
 from ...dead_letters import Edit, Forecast, Letter, Rehearsal, Selection, forecast, target_of
-from ...events import ConfigurationError, read_metadata
+from ...events import ConfigurationError, read_incoming
 from ...telemetry import neutral
 from ..load import load_worker
 from ..words import console, print_json
@@ -36,8 +36,9 @@ def reader_of(worker: str, dead_queue: str, to: str | None) -> Callable[[Letter,
         if target not in specs:
             specs[target] = handler_of(worker, target)
         message = letter.message if edit is None else replace(letter.message, body=edit.body)
-        metadata = replace(read_metadata(message, datetime.now(UTC)), event_type=letter.event_type)
-        specs[target].read(message, metadata)
+        incoming = read_incoming(message, datetime.now(UTC))
+        metadata = replace(incoming.metadata, event_type=letter.event_type)
+        specs[target].read(replace(incoming, metadata=metadata))
 
     return read_it
 

@@ -76,7 +76,7 @@ async def _claims(settings: Settings) -> tuple[str, list[Finding]]:
     try:
         opened = open_claims(settings, lambda fact: None)
         try:
-            return "claims: Redis", [Finding(found.code, found.told) for found in await opened.findings()]
+            return "claims: Redis", [Finding(found.code, found.text) for found in await opened.findings()]
         finally:
             await opened.store.close()
     except (StoreUnavailable, ConfigurationError) as error:

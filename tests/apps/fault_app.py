@@ -21,7 +21,7 @@ from ledgers import Journal
 from holdfast import Context, Event, Reject, Retry, Settings, Worker, fixed, load_settings
 from holdfast.broker import Broker, ladder, open_broker
 from holdfast.broker.clock import RealClock
-from holdfast.consumer.world import World
+from holdfast.consumer import Dependencies
 from holdfast.events import headers as h
 from holdfast.idempotency import Claim, ClaimStore, OpenClaims, open_claims
 from holdfast.telemetry import Attached, CrashSuspected, Emit, Fact, Settled, configure_logging
@@ -287,8 +287,8 @@ async def main() -> None:
     loop.add_signal_handler(signal.SIGUSR1, armed.set)
     clock = JumpingClock()
     loop.add_signal_handler(signal.SIGUSR2, clock.jump)
-    world = World(clock=clock, open_broker=mortal_broker, open_claims=mortal_claims)
-    await worker.run(http=True, world=world)
+    dependencies = Dependencies(clock=clock, open_broker=mortal_broker, open_claims=mortal_claims)
+    await worker.run(http=True, dependencies=dependencies)
     sys.stdout.flush()
     os._exit(1 if told > 1 else 0)  # as `holdfast run` ends, whatever a handler left behind
 

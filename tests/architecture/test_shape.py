@@ -2,10 +2,13 @@
 
 import ast
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType
+
+import pytest
 
 import holdfast
 
@@ -104,7 +107,7 @@ def test_one_line_of_the_consumer_acks() -> None:
         if isinstance(call.func, ast.Attribute) and call.func.attr in ("ack", "basic_ack")
     ]
 
-    assert len(places) == 1 and places[0].startswith("settle.py"), places
+    assert len(places) == 1 and places[0].startswith("pipeline.py"), places
 
 
 def test_one_line_of_the_dead_letter_tools_acks() -> None:
@@ -128,6 +131,28 @@ def test_every_public_name_says_what_it_is() -> None:
     silent = [name for name, thing in things.items() if isinstance(thing, type | FunctionType) and not thing.__doc__]
 
     assert silent == []
+
+
+def test_the_import_linter_forgets_no_folder() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    known = {contract["name"]: set(contract.get("source_modules", ())) for contract in contracts}
+    folders = {f"holdfast.{path.parent.name}" for path in ROOT.glob("*/__init__.py")}
+    claims = {f"holdfast.idempotency.{path.stem}" for path in ROOT.glob("idempotency/[!_]*.py")}
+
+    assert known["The AMQP libraries are known in broker alone"] == folders - {"holdfast.broker"}
+    assert known["redis is known in idempotency/redis alone"] == folders - {"holdfast.idempotency"} | claims
+
+
+@pytest.mark.parametrize("folder", ["consumer", "idempotency"])
+def test_nothing_depends_on_an_assert(folder: str) -> None:
+    asserts = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, tree in sources(folder)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assert)
+    ]
+
+    assert asserts == []
 
 
 def test_imports_within_the_package_are_relative() -> None:

@@ -29,16 +29,21 @@ class Mutation:
     breaks: Invariant
 
 
-PIPELINE = "consumer/pipeline.py"
+PIPELINE, SETTLE = "consumer/pipeline.py", "consumer/settle.py"
 ACK = "    async def ack(self, delivery: Delivery) -> bool:\n"
-RELEASE = "                await self._release(job)\n"
-COPY = "await self._publish_copy(job, self._copy(job, decision))\n"
-TRIES_ONCE = """asyncio.ensure_future(
-                    self.broker.publish(self._copy(job, decision), timeout=5)
+SLOT = "            with flight.slot:\n"
+RELEASE = """                if claim is not None:
+                    await self.claims.release(claim)
+"""
+COPY = "                await self._publish(flight, self._postponed(flight, ending))\n"
+TRIES_ONCE = """                asyncio.ensure_future(
+                    self.broker.publish(self._postponed(flight, ending), timeout=5)
                 ).add_done_callback(lambda sent: sent.exception())
 """
-OUTCOME = "                outcome = await self._outcome(job)"
-ACQUIRED = '                job.claimed = "acquired"\n'
+CLAIMED = "                    ran = Ran(flight.claimed.outcome)\n"
+COMPLETED = """                    if flight.claimed.claim is not None:
+                        await self._settler.claims.complete(flight.claimed.claim)
+"""
 KEY = '_short("routing key", key) + '
 
 MUTATIONS = (
@@ -56,16 +61,16 @@ MUTATIONS = (
         "ack before the handler",
         PIPELINE,
         (
-            (OUTCOME, "                await settle(job.delivery, Ack('handled'))\n" + OUTCOME),
-            ("        written = await settle(job.delivery, decision)", "        written = True"),
+            (SLOT, SLOT + "                await flight.delivery.consumer.ack(flight.delivery)\n"),
+            ("is_current = await delivery.consumer.ack(delivery)", "is_current = True"),
         ),
         "a worker is killed after claim",
         Invariant.NOTHING_LOST,
     ),
     Mutation(
         "no confirm on the retry copy",
-        PIPELINE,
-        ((RELEASE + " " * 16 + COPY, RELEASE + " " * 16 + TRIES_ONCE),),
+        SETTLE,
+        ((COPY, TRIES_ONCE),),
         "the lower delay levels are deleted",
         Invariant.NOTHING_LOST,
     ),
@@ -79,14 +84,14 @@ MUTATIONS = (
     Mutation(
         "mark before run",
         PIPELINE,
-        ((ACQUIRED, ACQUIRED + "                await self.claims.complete(job.claim)\n"),),
+        ((CLAIMED, CLAIMED + COMPLETED),),
         "connections are cut at random moments",
         Invariant.NOTHING_LOST,
     ),
     Mutation(
         "release after republish",
-        PIPELINE,
-        ((RELEASE + " " * 16 + COPY, " " * 16 + COPY + RELEASE),),
+        SETTLE,
+        ((RELEASE + COPY, COPY + RELEASE),),
         "a worker is killed after confirm",
         Invariant.NO_CLAIM_STUCK,
     ),

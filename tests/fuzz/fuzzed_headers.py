@@ -11,12 +11,12 @@ from holdfast.broker.amqp.content import message_of
 from holdfast.broker.amqp.packing import pack
 from holdfast.broker.size import HEADER_BUDGET
 from holdfast.consumer.copies import dead_letter, postponed_copy
+from holdfast.consumer.in_flight import identity_of
 from holdfast.consumer.outcome import DeadLetter, Postpone
-from holdfast.consumer.remembered import identity_of
 from holdfast.dead_letters.archive import from_line, to_line
 from holdfast.dead_letters.letter import key_of, read_letter
 from holdfast.dead_letters.remake import replayed
-from holdfast.events import Message, forced_by, read_history, read_metadata, replay_of
+from holdfast.events import Message, forced_by, read_history, read_incoming, read_metadata, replay_of
 from holdfast.events import headers as h
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -38,15 +38,15 @@ def headers(data: bytes) -> None:
     """Any content header makes a message. Its copies, postponed or dead, can be written within the header budget,
     and are the same event: its id, type and time, and its attempts, one more where it runs again."""
     message = message_of(b"events", b"fuzz.thing", data, b"{}")
-    metadata, history = read_metadata(message, NOW), read_history(message)
+    incoming = read_incoming(message, NOW)
+    metadata, history = incoming.metadata, incoming.history
     hash(identity_of(message))
     replay_of(message.headers), forced_by(message.headers)
 
-    told: Any = (message, metadata, history)
     budget: Any = {"queue": "q", "now": NOW, "budget": HEADER_BUDGET}
-    again = postponed_copy(*told, Postpone(1.0, ERROR), **budget)
-    waiting = postponed_copy(*told, Postpone(1.0, None), **budget)
-    dead = dead_letter(*told, DeadLetter("exhausted", ERROR), handler="h", **budget)
+    again = postponed_copy(incoming, Postpone(1.0, ERROR), **budget)
+    waiting = postponed_copy(incoming, Postpone(1.0, None), **budget)
+    dead = dead_letter(incoming, DeadLetter("exhausted", ERROR), handler="h", **budget)
 
     for copy, attempt in ((again, history.attempt + 1), (waiting, history.attempt), (dead, history.attempt)):
         packed = pack(copy)

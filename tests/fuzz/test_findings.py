@@ -4,7 +4,7 @@ import struct
 from typing import Any
 
 import pytest
-from builders import NOON, OrderCreated, a_history, a_message
+from builders import NOON, OrderCreated, a_history, a_message, an_incoming
 from pamqp.body import ContentBody
 from seeds import DEATH, delivery, flood, frame, raw_header
 
@@ -22,8 +22,7 @@ from holdfast.events import Message, Unreadable, decode, decoder_for, read_metad
 
 def a_letter(message: Message) -> Message:
     decision = DeadLetter("exhausted", ValueError("x"))
-    told: Any = (message, read_metadata(message, NOON), a_history(), decision)
-    return dead_letter(*told, queue="q", handler="h", now=NOON, budget=126_976)
+    return dead_letter(an_incoming(message, a_history()), decision, queue="q", handler="h", now=NOON, budget=126_976)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from running import a_broker, a_worker, depth, publish_all, running, take, until
 from waiting import LIMIT, Arrivals, Bell, Facts, Tally
 
 from holdfast import Context, Event, Handler, Retry, Settings, Worker, fixed
+from holdfast.consumer import Dependencies
 from holdfast.events import headers as h
 from holdfast.telemetry import HandlerAbandoned, Settled
 
@@ -118,9 +119,8 @@ async def test_a_def_handler_that_blocks_does_not_stop_the_others(settings: Sett
 @pytest.mark.parametrize("attempts", [1, 2], ids=["dead-lettered", "postponed"])
 @pytest.mark.parametrize("kind", ["async", "def"])
 async def test_a_handler_that_does_not_end_is_abandoned_and_keeps_its_slot_meanwhile(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str, attempts: int
+    settings: Settings, kind: str, attempts: int
 ) -> None:
-    monkeypatch.setattr("holdfast.consumer.line.CANCEL_GRACE", 0.1)
     facts, go, go_thread, began = Facts(), asyncio.Event(), threading.Event(), Arrivals[str]()
     loop = asyncio.get_running_loop()
     worker = a_worker(with_worker(settings, concurrency=1), facts)
@@ -139,7 +139,7 @@ async def test_a_handler_that_does_not_end_is_abandoned_and_keeps_its_slot_meanw
 
     worker.handler(Paid, name="handle", timeout=0.5, retry=policy)(stubborn if kind == "async" else blocking)
 
-    async with running(worker):
+    async with running(worker, dependencies=Dependencies(cancel_grace=0.1)):
         await publish_all(settings, [Paid(order="o-1")])
         assert await began.next() == "o-1"
         await publish_all(settings, [Paid(order="o-2")])

@@ -241,7 +241,7 @@ async def test_a_cluster_without_an_answering_node_gives_the_lease_once_one_answ
     with pytest.raises(StoreUnavailable):
         await store.findings()
     await lease.start()
-    away = lease.problem
+    away = lease.error
     with a_redis(tmp_path, "--cluster-enabled", "yes", port=port):
         await asyncio.to_thread(ask, port, "cluster", "addslotsrange", "0", "16383")
         await facts.until(LeaseTaken)

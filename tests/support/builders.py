@@ -1,10 +1,11 @@
 """Builders of the values tests are about: say what matters, leave the rest."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from holdfast import Event, Settings
-from holdfast.events import History, Message, Metadata
+from holdfast.events import History, Incoming, Message, Metadata, read_incoming
 from holdfast.telemetry import Fact, facts
 
 
@@ -30,6 +31,12 @@ def a_message(body: bytes = b'{"order_id": "o-1", "total": 9.5}', **changes: Any
 def some_metadata(**changes: Any) -> Metadata:
     values: dict[str, Any] = {"event_id": "e-1", "event_type": "order.created", "time": NOON}
     return Metadata(**(values | changes))
+
+
+def an_incoming(message: Message | None = None, history: History | None = None) -> Incoming:
+    """A message as it comes, at noon; with `history` instead of what its headers say."""
+    incoming = read_incoming(message or a_message(), NOON)
+    return incoming if history is None else replace(incoming, history=history)
 
 
 def a_history(attempt: int = 1) -> History:

@@ -10,7 +10,7 @@ from running import until_started
 from waiting import Facts
 
 from holdfast import Event, Publisher, Settings, Worker
-from holdfast.consumer.world import World
+from holdfast.consumer import Dependencies
 from holdfast.events import uuid7
 from holdfast.idempotency import Lease, MemoryClaims, OpenClaims
 
@@ -31,8 +31,8 @@ class OfflineWorker:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        world = World(open_claims=lambda settings, emit: self._open(emit))
-        task = asyncio.create_task(self.worker.run(world=world))
+        dependencies = Dependencies(open_claims=lambda settings, emit: self._open(emit))
+        task = asyncio.create_task(self.worker.run(dependencies=dependencies))
         await until_started(self.worker, task)
         try:
             yield

@@ -9,6 +9,7 @@ from waiting import Arrivals, Facts, eventually
 
 from holdfast import Publisher, Settings, Worker
 from holdfast.broker import Broker, Delivery, open_broker
+from holdfast.consumer import Dependencies
 from holdfast.events import Message
 
 
@@ -42,9 +43,13 @@ def a_worker(settings: Settings, facts: Facts, name: str = "w", **arguments: Any
 
 
 @asynccontextmanager
-async def running(*workers: Worker, http: bool = False) -> AsyncIterator[None]:
+async def running(
+    *workers: Worker,
+    http: bool = False,
+    dependencies: Dependencies = Dependencies(),  # noqa: B008 (frozen)
+) -> AsyncIterator[None]:
     """Run workers until the block ends; they are ready when it begins. With `http` they serve metrics and probes."""
-    tasks = [asyncio.create_task(worker.run(http=http)) for worker in workers]
+    tasks = [asyncio.create_task(worker.run(http=http, dependencies=dependencies)) for worker in workers]
     try:
         for worker, task in zip(workers, tasks, strict=True):
             await until_started(worker, task)

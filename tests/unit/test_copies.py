@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from builders import NOON, a_history, a_message, some_metadata
+from builders import NOON, a_history, a_message, an_incoming, some_metadata
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,16 +22,13 @@ BUDGET = 126_976
 
 def a_copy(message: Message, *, attempt: int = 1, error: BaseException | None = None, budget: int = BUDGET) -> Message:
     decision = Postpone(1.0, error or ValueError("x"))
-    return postponed_copy(
-        message, read_metadata(message, NOON), a_history(attempt), decision, queue="q", now=NOON, budget=budget
-    )
+    return postponed_copy(an_incoming(message, a_history(attempt)), decision, queue="q", now=NOON, budget=budget)
 
 
 def a_letter(message: Message, *, error: BaseException | None = None, budget: int = BUDGET) -> Message:
     decision = DeadLetter("exhausted", error or ValueError("x"))
-    return dead_letter(
-        message, read_metadata(message, NOON), a_history(3), decision, queue="q", handler="h", now=NOON, budget=budget
-    )
+    incoming = an_incoming(message, a_history(3))
+    return dead_letter(incoming, decision, queue="q", handler="h", now=NOON, budget=budget)
 
 
 def test_a_copy_is_the_next_attempt_of_the_same_event() -> None:
@@ -49,7 +46,7 @@ def test_a_waiting_copy_is_the_same_attempt_and_adds_up_its_waits_whatever_the_c
     message, history, waits = a_message(), a_history(2), Postpone(1.5, None)
 
     for now in (NOON, NOON + timedelta(hours=7), NOON - timedelta(hours=5)):
-        copy = postponed_copy(message, read_metadata(message, NOON), history, waits, queue="q", now=now, budget=BUDGET)
+        copy = postponed_copy(an_incoming(message, history), waits, queue="q", now=now, budget=BUDGET)
         history = read_history(copy)
 
     assert (history.attempt, history.held_for) == (2, 4.5)
@@ -59,9 +56,8 @@ def test_a_failure_ends_the_sum_of_waits() -> None:
     history = replace(a_history(1), held_for=3.0)
     message = a_message()
 
-    copy = postponed_copy(
-        message, read_metadata(message, NOON), history, Postpone(1.0, ValueError()), queue="q", now=NOON, budget=BUDGET
-    )
+    fails = Postpone(1.0, ValueError())
+    copy = postponed_copy(an_incoming(message, history), fails, queue="q", now=NOON, budget=BUDGET)
 
     assert read_history(copy).held_for == 0.0
 

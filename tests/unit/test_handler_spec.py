@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sized
 from typing import Any
 
 import pytest
-from builders import NOON, OrderCreated, a_message
+from builders import OrderCreated, a_message, an_incoming
 
 from holdfast import ConfigurationError, Context, Event, Settings, UnknownType, UnsupportedVersion, Worker
-from holdfast.events import headers, read_metadata
+from holdfast.events import headers
 
 
 class OrderCancelled(Event):
@@ -201,10 +201,10 @@ def test_a_message_becomes_what_its_handler_asks_for() -> None:
 
     typed, raw = worker.handlers
     message = a_message(b'{"order_id": "o"}')
-    assert typed.read(message, read_metadata(message, NOON)) == OrderCreated(order_id="o")
+    assert typed.read(an_incoming(message)) == OrderCreated(order_id="o")
     legacy = a_message(b'{"order_id": "o"}', type="legacy.thing")
-    assert typed.read(legacy, read_metadata(legacy, NOON)) == {"order_id": "o"}
-    assert raw.read(message, read_metadata(message, NOON)) == message.body
+    assert typed.read(an_incoming(legacy)) == {"order_id": "o"}
+    assert raw.read(an_incoming(message)) == message.body
 
 
 def test_unknown_types_and_newer_versions_are_told_apart() -> None:
@@ -214,9 +214,9 @@ def test_unknown_types_and_newer_versions_are_told_apart() -> None:
     unknown, newer = a_message(type="x"), a_message(headers={headers.EVENT_VERSION: 3})
 
     with pytest.raises(UnknownType, match=r"takes order\.created"):
-        spec.read(unknown, read_metadata(unknown, NOON))
+        spec.read(an_incoming(unknown))
     with pytest.raises(UnsupportedVersion, match="version 3 is newer than 2"):
-        spec.read(newer, read_metadata(newer, NOON))
+        spec.read(an_incoming(newer))
 
 
 def test_the_topology_holds_the_queue_dead_letter_queue_and_bindings_of_each_handler() -> None:

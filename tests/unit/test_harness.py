@@ -329,7 +329,7 @@ async def test_a_handler_that_hangs_has_its_time_out_without_waiting_for_it() ->
 
     h = await one_order(worker, patience=0.4)
 
-    assert [letter.error_type for letter in h.dead_letters] == ["holdfast.consumer.invoke.HandlerTimeout"]
+    assert [letter.error_type for letter in h.dead_letters] == ["holdfast.consumer.errors.HandlerTimeout"]
 
 
 async def test_what_never_comes_to_an_end_is_said_to() -> None:

@@ -7,7 +7,8 @@ import pytest
 from builders import a_message
 
 from holdfast import PublishRefused
-from holdfast.consumer.settle import publish_outbox
+from holdfast.broker import REAL
+from holdfast.consumer.run import publish_outbox
 from holdfast.events import Message
 from holdfast.telemetry import Fact, Published, Spans
 
@@ -29,10 +30,11 @@ async def published(times: int, *, patience: float) -> list[str]:
     facts = list[Fact]()
     try:
         broker = cast("Any", Refusing(times))
-        await publish_outbox(broker, [a_message()], patience=patience, emit=facts.append, spans=Spans())
+        given: Any = {"patience": patience, "clock": REAL, "luck": lambda: 0.0, "spans": Spans()}
+        await publish_outbox(broker, [a_message()], emit=facts.append, **given)
     finally:
-        told = [fact.outcome for fact in facts if isinstance(fact, Published)]
-    return told
+        outcomes = [fact.outcome for fact in facts if isinstance(fact, Published)]
+    return outcomes
 
 
 async def test_patience_begins_with_the_first_refusal_however_long_the_broker_took_for_it() -> None:

@@ -1,13 +1,19 @@
 """Policies and decisions are pure: the same outcome, attempt, age and luck give the same decision."""
 
+from datetime import timedelta
+
 import pytest
+from builders import NOON, a_message, an_incoming
 from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast import ConfigurationError, Reject, Retry, RetryLater, exponential, fixed, linear
 from holdfast.broker import ladder
-from holdfast.consumer.decide import HeldTooLong, decide
+from holdfast.consumer.decide import Policy, decide, refuse_size
+from holdfast.consumer.errors import Crashed, Expired, HeldTooLong
 from holdfast.consumer.outcome import (
+    RUN,
+    Abandoned,
     Ack,
     AlreadyDone,
     DeadLetter,
@@ -18,18 +24,30 @@ from holdfast.consumer.outcome import (
     Interrupted,
     Outcome,
     Postpone,
+    Ready,
     Refused,
     Succeeded,
+    Unpublished,
 )
+from holdfast.events import History, headers
 
 
 class CardDeclined(Exception): ...
 
 
 def decided(
-    outcome: Outcome, *, attempt: int = 1, age: float = 0.0, policy: Retry | None = None, luck: float = 1.0
+    outcome: Outcome,
+    *,
+    attempt: int = 1,
+    age: float = 0.0,
+    held_for: float = 0.0,
+    runs: int = 1,
+    policy: Retry | None = None,
 ) -> Decision:
-    return decide(outcome, attempt=attempt, age=age, policy=policy or Retry(), luck=luck, longest=86_400)
+    incoming = an_incoming(a_message(headers={headers.EVENT_TIME: NOON.isoformat()}), History(attempt, held_for))
+    now = NOON + timedelta(seconds=age)
+    allowed = Policy(policy or Retry(), max_body=100, max_delay=86_400, max_held=90)
+    return decide(outcome, incoming, allowed, runs=runs, now=now, luck=1.0)
 
 
 def test_success_and_a_known_message_are_acked_and_an_interrupted_one_is_given_back() -> None:
@@ -81,15 +99,17 @@ def test_the_policy_says_which_errors_are_tried_again(policy: Retry, error: Base
 
 
 def test_an_event_another_worker_holds_waits_longer_each_time_and_spends_no_attempt() -> None:
-    assert decided(HeldElsewhere(0, 90, free_in=15)) == Postpone(1.0, None)
-    assert decided(HeldElsewhere(8, 90, free_in=15)) == Postpone(4.0, None)
-    assert decided(HeldElsewhere(80, 90, free_in=15)) == Postpone(15.1, None)
+    held = HeldElsewhere(free_in=15)
+
+    assert decided(held, held_for=0) == Postpone(1.0, None)
+    assert decided(held, held_for=8) == Postpone(4.0, None)
+    assert decided(held, held_for=80) == Postpone(15.1, None)
 
 
 def test_an_event_held_elsewhere_longer_than_a_handler_may_take_counts_as_a_failure() -> None:
-    overdue = HeldElsewhere(91, 90, free_in=15)
+    held = HeldElsewhere(free_in=15)
 
-    again, last = decided(overdue, attempt=1), decided(overdue, attempt=5)
+    again, last = decided(held, held_for=91, attempt=1), decided(held, held_for=91, attempt=5)
 
     assert isinstance(again, Postpone) and isinstance(again.error, HeldTooLong)
     assert isinstance(last, DeadLetter) and last.reason == "exhausted"
@@ -100,6 +120,47 @@ def test_an_event_that_would_be_too_old_at_its_next_attempt_expires_now() -> Non
 
     assert decided(Failed(error), age=49, policy=policy) == Postpone(10, error)
     assert decided(Failed(error), age=51, policy=policy) == DeadLetter("expired", error)
+
+
+def test_an_event_that_is_ready_runs_unless_it_is_too_old_or_has_crashed_too_often() -> None:
+    policy = Retry(max_age=60, max_crashes=3)
+
+    old, crashed = decided(Ready(None), age=61, policy=policy), decided(Ready(None, 3), policy=policy)
+
+    assert decided(Ready(None, 2), age=59, policy=policy) == RUN
+    assert isinstance(old, DeadLetter) and old.reason == "expired" and isinstance(old.error, Expired)
+    assert isinstance(crashed, DeadLetter) and crashed.reason == "crashed" and isinstance(crashed.error, Crashed)
+
+
+def test_a_failed_run_is_followed_by_runs_in_place_before_it_counts_as_an_attempt() -> None:
+    error, policy = ValueError(), Retry(immediate=2, backoff=fixed(3, jitter=False))
+
+    assert [decided(Failed(error), runs=runs, policy=policy) for runs in (1, 2, 3)] == [RUN, RUN, Postpone(3, error)]
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Failed(RetryLater(after=7), 7),
+        Failed(CardDeclined()),
+        Failed(BaseException()),
+        Refused(Reject(), "refused"),
+        Abandoned(ValueError()),
+        Unpublished(ValueError()),
+    ],
+    ids=["asked-for-later", "given-up", "no-exception", "rejected", "abandoned", "unpublished"],
+)
+def test_no_other_end_is_followed_by_a_run_in_place(outcome: Outcome) -> None:
+    assert decided(outcome, policy=Retry(immediate=2, give_up_on=(CardDeclined,))) != RUN
+
+
+def test_a_body_larger_than_allowed_is_refused_unread() -> None:
+    policy = Policy(Retry(), max_body=10, max_delay=1, max_held=1)
+
+    refused = refuse_size(a_message(b"x" * 11), policy)
+
+    assert refused is not None and refused.reason == "too-large"
+    assert refuse_size(a_message(b"x" * 10), policy) is None
 
 
 def test_a_delay_is_never_longer_than_the_ladder() -> None:

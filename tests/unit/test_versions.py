@@ -1,11 +1,13 @@
 """Several versions of one event type: older ones are upcast on the way in, newer ones refused, gaps found at start."""
 
 import asyncio
+import subprocess
+import sys
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from builders import NOON, a_message, some_settings
+from builders import a_message, an_incoming, some_settings
 
 from holdfast import (
     ConfigurationError,
@@ -18,7 +20,7 @@ from holdfast import (
     upcast,
 )
 from holdfast.consumer import HandlerSpec
-from holdfast.events import as_published, headers, lineage, read_metadata
+from holdfast.events import as_published, headers, lineage
 
 
 class PaidV1(Event, type="bill.paid", version=1):
@@ -71,7 +73,7 @@ def a_handler(*events: type[Event] | str, annotation: Any = Any) -> HandlerSpec:
 def read(spec: HandlerSpec, body: bytes, version: int | None = None) -> Any:
     told = {} if version is None else {headers.EVENT_VERSION: version}
     message = a_message(body, type="bill.paid", headers=told)
-    return spec.read(message, read_metadata(message, NOON))
+    return spec.read(an_incoming(message))
 
 
 V1, V2, V3 = b'{"order":"o","cents":250}', b'{"order":"o","amount":2.5}', b'{"order":"o","amount":2.5,"currency":"USD"}'
@@ -186,6 +188,28 @@ def test_a_chain_with_a_gap_is_found_at_start() -> None:
 
     with pytest.raises(ConfigurationError, match=r"nothing upcasts version 2 to it; write @upcast\(Two, Three\)"):
         spec.prepare({})
+
+
+GAP = """
+from holdfast import ConfigurationError, Event, Worker
+
+class Paid(Event, type="bill.paid", version=1): ...
+class PaidTwice(Event, type="bill.paid", version=3): ...
+class Between(Event, type="bill.paid", version=2): ...
+
+worker = Worker("w")
+worker.handler(PaidTwice)(lambda event: None)
+try:
+    worker.selected()
+except ConfigurationError as error:
+    print(error)
+"""
+
+
+def test_a_gap_is_found_at_start_where_python_leaves_asserts_out_too() -> None:
+    done = subprocess.run([sys.executable, "-O", "-c", GAP], capture_output=True, text=True, check=True)
+
+    assert "nothing upcasts version" in done.stdout
 
 
 def test_upcasts_may_be_declared_after_the_handler() -> None:

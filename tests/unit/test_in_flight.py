@@ -4,7 +4,7 @@ from builders import a_message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.consumer.remembered import Remembered, identity_of
+from holdfast.consumer.in_flight import RecentlySettled, identity_of
 from holdfast.events import headers
 
 
@@ -18,7 +18,7 @@ def test_a_redelivery_is_the_same_message_and_a_copy_is_another() -> None:
 
 
 def test_messages_without_an_id_are_never_taken_for_each_other() -> None:
-    known = Remembered(10)
+    known = RecentlySettled(10)
     known.add(identity_of(a_message(message_id=None)))
 
     assert identity_of(a_message(message_id=None)) is None
@@ -27,7 +27,7 @@ def test_messages_without_an_id_are_never_taken_for_each_other() -> None:
 
 @given(st.integers(1, 20), st.lists(st.integers(0, 50)))
 def test_the_newest_are_remembered_each_is_taken_once(limit: int, numbers: list[int]) -> None:
-    known = Remembered(limit)
+    known = RecentlySettled(limit)
     for number in numbers:
         known.add((number,))
 

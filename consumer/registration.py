@@ -1,13 +1,15 @@
 """From a function and what it was registered with to a handler as data: each fault is one line, at import."""
 
+import inspect
 import re
+import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..events import ConfigurationError, Event, Kind
 from .handler import HandlerSpec, Key, OnOutage
 from .retry import Retry
-from .signature import is_async, signature
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,180}")
 _PATTERN = re.compile(r"[A-Za-z0-9_*#-]+(\.[A-Za-z0-9_*#-]+)*")
@@ -33,7 +35,7 @@ def handler_spec(
     title = name or str(getattr(function, "__name__", type(function).__name__))
     where = f"handler {title!r} of worker {worker!r}"
     queue = queue or f"{worker}.{title}"
-    annotation, takes_context = signature(function, where)
+    annotation, takes_context = _signature(function, where)
     kinds = _kinds(events, annotation, where)
     for label, text in (("name", title), ("queue", queue)):
         if not _NAME.fullmatch(text):
@@ -55,7 +57,7 @@ def handler_spec(
         kinds=kinds,
         publishes=_published(publishes, where),
         takes_context=takes_context,
-        is_async=is_async(function),
+        is_async=_is_async(function),
         retry=retry,
         timeout=timeout,
         concurrency=concurrency,
@@ -128,3 +130,62 @@ def _published(publishes: Iterable[type[Event]] | None, where: str) -> tuple[typ
 
 def _version(kind: Kind) -> int | None:
     return kind.__event_version__ if issubclass(kind, Event) else None
+
+
+def _signature(function: Callable[..., Any], where: str) -> tuple[tuple[Kind, ...], bool]:
+    """What the first parameter is annotated with, and whether there is a second one.
+
+    The annotation's kinds are empty where it says nothing, or something that is no event. Raises
+    `ConfigurationError` for what cannot be called with an event.
+    """
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{where}: {function!r} is not a function") from None
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(f"{where} has a `yield`, so calling it would run nothing; a handler returns")
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if positional and positional[0].name in ("self", "cls"):
+        raise ConfigurationError(
+            f"{where} is a method without its object; register it bound: handler(Event)(service.method)"
+        )
+    if not positional or len(required) > 2 or any(p not in positional[:2] for p in required):
+        raise ConfigurationError(f"{where}: a handler takes the event and, if it likes, the context: (event, ctx)")
+    try:
+        hints = typing.get_type_hints(function)
+    except Exception:  # noqa: BLE001 (an annotation may be any expression)
+        hints = {}
+    return _kinds_of(hints.get(positional[0].name, Any)), len(positional) > 1
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _kinds_of(hint: Any) -> tuple[Kind, ...]:
+    """The kinds of a union, or of one annotation; nothing where a part of it is none of ours."""
+    is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    members = [member for member in (typing.get_args(hint) if is_union else (hint,)) if member is not types.NoneType]
+    kinds = [_kind(member) for member in members]
+    return tuple(kind for kind in kinds if kind is not None) if None not in kinds else ()
+
+
+def _kind(annotation: Any) -> Kind | None:
+    plain = typing.get_origin(annotation) or annotation
+    if plain in (dict, Mapping):
+        return dict
+    if plain is bytes or (isinstance(plain, type) and issubclass(plain, Event)):
+        return plain
+    return None
+
+
+def short_windows(handlers: Iterable[HandlerSpec], window: float) -> list[str]:
+    """Return one line for each handler whose last retry may come after its event was forgotten. `window`: seconds."""
+    return [
+        f"handler {spec.name!r} may retry for {span:.0f} s, longer than HOLDFAST_IDEMPOTENCY__TTL={window:g}: "
+        "an event may be forgotten before its last attempt; raise the one or lower the other"
+        for spec in handlers
+        if spec.idempotent and (span := spec.retry.span(spec.timeout, window)) > window
+    ]

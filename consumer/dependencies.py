@@ -1,4 +1,4 @@
-"""What a worker runs in: its time, its luck, its broker and its claims, each a value that is passed in."""
+"""What a run of a worker depends on: its time, its luck, its broker and its claims, each a value that is passed in."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -16,14 +16,18 @@ OpenClaimsWith: TypeAlias = Callable[[Settings, Emit], OpenClaims]
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """One run's surroundings; the real ones by default. `settings` stand in for the worker's own, `middleware` comes
-    inside its own, next to the handler, and `listeners` are called as its own are."""
+class Dependencies:
+    """The dependencies of one run; the real ones by default.
+
+    `settings` replaces the worker's own. `cancel_grace`: the seconds a handler has to end after it was cancelled for
+    its time; then it is abandoned. `middleware` runs inside the worker's own; `listeners` are added to the worker's.
+    """
 
     settings: Settings | None = None
     clock: Clock = REAL
     luck: Callable[[], float] = random.random
     open_broker: OpenBroker = open_broker
     open_claims: OpenClaimsWith = open_claims
+    cancel_grace: float = 5.0
     middleware: tuple[Middleware, ...] = ()
     listeners: tuple[Emit, ...] = ()

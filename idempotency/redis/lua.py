@@ -4,8 +4,6 @@ A value is packed: state (`r` running, `c` resting after a crash, `d` done), tok
 also the owner and the number of crashes. 26 or 17 bytes.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha1
 
 _FLAGS = "#!lua flags=allow-oom\n"  # Redis 7: what ends a claim is served when memory has run out
@@ -29,24 +27,19 @@ return answers
 """
 
 
-@dataclass(frozen=True)
 class Script:
-    """What is done for one key, and whether it is served when memory has run out."""
+    """What is done for one key. With `allow_oom` it is served when memory has run out. Two are never equal."""
 
-    body: str
-    allow_oom: bool = False
+    __slots__ = ("_body", "sha", "source")
 
-    @cached_property
-    def source(self) -> str:
-        return (_FLAGS if self.allow_oom else "") + _FOR_EACH % self.body.strip()
-
-    @cached_property
-    def sha(self) -> str:
-        return sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+    def __init__(self, body: str, *, allow_oom: bool = False) -> None:
+        self._body = body
+        self.source = (_FLAGS if allow_oom else "") + _FOR_EACH % body.strip()
+        self.sha = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def for_version(self, major: int) -> "Script":
-        """Before Redis 7 a script has no flags."""
-        return self if major >= 7 else Script(self.body)
+        """Return the script for a server of this major version: before Redis 7 a script has no flags."""
+        return self if major >= 7 else Script(self._body)
 
 
 # a: token, fingerprint, owner, window (ms), alone (1 or 0), max_crashes.

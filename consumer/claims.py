@@ -1,0 +1,123 @@
+"""The claims of one handler's events: from an event to the right to run its handler."""
+
+import time
+from asyncio import CancelledError
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol, assert_never
+
+from ..config import Settings
+from ..events import Incoming, forced_by, headers
+from ..idempotency import (
+    Acquired,
+    Answer,
+    Busy,
+    Claim,
+    Done,
+    Mismatch,
+    StoreClaims,
+    StoreUnavailable,
+    Suspect,
+    claim_key,
+    fingerprint_of,
+)
+from ..telemetry import ClaimResult, CrashSuspected, Emit
+from .errors import FingerprintMismatch
+from .handler import HandlerSpec
+from .outcome import AlreadyDone, ClaimsUnavailable, HeldElsewhere, Interrupted, Outcome, Ready, Refused
+from .slots import Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What came of asking for a claim: an outcome, the claim to be ended, if there may be one, and for the metrics the
+    answer and the seconds it took."""
+
+    outcome: Outcome
+    claim: Claim | None = None
+    result: ClaimResult | None = None
+    seconds: float = 0.0
+
+
+NOT_CLAIMED = Claimed(Ready(None))
+
+
+class Claims(Protocol):
+    """Claims as a delivery sees them. A claim that may be held is ended in the worker's store."""
+
+    async def acquire(self, incoming: Incoming, event: Any, slot: Slot) -> Claimed:
+        """Ask for the right to handle an event. Raises nothing: a cancellation is an outcome too."""
+        ...
+
+
+class Unclaimed:
+    """The claims of a handler that is not idempotent: it runs however often an event comes. See `Claims`."""
+
+    async def acquire(self, incoming: Incoming, event: Any, slot: Slot) -> Claimed:
+        return Claimed(Ready(event))
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerClaims:
+    """Claims in the worker's store. See `Claims`."""
+
+    spec: HandlerSpec
+    store: StoreClaims
+    settings: Settings
+    emit: Emit
+
+    async def acquire(self, incoming: Incoming, event: Any, slot: Slot) -> Claimed:
+        """An event whose last run ended with its process is a suspect: it is claimed again once it is alone."""
+        try:
+            claim = self._request(incoming, event)
+        except Exception as error:  # noqa: BLE001 (the user's key function)
+            return Claimed(Refused(error, "refused"))
+        most, seconds, began = self.spec.retry.max_crashes, 0.0, time.perf_counter()
+        try:
+            answer = await self.store.claim(claim, alone=False, max_crashes=most)
+            seconds = time.perf_counter() - began
+            if type(answer) is Suspect:
+                self.emit(CrashSuspected(self.spec.queue, incoming.metadata.event_id, answer.crashes))
+                await slot.alone()
+                began = time.perf_counter()
+                answer = await self.store.claim(claim, alone=True, max_crashes=most)
+                seconds += time.perf_counter() - began
+        except StoreUnavailable:
+            return await self._without_store(event)
+        except CancelledError:  # the store may hold the claim already
+            return Claimed(Interrupted(), claim, None, seconds)
+        if type(answer) is Acquired:
+            return Claimed(Ready(event, answer.crashes), claim, "acquired", seconds)
+        return _not_acquired(answer, seconds)
+
+    def _request(self, incoming: Incoming, event: Any) -> Claim:
+        """By default an event is its source and its id; `key=` of the handler may name another identity."""
+        message, metadata = incoming.message, incoming.metadata
+        own_key = None if self.spec.key is None else self.spec.key_of(event)
+        identity: tuple[str, ...] = (metadata.source, metadata.event_id) if own_key is None else ("key", "", own_key)
+        if headers.REPLAY_FORCED in message.headers and (forced := forced_by(message.headers)) is not None:
+            identity = (*identity, "forced", forced)
+        key = claim_key(self.settings.idempotency.prefix, self.spec.queue, *identity)
+        return self.store.request(key, fingerprint_of(message, metadata, own_key=own_key is not None))
+
+    async def _without_store(self, event: Any) -> Claimed:
+        if not self.spec.pauses(self.settings):
+            return Claimed(Ready(event), None, "unprotected")
+        with suppress(CancelledError):  # it is given back either way
+            await self.store.until_paused()
+        return Claimed(ClaimsUnavailable(), None, "unavailable")
+
+
+def _not_acquired(answer: Answer, seconds: float) -> Claimed:
+    match answer:
+        case Done():
+            return Claimed(AlreadyDone(), None, "duplicate", seconds)
+        case Mismatch():
+            error = FingerprintMismatch("this key came before, with another payload")
+            return Claimed(Refused(error, "fingerprint-mismatch"), None, "mismatch", seconds)
+        case Busy(free_in):
+            return Claimed(HeldElsewhere(free_in), None, "busy", seconds)
+        case Acquired() | Suspect():
+            raise RuntimeError(f"the claim store answered {answer} to a claim made alone")
+        case _:
+            assert_never(answer)

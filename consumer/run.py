@@ -1,0 +1,236 @@
+"""Running the user's function: on the loop or in a thread, within its time, whatever it raises."""
+
+import asyncio
+import contextvars
+import math
+import time
+from asyncio import CancelledError, Task
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ..broker import Broker, Clock, Countdown, Pause, sleep
+from ..events import Message, NotPermitted, PublishRefused, Reject, RetryLater
+from ..publisher import send
+from ..telemetry import Emit, HandlerAbandoned, Spans
+from .context import Context, Run, Surroundings, note_thread
+from .errors import HandlerExit, HandlerTimeout
+from .handler import Handler, HandlerSpec, Middleware
+from .in_flight import InFlight
+from .outcome import Abandoned, Failed, Interrupted, Outcome, Refused, Succeeded, Unpublished
+
+_SUCCEEDED = Succeeded()
+_AGAIN = Pause(0.1, 1.0)  # between two tries to publish what a handler published
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What came of running a handler: how often it ran, and the seconds from the first run's begin."""
+
+    outcome: Outcome
+    runs: int = 0
+    seconds: float = 0.0
+
+
+class Runner:
+    """Runs one handler, each time in the task of its delivery, within its time.
+
+    A handler that is over its time is cancelled. One that has not ended `cancel_grace` seconds later is abandoned: its
+    delivery goes on without it, by `on_abandoned`, and its slot stays taken until it ends at last.
+    """
+
+    def __init__(
+        self,
+        spec: HandlerSpec,
+        handler: Handler,
+        around: Surroundings,
+        *,
+        broker: Broker,
+        luck: Callable[[], float],
+        cancel_grace: float,
+        emit: Emit,
+        on_abandoned: Callable[[InFlight, Ran], None],
+    ) -> None:
+        self._spec = spec
+        self._handler = handler
+        self._around = around
+        self._broker = broker
+        self._luck = luck
+        self._emit = emit
+        self._on_abandoned = on_abandoned
+        self._overdue: Countdown[InFlight] = Countdown(spec.timeout, self._cancel, around.clock)
+        self._ignoring: Countdown[InFlight] = Countdown(cancel_grace, self._abandon, around.clock)
+
+    async def run(self, event: Any, flight: InFlight, before: Ran) -> Ran:
+        """Run the handler once more, after the runs of `before`. Raises nothing.
+
+        A handler that was abandoned returns here at last; its delivery has ended without it.
+        """
+        began, incoming, around, task = time.perf_counter(), flight.incoming, self._around, flight.task
+        claim = flight.claimed.claim
+        run = Run(claim.owner if claim is not None else around.lease.owner)
+        attempt, redelivered = incoming.history.attempt, flight.delivery.redelivered
+        context = Context(incoming.metadata, attempt, around.queue, redelivered, around.state, around, run)
+        self._overdue.add(flight)
+        try:
+            await self._handler(event, context)
+        except BaseException as error:  # noqa: BLE001 (whatever a handler raises has a defined end)
+            failed = self._after_error(flight, task, run, error)
+            return Ran(await failed, before.runs + 1, before.seconds + time.perf_counter() - began)
+        self._overdue.remove(flight)
+        run.is_over = True
+        if task.cancelling():
+            outcome = await self._after_cancellation(flight, run, None)
+        else:
+            outcome = _SUCCEEDED if not run.outbox else await self._publish(run)
+        return Ran(outcome, before.runs + 1, before.seconds + time.perf_counter() - began)
+
+    async def _publish(self, run: Run) -> Outcome:
+        around, patience = self._around, self._around.settings.broker.publish_timeout
+        given: Any = {"clock": around.clock, "luck": self._luck, "emit": self._emit, "spans": around.spans}
+        try:
+            await publish_outbox(self._broker, run.outbox, patience=patience, **given)
+        except CancelledError:
+            return Interrupted()
+        except Exception as error:  # noqa: BLE001 (whatever keeps an event from being published)
+            return Unpublished(error)
+        return Succeeded(len(run.outbox))
+
+    async def _after_error(self, flight: InFlight, task: Task[None], run: Run, error: BaseException) -> Outcome:
+        self._overdue.remove(flight)
+        run.is_over = True
+        ends_tasks = isinstance(error, CancelledError | SystemExit | KeyboardInterrupt | GeneratorExit)
+        if ends_tasks or task.cancelling():
+            return await self._after_cancellation(flight, run, error)
+        if isinstance(error, RetryLater):
+            return Failed(error, error.after)
+        if isinstance(error, Reject):
+            return Refused(error, "refused")
+        return Failed(error)
+
+    async def _after_cancellation(self, flight: InFlight, run: Run, error: BaseException | None) -> Outcome:
+        """Return why the handler ended: a worker that stops comes first, then the time; the rest it did itself."""
+        if flight.is_abandoned:
+            return Interrupted()  # nobody asks
+        self._ignoring.remove(flight)
+        if flight.cancelled_for == "stop":
+            return Interrupted()
+        await _uncancel(flight.task)
+        if flight.cancelled_for == "time":
+            flight.cancelled_for = None
+            return self._timed_out(flight, run.threads, error)
+        is_cancelled = error is None or isinstance(error, CancelledError)
+        text = "was cancelled from within" if is_cancelled else f"raised {type(error).__name__}({error})"
+        return Failed(_because(HandlerExit(f"the handler {text}"), error))
+
+    def _timed_out(
+        self, flight: InFlight, still_running: Iterable["asyncio.Future[Any]"], error: BaseException | None = None
+    ) -> Failed | Abandoned:
+        """Return the time-out as an outcome. A handler that goes on keeps its slot."""
+        timeout = _because(HandlerTimeout(f"the handler did not finish within {self._spec.timeout:g} s"), error)
+        left = [future for future in still_running if not future.done()]
+        if not left:
+            return Failed(timeout)
+        flight.slot.abandon(left)
+        spec = self._spec
+        self._emit(HandlerAbandoned(spec.queue, spec.name, flight.incoming.metadata.event_id, spec.timeout))
+        return Abandoned(timeout)
+
+    def _cancel(self, flight: InFlight) -> None:
+        """The handler is over its time."""
+        flight.cancel("time")
+        self._ignoring.add(flight)
+
+    def _abandon(self, flight: InFlight) -> None:
+        """The handler ignores its cancellation."""
+        if flight.cancelled_for == "time" and not flight.task.done():
+            flight.is_abandoned = True
+            outcome = self._timed_out(flight, [flight.task])
+            self._on_abandoned(flight, Ran(outcome, 1, self._spec.timeout + self._ignoring.seconds))
+
+
+async def publish_outbox(
+    broker: Broker,
+    outbox: Iterable[Message],
+    *,
+    patience: float,
+    clock: Clock,
+    luck: Callable[[], float],
+    emit: Emit,
+    spans: Spans,
+) -> None:
+    """Return once all are confirmed. A refused message is tried again, for `patience` seconds from the first refusal
+    on: a queue that elects its leader refuses for a moment, and another run of the handler costs more.
+
+    The ids are derived: if the handler runs again, it publishes the same. Raises `PublishError`.
+    """
+    last_try, refusals = math.inf, 0
+    for message in outbox:
+        while True:
+            try:
+                await send(broker, message, timeout=None, emit=emit, spans=spans)
+                break
+            except PublishRefused as error:
+                last_try = min(last_try, (now := clock.time()) + patience)
+                if isinstance(error, NotPermitted) or now > last_try:
+                    raise
+            await sleep(clock, _AGAIN.seconds(refusals, luck()))
+            refusals += 1
+
+
+async def _uncancel(task: Task[None]) -> None:
+    while task.uncancel():
+        pass
+    with suppress(CancelledError):  # one that was asked for and not yet raised
+        await asyncio.sleep(0)
+
+
+def _because(error: Exception, cause: BaseException | None) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+def compose(spec: HandlerSpec, middleware: tuple[Middleware, ...], threads: Executor) -> Handler:
+    """Return the user's function in one form, inside the middleware; the first of those is the outermost."""
+    handler = _on_loop(spec) if spec.is_async else _in_thread(spec, threads)
+    for wrap in reversed(middleware):
+        handler = wrap(handler)
+    return handler
+
+
+def _on_loop(spec: HandlerSpec) -> Handler:
+    function = spec.function
+    if spec.takes_context:
+        return function
+
+    def call(event: Any, _: Context) -> Any:
+        return function(event)
+
+    return call
+
+
+def _in_thread(spec: HandlerSpec, threads: Executor) -> Handler:
+    function = spec.function
+
+    async def call(event: Any, context: Context) -> Any:
+        arguments = (event, context) if spec.takes_context else (event,)
+        run = contextvars.copy_context().run
+        future = asyncio.get_running_loop().run_in_executor(threads, run, _thread_safe, function, arguments)
+        try:
+            return await asyncio.shield(future)
+        except CancelledError:
+            if not future.done():
+                note_thread(context, future)
+            raise
+
+    return call
+
+
+def _thread_safe(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """A future cannot carry every exception across threads."""
+    try:
+        return function(*arguments)
+    except (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration) as error:
+        raise HandlerExit(f"the handler raised {type(error).__name__}({error})") from error

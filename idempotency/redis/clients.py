@@ -1,0 +1,101 @@
+"""Clients of redis-py for a URL: one server, Sentinel or Cluster, with or without TLS."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from redis import Redis, RedisCluster, Sentinel
+from redis import exceptions as faults
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio import RedisCluster as AsyncRedisCluster
+from redis.asyncio import Sentinel as AsyncSentinel
+from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from ...config import IdempotencySettings, secret_of
+
+AsyncClient: TypeAlias = "AsyncRedis | AsyncRedisCluster"
+Client: TypeAlias = "Redis | RedisCluster"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A URL in its parts. Clients retry once, and only where the connection was lost: a claim may be sent twice."""
+
+    kind: str
+    hosts: tuple[tuple[str, int], ...]
+    service: str
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, url: str, settings: IdempotencySettings) -> "Server":
+        """Return the parts of a `redis://`, `rediss://`, `redis+sentinel://` or `redis+cluster://` URL."""
+        parts = urlsplit(url)
+        scheme, _, kind = parts.scheme.partition("+")
+        login, _, hosts = parts.netloc.rpartition("@")
+        user, _, password = login.partition(":")
+        port = 26379 if kind == "sentinel" else 6379
+        named = [urlsplit(f"//{host}") for host in hosts.split(",")]
+        service, _, database = parts.path.strip("/").rpartition("/") if kind == "sentinel" else ("", "", parts.path)
+        if kind == "sentinel" and not service:
+            service, database = database, "0"
+        options: dict[str, Any] = {
+            "username": unquote(user) or None,
+            "password": secret_of(settings.password, settings.password_file) or unquote(password) or None,
+            "socket_timeout": settings.timeout,
+            "socket_connect_timeout": settings.timeout,
+            "protocol": 2,
+        }
+        if kind != "cluster":
+            options["db"] = int(database.strip("/") or 0)
+        if scheme == "rediss":
+            options |= _tls(settings)
+        return cls(kind, tuple((host.hostname or "localhost", host.port or port) for host in named), service, options)
+
+    def asynchronous(self) -> AsyncClient:
+        """Return a client for the loop. It connects when it is first used."""
+        options = self._options(AsyncRetry(NoBackoff(), 1, (faults.ConnectionError,)))
+        if self.kind == "cluster":
+            nodes = [AsyncClusterNode(host, port) for host, port in self.hosts]
+            return AsyncRedisCluster(startup_nodes=nodes, **options)
+        if self.kind == "sentinel":
+            sentinels = AsyncSentinel(self.hosts, sentinel_kwargs=self._for_sentinels())
+            return sentinels.master_for(self.service, **options)
+        (host, port), *_ = self.hosts
+        return AsyncRedis(host=host, port=port, **options)
+
+    def synchronous(self) -> Client:
+        """Return a client that blocks. It connects when it is first used; that of a cluster, at once."""
+        options = self._options(Retry(NoBackoff(), 1, (faults.ConnectionError,)))
+        if self.kind == "cluster":
+            return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in self.hosts], **options)
+        if self.kind == "sentinel":
+            sentinels = Sentinel(list(self.hosts), sentinel_kwargs=self._for_sentinels())
+            return sentinels.master_for(self.service, **options)
+        (host, port), *_ = self.hosts
+        return Redis(host=host, port=port, **options)
+
+    def _options(self, retry: Any) -> dict[str, Any]:
+        quiet = MaintNotificationsConfig(enabled=False)
+        return {**self.options, "retry": retry, "maint_notifications_config": quiet}
+
+    def _for_sentinels(self) -> dict[str, Any]:
+        """Sentinels have no databases, and logins of their own, which a URL cannot name."""
+        return {name: value for name, value in self.options.items() if name not in ("db", "username", "password")}
+
+
+def sentinels_of(client: Any) -> list[Any]:
+    """Return the connections through which a client asks for the master: it does not close them."""
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    return list(manager.sentinels) if manager is not None else []
+
+
+def _tls(settings: IdempotencySettings) -> dict[str, Any]:
+    files = {"ssl_ca_certs": settings.ca_file, "ssl_certfile": settings.cert_file, "ssl_keyfile": settings.key_file}
+    options: dict[str, Any] = {name: str(path) for name, path in files.items() if path is not None}
+    unverified = {} if settings.verify else {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
+    return options | {"ssl": True} | unverified
