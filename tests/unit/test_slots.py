@@ -184,7 +184,7 @@ async def test_a_suspect_is_alone_until_its_slot_is_closed() -> None:
     assert (ran_before_it_was_settled, only.tags) == ([1], [1, 2])
 
 
-async def test_an_abandoned_handler_keeps_its_slot_until_it_ends_and_no_suspect_waits_for_it() -> None:
+async def test_an_abandoned_handler_keeps_its_slot_and_no_suspect_waits_for_it() -> None:
     slots, handler = Slots(2), asyncio.get_running_loop().create_future()
     [only] = lanes(slots, 2)
     only.offer(1, 2, 3)

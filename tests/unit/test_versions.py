@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from apps import APPS
 from builders import a_message, an_incoming, some_settings
 
 from holdfast import (
@@ -190,24 +191,8 @@ def test_a_chain_with_a_gap_is_found_at_start() -> None:
         spec.prepare({})
 
 
-GAP = """
-from holdfast import ConfigurationError, Event, Worker
-
-class Paid(Event, type="bill.paid", version=1): ...
-class PaidTwice(Event, type="bill.paid", version=3): ...
-class Between(Event, type="bill.paid", version=2): ...
-
-worker = Worker("w")
-worker.handler(PaidTwice)(lambda event: None)
-try:
-    worker.selected()
-except ConfigurationError as error:
-    print(error)
-"""
-
-
 def test_a_gap_is_found_at_start_where_python_leaves_asserts_out_too() -> None:
-    done = subprocess.run([sys.executable, "-O", "-c", GAP], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-O", APPS / "version_gap.py"], capture_output=True, text=True, check=True)
 
     assert "nothing upcasts version" in done.stdout
 
