@@ -18,8 +18,8 @@ from holdfast.broker import Delivery
 from holdfast.broker.amqp.acks import Acks, ack_frame
 from holdfast.broker.amqp.confirms import Confirms
 from holdfast.broker.amqp.deliveries import Deliveries
-from holdfast.broker.amqp.packing import pack
 from holdfast.broker.amqp.splitter import Splitter
+from holdfast.broker.codec import pack
 from holdfast.consumer.decide import decide
 from holdfast.consumer.job import Job
 from holdfast.consumer.outcome import Ack, Succeeded

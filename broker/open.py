@@ -21,6 +21,5 @@ async def open_broker(settings: Settings, emit: Emit) -> Broker:
         tls=tls_context(broker),
         heartbeat=broker.heartbeat,
         connect_timeout=broker.connect_timeout,
-        fast=broker.decoding == "fast",
         emit=emit,
     )

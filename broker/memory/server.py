@@ -8,13 +8,13 @@ from typing import Any
 
 from ...events import Message, PublishRefused, QueueInUse, TopologyDrift, TopologyMissing, Unroutable
 from ..clock import REAL, Clock, Timer
+from ..codec import address
 from ..port import OnHeld
 from ..topology import Binding, Exchange, Queue, Topology
-from .browsing import MemoryBrowser
+from .browser import MemoryBrowser
 from .deaths import completes_a_cycle, died
 from .queue import Entry, MemoryQueue, Taker
 from .routing import Routing
-from .wire import address
 
 REDECLARE_AFTER = 0.1
 """Seconds after which a session declares a deleted queue of its topology again."""

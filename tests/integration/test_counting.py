@@ -2,7 +2,6 @@
 
 import asyncio
 
-import aiormq
 import pytest
 from aiormq.exceptions import ChannelNotFoundEntity
 from breaking import through
@@ -10,11 +9,12 @@ from pamqp import commands as spec
 from pamqp.frame import marshal
 from proxy import Direction, proxy_to
 from running import a_broker
+from yarl import URL
 
 from holdfast import Settings
 from holdfast.broker import Broker, Queue, Topology
-from holdfast.broker.amqp.browsing import depth_of
-from holdfast.broker.amqp.link import open_channel
+from holdfast.broker.amqp.browser import depth_of
+from holdfast.broker.amqp.connection import WiredConnection
 from holdfast.dead_letters.places import several
 from holdfast.events import Message
 
@@ -62,11 +62,12 @@ async def test_queues_that_are_not_there_are_told_from_those_that_are(settings: 
 
 async def test_the_number_of_a_channel_that_the_broker_closed_is_not_used_again_soon(rabbitmq_url: str) -> None:
     """RabbitMQ ends the connection where it has not read yet that the client knows (`second 'channel.open' seen`)."""
-    connection = await aiormq.connect(rabbitmq_url)
+    connection = WiredConnection(URL(rabbitmq_url))
+    await connection.connect()
     numbers = []
 
     for _ in range(20):
-        channel = await open_channel(connection, confirms=False)
+        channel = await connection.open_channel()
         numbers.append(channel.number)
         with pytest.raises(ChannelNotFoundEntity):
             await depth_of(channel, "no.such.queue")

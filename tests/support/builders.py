@@ -1,9 +1,11 @@
 """Builders of the values tests are about: say what matters, leave the rest."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from holdfast import Event, Settings
+from holdfast.broker.amqp.deliveries import Deliveries
 from holdfast.events import History, Message, Metadata
 
 
@@ -38,3 +40,8 @@ def a_history(attempt: int = 1) -> History:
 def some_settings(**changes: Any) -> Settings:
     """Settings for the broker in this process; the environment is left out."""
     return Settings(_env_file=None, **{"broker": {"url": "memory://"}, **changes})
+
+
+def a_tap(on_message: Callable[..., Any]) -> Deliveries:
+    """A tap of deliveries that nobody settles."""
+    return Deliveries(on_message, cast("Any", None), 1)

@@ -6,13 +6,13 @@ from typing import Any
 
 import pamqp.frame
 import pytest
+from builders import a_tap
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.broker.amqp.deliveries import Deliveries
-from holdfast.broker.amqp.packing import pack
 from holdfast.broker.amqp.splitter import Splitter
-from holdfast.events import Message
+from holdfast.broker.codec import pack
+from holdfast.events import Message, PublishError
 
 texts = st.text(st.characters(codec="utf-8"), max_size=60)
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
@@ -83,7 +83,7 @@ def test_pamqp_reads_what_was_packed(message: Message, frame_max: int) -> None:
 def test_what_was_packed_is_delivered_as_the_same_message(message: Message) -> None:
     taken: list[Message] = []
     splitter = Splitter(lambda data: None)
-    splitter.tap(7, Deliveries(lambda found, tag, redelivered: taken.append(found)))
+    splitter.tap(7, a_tap(lambda message, tag, redelivered: taken.append(message)))
     published = pack(message).frames(7, 131_072)
     size = int.from_bytes(published[3:7])
     address = published[7 + 6 : 7 + size - 1]
@@ -111,5 +111,5 @@ def test_what_was_packed_is_delivered_as_the_same_message(message: Message) -> N
     ],
 )
 def test_what_amqp_cannot_carry_is_named(changes: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(PublishError, match=named):
         pack(Message(b"{}", **changes))

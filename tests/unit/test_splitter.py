@@ -7,14 +7,14 @@ from typing import Any
 import pamqp.frame
 import pytest
 from aiormq import spec
+from builders import a_tap
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
-from holdfast.broker.amqp.acks import Acks
-from holdfast.broker.amqp.deliveries import Deliveries
+from holdfast.broker.amqp.deliveries import Acks
 from holdfast.broker.amqp.splitter import Splitter
 from holdfast.events import Message
 
@@ -40,7 +40,7 @@ class Stream:
         self.passed = b""
         self.taken: list[Taken] = []
         self.splitter = Splitter(self._pass_on)
-        self.splitter.tap(1, Deliveries(lambda *taken: self.taken.append(taken)))
+        self.splitter.tap(1, a_tap(lambda *taken: self.taken.append(taken)))
 
     def _pass_on(self, data: bytes) -> None:
         self.passed += data
@@ -238,5 +238,5 @@ def test_tags_settled_behind_an_unfinished_one_are_kept_as_one_run_for_each_gap(
             acks.take()
 
     settled = set(range(2, 40)) - unfinished
-    assert [tag for tag in range(1, 45) if acks._is_finished(tag)] == sorted(settled)
+    assert [tag for tag in range(1, 45) if acks.is_finished(tag)] == sorted(settled)
     assert len(acks._firsts) == len(acks._lasts) == sum(tag - 1 not in settled for tag in settled)
