@@ -6,12 +6,12 @@ that cannot be read are left out. Decoding takes time in proportion to the bytes
 """
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..events import Headers, Message, PublishError, TooLarge
 
@@ -343,9 +343,6 @@ def _decode_time(seconds: int) -> datetime | None:
     return datetime.fromtimestamp(seconds / 1000, UTC) if seconds <= _LAST_SECOND * 1000 else None
 
 
-Decoded: TypeAlias = tuple[Any, int]
-"""A value, and where it ends."""
-
 _NUMBERS = {ord(kind): struct.Struct(f">{form}") for kind, form in zip("bBsuIilLfd", "bBhHiIqqfd", strict=True)}
 _TEXT, _BOOLEAN = ord("S"), ord("t")
 
@@ -372,13 +369,13 @@ def decode_table(data: bytes, start: int, end: int, depth: int = 0) -> tuple[dic
                 (values[name],) = number.unpack_from(data, at)
                 at += number.size
             else:
-                values[name], at = _OTHERS[kind](data, at, last, depth + 1)
+                values[name], at = _value(kind, data, at, last, depth + 1)
     except BROKEN:
         return {}, last
     return (values if at == last else {}), last
 
 
-def _array(data: bytes, start: int, end: int, depth: int) -> Decoded:
+def _decode_array(data: bytes, start: int, end: int, depth: int) -> tuple[list[Any], int]:
     at = start + 4
     last = at + _LONG.unpack_from(data, start)[0]
     if last > end:
@@ -386,23 +383,39 @@ def _array(data: bytes, start: int, end: int, depth: int) -> Decoded:
     values: list[Any] = []
     try:
         while at < last:
-            value, at = _value(data, at, last, depth + 1)
+            value, at = _value(data[at], data, at + 1, last, depth + 1)
             values.append(value)
     except BROKEN:
         return [], last
     return (values if at == last else []), last
 
 
-def _value(data: bytes, at: int, end: int, depth: int) -> Decoded:
-    kind, at = data[at], at + 1
-    if kind == _TEXT:
-        value, at = _bytes(data, at)
-        return _text(value), at
-    if kind == _BOOLEAN:
-        return data[at] != 0, at + 1
+def _value(kind: int, data: bytes, at: int, end: int, depth: int) -> tuple[Any, int]:
+    """Return the value of a kind at `at`, and where it ends."""
     if number := _NUMBERS.get(kind):
         return number.unpack_from(data, at)[0], at + number.size
-    return _OTHERS[kind](data, at, end, depth)
+    match chr(kind):
+        case "S" | "x":
+            after = at + 4 + _LONG.unpack_from(data, at)[0]
+            content = data[at + 4 : after]
+            return (_text(content) if kind == _TEXT else bytearray(content)), after
+        case "t":
+            return data[at] != 0, at + 1
+        case "V" | "\0":
+            return None, at
+        case "T":
+            return _decode_time(_TIME.unpack_from(data, at)[0]), at + 8
+        case "D":
+            places, digits = _DECIMAL.unpack_from(data, at)
+            return Decimal(digits).scaleb(-places), at + _DECIMAL.size
+        case "F" | "A" if depth > DEEPEST:  # not looked into, because reading would go as deep as the bytes do
+            return ({} if kind == ord("F") else []), at + 4 + _LONG.unpack_from(data, at)[0]
+        case "F":
+            return decode_table(data, at, end, depth)
+        case "A":
+            return _decode_array(data, at, end, depth)
+        case _:
+            raise ValueError("a value of an unknown kind")
 
 
 def _text(data: bytes) -> str | bytes:
@@ -410,50 +423,3 @@ def _text(data: bytes) -> str | bytes:
         return str(data, "utf-8")
     except UnicodeDecodeError:
         return data
-
-
-def _bytes(data: bytes, at: int) -> tuple[bytes, int]:
-    begin = at + 4
-    after = begin + _LONG.unpack_from(data, at)[0]
-    return data[begin:after], after
-
-
-def _byte_array(data: bytes, at: int, end: int, depth: int) -> Decoded:
-    value, at = _bytes(data, at)
-    return bytearray(value), at
-
-
-def _decimal(data: bytes, at: int, end: int, depth: int) -> Decoded:
-    places, digits = _DECIMAL.unpack_from(data, at)
-    return Decimal(digits).scaleb(-places), at + _DECIMAL.size
-
-
-def _timestamp(data: bytes, at: int, end: int, depth: int) -> Decoded:
-    return _decode_time(_TIME.unpack_from(data, at)[0]), at + 8
-
-
-def _void(data: bytes, at: int, end: int, depth: int) -> Decoded:
-    return None, at
-
-
-def _nested(data: bytes, at: int, end: int, depth: int) -> Decoded:
-    if depth > DEEPEST:  # not looked into, because reading would go as deep as the bytes do
-        return {}, at + 4 + _LONG.unpack_from(data, at)[0]
-    return decode_table(data, at, end, depth)
-
-
-def _nested_array(data: bytes, at: int, end: int, depth: int) -> Decoded:
-    if depth > DEEPEST:
-        return [], at + 4 + _LONG.unpack_from(data, at)[0]
-    return _array(data, at, end, depth)
-
-
-_OTHERS: dict[int, Callable[[bytes, int, int, int], Decoded]] = {
-    ord("A"): _nested_array,
-    ord("D"): _decimal,
-    ord("F"): _nested,
-    ord("T"): _timestamp,
-    ord("V"): _void,
-    ord("x"): _byte_array,
-    0: _void,
-}

@@ -56,7 +56,7 @@ class Management:
         """What keeps publishers blocked: one line for each node and resource."""
         nodes = (await self._get("nodes")).body
         kinds = {"mem_alarm": "memory", "disk_free_alarm": "disk"}
-        return [f"{node.get('name')}: {told}" for node in nodes for key, told in kinds.items() if node.get(key)]
+        return [f"{node.get('name')}: {kind}" for node in nodes for key, kind in kinds.items() if node.get(key)]
 
     async def clock(self) -> datetime | None:
         """The time on the broker's machine, to the second."""

@@ -72,7 +72,7 @@ class AmqpBrowser:
         self._wanted = min(depth.ready, CONSUMERS * self._prefetch)
         self._deliveries = Deliveries(self._lend, self._connection.wire.transport, channel.below.number)
         channel.closing.add_done_callback(self._deliveries.close)
-        self._connection.wire.tap(channel.below.number, self._deliveries)
+        self._connection.wire.splitter.tap(channel.below.number, self._deliveries)
         self._source = await channel.get_queue(self._queue, ensure=False)
         await self._flush()
         if self._wanted:

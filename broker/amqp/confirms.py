@@ -112,7 +112,7 @@ class PublishChannel:
         self._confirms = Confirms()
         self._frames: list[bytes] = []
         self._size = 0
-        channel.wire.tap(self._number, self._confirms)
+        channel.wire.splitter.tap(self._number, self._confirms)
         channel.closing.add_done_callback(self._lost)
 
     async def send(self, message: Message, packed: Packed) -> Verdict:
@@ -142,6 +142,6 @@ class PublishChannel:
             self._transport.write(b"".join(frames))
 
     def _lost(self, closing: "asyncio.Future[None]") -> None:
-        self._wire.untap(self._number)
+        self._wire.splitter.untap(self._number)
         error = None if closing.cancelled() else closing.exception()
         self._confirms.lost(error or ConnectionError("the channel was closed"))

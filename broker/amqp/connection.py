@@ -17,7 +17,7 @@ from aiormq.exceptions import ChannelInvalidStateError
 from yarl import URL
 
 from .lifetime import while_open
-from .splitter import FRAME_MAX, Splitter, Tap
+from .splitter import FRAME_MAX, Splitter
 
 CHANNELS = 65_535
 """As many channels as there are numbers, for a broker that sets no limit."""
@@ -36,12 +36,12 @@ _CLOSING: set[asyncio.Future[None]] = set()  # closes in flight, with somebody w
 
 
 class Wire(TransportFactory):
-    """The transport of one connection, TCP or TLS, whose channels can be tapped."""
+    """The transport of one connection, TCP or TLS, whose frames pass `splitter`."""
 
+    splitter: Splitter
     transport: asyncio.WriteTransport
 
     def __init__(self) -> None:
-        self._reader: _SplittingReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
     async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -58,21 +58,9 @@ class Wire(TransportFactory):
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
         transport.set_write_buffer_limits(high=_AT_ONCE)
-        self.transport = transport
-        self._reader, self._writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
-        return self._reader, self._writer
-
-    def tap(self, channel: int, tap: Tap) -> None:
-        """Let `tap` take frames of a channel before aiormq sees them."""
-        self._splitter.tap(channel, tap)
-
-    def untap(self, channel: int) -> None:
-        """Leave the channel's frames to aiormq again."""
-        self._splitter.untap(channel)
-
-    def agree(self, frame_max: int) -> None:
-        """Take no frame for one that is larger than this, in bytes (0: than its length can say)."""
-        self._splitter.largest = frame_max or _NO_LIMIT
+        self.splitter, self.transport = reader.splitter, transport
+        self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        return reader, self._writer
 
     async def drained(self) -> None:
         """Return when most of what waits was written. Raises `OSError` if the socket is lost."""
@@ -83,12 +71,6 @@ class Wire(TransportFactory):
         """Drop the socket, and what waits to be written to it."""
         if self._writer is not None:
             self._writer.transport.abort()
-
-    @property
-    def _splitter(self) -> Splitter:
-        if self._reader is None:
-            raise ConnectionError("the connection was not opened")
-        return self._reader.splitter
 
 
 class _SplittingReader(asyncio.StreamReader):
@@ -152,6 +134,7 @@ class WiredConnection(aio_pika.Connection):
         self.wire = Wire()
         self.kwargs["transport_factory"] = self.wire  # for aiormq: aio-pika hands these arguments on
         self.below: AbstractConnection
+        self._channel_max = CHANNELS
         self._numbers: Iterator[int]
         self._opening: set[int] = set()
 
@@ -161,8 +144,9 @@ class WiredConnection(aio_pika.Connection):
             await super().connect()
         assert self.transport is not None
         self.below = self.transport.connection
-        self.wire.agree(self.below.connection_tune.frame_max)
-        self._numbers = cycle(range(1, (self.below.connection_tune.channel_max or CHANNELS) + 1))
+        self.wire.splitter.largest = self.below.connection_tune.frame_max or _NO_LIMIT
+        self._channel_max = self.below.connection_tune.channel_max or CHANNELS
+        self._numbers = cycle(range(1, self._channel_max + 1))
 
     @property
     def is_closed(self) -> bool:
@@ -200,10 +184,10 @@ class WiredConnection(aio_pika.Connection):
         """Return a number that was not in use for long. aiormq gives out that of a channel the broker has just closed;
         but where ten frames wait to be written it has not answered that closing, and RabbitMQ then ends the connection
         (`second 'channel.open' seen`)."""
-        for number in islice(self._numbers, CHANNELS):
+        for number in islice(self._numbers, self._channel_max):
             if number not in self.below.channels and number not in self._opening:
                 return number
-        raise ConnectionError(f"all {len(self.below.channels)} channels of a connection are in use")
+        raise ConnectionError(f"all {self._channel_max} channels of a connection are in use")
 
 
 async def close_quietly(closable: WiredConnection | WiredChannel, timeout: float) -> None:

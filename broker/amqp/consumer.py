@@ -136,7 +136,7 @@ class AmqpConsumer:
 
         deliveries = self._deliveries = Deliveries(receive, connection.wire.transport, number)
         channel.closing.add_done_callback(deliveries.close)
-        connection.wire.tap(number, deliveries)
+        connection.wire.splitter.tap(number, deliveries)
         queue = self._queue = await channel.get_queue(self._name, ensure=False)
         self._tag = await while_open(connection, queue.consume(untapped, timeout=RPC))
         heed_cancellation()
@@ -164,7 +164,7 @@ class AmqpConsumer:
             deliveries.close()
         if channel is not None:
             await close_quietly(channel, timeout)
-            channel.wire.untap(channel.below.number)
+            channel.wire.splitter.untap(channel.below.number)
 
 
 def _end(lost: "asyncio.Future[None]") -> None:

@@ -105,10 +105,10 @@ class Deliveries:
         waiting, self._waiting = self._waiting, 0
         if not waiting or self.is_closed or self._transport.is_closing():
             return
-        frames = b""
+        frames: list[bytes] = []
         for tag, many in self._acks.take():
-            frames += ack_frame(self._channel, tag, multiple=many)
-        self._transport.write(frames)
+            frames.append(ack_frame(self._channel, tag, multiple=many))
+        self._transport.write(b"".join(frames))
         self._settled.append((asyncio.get_running_loop().time(), waiting))
 
     def close(self, _: object = None) -> None:

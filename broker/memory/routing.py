@@ -32,12 +32,12 @@ class Routing:
 
     def route(self, exchange: str, key: str) -> tuple[str, ...]:
         """Names of the queues, each once; none where the exchange does not exist."""
-        found = self._routes.get((exchange, key))
-        if found is None:
+        queues = self._routes.get((exchange, key))
+        if queues is None:
             if len(self._routes) >= _REMEMBERED:
                 self._routes.clear()
-            found = self._routes[exchange, key] = self._walk(exchange, key)
-        return found
+            queues = self._routes[exchange, key] = self._walk(exchange, key)
+        return queues
 
     def _walk(self, exchange: str, key: str) -> tuple[str, ...]:
         queues: dict[str, None] = {}

@@ -53,7 +53,7 @@ class Server:
         self._epoch: tuple[datetime, float] | None = None
 
     def join(self, on_queue_deleted: Callable[[str], None]) -> None:
-        """A session opens. It is told the name of each queue that is deleted."""
+        """A session opens. It hears the name of each queue that is deleted."""
         self._watchers.append(on_queue_deleted)
 
     def leave(self, on_queue_deleted: Callable[[str], None]) -> None:
@@ -185,7 +185,7 @@ class Server:
             self._wind()
 
     def _dead_letter(self, corpse: Message) -> bool:
-        """Whether it found a queue, and each one took it."""
+        """Return whether there was a queue, and each one took it."""
         targets = [queue for queue in self._route(corpse) if not completes_a_cycle(corpse, queue.name)]
         if not targets or any(queue.full for queue in targets):
             return False

@@ -70,8 +70,8 @@ class MemoryBroker:
         return consumer
 
     async def count(self, queue: str) -> Depth | None:
-        found = self._connect().queues.get(queue)
-        return None if found is None else Depth(len(found.ready), len(found.takers))
+        known = self._connect().queues.get(queue)
+        return None if known is None else Depth(len(known.ready), len(known.takers))
 
     async def browse(self, queue: str, on_held: OnHeld) -> MemoryBrowser:
         browser = self._connect().browse(queue, on_held)
@@ -147,7 +147,7 @@ class MemoryBroker:
 
     def _redeclare(self) -> None:
         self._redeclaring = None
-        with suppress(TopologyError):  # drift is found by those it hurts
+        with suppress(TopologyError):  # drift is reported to those it hurts
             self._join().declare(self._declared)
 
 

@@ -38,7 +38,7 @@ async def test_acks_on_a_channel_that_the_broker_closes_leave_the_connection(con
     channel, transport, tag = await connection.open_channel(), connection.wire.transport, 0
     number = channel.below.number
     deliveries = Deliveries(lambda *_: None, transport, number)
-    connection.wire.tap(number, deliveries)
+    connection.wire.splitter.tap(number, deliveries)
 
     transport.write(ack_frame(number, 1_000_000, multiple=False))  # of nothing: it closes the channel
     while not channel.is_closed:

@@ -1,5 +1,6 @@
 """A message is written as AMQP 0-9-1 says: pamqp, which others use, reads what we wrote."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.broker.amqp.splitter import Splitter
-from holdfast.broker.codec import pack
+from holdfast.broker.codec import EncodedHeaders, pack
 from holdfast.events import Message, PublishError
 
 texts = st.text(st.characters(codec="utf-8"), max_size=60)
@@ -93,6 +94,14 @@ def test_what_was_packed_is_delivered_as_the_same_message(message: Message) -> N
     splitter.feed(frame + published[8 + size :])
 
     assert taken == [message]
+
+
+@given(messages)
+def test_headers_that_are_encoded_already_are_packed_as_others_are(message: Message) -> None:
+    encoded = replace(message, headers=EncodedHeaders(message.headers))
+
+    assert pack(encoded) == pack(message)
+    assert encoded.headers == message.headers
 
 
 @pytest.mark.parametrize(

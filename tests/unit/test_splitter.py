@@ -170,6 +170,20 @@ def test_a_length_beyond_any_frame_is_left_to_aiormq() -> None:
     assert stream.passed == data + b"more"
 
 
+@pytest.mark.parametrize("channel", [1, 2])
+def test_a_reply_text_that_was_cut_within_a_character_is_made_legible(channel: int) -> None:
+    stream, text = Stream(), "NOT_FOUND - no queue '" + "é" * 115
+    close = marshalled(spec.Channel.Close(404, text, 50, 10), channel)
+    cut = close.replace(text.encode(), text.encode()[:-1] + b".")
+
+    stream.feed(cut + OTHERS[0], 20)
+
+    _, _, read = pamqp.frame.unmarshal(stream.passed)
+    assert (read.reply_code, read.method_id) == (404, 10)
+    assert read.reply_text == "NOT_FOUND - no queue '" + "?" * 229 + "."
+    assert stream.passed.endswith(OTHERS[0])
+
+
 def test_an_untapped_channel_is_aiormqs_again() -> None:
     stream, data = Stream(), a_delivery(1, 1, b"late")
 
