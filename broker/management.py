@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from ..config import BrokerSettings
 from ..events import HoldfastError
+from .tls import tls_context
 
 
 class ManagementUnavailable(HoldfastError):
@@ -30,8 +31,6 @@ class Management:
     """Questions to the API that the settings name, or that is beside the broker they name."""
 
     def __init__(self, settings: BrokerSettings) -> None:
-        from .amqp import tls_context
-
         broker = urlsplit(settings.url.get_secret_value())
         given = settings.management_url.get_secret_value() if settings.management_url else ""
         secure = broker.scheme == "amqps"

@@ -4,6 +4,7 @@ from ..config import Settings
 from ..telemetry import Emit, warn_of_unverified
 from .memory import MemoryBroker
 from .port import Broker
+from .tls import tls_context
 
 
 async def open_broker(settings: Settings, emit: Emit) -> Broker:
@@ -12,7 +13,7 @@ async def open_broker(settings: Settings, emit: Emit) -> Broker:
     url = broker.url.get_secret_value()
     if url.startswith("memory:"):
         return MemoryBroker(url, emit=emit)
-    from .amqp import AmqpBroker, tls_context
+    from .amqp import AmqpBroker
 
     if url.startswith("amqps:") and not broker.verify:
         warn_of_unverified("HOLDFAST_BROKER__VERIFY")

@@ -1,7 +1,6 @@
 """RabbitMQ over aio-pika: the only folder that knows the AMQP libraries."""
 
 from .session import AmqpBroker
-from .tls import tls_context
 from .topology import apply_topology, compare_topology
 
-__all__ = ["AmqpBroker", "apply_topology", "compare_topology", "tls_context"]
+__all__ = ["AmqpBroker", "apply_topology", "compare_topology"]

@@ -16,11 +16,11 @@ from yarl import URL
 from ...config import BrokerSettings
 from ...events import BrokerUnavailable, TopologyDrift, TopologyError, TopologyMissing
 from ..drift import Comparison, Difference
+from ..tls import tls_context
 from ..topology import Binding, Exchange, Queue, Topology
 from .connection import WiredChannel, WiredConnection, close_quietly
 from .errors import CONNECTION_ERRORS, explain
 from .lifetime import lost_as_error, while_open
-from .tls import tls_context
 
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(.+?)' for (\w+) '(.+?)' in vhost '.*?': received (.+?) but current is (.+)"
