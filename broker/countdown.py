@@ -20,25 +20,28 @@ class Countdown(Generic[T]):
         self._clock = clock
 
     def add(self, item: T) -> None:
+        """Start the time of an item."""
         self._ends[item] = ends = self._clock.time() + self.seconds
         if self._timer is None:
-            self._timer = self._clock.call_at(ends, self._look)
+            self._timer = self._clock.call_at(ends, self._tick)
 
     def remove(self, item: T) -> None:
+        """Stop the time of an item."""
         self._ends.pop(item, None)
 
     def close(self) -> None:
+        """Forget all items."""
         self._ends.clear()
         if self._timer is not None:
             self._timer.cancel()
 
-    def _look(self) -> None:
+    def _tick(self) -> None:
         self._timer = None
         now = self._clock.time()
         while self._ends:
             item, ends = next(iter(self._ends.items()))
             if ends > now:
-                self._timer = self._clock.call_at(ends, self._look)
+                self._timer = self._clock.call_at(ends, self._tick)
                 return
             del self._ends[item]
             self._due(item)

@@ -8,7 +8,7 @@ from .tls import tls_context
 
 
 async def open_broker(settings: Settings, emit: Emit) -> Broker:
-    """The broker the settings name. It connects when it is first used."""
+    """Return the broker that the settings name. It connects when it is first used."""
     broker = settings.broker
     url = broker.url.get_secret_value()
     if url.startswith("memory:"):

@@ -33,14 +33,14 @@ _RPC = 300.0  # seconds for an answer: a queue that lends or takes back a hundre
 _LOOK_AGAIN = 30.0
 """Seconds without a message after which the queue is asked whether there is more. What is lent counts as gone from it
 before it arrives: of 65,535 letters the first came after 8 s."""
-_LOOKS = 250  # how often the queue is asked in vain whether more has come back
+_LOOKS = 250  # how often the queue is asked without more having come back
 _GONE_WITHIN = 1.0
 _LAST = "reader.last"  # what it is lent came after all the others, and is returned after them
 _COUNTERS = ("x-delivery-count", "x-acquired-count")
 
 
 class AmqpBrowser:
-    """See `broker.port.Browser`. On a connection of its own, which is also what the lock hangs on."""
+    """See `broker.port.Browser`. It has its own connection, which also holds the lock."""
 
     def __init__(self, connection: WiredConnection, queue: str, on_held: OnHeld, *, prefetch: int) -> None:
         self._connection = connection
@@ -93,6 +93,7 @@ class AmqpBrowser:
                     break  # messages that were there have expired, or were taken, before they could be lent
         finally:
             complete.cancel()
+            lost.cancel()
         return self._lent
 
     async def remove(self, *tags: int) -> bool:

@@ -13,7 +13,7 @@ _CANCEL_AGAIN = 0.05  # seconds until a cancellation that was swallowed (see `he
 
 
 class Closable(Protocol):
-    """A connection or channel. Each `closing` is a future of its own, done with the error that closed it."""
+    """A connection or channel. Each `closing` is a new future, done with the error that closed it."""
 
     @property
     def closing(self) -> "asyncio.Future[None]": ...
