@@ -15,11 +15,10 @@ from typing import Any
 
 from holdfast import Event, Settings, Worker
 from holdfast.broker import Delivery
-from holdfast.broker.amqp.acks import Acks, ack_frame
 from holdfast.broker.amqp.confirms import Confirms
-from holdfast.broker.amqp.deliveries import Deliveries
-from holdfast.broker.amqp.packing import pack
+from holdfast.broker.amqp.deliveries import Acks, Deliveries, ack_frame
 from holdfast.broker.amqp.splitter import Splitter
+from holdfast.broker.codec import pack
 from holdfast.consumer.decide import decide, policy_of
 from holdfast.consumer.in_flight import InFlight, identity_of
 from holdfast.consumer.outcome import HANDLED, Ready, Succeeded
@@ -84,7 +83,7 @@ async def per_task(function: Callable[[], Awaitable[None]]) -> float:
 
 async def main() -> None:
     stream, splitter = from_the_socket(), Splitter(lambda data: None)
-    splitter.tap(1, Deliveries(lambda *taken: None))
+    splitter.tap(1, Deliveries(lambda *taken: None, NOBODY, 1))
     metrics = Metrics()
     metrics(Started("w", ("w.handle",), 1, ("order",)))
     emit, log = fan_out((metrics,)), FactLog()

@@ -2,13 +2,13 @@
 
 from . import ladder
 from .clock import REAL, Clock, sleep
+from .codec import EncodedHeaders, header_size, headers_size
 from .countdown import Countdown
+from .drift import Comparison, Difference
 from .management import Management, ManagementUnavailable
 from .open import open_broker
 from .pause import Pause
 from .port import Broker, Browser, Consumer, Delivery, Depth, Held, OnDelivery
-from .seen import Difference, Seen
-from .size import header_size, headers_size
 from .topic import matches
 from .topology import (
     DEAD_SUFFIX,
@@ -26,7 +26,8 @@ from .topology import (
 )
 
 __all__ = [
-    "Seen",
+    "Comparison",
+    "EncodedHeaders",
     "Difference",
     "ManagementUnavailable",
     "Management",
@@ -51,8 +52,8 @@ __all__ = [
     "Topology",
     "dead_letter_queue",
     "header_size",
-    "events_exchange",
     "headers_size",
+    "events_exchange",
     "ladder",
     "matches",
     "open_broker",

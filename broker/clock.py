@@ -12,19 +12,19 @@ class Timer(Protocol):
     def cancel(self) -> None: ...
 
     def when(self) -> float:
-        """The clock's time at which it is due."""
+        """Return the clock's time at which it is due."""
         ...
 
 
 class Clock(Protocol):
-    """What waiting, ages and time limits go by."""
+    """The source of time for waits, ages and time limits."""
 
     def time(self) -> float:
-        """Seconds that never go back."""
+        """Return seconds that never go back."""
         ...
 
     def now(self) -> datetime:
-        """The time of day, in UTC."""
+        """Return the time of day, in UTC."""
         ...
 
     def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Timer:

@@ -1,4 +1,4 @@
-"""RabbitMQ's management HTTP API, for what AMQP does not tell. It may be absent: nothing that runs depends on it."""
+"""RabbitMQ's management HTTP API, for facts that AMQP does not offer. No worker depends on it."""
 
 import asyncio
 import base64
@@ -12,26 +12,25 @@ from urllib.parse import quote, unquote, urlsplit
 
 from ..config import BrokerSettings
 from ..events import HoldfastError
+from .tls import tls_context
 
 
 class ManagementUnavailable(HoldfastError):
-    """The management API did not answer, or not this user."""
+    """The management API is unavailable, or refuses this user."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What was answered, and when by the clock of the broker's machine."""
+class Response:
+    """A body, and its date by the clock of the broker's machine."""
 
     body: Any
     date: datetime | None
 
 
 class Management:
-    """Questions to the API that the settings name, or that is beside the broker they name."""
+    """The API that the settings name, or the one next to their broker. Methods raise `ManagementUnavailable`."""
 
     def __init__(self, settings: BrokerSettings) -> None:
-        from .amqp import tls_context
-
         broker = urlsplit(settings.url.get_secret_value())
         given = settings.management_url.get_secret_value() if settings.management_url else ""
         secure = broker.scheme == "amqps"
@@ -45,27 +44,24 @@ class Management:
         self._timeout = settings.connect_timeout
 
     async def bindings(self) -> list[dict[str, Any]]:
-        """All bindings of the virtual host. Each method raises `ManagementUnavailable`."""
-        return list((await self._get(f"bindings/{self._vhost}")).body)
+        """Return all bindings of the virtual host."""
+        return list((await asyncio.to_thread(self._get, f"bindings/{self._vhost}")).body)
 
     async def queues(self) -> list[dict[str, Any]]:
-        """All queues of the virtual host, with the policy that is in effect for each."""
-        return list((await self._get(f"queues/{self._vhost}")).body)
+        """Return all queues of the virtual host, with the policy in effect for each."""
+        return list((await asyncio.to_thread(self._get, f"queues/{self._vhost}")).body)
 
     async def alarms(self) -> list[str]:
-        """What keeps publishers blocked: one line for each node and resource."""
-        nodes = (await self._get("nodes")).body
+        """Return the alarms that block publishers: one line for each node and resource."""
+        nodes = (await asyncio.to_thread(self._get, "nodes")).body
         kinds = {"mem_alarm": "memory", "disk_free_alarm": "disk"}
-        return [f"{node.get('name')}: {told}" for node in nodes for key, told in kinds.items() if node.get(key)]
+        return [f"{node.get('name')}: {kind}" for node in nodes for key, kind in kinds.items() if node.get(key)]
 
     async def clock(self) -> datetime | None:
-        """The time on the broker's machine, to the second."""
-        return (await self._get("whoami")).date
+        """Return the time on the broker's machine, to the second."""
+        return (await asyncio.to_thread(self._get, "whoami")).date
 
-    async def _get(self, path: str) -> Answer:
-        return await asyncio.to_thread(self._ask, path)
-
-    def _ask(self, path: str) -> Answer:
+    def _get(self, path: str) -> Response:
         import urllib.error
         import urllib.request
 
@@ -77,7 +73,7 @@ class Management:
         try:
             with opener.open(request, timeout=self._timeout) as answer:
                 date = answer.headers.get("date")
-                return Answer(json.load(answer), parsedate_to_datetime(date) if date else None)
+                return Response(json.load(answer), parsedate_to_datetime(date) if date else None)
         except urllib.error.HTTPError as error:
             raise ManagementUnavailable(f"{self.url}: {_meaning(error.code)}") from None
         except (OSError, ValueError) as error:

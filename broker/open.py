@@ -4,15 +4,16 @@ from ..config import Settings
 from ..telemetry import Emit, TlsUnverified
 from .memory import MemoryBroker
 from .port import Broker
+from .tls import tls_context
 
 
 async def open_broker(settings: Settings, emit: Emit) -> Broker:
-    """The broker the settings name. It connects when it is first used."""
+    """Return the broker that the settings name. It connects when it is first used."""
     broker = settings.broker
     url = broker.url.get_secret_value()
     if url.startswith("memory:"):
         return MemoryBroker(url, emit=emit)
-    from .amqp import AmqpBroker, tls_context
+    from .amqp import AmqpBroker
 
     if url.startswith("amqps:") and not broker.verify:
         emit(TlsUnverified("HOLDFAST_BROKER__VERIFY"))
@@ -21,6 +22,5 @@ async def open_broker(settings: Settings, emit: Emit) -> Broker:
         tls=tls_context(broker),
         heartbeat=broker.heartbeat,
         connect_timeout=broker.connect_timeout,
-        fast=broker.decoding == "fast",
         emit=emit,
     )

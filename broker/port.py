@@ -25,29 +25,34 @@ class Delivery:
 OnDelivery: TypeAlias = Callable[[Delivery], None]
 
 
-class Consumer(Protocol):
-    """One queue being consumed: on one channel at a time, restored by itself when that is lost."""
-
-    @property
-    def attached(self) -> bool:
-        """Whether the broker is delivering to it now."""
-        ...
+class Settler(Protocol):
+    """What deliveries are settled with."""
 
     def is_current(self, delivery: Delivery) -> bool:
-        """Whether the delivery can still be settled; a stale one will be delivered again."""
+        """Return whether the delivery can still be settled; a stale one will be delivered again."""
         ...
 
     async def ack(self, delivery: Delivery) -> bool:
-        """Take the message off its queue. False where the delivery is stale: nothing was done."""
+        """Take the message off its queue. Returns False if the delivery is stale, having done nothing."""
         ...
 
     async def give_back(self, delivery: Delivery) -> bool:
-        """Return the message to its queue (`basic.reject`, which counts towards the delivery limit on every
-        version). False where the delivery is stale."""
+        """Return the message to its queue. Returns False if the delivery is stale, having done nothing.
+
+        It is `basic.reject`, which counts towards the delivery limit on every release."""
+        ...
+
+
+class Consumer(Settler, Protocol):
+    """One queue being consumed: on one channel at a time, and again on another when that is lost."""
+
+    @property
+    def attached(self) -> bool:
+        """Whether the broker delivers to it now."""
         ...
 
     async def stop(self, *, close: bool) -> None:
-        """Take nothing more; with `close` also flush what was settled and leave."""
+        """Take nothing more; with `close` also flush the acks and close the channel."""
         ...
 
 
@@ -61,8 +66,8 @@ class Depth:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A message its queue has lent to a browser. `returns` counts how often it was delivered and came back before,
-    where the queue counts that; the header that says so is left out of the message."""
+    """A message that its queue has lent to a browser. `returns` counts how often it was delivered and came back before,
+    if the queue counts that; the header that says so is left out of the message."""
 
     message: Message
     tag: int
@@ -75,40 +80,34 @@ OnHeld: TypeAlias = Callable[[Held], None]
 class Browser(Protocol):
     """A queue being read: each message is lent, in order, and stays the queue's until it is removed.
 
-    However this ends (closed, the connection lost, the process killed), what was not removed is back in its queue, in
-    its order where the queue had been read to its end; otherwise what was lent may be last. One browser at a time reads
-    a queue.
+    However this ends (closed, the connection lost, the process killed), everything that was not removed returns to the
+    queue: in order if the queue was read to its end, otherwise at its tail. One browser at a time reads a queue.
     """
 
     async def caught_up(self) -> int:
-        """Return once all that was ready when reading began has been handed on, with its count.
+        """Return the number of messages handed on, once all that were ready when reading began have been.
 
-        Raises `BrokerUnavailable` where the connection is lost before."""
+        Raises `BrokerUnavailable` if the connection is lost before."""
         ...
 
     async def remove(self, *tags: int) -> bool:
-        """Take messages off the queue, their outcome being durable, and return once the broker has heard of it. False
-        where the connection is lost: each of them may be back in the queue, or gone."""
+        """Take messages off the queue whose outcome is durable; return once the broker has received it.
+
+        Returns False if the connection is lost: each of them may be back in the queue, or gone."""
         ...
 
     async def close(self) -> bool:
-        """Return what was not removed. False where the connection is lost after something was: that may be back."""
+        """Return what was not removed to the queue. Returns False if the connection is lost after something was
+        removed, which may then be back."""
         ...
 
 
-class Broker(Protocol):
-    """A supervised connection to a broker. Made by `open_broker`."""
+class Sender(Protocol):
+    """The part of a broker that publishes."""
 
     @property
     def header_budget(self) -> int:
         """How many bytes the headers of one message may take."""
-        ...
-
-    async def declare(self, topology: Topology, mode: Mode = "declare") -> None:
-        """Make the broker match `topology`, now and after each reconnect (`declare`), check that its
-        names exist (`verify`), or trust that they do (`skip`).
-
-        Raises `TopologyDrift`, `TopologyMissing`, `BrokerUnavailable`."""
         ...
 
     async def publish(self, message: Message, *, timeout: float | None) -> None:
@@ -119,12 +118,12 @@ class Broker(Protocol):
         connection left unknown. Always raises `Unroutable`, `PublishRefused` and `TooLarge` at once."""
         ...
 
-    async def consume(self, queue: str, *, prefetch: int, on_delivery: OnDelivery) -> Consumer:
-        """Deliver messages of `queue` to `on_delivery`, at most `prefetch` of them unsettled."""
-        ...
+
+class Reader(Protocol):
+    """The part of a broker that looks into queues without taking anything."""
 
     async def count(self, queue: str) -> Depth | None:
-        """What is in a queue, without touching it; None where there is no such queue."""
+        """Return how much is in a queue; None if there is no such queue."""
         ...
 
     async def browse(self, queue: str, on_held: OnHeld) -> Browser:
@@ -133,6 +132,21 @@ class Broker(Protocol):
         Raises `TopologyMissing`, `QueueInUse` while another browser reads it, `BrokerUnavailable`."""
         ...
 
+
+class Broker(Sender, Reader, Protocol):
+    """A supervised connection to a broker. Made by `open_broker`."""
+
+    async def declare(self, topology: Topology, mode: Mode = "declare") -> None:
+        """Make the broker match `topology`, now and after each reconnect (`declare`), check that its
+        names exist (`verify`), or trust that they do (`skip`).
+
+        Raises `TopologyDrift`, `TopologyMissing`, `BrokerUnavailable`."""
+        ...
+
+    async def consume(self, queue: str, *, prefetch: int, on_delivery: OnDelivery) -> Consumer:
+        """Deliver messages of `queue` to `on_delivery`, at most `prefetch` of them unsettled."""
+        ...
+
     async def close(self) -> None:
-        """Close the connections. What is unsettled goes back to its queue."""
+        """Close the connections. Deliveries that are not settled go back to their queues."""
         ...

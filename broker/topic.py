@@ -5,7 +5,7 @@ from functools import lru_cache
 
 @lru_cache(maxsize=4096)
 def matches(pattern: str, key: str) -> bool:
-    """Whether a routing key matches a binding key."""
+    """Return whether a routing key matches a binding key."""
     return _match(pattern.split(".") if pattern else [], key.split(".") if key else [])
 
 

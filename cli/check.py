@@ -49,11 +49,11 @@ async def _reached(worker: Worker) -> list[str]:
     """What answered. Raises what would keep the worker from starting."""
     settings, lines = worker.settings, []
     if not settings.broker.url.get_secret_value().startswith("memory:"):
-        from ..broker.amqp import look
+        from ..broker.amqp import compare_topology
 
-        seen = await look(settings.broker, worker.topology())
-        drift = [difference.told for difference in seen.differences if difference.kind == "differs"]
-        missing = [difference.told for difference in seen.differences if difference.kind == "missing"]
+        seen = await compare_topology(settings.broker, worker.topology())
+        drift = [difference.message for difference in seen.differences if difference.kind == "differs"]
+        missing = [difference.message for difference in seen.differences if difference.kind == "missing"]
         if drift and settings.broker.topology == "declare":
             raise TopologyDrift("\n".join(drift))
         if missing and settings.broker.topology == "verify":

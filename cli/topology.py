@@ -49,23 +49,23 @@ def apply(target: str, *, as_json: bool) -> None:
 
 
 async def _diff(worker: Worker, *, as_json: bool) -> int:
-    from ..broker.amqp import look
+    from ..broker.amqp import compare_topology
 
     topology, broker = worker.topology(), worker.settings.broker
-    seen = await look(broker, topology)
+    seen = await compare_topology(broker, topology)
     differences = [*seen.differences, *await _bindings(worker, topology, seen.differences)]
     differing = [difference for difference in differences if difference.kind != "unread"]
     if as_json:
         print_json({"broker": seen.version, "differences": [asdict(difference) for difference in differences]})
     else:
         for difference in differences:
-            console().print(f"{difference.kind}: {difference.told}", soft_wrap=True)
+            console().print(f"{difference.kind}: {difference.message}", soft_wrap=True)
         console().print(f"{len(differing)} difference(s) on {seen.product} {seen.version}")
     return 1 if differing else 0
 
 
 async def _bindings(worker: Worker, topology: Topology, differences: tuple[Difference, ...]) -> list[Difference]:
-    missing = {difference.thing for difference in differences if difference.kind == "missing"}
+    missing = {difference.object for difference in differences if difference.kind == "missing"}
     try:
         return binding_differences(topology, await Management(worker.settings.broker).bindings(), missing)
     except ManagementUnavailable as error:

@@ -100,9 +100,6 @@ class BrokerSettings(_ServerSettings):
     heartbeat: int = Field(default=15, ge=1, le=3600, description="AMQP heartbeat, seconds")
     connect_timeout: Seconds = Field(default=10.0, description="seconds for one attempt to connect")
     publish_timeout: Seconds = Field(default=10.0, description="seconds a publish may take, confirm included")
-    decoding: Literal["fast", "plain"] = Field(
-        default="fast", description="read deliveries from the socket in place, or `plain`, through aiormq"
-    )
     max_delay: Annotated[float, Field(ge=0.1, le=26_000_000)] = Field(
         default=86400.0, description="longest delay of a retry or a delayed publish, seconds"
     )

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from ..broker import dead_letter_queue, header_size, headers_size, ladder
+from ..broker import EncodedHeaders, dead_letter_queue, header_size, ladder
 from ..config import VERSION
 from ..events import History, Incoming, Message, Metadata, origin, uuid7
 from ..events import headers as h
@@ -20,6 +20,7 @@ from .failure import describe_failure, summary
 from .outcome import DeadLetter, Postpone
 
 _ROUTES = frozenset({"CC", "BCC"})
+_NOTE_ROOM = 1_000  # bytes of the header that names those left out
 
 
 def postponed_copy(
@@ -102,11 +103,15 @@ def _is_senders(name: str) -> bool:
     return name in h.KEPT or not (name in _ROUTES or name.startswith((h.OURS, *h.BROKERS_OWN)))
 
 
-def _fit(theirs: dict[str, Any], ours: Mapping[str, Any], budget: int) -> dict[str, Any]:
-    """Return `ours` and as much of `theirs` as fits, the largest left out first and named in a note."""
-    if _is_small({**theirs, **ours}, budget - 1_000):
-        return {**theirs, **ours}
-    room = budget - headers_size(ours) - 1_000
+def _fit(theirs: dict[str, Any], ours: Mapping[str, Any], budget: int) -> EncodedHeaders:
+    """Return `ours` and as much of `theirs` as fits, encoded; the largest are left out first and named in a note."""
+    try:
+        headers = EncodedHeaders({**theirs, **ours})
+        if len(headers.encoded) <= budget - _NOTE_ROOM:
+            return headers
+    except ValueError:
+        pass  # one of theirs
+    room = budget - len(EncodedHeaders(ours).encoded) - _NOTE_ROOM
     sizes: dict[str, int] = {}
     dropped: list[str] = []
     for name, value in theirs.items():
@@ -122,22 +127,7 @@ def _fit(theirs: dict[str, Any], ours: Mapping[str, Any], budget: int) -> dict[s
         dropped.append(f"{name[:40]!r}")
     kept = {name: theirs[name] for name in theirs if name in sizes}
     note = {h.NOTE: f"headers left out: {', '.join(dropped)}"[:900]} if dropped else {}
-    return {**kept, **ours, **note}
-
-
-def _is_small(headers: Mapping[str, Any], room: int) -> bool:
-    """Return whether headers surely fit, so that they need not be measured: a few plain texts and numbers."""
-    size = 0
-    for name, value in headers.items():
-        if type(value) is str and value.isascii():
-            size += len(name) + len(value) + 6
-        elif type(value) is int and abs(value) < 2**63:
-            size += len(name) + 10
-        else:
-            return False
-        if len(name) > 128 or not name.isascii():
-            return False
-    return size <= room
+    return EncodedHeaders({**kept, **ours, **note})
 
 
 @cache

@@ -51,7 +51,8 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, pr
     root.handlers[:] = [handler]
     root.setLevel(settings.level)
     logging.captureWarnings(True)
-    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # our facts say the same, in one line each
+    for library in ("aio_pika", "aiormq"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # our facts say the same, in one line each
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -1,10 +1,6 @@
-"""RabbitMQ over aiormq: the only folder that knows the AMQP libraries."""
+"""RabbitMQ over aio-pika: the only folder that knows the AMQP libraries."""
 
-from . import lenient
-from .looking import apply_topology, look
 from .session import AmqpBroker
-from .tls import tls_context
+from .topology import apply_topology, compare_topology
 
-lenient.install()
-
-__all__ = ["AmqpBroker", "apply_topology", "look", "tls_context"]
+__all__ = ["AmqpBroker", "apply_topology", "compare_topology"]

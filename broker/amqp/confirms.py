@@ -1,4 +1,4 @@
-"""What the broker says of the publishes of one channel: `basic.ack`, `basic.nack`, `basic.return`."""
+"""Publishing on one channel in confirm mode, and the broker's verdicts: `basic.ack`, `basic.nack`, `basic.return`."""
 
 import asyncio
 import struct
@@ -6,16 +6,18 @@ from collections import OrderedDict
 from typing import Literal, TypeAlias
 
 from ...events import Message
-from .deliveries import CLOSE, RETURN, Content
-from .splitter import METHOD
+from ..codec import Packed, unpack
+from .connection import FULL, WiredChannel, close_quietly
+from .splitter import CLOSE, METHOD, Content
 
 Verdict: TypeAlias = Literal["confirmed", "refused", "unroutable"]
 Waiting: TypeAlias = "asyncio.Future[Verdict]"
 Named: TypeAlias = tuple[str | None, str, str]
 """What a return names its publish by: message id, exchange and routing key."""
 
-_ACK, _NACK = b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78"
+_ACK, _NACK, _RETURN = b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78", b"\x00\x3c\x00\x32"
 _TAG_AND_FLAG = struct.Struct(">QB")
+_ENOUGH = 32_768  # bytes that are written without waiting for the end of the turn
 
 
 class Confirms:
@@ -23,29 +25,26 @@ class Confirms:
 
     def __init__(self) -> None:
         self.is_closed = False
-        """Whether the broker has closed the channel (see `Deliveries`)."""
+        """Whether the channel is lost, or the broker has closed it (see `Deliveries`)."""
+        self.waiting: OrderedDict[int, tuple[Waiting, Named]] = OrderedDict()  # no body: a confirm may take hours
         self._last = 0
-        self._waiting: OrderedDict[int, tuple[Waiting, Named]] = OrderedDict()  # no body: a confirm may take hours
         self._returned: set[int] = set()
         self._address = b"", b""
         self._content: Content | None = None  # of a message that is being returned, to its address
         self._loop = asyncio.get_running_loop()
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether there is a verdict on every publish."""
-        return not self._waiting
-
     def expect(self, message: Message) -> Waiting:
-        """The verdict on the next publish. Fails with `ConnectionError`, or what closed the channel."""
+        """Return the verdict on the next publish. It fails with `ConnectionError`, or the error that closed the
+        channel."""
         self._last += 1
         waiting: Waiting = self._loop.create_future()
-        self._waiting[self._last] = (waiting, (message.message_id, message.exchange, message.routing_key))
+        self.waiting[self._last] = (waiting, (message.message_id, message.exchange, message.routing_key))
         return waiting
 
     def lost(self, error: BaseException) -> None:
-        """There will be no more verdicts."""
-        waiting, self._waiting = self._waiting, OrderedDict()
+        """Fail all verdicts that are missing."""
+        self.is_closed = True
+        waiting, self.waiting = self.waiting, OrderedDict()
         for future, _ in waiting.values():
             if not future.done():
                 future.set_exception(error)
@@ -57,15 +56,15 @@ class Confirms:
                 return 0
             if self._content.add(kind, data[start:end]):
                 content, self._content = self._content, None
-                self._return(content.message(*self._address))
+                self._return(unpack(*self._address, content.header, b""))
             return end + 1
         method, self._content = data[start : start + 4], None
         if method in (_ACK, _NACK):
             if start + 4 + _TAG_AND_FLAG.size > end:
                 raise IndexError
             tag, flags = _TAG_AND_FLAG.unpack_from(data, start + 4)
-            self._settle(tag, multiple=flags & 1 == 1, verdict="confirmed" if method == _ACK else "refused")
-        elif method == RETURN:
+            self._settle(tag, flags & 1, "confirmed" if method == _ACK else "refused")
+        elif method == _RETURN:
             at = start + 7 + data[start + 6]  # past code and text
             middle = at + 1 + data[at]
             if middle + 1 + data[middle] > end:
@@ -77,26 +76,72 @@ class Confirms:
             return 0
         return end + 1
 
-    def _settle(self, tag: int, *, multiple: bool, verdict: Verdict) -> None:
-        if not multiple:
-            self._end(tag, verdict)
-            return
-        while self._waiting and (not tag or next(iter(self._waiting)) <= tag):
-            self._end(next(iter(self._waiting)), verdict)
-
-    def _end(self, tag: int, verdict: Verdict) -> None:
-        future, _ = self._waiting.pop(tag, (None, None))
-        if tag in self._returned:
-            self._returned.discard(tag)
-            verdict = "unroutable"
-        if future is not None and not future.done():
-            future.set_result(verdict)
+    def _settle(self, tag: int, multiple: int, verdict: Verdict) -> None:
+        """Hand on the verdict on a tag, or with `multiple` on all up to it; tag 0 then means all."""
+        waiting = self.waiting
+        one = next(iter(waiting), 0) if multiple else tag
+        while one in waiting and (one <= tag or not tag):
+            future, _ = waiting.pop(one)
+            if not future.done():
+                future.set_result("unroutable" if one in self._returned else verdict)
+            self._returned.discard(one)
+            if not multiple:
+                return
+            one = next(iter(waiting), 0)
 
     def _return(self, returned: Message) -> None:
-        """It comes before the confirm of the same publish, which says nothing of it but its tag: the first that waits
-        with the same id and address is meant."""
+        """Note a return. It comes before the confirm of the same publish, whose tag it does not name: the first that
+        waits with the same id and address is meant."""
         named = (returned.message_id, returned.exchange, returned.routing_key)
-        for tag, (_, expected) in self._waiting.items():
+        for tag, (_, expected) in self.waiting.items():
             if tag not in self._returned and named == expected:
                 self._returned.add(tag)
                 return
+
+
+class PublishChannel:
+    """One channel to publish on. The publishes of one turn of the loop go in one write. One that finds none in flight
+    is written at once: a caller that publishes one by one waits for nobody."""
+
+    def __init__(self, channel: WiredChannel, frame_max: int) -> None:
+        self._channel = channel
+        self._number = channel.below.number
+        self._frame_max = frame_max
+        self._wire = channel.wire
+        self._transport = channel.wire.transport
+        self._confirms = Confirms()
+        self._frames: list[bytes] = []
+        self._size = 0
+        channel.wire.splitter.tap(self._number, self._confirms)
+        channel.closing.add_done_callback(self._lost)
+
+    async def send(self, message: Message, packed: Packed) -> Verdict:
+        """Publish; return the broker's verdict. Raises one of `CONNECTION_ERRORS` if the channel is lost before."""
+        if self._transport.get_write_buffer_size() > FULL:
+            await self._wire.drained()
+        if self._confirms.is_closed:
+            raise ConnectionError("the channel was closed")
+        frames, is_alone = packed.frames(self._number, self._frame_max), not self._confirms.waiting
+        verdict = self._confirms.expect(message)
+        if not self._frames and not is_alone:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._frames.append(frames)
+        self._size += len(frames)
+        if is_alone or self._size > _ENOUGH:
+            self._flush()
+        return await verdict
+
+    async def close(self) -> None:
+        """Close the channel, with what waits written."""
+        self._flush()
+        await close_quietly(self._channel, 2)
+
+    def _flush(self) -> None:
+        frames, self._frames, self._size = self._frames, [], 0
+        if frames and not self._confirms.is_closed and not self._transport.is_closing():
+            self._transport.write(b"".join(frames))
+
+    def _lost(self, closing: "asyncio.Future[None]") -> None:
+        self._wire.splitter.untap(self._number)
+        error = None if closing.cancelled() else closing.exception()
+        self._confirms.lost(error or ConnectionError("the channel was closed"))

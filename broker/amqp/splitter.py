@@ -4,7 +4,9 @@ Frames are those of AMQP 0-9-1, 2.3.5: type, channel, length, payload, end mark.
 untouched; so does everything, from the first byte that cannot be a frame.
 """
 
+import math
 import struct
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -12,40 +14,57 @@ HEAD = struct.Struct(">BHI")
 METHOD, HEADER, BODY, BEAT = 1, 2, 3, 8
 END = 0xCE
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+FRAME_MAX = 131_072
+"""Bytes of the largest frame that RabbitMQ proposes by default."""
+
+CLOSE = b"\x00\x14\x00\x28"
+"""Class and method of `channel.close`."""
+
+BODY_SIZE = struct.Struct(">Q")
+BODY_SIZE_AT = 4  # in the payload of a header frame
 _KINDS = (METHOD, HEADER, BODY, BEAT)
-FRAME_MAX = 131_072  # what RabbitMQ proposes unless it is told otherwise
+_CLOSES = (CLOSE, b"\x00\x0a\x00\x32")  # and `connection.close`
+_TEXT_AT = 6  # in the payload of both, past class, method and code
 
 
 class Tap(Protocol):
     """What takes frames of one channel."""
 
     def take(self, kind: int, data: bytes, start: int, end: int) -> int:
-        """Take the frame with the payload `data[start:end]`, and more of those that follow it if it likes. Returns
-        where what was taken ends, or 0: nothing was. May raise `IndexError` or `struct.error` for a payload that is
-        shorter than what it should hold, having taken nothing."""
+        """Take the frame with the payload `data[start:end]`, and optionally frames that follow it.
+
+        Returns where the taken frames end, or 0 if none was taken. May raise `IndexError` or `struct.error` for a
+        payload that is too short, having taken nothing."""
         ...
 
 
 class Splitter:
-    """Feed it what the socket gave; `pass_on` is called with what is not taken, in order."""
+    """Feed it with bytes from the socket; `pass_on` is called with those that are not taken, in order.
 
-    def __init__(self, pass_on: Callable[[bytes], None]) -> None:
+    After `alive_after` seconds in which everything was taken, a heartbeat frame is passed on: the reader behind judges
+    by frames whether its peer lives.
+    """
+
+    def __init__(self, pass_on: Callable[[bytes], object], alive_after: float = math.inf) -> None:
         self._pass_on = pass_on
+        self._alive_after = alive_after
+        self._passed_at = time.monotonic()
         self._taps: dict[int, Tap] = {}
         self._rest = b""
         self._raw = False
         self.largest = FRAME_MAX
         """The payload that the peer never exceeds, in bytes."""
-        self.taken = 0
-        """How often something was taken so far."""
 
     def tap(self, channel: int, tap: Tap) -> None:
+        """Let `tap` take frames of a channel."""
         self._taps[channel] = tap
 
     def untap(self, channel: int) -> None:
+        """Pass the channel's frames on again."""
         self._taps.pop(channel, None)
 
     def feed(self, data: bytes) -> None:  # noqa: C901 (one loop over bytes, run for each frame)
+        """Split `data`, which may begin and end within a frame."""
         if self._raw:
             self._pass_on(data)
             return
@@ -65,24 +84,72 @@ class Splitter:
             if (tap := taps.get(channel)) is not None:
                 try:
                     taken = tap.take(kind, data, at + 7, end)
-                except (struct.error, IndexError):  # aiormq is to say so
+                except (struct.error, IndexError):  # the reader behind is to say so
                     self._raw = True
                     break
             if taken:
                 if passed < at:
-                    self._pass_on(data[passed:at])
+                    self._hand_on(data[passed:at])
                 at = passed = taken
-                self.taken += 1
             else:
+                if kind == METHOD and data[at + 7 : at + 11] in _CLOSES:
+                    data = _legible(data, at + 7 + _TEXT_AT, end)
                 at = end + 1
         if self._raw:
             at = size
         if passed < at:
-            self._pass_on(data[passed:at])
+            self._hand_on(data[passed:at])
+        elif at and time.monotonic() - self._passed_at > self._alive_after:
+            self._hand_on(HEARTBEAT)
         self._rest = data[at:]
 
     def end(self) -> None:
-        """The socket has ended: what is left, a frame cut short, goes on."""
+        """Pass on what is left, a frame cut short: the socket has ended."""
         rest, self._rest = self._rest, b""
         if rest:
-            self._pass_on(rest)
+            self._hand_on(rest)
+
+    def _hand_on(self, data: bytes) -> None:
+        self._passed_at = time.monotonic()
+        self._pass_on(data)
+
+
+class Content:
+    """A header frame and the body frames that follow it."""
+
+    __slots__ = ("_body", "_missing", "header")
+
+    def __init__(self) -> None:
+        self.header = b""
+        self._body: list[bytes] = []
+        self._missing = 0
+
+    def add(self, kind: int, payload: bytes) -> bool:
+        """Return whether the content is complete. Raises `IndexError` for a body without a header."""
+        if kind == HEADER:
+            (self._missing,) = BODY_SIZE.unpack_from(payload, BODY_SIZE_AT)
+            self.header, self._body = payload, []
+        elif not self.header:
+            raise IndexError
+        else:
+            self._body.append(payload)
+            self._missing -= len(payload)
+        return self._missing <= 0
+
+    @property
+    def body(self) -> bytes:
+        return self._body[0] if len(self._body) == 1 else b"".join(self._body)
+
+
+def _legible(data: bytes, at: int, end: int) -> bytes:
+    """Return the frames with a reply text at `at` that UTF-8 can decode. RabbitMQ cuts it at 252 bytes, within a
+    character too, and pamqp ends the connection for that."""
+    if at >= end:
+        return data
+    begin = at + 1
+    after = min(begin + data[at], end)
+    try:
+        str(data[begin:after], "utf-8")
+    except UnicodeDecodeError:
+        return data[:begin] + bytes(byte if byte < 128 else ord("?") for byte in data[begin:after]) + data[after:]
+    return data

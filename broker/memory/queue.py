@@ -12,7 +12,7 @@ from ..topology import Queue
 
 @dataclass(slots=True)
 class Entry:
-    """A message in its place. `returns` counts how often it came back unsettled."""
+    """A message in its position. `returns` counts how often it came back unsettled."""
 
     message: Message
     position: int

@@ -8,13 +8,13 @@ from typing import Any
 
 from ...events import Message, PublishRefused, QueueInUse, TopologyDrift, TopologyMissing, Unroutable
 from ..clock import REAL, Clock, Timer
+from ..codec import address
 from ..port import OnHeld
 from ..topology import Binding, Exchange, Queue, Topology
-from .browsing import MemoryBrowser
+from .browser import MemoryBrowser
 from .deaths import completes_a_cycle, died
 from .queue import Entry, MemoryQueue, Taker
 from .routing import Routing
-from .wire import address
 
 REDECLARE_AFTER = 0.1
 """Seconds after which a session declares a deleted queue of its topology again."""
@@ -53,7 +53,7 @@ class Server:
         self._epoch: tuple[datetime, float] | None = None
 
     def join(self, on_queue_deleted: Callable[[str], None]) -> None:
-        """A session opens. It is told the name of each queue that is deleted."""
+        """A session opens. It hears the name of each queue that is deleted."""
         self._watchers.append(on_queue_deleted)
 
     def leave(self, on_queue_deleted: Callable[[str], None]) -> None:
@@ -186,7 +186,7 @@ class Server:
             self._wind()
 
     def _dead_letter(self, corpse: Message) -> bool:
-        """Whether it found a queue, and each one took it."""
+        """Return whether there was a queue, and each one took it."""
         targets = [queue for queue in self._route(corpse) if not completes_a_cycle(corpse, queue.name)]
         if not targets or any(queue.full for queue in targets):
             return False

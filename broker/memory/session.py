@@ -3,16 +3,15 @@
 import asyncio
 from contextlib import suppress
 
-from ...events import BrokerUnavailable, Message, NotConnected, TopologyError
+from ...events import BrokerUnavailable, Message, NotConnected, TooLarge, TopologyError
 from ...telemetry import Connected, Detached, Disconnected, Emit, Role
+from ..codec import HEADER_BUDGET, address, pack, unpack
 from ..port import Consumer, Depth, Mode, OnDelivery, OnHeld
-from ..size import HEADER_BUDGET
 from ..topology import Topology
-from .browsing import MemoryBrowser
-from .consuming import MemoryConsumer
+from .browser import MemoryBrowser
+from .consumer import MemoryConsumer
 from .queue import Taker
 from .server import REDECLARE_AFTER, Server, shared
-from .wire import address, as_carried
 
 MAX_BODY = 134_217_728
 ROLES: tuple[Role, ...] = ("consume", "publish")
@@ -57,7 +56,7 @@ class MemoryBroker:
     async def publish(self, message: Message, *, timeout: float | None) -> None:
         if self._closed:
             raise NotConnected(f"not sent to {address(message)}: this broker was closed")
-        carried = as_carried(message, max_body=self._max_body, header_budget=self.header_budget)
+        carried = _carried(message, self._max_body)
         self._connect().publish(carried)
         await asyncio.sleep(0)  # so that a loop that publishes does not starve consumers
 
@@ -71,8 +70,8 @@ class MemoryBroker:
         return consumer
 
     async def count(self, queue: str) -> Depth | None:
-        found = self._connect().queues.get(queue)
-        return None if found is None else Depth(len(found.ready), len(found.takers))
+        known = self._connect().queues.get(queue)
+        return None if known is None else Depth(len(known.ready), len(known.takers))
 
     async def browse(self, queue: str, on_held: OnHeld) -> MemoryBrowser:
         browser = self._connect().browse(queue, on_held)
@@ -148,5 +147,15 @@ class MemoryBroker:
 
     def _redeclare(self) -> None:
         self._redeclaring = None
-        with suppress(TopologyError):  # drift is found by those it hurts
+        with suppress(TopologyError):  # drift is reported to those it hurts
             self._join().declare(self._declared)
+
+
+def _carried(message: Message, max_body: int) -> Message:
+    """Return the message as a consumer will see it, so that nothing works here that fails on RabbitMQ.
+
+    Raises `TooLarge`, and `PublishError` naming a value without an AMQP form. The body is shared, never copied."""
+    if len(message.body) > max_body:
+        raise TooLarge(f"the body for {address(message)} has {len(message.body)} bytes; at most {max_body} go")
+    packed = pack(message)
+    return unpack(message.exchange.encode(), message.routing_key.encode(), packed.header, message.body)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, assert_never
 
-from ...broker import DEAD_SUFFIX, DELIVERY_LIMIT, Difference, Seen, Topology, ladder
+from ...broker import DEAD_SUFFIX, DELIVERY_LIMIT, Comparison, Difference, Topology, ladder
 from ...config import Settings
 from ...consumer import HandlerSpec
 from .catalogue import Finding
@@ -32,7 +32,7 @@ def of_settings(settings: Settings) -> list[Finding]:
     return found
 
 
-def of_version(seen: Seen) -> list[Finding]:
+def of_version(seen: Comparison) -> list[Finding]:
     """Whether this RabbitMQ has what the topology needs."""
     numbers = tuple(int(number) for number in re.findall(r"\d+", seen.version)[:2])
     if "RabbitMQ" not in seen.product or not numbers or numbers >= _OLDEST:
@@ -43,9 +43,9 @@ def of_version(seen: Seen) -> list[Finding]:
 def of_difference(difference: Difference) -> Finding:
     """A difference between broker and topology, by what it hurts."""
     match difference.kind:
-        case "missing" if ladder.LEVELS in difference.thing:
+        case "missing" if ladder.LEVELS in difference.object:
             code = "delay-missing"
-        case "missing" if difference.thing.endswith(DEAD_SUFFIX):
+        case "missing" if difference.object.endswith(DEAD_SUFFIX):
             code = "dead-letters-missing"
         case "missing":
             code = "topology-missing"
@@ -59,7 +59,7 @@ def of_difference(difference: Difference) -> Finding:
             code = "arguments-unread"
         case _:
             assert_never(difference.kind)
-    return Finding(code, difference.told)
+    return Finding(code, difference.message)
 
 
 def of_queues(topology: Topology, queues: Iterable[Mapping[str, Any]]) -> list[Finding]:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ...broker import Management, ManagementUnavailable, Seen
-from ...broker.amqp import look
+from ...broker import Comparison, Management, ManagementUnavailable
+from ...broker.amqp import compare_topology
 from ...config import Settings
 from ...consumer import HandlerSpec, short_windows, topology_of
 from ...events import BrokerUnavailable, ConfigurationError
@@ -41,7 +41,7 @@ async def examine_all(settings: Settings, handlers: tuple[HandlerSpec, ...]) -> 
 async def _broker(settings: Settings, handlers: tuple[HandlerSpec, ...]) -> tuple[str, list[Finding]]:
     topology = topology_of(handlers, settings.broker)
     try:
-        seen = await look(settings.broker, topology)
+        seen = await compare_topology(settings.broker, topology)
     except BrokerUnavailable as error:
         return "broker: not reached", [Finding("broker-unreachable", str(error))]
     found = of_version(seen) + [of_difference(difference) for difference in seen.differences]
@@ -49,7 +49,9 @@ async def _broker(settings: Settings, handlers: tuple[HandlerSpec, ...]) -> tupl
     return f"broker: {seen.product} {seen.version}; {managed}", found + more
 
 
-async def _management(settings: Settings, handlers: tuple[HandlerSpec, ...], seen: Seen) -> tuple[str, list[Finding]]:
+async def _management(
+    settings: Settings, handlers: tuple[HandlerSpec, ...], seen: Comparison
+) -> tuple[str, list[Finding]]:
     topology, asked = topology_of(handlers, settings.broker), Management(settings.broker)
     try:
         queues, bindings, alarms = await asked.queues(), await asked.bindings(), await asked.alarms()
@@ -59,7 +61,7 @@ async def _management(settings: Settings, handlers: tuple[HandlerSpec, ...], see
             Finding("management-unread", str(error)),
             *of_handlers(handlers, settings, ()),
         ]
-    missing = {difference.thing for difference in seen.differences if difference.kind == "missing"}
+    missing = {difference.object for difference in seen.differences if difference.kind == "missing"}
     bound = binding_differences(topology, bindings, missing)
     return f"management API: {asked.url}", [
         *(Finding("broker-alarm", alarm) for alarm in alarms),

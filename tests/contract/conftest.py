@@ -9,12 +9,9 @@ from bench import Bench, in_memory, on_rabbitmq
 from holdfast.broker import Broker
 
 
-@pytest.fixture(params=["memory", "amqp", "amqp-plain"])
+@pytest.fixture(params=["memory", "amqp"])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    if request.param == "memory":
-        at = in_memory()
-    else:
-        at = on_rabbitmq(request.getfixturevalue("rabbitmq_url"), "plain" if "plain" in request.param else "fast")
+    at = in_memory() if request.param == "memory" else on_rabbitmq(request.getfixturevalue("rabbitmq_url"))
     async with at as server, AsyncExitStack() as stack:
         bench = Bench(server, stack)
         bench.broker = await bench.open()

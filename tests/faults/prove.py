@@ -44,14 +44,14 @@ CLAIMED = "                    ran = Ran(flight.claimed.outcome)\n"
 COMPLETED = """                    if flight.claimed.claim is not None:
                         await self._settler.claims.complete(flight.claimed.claim)
 """
-KEY = '_short("routing key", key) + '
+FLAGS = "(*parts, _MANDATORY)"
 
 MUTATIONS = (
     Mutation(
         "auto-ack",
-        "broker/amqp/consuming.py",
+        "broker/amqp/consumer.py",
         (
-            ("basic_consume(self._queue, deliver_one,", "basic_consume(self._queue, deliver_one, no_ack=True,"),
+            ("queue.consume(untapped,", "queue.consume(untapped, no_ack=True,"),
             (ACK, ACK + "        return True\n"),
         ),
         "workers are killed at random moments",
@@ -76,8 +76,8 @@ MUTATIONS = (
     ),
     Mutation(
         "dead letter not mandatory",
-        "broker/amqp/packing.py",
-        ((KEY + "_MANDATORY", KEY + "(bytes(1) if key.endswith('.dead') else _MANDATORY)"),),
+        "broker/codec.py",
+        ((FLAGS, "(*parts, bytes(1) if key.endswith('.dead') else _MANDATORY)"),),
         "the dead letter queue is deleted",
         Invariant.NOTHING_LOST,
     ),

@@ -10,7 +10,7 @@ from uuid import UUID
 from drawing import Drawing
 
 from holdfast import Event, upcast
-from holdfast.broker.amqp.packing import pack
+from holdfast.broker.codec import pack
 from holdfast.events import (
     Message,
     Unreadable,

@@ -7,16 +7,14 @@ from typing import Any
 from drawing import Drawing
 from pamqp.header import ContentHeader
 
-from holdfast.broker.amqp.content import message_of
-from holdfast.broker.amqp.packing import pack
-from holdfast.broker.size import HEADER_BUDGET
+from holdfast.broker.codec import HEADER_BUDGET, pack, unpack
 from holdfast.consumer.copies import dead_letter, postponed_copy
 from holdfast.consumer.in_flight import identity_of
 from holdfast.consumer.outcome import DeadLetter, Postpone
 from holdfast.dead_letters.archive import from_line, to_line
 from holdfast.dead_letters.letter import key_of, read_letter
 from holdfast.dead_letters.remake import replayed
-from holdfast.events import Message, forced_by, read_history, read_incoming, read_metadata, replay_of
+from holdfast.events import Message, PublishError, forced_by, read_history, read_incoming, read_metadata, replay_of
 from holdfast.events import headers as h
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -37,7 +35,7 @@ PLAUSIBLE = (
 def headers(data: bytes) -> None:
     """Any content header makes a message. Its copies, postponed or dead, can be written within the header budget,
     and are the same event: its id, type and time, and its attempts, one more where it runs again."""
-    message = message_of(b"events", b"fuzz.thing", data, b"{}")
+    message = unpack(b"events", b"fuzz.thing", data, b"{}")
     incoming = read_incoming(message, NOW)
     metadata, history = incoming.metadata, incoming.history
     hash(identity_of(message))
@@ -51,7 +49,7 @@ def headers(data: bytes) -> None:
     for copy, attempt in ((again, history.attempt + 1), (waiting, history.attempt), (dead, history.attempt)):
         packed = pack(copy)
         assert packed.headers <= HEADER_BUDGET
-        carried = message_of(b"", b"q", packed.header, packed.body)
+        carried = unpack(b"", b"q", packed.header, packed.body)
         found = read_metadata(carried, NOW)
         assert (found.event_id, found.time) == (metadata.event_id, metadata.time)
         assert read_history(carried).attempt == min(attempt, 1_000_000) or attempt > 1_000_000
@@ -76,7 +74,7 @@ def canonical_table(data: bytes) -> dict[str, Any] | None:
 def letters(data: bytes) -> None:
     """A message in a dead-letter queue, whoever wrote it and with whatever `x-death`, is a letter with bounded texts;
     it survives the archive with its key; a replay of it is the same event, and no longer bears the broker's words."""
-    message = message_of(b"events", b"fuzz.thing", data, data[-20:])
+    message = unpack(b"events", b"fuzz.thing", data, data[-20:])
 
     letter = read_letter(message, key=key_of(message), position=0)
     kept, _ = from_line(to_line(message))
@@ -104,7 +102,7 @@ def forged(data: bytes) -> None:
 
     try:
         header = pack(Message(b"{}", headers=carried, **texts)).header
-    except ValueError:  # what cannot be sent cannot come
+    except PublishError:  # what cannot be sent cannot come
         return
     headers(header)
     letters(header)

@@ -6,12 +6,12 @@ from itertools import pairwise
 
 import pamqp.frame
 from aiormq import spec
+from builders import a_tap
 from drawing import Drawing
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
 from holdfast.broker.amqp.confirms import Confirms
-from holdfast.broker.amqp.deliveries import Deliveries
 from holdfast.broker.amqp.splitter import Splitter, Tap
 from holdfast.events import Message
 
@@ -35,7 +35,7 @@ def frames(data: bytes) -> None:
 def split(stream: bytes, cuts: list[int]) -> tuple[list[tuple[Message, int, bool]], bytes]:
     taken: list[tuple[Message, int, bool]] = []
     passed: list[bytes] = []
-    feed(stream, cuts, Deliveries(lambda *one: taken.append(one)), passed)
+    feed(stream, cuts, a_tap(lambda *one: taken.append(one)), passed)
     return taken, b"".join(passed)
 
 

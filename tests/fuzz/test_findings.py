@@ -4,16 +4,14 @@ import struct
 from typing import Any
 
 import pytest
-from builders import NOON, OrderCreated, a_history, a_message, an_incoming
+from builders import NOON, OrderCreated, a_history, a_message, a_tap, an_incoming
 from pamqp.body import ContentBody
 from seeds import DEATH, delivery, flood, frame, raw_header
 
 from holdfast import ConfigurationError, Event, load_settings
 from holdfast.broker.amqp.confirms import Confirms
-from holdfast.broker.amqp.content import message_of
-from holdfast.broker.amqp.deliveries import Deliveries
-from holdfast.broker.amqp.packing import pack
 from holdfast.broker.amqp.splitter import Splitter
+from holdfast.broker.codec import pack, unpack
 from holdfast.consumer.copies import dead_letter
 from holdfast.consumer.outcome import DeadLetter
 from holdfast.dead_letters.letter import origin_of
@@ -35,14 +33,14 @@ def a_letter(message: Message) -> Message:
     ],
 )
 def test_properties_that_could_not_be_written_again_do_not_hold_a_dead_letter_up(header: bytes) -> None:
-    letter = a_letter(message_of(b"events", b"some.key", header, b"{}"))
+    letter = a_letter(unpack(b"events", b"some.key", header, b"{}"))
 
     pack(letter)
 
 
 @pytest.mark.parametrize("entry", [b"\x00A" + struct.pack(">I", 100_000) + b"V" * 100_000, b"\x01aV", b"\x00A\0\0\0\0"])
 def test_a_header_table_takes_time_in_proportion_to_its_bytes(entry: bytes) -> None:
-    message = message_of(b"", b"", flood(entry, 3_000_000), b"")  # a quadratic reader needs longer than a test may
+    message = unpack(b"", b"", flood(entry, 3_000_000), b"")  # a quadratic reader needs longer than a test may
 
     assert message.headers
 
@@ -141,7 +139,7 @@ def test_a_body_without_a_header_is_not_given_the_header_of_another_message(cut:
     passed: list[bytes] = []
     taken: list[Message] = []
     splitter = Splitter(passed.append)
-    splitter.tap(1, Deliveries(lambda message, tag, again: taken.append(message)))
+    splitter.tap(1, a_tap(lambda message, tag, again: taken.append(message)))
     unfinished = delivery(1, b"x" * 20, message_id="m-1")[: -len(frame(ContentBody(b"x" * 20)))]
     whole, second = delivery(2, b"{}", message_id="m-2"), delivery(3, b"[]")
     headless = second[: second.index(b"\x02\x00\x01")] + frame(ContentBody(b"[]"))

@@ -9,7 +9,7 @@ from proxy import proxy_to
 from yarl import URL
 
 from holdfast.broker import Held
-from holdfast.broker.amqp.browsing import open_browser
+from holdfast.broker.amqp.browser import open_browser
 
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])

@@ -13,14 +13,10 @@ from yarl import URL
 
 from holdfast import PublishTimeout, Settings
 from holdfast.broker import Queue, Topology, open_broker
-from holdfast.broker.amqp.acks import ack_frame
-from holdfast.broker.amqp.deliveries import Deliveries
-from holdfast.broker.amqp.link import open_channel
-from holdfast.broker.amqp.losses import close_quietly
-from holdfast.broker.amqp.packing import pack
-from holdfast.broker.amqp.sending import Direct
-from holdfast.broker.amqp.settling import Together
-from holdfast.broker.amqp.wire import TappedConnection
+from holdfast.broker.amqp.confirms import PublishChannel
+from holdfast.broker.amqp.connection import WiredConnection, close_quietly
+from holdfast.broker.amqp.deliveries import Deliveries, ack_frame
+from holdfast.broker.codec import pack
 from holdfast.telemetry import Attached, Detached, Disconnected
 
 
@@ -31,44 +27,44 @@ async def proxy(settings: Settings) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def connection(settings: Settings) -> AsyncIterator[TappedConnection]:
-    connection = TappedConnection(URL(settings.broker.url.get_secret_value()))
+async def connection(settings: Settings) -> AsyncIterator[WiredConnection]:
+    connection = WiredConnection(URL(settings.broker.url.get_secret_value()))
     await connection.connect()
     yield connection
     await close_quietly(connection, 5)
 
 
-async def test_acks_on_a_channel_that_the_broker_closes_leave_the_connection(connection: TappedConnection) -> None:
-    channel = await open_channel(connection, confirms=False)
-    deliveries = Deliveries(lambda *_: None)
-    connection.wire.tap(channel.number, deliveries)
-    settling, tag = Together(connection.wire, channel, deliveries), 0
+async def test_acks_on_a_channel_that_the_broker_closes_leave_the_connection(connection: WiredConnection) -> None:
+    channel, transport, tag = await connection.open_channel(), connection.wire.transport, 0
+    number = channel.below.number
+    deliveries = Deliveries(lambda *_: None, transport, number)
+    connection.wire.splitter.tap(number, deliveries)
 
-    connection.wire.write(ack_frame(channel.number, 1_000_000, multiple=False))  # of nothing: it closes the channel
+    transport.write(ack_frame(number, 1_000_000, multiple=False))  # of nothing: it closes the channel
     while not channel.is_closed:
         tag += 1
-        await settling.ack(tag)
+        deliveries.ack(tag)
         await asyncio.sleep(0)
 
-    other = await open_channel(connection, confirms=False)
-    await other.basic_qos(prefetch_count=1, timeout=10)
+    other = await connection.open_channel()
+    await other.set_qos(1, timeout=10)
 
 
 async def test_publishes_on_a_channel_that_the_broker_closes_leave_the_connection(
-    connection: TappedConnection,
+    connection: WiredConnection,
 ) -> None:
-    channel = await open_channel(connection, confirms=True)
-    sending, publishes = Direct(connection.wire, channel), []
+    channel = await connection.open_channel(confirms=True)
+    sending, publishes = PublishChannel(channel, connection.frame_max), []
     message = a_message(exchange="", routing_key="nowhere")
 
-    connection.wire.write(ack_frame(channel.number, 1_000_000, multiple=False))
+    connection.wire.transport.write(ack_frame(channel.below.number, 1_000_000, multiple=False))
     while not channel.is_closed:
         publishes.append(asyncio.ensure_future(sending.send(message, pack(message))))
         await asyncio.sleep(0)
     await asyncio.gather(*publishes, return_exceptions=True)
 
-    other = await open_channel(connection, confirms=False)
-    await other.basic_qos(prefetch_count=1, timeout=10)
+    other = await connection.open_channel()
+    await other.set_qos(1, timeout=10)
 
 
 async def test_a_broker_that_reads_no_more_does_not_keep_a_process_from_closing(

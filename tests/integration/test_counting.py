@@ -1,24 +1,28 @@
 """Asking how much is in very many queues: on a few channels, at the same time, and of queues that are not there."""
 
 import asyncio
+import gc
+import weakref
 
-import aiormq
 import pytest
 from aiormq.exceptions import ChannelNotFoundEntity
 from breaking import through
 from pamqp import commands as spec
 from pamqp.frame import marshal
 from proxy import Direction, proxy_to
-from running import a_broker
+from running import Facts, a_broker
+from yarl import URL
 
 from holdfast import Settings
-from holdfast.broker import Broker, Queue, Topology
-from holdfast.broker.amqp.browsing import depth_of
-from holdfast.broker.amqp.link import open_channel
+from holdfast.broker import Broker, Queue, Topology, open_broker
+from holdfast.broker.amqp.browser import depth_of
+from holdfast.broker.amqp.connection import WiredChannel, WiredConnection
 from holdfast.dead_letters.places import several
 from holdfast.events import Message
+from holdfast.telemetry import Attached, Detached
 
 OPEN = marshal(spec.Channel.Open(), 1)[3:]  # what comes behind the number of the channel
+TUNE = b"\x00\x0a\x00\x1e"  # class and method, before the largest number of a channel
 AT_A_TIME = 16
 
 
@@ -62,17 +66,62 @@ async def test_queues_that_are_not_there_are_told_from_those_that_are(settings: 
 
 async def test_the_number_of_a_channel_that_the_broker_closed_is_not_used_again_soon(rabbitmq_url: str) -> None:
     """RabbitMQ ends the connection where it has not read yet that the client knows (`second 'channel.open' seen`)."""
-    connection = await aiormq.connect(rabbitmq_url)
+    connection = WiredConnection(URL(rabbitmq_url))
+    await connection.connect()
     numbers = []
 
     for _ in range(20):
-        channel = await open_channel(connection, confirms=False)
+        channel = await connection.open_channel()
         numbers.append(channel.number)
         with pytest.raises(ChannelNotFoundEntity):
             await depth_of(channel, "no.such.queue")
 
     await connection.close()
     assert len(set(numbers)) == 20
+
+
+async def test_a_channel_that_was_closed_leaves_nothing_on_its_connection(rabbitmq_url: str) -> None:
+    connection = WiredConnection(URL(rabbitmq_url))
+    await connection.connect()
+    channels = weakref.WeakSet[WiredChannel]()
+
+    for _ in range(20):
+        channel = await connection.open_channel()
+        channels.add(channel)
+        with pytest.raises(ChannelNotFoundEntity):
+            await depth_of(channel, "no.such.queue")
+    del channel
+    await connection.open_channel()
+    gc.collect()
+
+    assert len(channels) <= 1  # the last one may be about to close
+    await connection.close()
+
+
+async def test_consumers_beyond_the_number_of_channels_wait_for_one_that_is_free(
+    settings: Settings, unique: str
+) -> None:
+    names = [f"{unique}.{n}" for n in range(12)]
+    facts = Facts()
+
+    def with_few_channels(data: bytes, way: Direction) -> bytes:
+        return data if way is Direction.TO_SERVER else data.replace(TUNE + b"\x07\xff", TUNE + b"\x00\x08")
+
+    async with proxy_to(settings.broker.url.get_secret_value()) as proxy:
+        proxy.alter = with_few_channels
+        broker = await open_broker(through(proxy, settings), facts.record)
+        await declare(broker, *names)
+        consumers = [await broker.consume(name, prefetch=1, on_delivery=lambda _: None) for name in names]
+        await facts.until(Attached, count=8)
+        waiting = await facts.until(Detached, count=4)
+        for consumer in consumers:
+            if consumer.attached:
+                await consumer.stop(close=True)
+        await facts.until(Attached, count=12)
+        await broker.close()
+
+    assert {fact.error for fact in waiting} == {"all 8 channels of a connection are in use"}
+    assert len({fact.queue for fact in facts.of(Attached)}) == 12
 
 
 async def test_who_gives_up_asking_leaves_no_answer_to_the_next(settings: Settings, unique: str) -> None:

@@ -27,9 +27,8 @@ from holdfast import (
     fixed,
 )
 from holdfast.broker import Topology, ladder
-from holdfast.broker.amqp import declaring
-from holdfast.broker.amqp.losses import close_quietly
-from holdfast.broker.amqp.wire import TappedConnection
+from holdfast.broker.amqp import topology as topologies
+from holdfast.broker.amqp.connection import WiredConnection, close_quietly
 from holdfast.events import headers as h
 from holdfast.telemetry import Attached, CopyHeld, Detached, Disconnected, Settled, SettlementStale, Stopped
 from holdfast.testing.servers import Node
@@ -351,9 +350,9 @@ async def test_a_connection_cut_at_any_moment_of_a_declaration_is_noticed_at_onc
     took = []
 
     for moment in range(40):  # aiormq lets who asks on such a channel wait for all of his time-out
-        connection = TappedConnection(url)
+        connection = WiredConnection(url)
         await connection.connect()
-        declaring_it = asyncio.create_task(declaring.declare(connection, ladder.ladder(60)))
+        declaring_it = asyncio.create_task(topologies.declare(connection, ladder.ladder(60)))
         asyncio.get_running_loop().call_later(moment * 0.0003, proxy.cut)
         begin = asyncio.get_running_loop().time()
         await asyncio.wait({declaring_it}, timeout=3)

@@ -32,11 +32,8 @@ def settings_of(rabbit: Rabbit, exchange: str, **broker: Any) -> Settings:
     return load_settings(_env_file=None, broker=broker, idempotency={"url": "memory://"}, http={"port": 0})
 
 
-@pytest.mark.parametrize("decoding", ["fast", "plain"])
-async def test_a_worker_with_a_client_certificate_publishes_handles_and_browses(
-    rabbit: Rabbit, unique: str, decoding: str
-) -> None:
-    settings, facts = settings_of(rabbit, unique, decoding=decoding, **rabbit.files), Facts()
+async def test_a_worker_with_a_client_certificate_publishes_handles_and_browses(rabbit: Rabbit, unique: str) -> None:
+    settings, facts = settings_of(rabbit, unique, **rabbit.files), Facts()
     worker = a_worker(settings, facts)
 
     @worker.handler(Paid)

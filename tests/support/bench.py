@@ -24,7 +24,6 @@ class Server(Protocol):
     """Where brokers are: a server, and what only a test does to it."""
 
     url: str
-    decoding: str
 
     def lose_connection(self, broker: Broker) -> None:
         """Break every connection of the broker."""
@@ -40,8 +39,6 @@ class Server(Protocol):
 
 
 class InMemory:
-    decoding = "fast"
-
     def __init__(self) -> None:
         self.url = f"memory://{uuid.uuid4().hex}"
         self._inside = MemoryBroker(self.url)
@@ -68,8 +65,7 @@ class InMemory:
 class RabbitMQ:
     """A real one. The brokers under test reach it through a proxy, the test itself does not."""
 
-    def __init__(self, proxy: Proxy, url: str, connection: AbstractConnection, decoding: str) -> None:
-        self.decoding = decoding
+    def __init__(self, proxy: Proxy, url: str, connection: AbstractConnection) -> None:
         self.url = proxy.url(url)
         self._proxy = proxy
         self._connection = connection
@@ -108,7 +104,7 @@ class Bench:
 
     async def open(self) -> Broker:
         """Another broker on the same server, closed after the test."""
-        settings = Settings(_env_file=None, broker={"url": self.server.url, "decoding": self.server.decoding})
+        settings = Settings(_env_file=None, broker={"url": self.server.url})
         broker = await open_broker(settings, self.facts)
         self._stack.push_async_callback(broker.close)
         return broker
@@ -161,10 +157,10 @@ async def in_memory() -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def on_rabbitmq(url: str, decoding: str) -> AsyncIterator[Server]:
+async def on_rabbitmq(url: str) -> AsyncIterator[Server]:
     connection = await aiormq.connect(url)
     try:
         async with proxy_to(url) as proxy:
-            yield RabbitMQ(proxy, url, connection, decoding)
+            yield RabbitMQ(proxy, url, connection)
     finally:
         await connection.close()

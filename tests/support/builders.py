@@ -1,12 +1,13 @@
 """Builders of the values tests are about: say what matters, leave the rest."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from holdfast import Event, Settings
+from holdfast.broker.amqp.deliveries import Deliveries
 from holdfast.events import History, Incoming, Message, Metadata, read_incoming
-from holdfast.telemetry import Fact, facts
 
 
 class OrderCreated(Event, type="order.created", version=2, key="order_id"):
@@ -48,7 +49,6 @@ def some_settings(**changes: Any) -> Settings:
     return Settings(_env_file=None, **{"broker": {"url": "memory://"}, **changes})
 
 
-def facts_with_a_line() -> list[type[Fact]]:
-    """Every kind of fact that is logged, in the order of `telemetry/facts.py`."""
-    kinds = [kind for kind in vars(facts).values() if isinstance(kind, type) and issubclass(kind, Fact)]
-    return [kind for kind in kinds if kind.log]
+def a_tap(on_message: Callable[..., Any]) -> Deliveries:
+    """A tap of deliveries that nobody settles."""
+    return Deliveries(on_message, cast("Any", None), 1)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from holdfast import Event, Retry, Settings, Worker, load_settings
-from holdfast.broker import Binding, Difference, Queue, Seen, Topology
+from holdfast.broker import Binding, Comparison, Difference, Queue, Topology
 from holdfast.cli.compare import binding_differences
 from holdfast.cli.doctor.catalogue import CATALOGUE
 from holdfast.cli.doctor.judging import (
@@ -39,7 +39,7 @@ def settings(**groups: Any) -> Settings:
     [("RabbitMQ", "3.9.29", ["broker-old"]), ("RabbitMQ", "3.10.0", []), ("RabbitMQ", "4.3.6", []), ("other", "1", [])],
 )
 def test_a_broker_without_what_the_delay_ladder_needs_is_found(product: str, version: str, codes: list[str]) -> None:
-    assert [finding.code for finding in of_version(Seen(product, version))] == codes
+    assert [finding.code for finding in of_version(Comparison(product, version))] == codes
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_bindings_are_compared_but_not_those_of_what_is_missing() -> None:
 
     found = binding_differences(topology, rows, {"queue gone"})
 
-    assert [(difference.kind, difference.thing.rpartition(" ")[2]) for difference in found] == [
+    assert [(difference.kind, difference.object.rpartition(" ")[2]) for difference in found] == [
         ("unbound", "b"), ("surplus", "old"),
     ]  # fmt: skip
 

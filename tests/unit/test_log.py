@@ -256,8 +256,9 @@ def test_warnings_and_extra_fields_of_the_standard_library_are_lines_like_all_ot
     assert "careful" in warned["event"] and warned["logger"] == "py.warnings"
 
 
-def test_the_amqp_library_is_silent_because_the_facts_say_the_same(written: Lines) -> None:
-    logging.getLogger("aiormq.connection").error("Unexpected connection close")
+@pytest.mark.parametrize("library", ["aio_pika", "aiormq.connection"])
+def test_the_amqp_library_is_silent_because_the_facts_say_the_same(written: Lines, library: str) -> None:
+    logging.getLogger(library).error("Unexpected connection close")
 
     assert written() == []
 

@@ -1,18 +1,19 @@
 """A message is written as AMQP 0-9-1 says: pamqp, which others use, reads what we wrote."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pamqp.frame
 import pytest
+from builders import a_tap
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.broker.amqp.deliveries import Deliveries
-from holdfast.broker.amqp.packing import pack
 from holdfast.broker.amqp.splitter import Splitter
-from holdfast.events import Message
+from holdfast.broker.codec import EncodedHeaders, pack
+from holdfast.events import Message, PublishError
 
 texts = st.text(st.characters(codec="utf-8"), max_size=60)
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
@@ -83,7 +84,7 @@ def test_pamqp_reads_what_was_packed(message: Message, frame_max: int) -> None:
 def test_what_was_packed_is_delivered_as_the_same_message(message: Message) -> None:
     taken: list[Message] = []
     splitter = Splitter(lambda data: None)
-    splitter.tap(7, Deliveries(lambda found, tag, redelivered: taken.append(found)))
+    splitter.tap(7, a_tap(lambda message, tag, redelivered: taken.append(message)))
     published = pack(message).frames(7, 131_072)
     size = int.from_bytes(published[3:7])
     address = published[7 + 6 : 7 + size - 1]
@@ -93,6 +94,14 @@ def test_what_was_packed_is_delivered_as_the_same_message(message: Message) -> N
     splitter.feed(frame + published[8 + size :])
 
     assert taken == [message]
+
+
+@given(messages)
+def test_headers_that_are_encoded_already_are_packed_as_others_are(message: Message) -> None:
+    encoded = replace(message, headers=EncodedHeaders(message.headers))
+
+    assert pack(encoded) == pack(message)
+    assert encoded.headers == message.headers
 
 
 @pytest.mark.parametrize(
@@ -111,5 +120,5 @@ def test_what_was_packed_is_delivered_as_the_same_message(message: Message) -> N
     ],
 )
 def test_what_amqp_cannot_carry_is_named(changes: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(PublishError, match=named):
         pack(Message(b"{}", **changes))

@@ -1,30 +1,29 @@
 """Acks and rejects that are written to the socket."""
 
-from types import SimpleNamespace
 from typing import Any, cast
 
-from holdfast.broker.amqp.acks import ack_frame
-from holdfast.broker.amqp.deliveries import Deliveries
-from holdfast.broker.amqp.settling import Together
+from holdfast.broker.amqp.deliveries import Deliveries, ack_frame
 
 
 class Written:
-    """A wire that keeps what is written."""
+    """A transport that keeps what is written."""
 
     def __init__(self) -> None:
         self.frames = b""
 
-    def write(self, frames: bytes) -> bool:
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, frames: bytes) -> None:
         self.frames += frames
-        return True
 
 
 async def test_what_was_acked_is_not_rejected_as_well() -> None:
-    wire, channel = Written(), SimpleNamespace(number=1, is_closed=False)
-    settling = Together(cast("Any", wire), cast("Any", channel), Deliveries(lambda *_: None))
+    transport = Written()
+    deliveries = Deliveries(lambda *_: None, cast("Any", transport), 1)
 
-    await settling.ack(1)
-    again = await settling.give_back(1)
-    settling.flush()
+    deliveries.ack(1)
+    again = deliveries.give_back(1)
+    deliveries.flush()
 
-    assert (again, wire.frames) == (False, ack_frame(1, 1, multiple=False))
+    assert (again, transport.frames) == (False, ack_frame(1, 1, multiple=False))

@@ -7,14 +7,14 @@ from typing import Any
 import pamqp.frame
 import pytest
 from aiormq import spec
+from builders import a_tap
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
-from holdfast.broker.amqp.acks import Acks
-from holdfast.broker.amqp.deliveries import Deliveries
+from holdfast.broker.amqp.deliveries import Acks
 from holdfast.broker.amqp.splitter import Splitter
 from holdfast.events import Message
 
@@ -40,7 +40,7 @@ class Stream:
         self.passed = b""
         self.taken: list[Taken] = []
         self.splitter = Splitter(self._pass_on)
-        self.splitter.tap(1, Deliveries(lambda *taken: self.taken.append(taken)))
+        self.splitter.tap(1, a_tap(lambda *taken: self.taken.append(taken)))
 
     def _pass_on(self, data: bytes) -> None:
         self.passed += data
@@ -170,6 +170,20 @@ def test_a_length_beyond_any_frame_is_left_to_aiormq() -> None:
     assert stream.passed == data + b"more"
 
 
+@pytest.mark.parametrize("channel", [1, 2])
+def test_a_reply_text_that_was_cut_within_a_character_is_made_legible(channel: int) -> None:
+    stream, text = Stream(), "NOT_FOUND - no queue '" + "é" * 115
+    close = marshalled(spec.Channel.Close(404, text, 50, 10), channel)
+    cut = close.replace(text.encode(), text.encode()[:-1] + b".")
+
+    stream.feed(cut + OTHERS[0], 20)
+
+    _, _, read = pamqp.frame.unmarshal(stream.passed)
+    assert (read.reply_code, read.method_id) == (404, 10)
+    assert read.reply_text == "NOT_FOUND - no queue '" + "?" * 229 + "."
+    assert stream.passed.endswith(OTHERS[0])
+
+
 def test_an_untapped_channel_is_aiormqs_again() -> None:
     stream, data = Stream(), a_delivery(1, 1, b"late")
 
@@ -238,5 +252,5 @@ def test_tags_settled_behind_an_unfinished_one_are_kept_as_one_run_for_each_gap(
             acks.take()
 
     settled = set(range(2, 40)) - unfinished
-    assert [tag for tag in range(1, 45) if acks._is_finished(tag)] == sorted(settled)
+    assert [tag for tag in range(1, 45) if acks.is_finished(tag)] == sorted(settled)
     assert len(acks._firsts) == len(acks._lasts) == sum(tag - 1 not in settled for tag in settled)

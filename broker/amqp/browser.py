@@ -1,8 +1,8 @@
 """Reading a queue without taking anything off it.
 
-A consumer with manual acks is lent every message; when its channel goes, however it goes, what was not acked is back in
-the queue. For the order to be the old one, on quorum queues as well (tried on 3.10.8, 4.0.5 and 4.3.6, with the channel
-closed and with the connection cut):
+A consumer with manual acks is lent every message; when its channel goes, however it goes, messages that were not acked
+are back in the queue. For the order to be the old one, on quorum queues as well (tried on 3.10.8, 4.0.5 and 4.3.6, with
+the channel closed and with the connection cut):
 
 - one consumer after the other, each with the largest prefetch there is, their tags in alphabetical order. `basic.get`
   makes a consumer of each message, and up to 4.0 a queue takes back from more than 32 consumers in no order;
@@ -14,18 +14,18 @@ closed and with the connection cut):
 import asyncio
 from dataclasses import replace
 from ssl import SSLContext
+from typing import Any
 
-from aiormq import Channel, Connection
-from aiormq.abc import DeliveredMessage
+from aio_pika.abc import AbstractQueue
 from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 from yarl import URL
 
-from ...events import BrokerUnavailable, QueueInUse, TopologyMissing
+from ...events import BrokerUnavailable, Message, QueueInUse, TopologyMissing
 from ..port import Depth, Held, OnHeld
-from .explain import explain
-from .link import open_channel
-from .losses import CONNECTION_ERRORS, close_quietly, lost_as_error, written
-from .translate import from_delivered
+from .connection import WiredChannel, WiredConnection, close_quietly, untapped
+from .deliveries import Deliveries
+from .errors import CONNECTION_ERRORS, explain
+from .lifetime import lost_as_error
 
 PREFETCH = 65_535
 CONSUMERS = 31
@@ -33,32 +33,35 @@ _RPC = 300.0  # seconds for an answer: a queue that lends or takes back a hundre
 _LOOK_AGAIN = 30.0
 """Seconds without a message after which the queue is asked whether there is more. What is lent counts as gone from it
 before it arrives: of 65,535 letters the first came after 8 s."""
-_LOOKS = 250  # how often the queue is asked in vain whether more has come back
+_LOOKS = 250  # how often the queue is asked without more having come back
 _GONE_WITHIN = 1.0
 _LAST = "reader.last"  # what it is lent came after all the others, and is returned after them
 _COUNTERS = ("x-delivery-count", "x-acquired-count")
 
 
 class AmqpBrowser:
-    """See `broker.port.Browser`. On a connection of its own, which is also what the lock hangs on."""
+    """See `broker.port.Browser`. It has its own connection, which also holds the lock."""
 
-    def __init__(self, connection: Connection, queue: str, on_held: OnHeld, *, prefetch: int) -> None:
+    def __init__(self, connection: WiredConnection, queue: str, on_held: OnHeld, *, prefetch: int) -> None:
         self._connection = connection
         self._queue = queue
         self._on_held = on_held
         self._prefetch = prefetch
-        self._channel: Channel
+        self._channel: WiredChannel
+        self._deliveries: Deliveries
+        self._source: AbstractQueue
         self._wanted = 0
         self._lent = 0
         self._removed = 0
         self._consumers = 0
+        self._is_closing = False
         self._more = asyncio.Event()
         self._complete = asyncio.Event()
         self._next: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Lock the queue and begin to read it."""
-        channel = self._channel = await open_channel(self._connection, confirms=False)
+        channel = self._channel = await self._connection.open_channel()
         try:
             await self._lock()
             depth = await self._at_rest(channel)
@@ -67,7 +70,11 @@ class AmqpBrowser:
         if depth.consumers:
             raise QueueInUse(f"{self._queue} has {depth.consumers} consumer(s): it is not a queue of dead letters")
         self._wanted = min(depth.ready, CONSUMERS * self._prefetch)
-        await channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
+        self._deliveries = Deliveries(self._lend, self._connection.wire.transport, channel.below.number)
+        channel.closing.add_done_callback(self._deliveries.close)
+        self._connection.wire.splitter.tap(channel.below.number, self._deliveries)
+        self._source = await channel.get_queue(self._queue, ensure=False)
+        await self._flush()
         if self._wanted:
             await self._consume()
         else:
@@ -75,22 +82,25 @@ class AmqpBrowser:
 
     async def caught_up(self) -> int:
         complete, lost = asyncio.ensure_future(self._complete.wait()), self._channel.closing
+        either: set[asyncio.Future[Any]] = {complete, lost}
         try:
             while not complete.done():
                 self._more.clear()
-                await asyncio.wait({complete, lost}, timeout=_LOOK_AGAIN, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(either, timeout=_LOOK_AGAIN, return_when=asyncio.FIRST_COMPLETED)
                 if lost.done():
                     raise BrokerUnavailable(f"the connection was lost while {self._queue} was read")
                 if not complete.done() and not self._more.is_set() and await self._is_drained():
                     break  # messages that were there have expired, or were taken, before they could be lent
         finally:
             complete.cancel()
+            lost.cancel()
         return self._lent
 
     async def remove(self, *tags: int) -> bool:
-        for tag in tags:
-            if self._channel.is_closed or not await written(self._channel, self._channel.basic_ack(tag, wait=False)):
-                return False
+        acked = [self._deliveries.ack(tag) for tag in tags]
+        self._deliveries.flush()
+        if not all(acked):
+            return False
         self._removed += len(tags)
         try:
             await self._flush()
@@ -101,13 +111,15 @@ class AmqpBrowser:
     async def close(self) -> bool:
         """Have the acks taken, return the rest, and let go of the lock once the queue has it all back."""
         held, is_sure = self._lent - self._removed, not self._removed
+        self._is_closing = True
         if self._next is not None:
             self._next.cancel()
         try:
             with lost_as_error:
                 await self._have_acks_taken()
                 is_sure = True
-                await self._channel.close(timeout=_RPC)
+                self._deliveries.close()
+                await close_quietly(self._channel, _RPC)
                 await self._until_returned(held)
         except CONNECTION_ERRORS:
             pass
@@ -115,21 +127,21 @@ class AmqpBrowser:
         return is_sure
 
     async def _lock(self) -> None:
-        """The lock of a reader that was killed a moment ago has a moment to go."""
+        """Lock the queue. The lock of a reader that was killed a moment ago takes a moment to go."""
         deadline = asyncio.get_running_loop().time() + _GONE_WITHIN
         while True:
-            channel = await open_channel(self._connection, confirms=False)
+            channel = await self._connection.open_channel()
             try:
-                await channel.queue_declare(f"{self._queue}.reader", exclusive=True, auto_delete=True, timeout=_RPC)
+                await channel.declare_queue(f"{self._queue}.reader", exclusive=True, auto_delete=True, timeout=_RPC)
                 return
             except ChannelLockedResource:
                 if asyncio.get_running_loop().time() > deadline:
-                    told = f"{self._queue} is being read or worked on by another tool; try again later"
-                    raise QueueInUse(told) from None
+                    busy = f"{self._queue} is being read or worked on by another tool; try again later"
+                    raise QueueInUse(busy) from None
             await asyncio.sleep(0.05)
 
-    async def _at_rest(self, channel: Channel) -> Depth:
-        """The depth under the lock; the consumers of a reader that was killed a moment ago have a moment to go."""
+    async def _at_rest(self, channel: WiredChannel) -> Depth:
+        """Return the depth under the lock. Consumers of a reader that was killed a moment ago take a moment to go."""
         deadline = asyncio.get_running_loop().time() + _GONE_WITHIN
         while True:
             depth = await depth_of(channel, self._queue)
@@ -138,23 +150,24 @@ class AmqpBrowser:
             await asyncio.sleep(0.05)
 
     async def _consume(self) -> None:
-        """The next consumer. The tags are in order: that is the order in which what they hold goes back."""
+        """Start the next consumer. The tags are in order: their messages go back in that order."""
         self._consumers += 1
         tag = self._tag(self._consumers)
-        await self._channel.basic_consume(self._queue, self._lend, consumer_tag=tag, timeout=_RPC)
+        await self._source.consume(untapped, consumer_tag=tag, timeout=_RPC)
 
     def _tag(self, number: int) -> str:
         return f"reader.{number:04d}"
 
-    async def _lend(self, delivered: DeliveredMessage) -> None:
-        message = from_delivered(delivered)
+    def _lend(self, message: Message, tag: int, redelivered: bool) -> None:
+        if self._is_closing:  # it goes back with the channel
+            return
         headers = message.headers
         count = headers.get(_COUNTERS[0])
         if any(name in headers for name in _COUNTERS):
             message = replace(message, headers={n: v for n, v in headers.items() if n not in _COUNTERS})
         self._lent += 1
         self._more.set()
-        self._on_held(Held(message, delivered.delivery_tag or 0, count if type(count) is int else 0))
+        self._on_held(Held(message, tag, count if type(count) is int else 0))
         if self._lent == self._wanted:
             self._complete.set()
         if self._lent == self._prefetch * self._consumers and self._consumers < CONSUMERS:
@@ -168,35 +181,31 @@ class AmqpBrowser:
             raise BrokerUnavailable(f"lost while {self._queue} was read: {explain(error)}") from None
 
     async def _flush(self) -> None:
-        """An answer on the same channel shows that the acks before it arrived."""
+        """Wait for an answer on the same channel, which shows that the acks before it arrived."""
         with lost_as_error:
-            await self._channel.basic_qos(prefetch_count=self._prefetch, timeout=_RPC)
+            await self._channel.set_qos(self._prefetch, timeout=_RPC)
 
     async def _have_acks_taken(self) -> None:
-        """RabbitMQ's channel has 32 acks on their way to a quorum queue; what comes after waits in the channel until it
-        hears of those, and would be gone with it (seen on 3.10.8: of 134 acks 101 were lost).
+        """Wait until the queue has the acks. RabbitMQ's channel has 32 of them on their way to a quorum queue; later
+        ones wait in the channel, and would be gone with it (seen on 3.10.8: of 134 acks 101 were lost).
 
         Each of two calls that the queue itself answers is behind the acks. The answer to the first may overtake the
-        word on them, the answer to the second cannot: the rest is sent on before anything else the channel is told.
+        queue's answer to the acks, the answer to the second cannot.
         """
         for number in range(1, self._consumers + 1):
-            await self._channel.basic_cancel(self._tag(number), timeout=_RPC)
+            await self._source.cancel(self._tag(number), timeout=_RPC)
         if self._removed:
-            await self._channel.basic_consume(self._queue, _ignore, consumer_tag=_LAST, timeout=_RPC)
-            await self._channel.basic_cancel(_LAST, timeout=_RPC)
+            await self._source.consume(untapped, consumer_tag=_LAST, timeout=_RPC)
+            await self._source.cancel(_LAST, timeout=_RPC)
             await self._flush()
 
     async def _until_returned(self, held: int) -> None:
-        channel = await open_channel(self._connection, confirms=False)
+        channel = await self._connection.open_channel()
         ready = looks = 0
         while ready < held and looks < _LOOKS:
             before, ready = ready, (await depth_of(channel, self._queue)).ready
             looks = looks + 1 if ready == before else 0
             await asyncio.sleep(0.02)
-
-
-async def _ignore(delivered: DeliveredMessage) -> None:
-    """It goes back with the channel."""
 
 
 async def open_browser(
@@ -209,12 +218,11 @@ async def open_browser(
     tls: SSLContext | None = None,
 ) -> AmqpBrowser:
     """See `Broker.browse`. `prefetch` is what one consumer holds at most."""
-    connection = Connection(url.update_query(name="holdfast browse"), context=tls)
+    connection = WiredConnection(url.update_query(name="holdfast browse"), context=tls)
     browser = AmqpBrowser(connection, queue, on_held, prefetch=prefetch)
     try:
         with lost_as_error:
-            async with asyncio.timeout(connect_timeout):
-                await connection.connect()
+            await connection.connect(connect_timeout)
             await browser.start()
     except CONNECTION_ERRORS as error:
         await close_quietly(connection, 1)
@@ -226,7 +234,7 @@ async def open_browser(
     return browser
 
 
-async def depth_of(channel: Channel, queue: str) -> Depth:
-    """Raises `ChannelNotFoundEntity`, which closes the channel."""
-    answer = await channel.queue_declare(queue, passive=True, timeout=_RPC)
+async def depth_of(channel: WiredChannel, queue: str) -> Depth:
+    """Return how much is in a queue. Raises `ChannelNotFoundEntity`, which closes the channel."""
+    answer = (await channel.declare_queue(queue, passive=True, timeout=_RPC)).declaration_result
     return Depth(answer.message_count or 0, answer.consumer_count or 0)
