@@ -8,6 +8,7 @@ from typing import Any, cast
 from holdfast import Event, Settings
 from holdfast.broker.amqp.deliveries import Deliveries
 from holdfast.events import History, Incoming, Message, Metadata, read_incoming
+from holdfast.telemetry import Fact, facts
 
 
 class OrderCreated(Event, type="order.created", version=2, key="order_id"):
@@ -47,6 +48,12 @@ def a_history(attempt: int = 1) -> History:
 def some_settings(**changes: Any) -> Settings:
     """Settings for the broker in this process; the environment is left out."""
     return Settings(_env_file=None, **{"broker": {"url": "memory://"}, **changes})
+
+
+def facts_with_a_line() -> list[type[Fact]]:
+    """Every kind of fact that is logged, in the order of `telemetry/facts.py`."""
+    kinds = [kind for kind in vars(facts).values() if isinstance(kind, type) and issubclass(kind, Fact)]
+    return [kind for kind in kinds if kind.log]
 
 
 def a_tap(on_message: Callable[..., Any]) -> Deliveries:
