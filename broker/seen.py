@@ -8,11 +8,12 @@ Kind = Literal["missing", "differs", "unbound", "surplus", "unread"]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`thing` is not there, has other arguments, is bound too little or too much, or may not be looked at."""
+    """One difference between a broker and a topology: `object` (an exchange, queue or binding, in words) is not there,
+    has other arguments, lacks a binding or has one too many, or may not be looked at."""
 
     kind: Kind
-    thing: str
-    told: str
+    object: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,8 @@ async def _reached(worker: Worker) -> list[str]:
         from ..broker.amqp import look
 
         seen = await look(settings.broker, worker.topology())
-        drift = [difference.told for difference in seen.differences if difference.kind == "differs"]
-        missing = [difference.told for difference in seen.differences if difference.kind == "missing"]
+        drift = [difference.message for difference in seen.differences if difference.kind == "differs"]
+        missing = [difference.message for difference in seen.differences if difference.kind == "missing"]
         if drift and settings.broker.topology == "declare":
             raise TopologyDrift("\n".join(drift))
         if missing and settings.broker.topology == "verify":
@@ -62,10 +62,10 @@ async def _reached(worker: Worker) -> list[str]:
     if not settings.claims_url.startswith("memory:"):
         opened = open_claims(settings, lambda fact: None)
         try:
-            found = await opened.findings()
+            findings = await opened.findings()
         finally:
             await opened.store.close()
-        lines += ["claim store reached", *(f"  {finding.text}" for finding in found)]
+        lines += ["claim store reached", *(f"  {finding.text}" for finding in findings)]
     return lines
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -50,7 +51,7 @@ class Letter:
     def chain(self) -> list[str]:
         """The types of the exceptions behind it, the last one raised last."""
         parts = self.traceback.split("Traceback (most recent call last):\n")[1:]
-        return [found[1] for part in parts if (found := _ERROR.search(part))] or [self.error_type]
+        return [line[1] for part in parts if (line := _ERROR.search(part))] or [self.error_type]
 
     @property
     def replayed(self) -> str:
@@ -66,6 +67,19 @@ def key_of(message: Message) -> str:
     headers = {name: value for name, value in whole.get("headers", {}).items() if name not in _NOT_PART_OF_IT}
     whole["headers"] = headers
     return hashlib.blake2b(json.dumps(whole, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+class Keys:
+    """Keys for the messages of a queue, in its order. Of messages that are all alike, the second key ends in `-2`."""
+
+    def __init__(self) -> None:
+        self._alike = Counter[str]()
+
+    def next(self, message: Message) -> str:
+        """Return the key of the next message."""
+        key = key_of(message)
+        self._alike[key] += 1
+        return key if self._alike[key] == 1 else f"{key}-{self._alike[key]}"
 
 
 def read_letter(message: Message, *, key: str, position: int, returns: int = 0) -> Letter:

@@ -15,7 +15,7 @@ from holdfast import Settings
 from holdfast.broker import Broker, Queue, Topology
 from holdfast.broker.amqp.browsing import depth_of
 from holdfast.broker.amqp.link import open_channel
-from holdfast.dead_letters.places import several
+from holdfast.dead_letters.queues import several
 from holdfast.events import Message
 
 OPEN = marshal(spec.Channel.Open(), 1)[3:]  # what comes behind the number of the channel

@@ -17,10 +17,9 @@ from waiting import LIMIT, eventually
 
 from holdfast import Settings
 from holdfast.broker import Queue, Topology
-from holdfast.cli.dead.elsewhere import rehearse_elsewhere
+from holdfast.cli.dead.rehearsal import rehearse_in_child
 from holdfast.config import DashboardSettings
-from holdfast.dashboard import Access
-from holdfast.dashboard.serving import listen
+from holdfast.dashboard import Access, listen
 from holdfast.dead_letters import DeadLetters, Edit, Letter, Selection
 from holdfast.dead_letters.archive import from_line
 from holdfast.events import ConfigurationError, HoldfastError, Message
@@ -280,7 +279,7 @@ async def test_the_handler_is_run_on_letters_in_a_process_of_its_own(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOLDFAST_BROKER__URL", settings.broker.url.get_secret_value())
     monkeypatch.setenv("HOLDFAST_DEAD_LETTERS__FOLDER", str(tmp_path / "state"))
-    queue, run = f"{unique}.charge.dead", partial(rehearse_elsewhere, "app:worker")
+    queue, run = f"{unique}.charge.dead", partial(rehearse_in_child, "app:worker")
 
     async with a_desk(settings, tmp_path / "state") as desk:
         bodies = [b'{"order": "o-1"}', b'{"order": "o-2"}', b'{"order": "kill"}']

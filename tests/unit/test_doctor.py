@@ -133,7 +133,7 @@ def test_bindings_are_compared_but_not_those_of_what_is_missing() -> None:
 
     found = binding_differences(topology, rows, {"queue gone"})
 
-    assert [(difference.kind, difference.thing.rpartition(" ")[2]) for difference in found] == [
+    assert [(difference.kind, difference.object.rpartition(" ")[2]) for difference in found] == [
         ("unbound", "b"), ("surplus", "old"),
     ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What is published in a letter's stead: the same event to the queue it died in, or an edited one."""
+"""The messages that replace letters: the same event to the queue it died in, or an edited one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

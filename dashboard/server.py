@@ -1,4 +1,4 @@
-"""Listening: on loopback unless a token guards the page."""
+"""The server of the page: on loopback unless a token guards it."""
 
 import asyncio
 import errno
@@ -14,7 +14,7 @@ from ..events import ConfigurationError
 
 
 def listen(settings: DashboardSettings) -> socket.socket:
-    """A socket that listens. Raises `ConfigurationError` naming the setting to change."""
+    """Return a socket that listens. Raises `ConfigurationError` naming the setting to change."""
     if settings.token is None and settings.operator_token is None and not is_loopback(settings.host):
         raise ConfigurationError(
             f"HOLDFAST_DASHBOARD__HOST={settings.host} is reached from other machines: set HOLDFAST_DASHBOARD__TOKEN "
