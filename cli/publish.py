@@ -10,15 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from pydantic_core import from_json
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..config import LogSettings, Settings, load_settings
 from ..events import ConfigurationError, Envelope, Message, PublishError, Unroutable, read_metadata, uuid7
 from ..publisher import Publisher
 from ..telemetry import Disconnected, Fact, configure_logging
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 CHUNK = 1 << 16
 """Bytes read at a time. What a slow producer has written so far is published, not kept waiting for more."""
@@ -192,8 +194,11 @@ async def _read(descriptor: int) -> AsyncIterator[bytes]:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
-    """On a terminal, a bar that appears after a second; of what part, only a file can tell."""
+def _progress() -> Iterator["Progress"]:
+    """Show on a terminal a bar that appears after a second. Of a file it shows the share that was read."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     console = Console(stderr=True, highlight=False)
     about = os.fstat(_STDIN)
     columns = (SpinnerColumn(), TextColumn("{task.fields[published]:,} published"), BarColumn(), TimeElapsedColumn())

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from ..events import Message, origin, read_history, read_metadata
 from ..events import headers as h
@@ -86,7 +85,7 @@ def read_letter(message: Message, *, key: str, position: int, returns: int = 0) 
     """What a message in a dead-letter queue says of itself. Nothing in it is trusted to be there or to be text."""
     headers = message.headers
     metadata, history = read_metadata(message, NO_TIME), read_history(message)
-    deaths = _deaths(message)
+    deaths = h.deaths(message.headers)
     death = deaths[0] if deaths else {}
     ours = _text(headers.get(h.REASON))
     died_at = _time(death.get("time"))
@@ -123,17 +122,11 @@ def read_letter(message: Message, *, key: str, position: int, returns: int = 0) 
 
 def origin_of(message: Message) -> tuple[str, str]:
     """Exchange and routing key the message was first published with, also where RabbitMQ has dead-lettered it since."""
-    deaths = _deaths(message)
+    deaths = h.deaths(message.headers)
     keys = deaths[-1].get("routing-keys") if deaths else None
     if h.ROUTING_KEY in message.headers or not isinstance(keys, list) or not keys or not isinstance(keys[0], str):
         return origin(message)
     return _text(deaths[-1].get("exchange")), keys[0]
-
-
-def _deaths(message: Message) -> list[dict[str, Any]]:
-    """What RabbitMQ wrote of why a message left its queues, the latest first."""
-    deaths = message.headers.get("x-death")
-    return [death for death in deaths if isinstance(death, dict)] if isinstance(deaths, list) else []
 
 
 def _made_up(*parts: str) -> str:

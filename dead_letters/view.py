@@ -13,6 +13,10 @@ from .letter import Letter
 BODY = 20_000
 """Characters of a body that are shown; the whole is exported or downloaded."""
 
+_FIELDS = (
+    "position", "event_id", "event_type", "version", "reason", "handler", "error_type", "error_message", "fingerprint",
+    "attempt", "first_failed_at", "failed_at", "worker", "replayed",
+)  # fmt: skip
 _PARSED = 1 << 20  # bytes of a body that are looked at
 _HEX = 4_096  # bytes of a binary body that are shown
 
@@ -55,25 +59,8 @@ def when(moment: datetime | None) -> str:
 
 def letter_json(letter: Letter, *, whole: bool = False) -> dict[str, Any]:
     """Return a letter for programs; `whole` adds the message and the traceback."""
-    value = {
-        "id": letter.key,
-        "position": letter.position,
-        "event_id": letter.event_id,
-        "event_type": letter.event_type,
-        "version": letter.version,
-        "reason": letter.reason,
-        "handler": letter.handler,
-        "queue": letter.target,
-        "error_type": letter.error_type,
-        "error_message": letter.error_message,
-        "fingerprint": letter.fingerprint,
-        "attempt": letter.attempt,
-        "first_failed_at": letter.first_failed_at,
-        "failed_at": letter.failed_at,
-        "worker": letter.worker,
-        "replayed": letter.replayed,
-        "bytes": len(letter.message.body),
-    }
+    value = {"id": letter.key} | {name: getattr(letter, name) for name in _FIELDS}
+    value |= {"queue": letter.target, "bytes": len(letter.message.body)}
     if whole:
         value |= {"traceback": letter.traceback, "chain": letter.chain, "message": to_json(letter.message)}
     return value

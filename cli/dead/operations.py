@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ...dead_letters import DeadLetters, Edit, Filters, Operation, Pace, Selection, target_of
 from ...dead_letters.view import letter_json
@@ -203,15 +201,19 @@ def _account(service: DeadLetters, operation: Operation) -> dict[str, Any]:
 @contextmanager
 def _bar(service: DeadLetters, operation: Operation, *, as_json: bool) -> Iterator[Callable[[], None]]:
     """Show on a terminal how many letters have their outcome. Gives the function that updates the bar."""
-    error = Console(stderr=True, highlight=False)
+    if as_json or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    progress = Progress(*columns, console=error, transient=True, disable=not error.is_terminal or as_json)
+    progress = Progress(*columns, console=Console(stderr=True, highlight=False), transient=True)
     task = progress.add_task(operation.kind, total=operation.total)
 
     def tell() -> None:
-        if not progress.disable:
-            now = service.journal.operation(operation.id)
-            progress.update(task, completed=now.total - now.left - now.unconfirmed, description=_short(now))
+        now = service.journal.operation(operation.id)
+        progress.update(task, completed=now.total - now.left - now.unconfirmed, description=_short(now))
 
     with progress:
         yield tell

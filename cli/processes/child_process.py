@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from ...telemetry.families import GAUGES
 from ...telemetry.shared_figures import ROOM, reset
-from .wire import Assignment, Report, Reports
+from .protocol import Assignment, Report, Reports
 
 _SILENT = 5.0  # seconds without a report after which a child counts as one that does not answer
 

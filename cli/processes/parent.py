@@ -30,7 +30,7 @@ from ...telemetry import (
 )
 from ..load import load_worker
 from .child_process import ChildProcess
-from .wire import Assignment
+from .protocol import Assignment
 
 STEADY = 10.0
 """Seconds a process has to run for its death to count as the first one in a row."""

@@ -21,9 +21,9 @@ from scraping import Figures, Site, figure, total
 from waiting import eventually
 
 from holdfast import Publisher, Settings
-from holdfast.cli.processes.parent import Supervisor
 from holdfast.cli.processes.child_process import ChildProcess
-from holdfast.cli.processes.wire import Assignment
+from holdfast.cli.processes.parent import Supervisor
+from holdfast.cli.processes.protocol import Assignment
 from holdfast.events import Envelope, Metadata, uuid7
 from holdfast.idempotency import open_heart
 
