@@ -116,7 +116,7 @@ class DeadLetters:
         index = self.index(queue)
         keys = index.keys(selection)
         if not keys:
-            raise ConfigurationError(f"no letter in {queue} is meant by that")
+            raise ConfigurationError(f"no letter in {queue} matches")
         if kind == "edit" and len(keys) > 1:
             raise ConfigurationError(f"{selection.ids[0]!r} means {len(keys)} letters; give more of the id")
         if kind != "discard":
