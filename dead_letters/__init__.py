@@ -2,7 +2,7 @@
 
 from . import view
 from .index import Group, Index
-from .journal import Act, ItemState, Journal, Note, Operation
+from .journal import Journal, Operation
 from .letter import Letter
 from .queues import DeadQueue
 from .reader import WornOut
@@ -13,7 +13,6 @@ from .selection import Filters, Selection, moment
 from .service import DeadLetters, export_lines
 
 __all__ = [
-    "Act",
     "DeadLetters",
     "DeadQueue",
     "Edit",
@@ -21,10 +20,8 @@ __all__ = [
     "Forecast",
     "Group",
     "Index",
-    "ItemState",
     "Journal",
     "Letter",
-    "Note",
     "Operation",
     "Pace",
     "Reader",
