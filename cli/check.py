@@ -62,10 +62,10 @@ async def _reached(worker: Worker) -> list[str]:
     if not settings.claims_url.startswith("memory:"):
         opened = open_claims(settings, lambda fact: None)
         try:
-            found = await opened.findings()
+            findings = await opened.findings()
         finally:
             await opened.store.close()
-        lines += ["claim store reached", *(f"  {finding.text}" for finding in found)]
+        lines += ["claim store reached", *(f"  {finding.text}" for finding in findings)]
     return lines
 
 

@@ -9,8 +9,9 @@ from ..broker import Binding, Difference, Topology
 def binding_differences(
     topology: Topology, bindings: Iterable[Mapping[str, Any]], missing: Set[str] = frozenset()
 ) -> list[Difference]:
-    """What is not bound, and what our queues are bound for besides. What leads to or from a `missing` thing is left
-    out: it cannot be bound before that is there."""
+    """Compare bindings: those that are missing, and those of our queues that are surplus.
+
+    Bindings that lead to or from a `missing` exchange or queue are left out: that has to be declared first."""
     there = {_binding(row) for row in bindings if row.get("source")}
     ours = set(topology.bindings)
     queues = {queue.name for queue in topology.queues}
@@ -18,12 +19,12 @@ def binding_differences(
     absent = [b for b in topology.bindings if b not in there and not _ends(b) & missing]
     surplus = [b for b in there - ours if b.destination in queues and not b.to_exchange and b.source in sources]
     return [
-        *(Difference("unbound", told(b), f"{told(b)} is missing") for b in absent),
-        *(Difference("surplus", told(b), f"{told(b)} is not ours") for b in sorted(surplus, key=told)),
+        *(Difference("unbound", described(b), f"{described(b)} is missing") for b in absent),
+        *(Difference("surplus", described(b), f"{described(b)} is not ours") for b in sorted(surplus, key=described)),
     ]
 
 
-def told(binding: Binding) -> str:
+def described(binding: Binding) -> str:
     """Return a binding in words."""
     kind = "exchange" if binding.to_exchange else "queue"
     taken = ", ".join(f"{name}: {value}" for name, value in binding.headers) or binding.key

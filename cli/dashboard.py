@@ -5,17 +5,15 @@ from functools import partial
 
 from ..config import DashboardSettings, load_settings
 from ..events import ConfigurationError
-from .dead.elsewhere import rehearse_elsewhere
-from .dead.session import a_desk
-from .dead.tryout import reader_of
+from .dead.queues import open_service
+from .dead.rehearsal import reader_of, rehearse_in_child
 from .load import load_worker
 
 
 def run_dashboard(*, operator: bool, worker: str | None, port: int | None) -> int:
     """Serve until the process is told to stop."""
     try:
-        from ..dashboard import Access, create_app, serve
-        from ..dashboard.serving import listen
+        from ..dashboard import Access, create_app, listen, serve
     except ImportError as error:
         raise ConfigurationError(f"the page needs {error.name}: pip install 'holdfast[dashboard]'") from None
     settings = load_settings().dashboard
@@ -25,7 +23,7 @@ def run_dashboard(*, operator: bool, worker: str | None, port: int | None) -> in
         load_worker(worker)
 
     async def command() -> int:
-        async with a_desk() as desk:
+        async with open_service() as service:
             access = Access(
                 token=_secret(settings, "token"),
                 operator_token=_secret(settings, "operator_token"),
@@ -33,8 +31,8 @@ def run_dashboard(*, operator: bool, worker: str | None, port: int | None) -> in
                 host=settings.host,
             )
             reader = None if worker is None else partial(reader_of, worker)
-            rehearse = None if worker is None else partial(rehearse_elsewhere, worker)
-            app = create_app(desk, access, reader_of=reader, rehearse=rehearse)
+            rehearse = None if worker is None else partial(rehearse_in_child, worker)
+            app = create_app(service, access, reader_of=reader, rehearse=rehearse)
             await serve(app, listen(settings), started=lambda url: print(f"dead letters at {url}", flush=True))
         return 0
 

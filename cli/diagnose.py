@@ -14,7 +14,7 @@ _ORDER = ("error", "warning", "note")
 
 
 def diagnose(target: str | None, *, as_json: bool) -> int:
-    """Print what was found. Returns the exit code."""
+    """Print the findings. Returns the exit code."""
     worker = load_worker(target) if target is not None else None
     settings = worker.settings if worker is not None else load_settings()
     if settings.broker.url.get_secret_value().startswith("memory:"):
@@ -23,15 +23,15 @@ def diagnose(target: str | None, *, as_json: bool) -> int:
     visit = asyncio.run(examine_all(settings, worker.handlers if worker is not None else ()))
     findings = sorted(visit.findings, key=lambda finding: _ORDER.index(finding.kind.severity))
     if as_json:
-        told = [{"code": f.code, "told": redact(f.told), **asdict(f.kind)} for f in findings]
-        print_json({"looked_at": visit.looked_at, "findings": told})
+        listed = [{"code": f.code, "message": redact(f.message), **asdict(f.kind)} for f in findings]
+        print_json({"looked_at": visit.looked_at, "findings": listed})
         return visit.code
     out = console()
     for line in visit.looked_at:
         out.print(line, soft_wrap=True)
     for finding in findings:
         out.print(f"\n{finding.kind.severity}: {finding.kind.title} [{finding.code}]", soft_wrap=True)
-        out.print(f"  {redact(finding.told)}\n  {finding.kind.remedy}", soft_wrap=True)
+        out.print(f"  {redact(finding.message)}\n  {finding.kind.remedy}", soft_wrap=True)
     counts = [sum(finding.kind.severity == severity for finding in findings) for severity in _ORDER]
     out.print("\n{} error(s), {} warning(s), {} note(s)".format(*counts))
     return visit.code

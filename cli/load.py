@@ -27,16 +27,16 @@ def load_worker(target: str) -> Worker:
         meant = name.removesuffix(".py").strip("./").replace("/", ".")
         raise NotLoadable(f"{name!r} is a file, not a module; write {meant}:{attribute}")
     module = _import(name)
-    found: Any = module
+    value: Any = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        if not hasattr(value, part):
             raise NotLoadable(f"module {name!r} has no {attribute!r}{_hint(name, module)}")
-        found = getattr(found, part)
-    if not isinstance(found, Worker):
-        kind = found.__name__ if isinstance(found, type) else type(found).__name__
-        what = "the class" if isinstance(found, type) else "a"
+        value = getattr(value, part)
+    if not isinstance(value, Worker):
+        kind = value.__name__ if isinstance(value, type) else type(value).__name__
+        what = "the class" if isinstance(value, type) else "a"
         raise NotLoadable(f"{target} is {what} {kind}, not a holdfast.Worker{_hint(name, module)}")
-    return found
+    return value
 
 
 def _import(name: str) -> ModuleType:
@@ -59,17 +59,17 @@ def _hint(name: str, module: ModuleType) -> str:
 
 def _failed(module: str, error: BaseException) -> str:
     text = " ".join(str(error).split())[:1000]
-    return f"importing {module!r} failed: {type(error).__name__}: {text}{_place(error)}"
+    return f"importing {module!r} failed: {type(error).__name__}: {text}{_where(error)}"
 
 
-def _place(error: BaseException) -> str:
+def _where(error: BaseException) -> str:
     """The user's innermost line: of all that ran, the last one that no library and no generated code wrote."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}:{error.lineno})"
     ours, libraries = {str(Path(__file__).parent.parent)}, {sysconfig.get_path(name) for name in _LIBRARIES}
-    places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__) if "<" not in f.filename]
-    theirs = [place for place in places if _below(place[0]).isdisjoint(ours)]
-    users = [place for place in theirs if _below(place[0]).isdisjoint(libraries)] or theirs  # an app may be installed
+    lines = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__) if "<" not in f.filename]
+    theirs = [line for line in lines if _below(line[0]).isdisjoint(ours)]
+    users = [line for line in theirs if _below(line[0]).isdisjoint(libraries)] or theirs  # an app may be installed
     return " ({}:{})".format(*users[-1]) if users else ""
 
 

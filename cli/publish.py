@@ -10,15 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from pydantic_core import from_json
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..config import LogSettings, Settings, load_settings
 from ..events import ConfigurationError, Envelope, Message, PublishError, Unroutable, read_metadata, uuid7
 from ..publisher import Publisher
 from ..telemetry import Disconnected, Fact, configure_logging
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 CHUNK = 1 << 16
 """Bytes read at a time. What a slow producer has written so far is published, not kept waiting for more."""
@@ -70,7 +72,7 @@ async def _publish_one(settings: Settings, envelope: Envelope, delay: float | No
         try:
             metadata = await publisher.publish(envelope, delay=delay)
         except PublishError as error:
-            raise PublishError(_told(error)) from None
+            raise PublishError(_described(error)) from None
     print(metadata.event_id)
     return 0
 
@@ -83,11 +85,13 @@ async def _publish_lines(settings: Settings, event_type: str, headers: dict[str,
             async for chunk in _read(_STDIN):
                 lines = splitter.lines(chunk)
                 while window := list(islice(lines, WINDOW)):
-                    told = await _publish_window(publisher, window, event_type, headers, delay)
-                    for number in sorted(fault for fault, text in told.items() if text):
+                    errors = await _publish_window(publisher, window, event_type, headers, delay)
+                    for number in sorted(fault for fault, text in errors.items() if text):
                         faults += 1
-                        progress.console.print(f"holdfast: line {number}: {told[number]}", markup=False, soft_wrap=True)
-                    published += sum(1 for text in told.values() if not text)
+                        progress.console.print(
+                            f"holdfast: line {number}: {errors[number]}", markup=False, soft_wrap=True
+                        )
+                    published += sum(1 for text in errors.values() if not text)
                     progress.update(progress.task_ids[0], completed=splitter.taken, published=published)
     print(f"{published} published" + (f", {faults} not" if faults else ""))
     return 1 if faults else 0
@@ -96,8 +100,8 @@ async def _publish_lines(settings: Settings, event_type: str, headers: dict[str,
 async def _publish_window(
     publisher: Publisher, window: list[_Line], event_type: str, headers: dict[str, str], delay: float | None
 ) -> dict[int, str]:
-    """What is wrong with each line, by its number: nothing where it was published."""
-    told: dict[int, str] = {}
+    """Publish lines. Returns the error of each by its number, empty where it was published."""
+    errors: dict[int, str] = {}
     envelopes: dict[int, Envelope] = {}
     for line in window:
         try:
@@ -105,29 +109,29 @@ async def _publish_window(
                 raise ConfigurationError("longer than HOLDFAST_WORKER__MAX_BODY allows")
             envelopes[line.number] = _envelope(event_type, line.text, headers)
         except ConfigurationError as error:
-            told[line.number] = str(error)
+            errors[line.number] = str(error)
     results = await publisher.publish_many(envelopes.values(), delay=delay)
     for number, result in zip(envelopes, results, strict=True):
-        told[number] = _told(result) if isinstance(result, PublishError) else ""
-    return told
+        errors[number] = _described(result) if isinstance(result, PublishError) else ""
+    return errors
 
 
 def _publisher(settings: Settings) -> Publisher:
     """One that says at once when it has to wait for the broker."""
     seconds = settings.broker.connect_timeout + settings.broker.publish_timeout
-    told = False
+    has_warned = False
 
     def emit(fact: Fact) -> None:
-        nonlocal told
-        if isinstance(fact, Disconnected) and not told:
-            told = True
+        nonlocal has_warned
+        if isinstance(fact, Disconnected) and not has_warned:
+            has_warned = True
             text = f"holdfast: no connection to {fact.url} yet ({fact.error}); trying for up to {seconds:g} s"
             print(text, file=sys.stderr, flush=True)
 
     return Publisher(settings, source=_SOURCE, emit=emit)
 
 
-def _told(error: PublishError) -> str:
+def _described(error: PublishError) -> str:
     hint = "; run the worker that listens to it once, or mend the type" if isinstance(error, Unroutable) else ""
     return " ".join(str(error).split()) + hint
 
@@ -190,8 +194,11 @@ async def _read(descriptor: int) -> AsyncIterator[bytes]:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
-    """On a terminal, a bar that appears after a second; of what part, only a file can tell."""
+def _progress() -> Iterator["Progress"]:
+    """Show on a terminal a bar that appears after a second. Of a file it shows the share that was read."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     console = Console(stderr=True, highlight=False)
     about = os.fstat(_STDIN)
     columns = (SpinnerColumn(), TextColumn("{task.fields[published]:,} published"), BarColumn(), TimeElapsedColumn())

@@ -9,7 +9,7 @@ from ..config import LogSettings
 from ..consumer import Worker
 from ..events import ConfigurationError
 from ..telemetry import configure_logging
-from .compare import binding_differences, told
+from .compare import binding_differences, described
 from .load import load_worker
 from .words import console, print_json
 
@@ -26,7 +26,7 @@ def show(target: str, *, as_json: bool) -> None:
     for queue in topology.queues:
         out.print(f"queue {queue.name}{_arguments(queue.arguments)}", soft_wrap=True)
     for binding in topology.bindings:
-        out.print(told(binding), soft_wrap=True)
+        out.print(described(binding), soft_wrap=True)
 
 
 def diff(target: str, *, as_json: bool) -> int:
@@ -41,7 +41,7 @@ def apply(target: str, *, as_json: bool) -> None:
     worker = _on_a_broker(target)
     topology = worker.topology()
     asyncio.run(apply_topology(worker.settings.broker, topology))
-    counts = {part: len(things) for part, things in asdict(topology).items()}
+    counts = {part: len(objects) for part, objects in asdict(topology).items()}
     if as_json:
         print_json({"applied": counts})
     else:
@@ -69,7 +69,7 @@ async def _bindings(worker: Worker, topology: Topology, differences: tuple[Diffe
     try:
         return binding_differences(topology, await Management(worker.settings.broker).bindings(), missing)
     except ManagementUnavailable as error:
-        words = f"bindings are not compared, AMQP does not tell of them: {error}; see HOLDFAST_BROKER__MANAGEMENT_URL"
+        words = f"bindings are not compared, AMQP does not list them: {error}; see HOLDFAST_BROKER__MANAGEMENT_URL"
         return [Difference("unread", "bindings", words)]
 
 

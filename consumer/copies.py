@@ -19,7 +19,6 @@ from ..events import headers as h
 from .failure import describe_failure, summary
 from .outcome import DeadLetter, Postpone
 
-_ROUTES = frozenset({"CC", "BCC"})
 _NOTE_ROOM = 1_000  # bytes of the header that names those left out
 
 
@@ -94,13 +93,10 @@ def _unchanged(history: History) -> dict[str, Any]:
 
 
 def _copy(message: Message, exchange: str, key: str, ours: Mapping[str, Any], budget: int) -> Message:
-    theirs = {name: value for name, value in message.headers.items() if _is_senders(name) and name not in ours}
+    carried = {name: value for name, value in message.headers.items() if h.is_senders(name) or name in h.KEPT}
+    theirs = {name: value for name, value in carried.items() if name not in ours}
     fitting = _fit(theirs, ours, budget)
     return replace(message, exchange=exchange, routing_key=key, headers=fitting, message_id=uuid7())
-
-
-def _is_senders(name: str) -> bool:
-    return name in h.KEPT or not (name in _ROUTES or name.startswith((h.OURS, *h.BROKERS_OWN)))
 
 
 def _fit(theirs: dict[str, Any], ours: Mapping[str, Any], budget: int) -> EncodedHeaders:

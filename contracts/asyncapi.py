@@ -66,8 +66,8 @@ def _message(entry: Entry, name: str, schemas: dict[str, Any]) -> dict[str, Any]
         "headers": _HEADERS,
         "payload": {"$ref": f"#/components/schemas/{name}"},
     }
-    if (told := entry.event.__doc__) and entry.event.__dict__.get("__doc__"):
-        message["description"] = told
+    if (text := entry.event.__doc__) and entry.event.__dict__.get("__doc__"):
+        message["description"] = text
     return message
 
 

@@ -50,7 +50,7 @@ def catalogue_of(worker: Worker) -> Catalogue:
 
     Raises `ConfigurationError` where two classes of one type and version differ.
     """
-    found: dict[tuple[str, int], Entry] = {}
+    entries_by_version: dict[tuple[str, int], Entry] = {}
     raw: list[tuple[str, Role]] = []
     for spec in worker.handlers:
         role = Role(spec.name, spec.queue)
@@ -61,15 +61,15 @@ def catalogue_of(worker: Worker) -> Catalogue:
                 continue
             for event in _unique(family for kind in classes for family in lineage(kind)):
                 if event in classes or event.__event_version__ <= max(kind.__event_version__ for kind in classes):
-                    _entry(found, event).taken.append(role)
+                    _entry(entries_by_version, event).taken.append(role)
         for event in _unique(spec.publishes or ()):
-            _entry(found, event).published.append(role)
-    entries = tuple(found[key] for key in sorted(found))
+            _entry(entries_by_version, event).published.append(role)
+    entries = tuple(entries_by_version[key] for key in sorted(entries_by_version))
     return Catalogue(worker.name, worker.settings.broker.exchange, entries, tuple(raw), _silent(worker.handlers))
 
 
-def _entry(found: dict[tuple[str, int], Entry], event: type[Event]) -> Entry:
-    entry = found.setdefault((event.__event_type__, event.__event_version__), Entry(event))
+def _entry(entries_by_version: dict[tuple[str, int], Entry], event: type[Event]) -> Entry:
+    entry = entries_by_version.setdefault((event.__event_type__, event.__event_version__), Entry(event))
     if entry.event is not event and schema_of(entry.event) != schema_of(event):
         names = " and ".join(f"{cls.__module__}.{cls.__qualname__}" for cls in (entry.event, event))
         raise ConfigurationError(

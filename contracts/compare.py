@@ -17,7 +17,7 @@ _WORDS = {  # by what does not fit: if old events cannot be read, if new events 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One change. `old` and `new` are what stood and stands at the place, in short."""
+    """One change. `old` and `new` are the schemas before and after, in short."""
 
     rule: Rule
     field: str
@@ -25,19 +25,19 @@ class Finding:
     new: str
 
     def __str__(self) -> str:
-        place = f"field {self.field}: " if self.field else ""
-        return f"{place}{self.rule.change}: from {self.old} to {self.new}"
+        where = f"field {self.field}: " if self.field else ""
+        return f"{where}{self.rule.change}: from {self.old} to {self.new}"
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Finding]:
     """Every change that somebody could notice, those that hurt first; not titles, descriptions and defaults."""
     unread_old = {(fault.path, fault.what): fault for fault in Fit(old, new).misfits()}
     unread_new = {(fault.path, fault.what): fault for fault in Fit(new, old).misfits()}
-    places = sorted({*unread_old, *unread_new})
-    findings = [_finding(unread_old.get(place), unread_new.get(place)) for place in places]
-    told = {finding.field for finding in findings}
+    faults = sorted({*unread_old, *unread_new})
+    findings = [_finding(unread_old.get(fault), unread_new.get(fault)) for fault in faults]
+    named = {finding.field for finding in findings}
     was, now = old.get("properties", {}), new.get("properties", {})
-    for name in sorted({*was, *now} - told):
+    for name in sorted({*was, *now} - named):
         if name not in was:
             findings.append(Finding(rule("an optional field added"), name, "nothing", short(now[name])))
         elif name not in now:

@@ -13,7 +13,7 @@ from .schema import TYPE, VERSION, file_name, schema_of
 
 
 def write_schemas(catalogue: Catalogue, folder: Path) -> list[Path]:
-    """Write every schema; files of events that are no more are left, for `check` to tell of. Returns what it wrote."""
+    """Write every schema; files of events that are no more are left, for `check` to report. Returns what it wrote."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, schema in _schemas(catalogue).items():
@@ -24,19 +24,19 @@ def write_schemas(catalogue: Catalogue, folder: Path) -> list[Path]:
 
 def read_schemas(folder: Path) -> dict[str, dict[str, Any]]:
     """The schemas in a folder, by file name. Raises `ConfigurationError` where one cannot be read, or there is none."""
-    found: dict[str, dict[str, Any]] = {}
+    schemas: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.json")):
         try:
             schema = json.loads(path.read_text())
         except (ValueError, RecursionError) as error:
             raise ConfigurationError(f"{path} is no JSON: {error}") from None
         if isinstance(schema, dict) and TYPE in schema and VERSION in schema:
-            found[path.name] = schema
-    if not found:
+            schemas[path.name] = schema
+    if not schemas:
         raise ConfigurationError(
             f"{folder} holds no event schemas; write them with `holdfast events schema --to {folder}`"
         )
-    return found
+    return schemas
 
 
 def check(catalogue: Catalogue, before: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Finding]]:
@@ -48,8 +48,8 @@ def check(catalogue: Catalogue, before: Mapping[str, Mapping[str, Any]]) -> dict
             changes[name] = [Finding(rule("a version added"), "", "nothing", "a new schema")]
         elif name not in now:
             changes[name] = [Finding(rule("a version removed"), "", "a schema", "nothing")]
-        elif found := compare(before[name], now[name]):
-            changes[name] = found
+        elif findings := compare(before[name], now[name]):
+            changes[name] = findings
     return changes
 
 

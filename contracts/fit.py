@@ -1,4 +1,4 @@
-"""Whether everything that one schema allows is allowed by another: the reasons why not, place by place."""
+"""Whether one schema allows everything that another allows, and each path where it does not."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ Root: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """Why a written value may not be readable. `written` and `read` are the schemas at that place."""
+    """Why a written value may not be readable. `written` and `read` are the schemas at that path."""
 
     what: What
     path: str
@@ -39,22 +39,22 @@ class Fit:
             return
         self._open.add(pair)
         try:
-            found = self._alternatives(written, read, path)
+            misfits = self._alternatives(written, read, path)
         finally:
             self._open.discard(pair)
-        yield from found
+        yield from misfits
 
     def _alternatives(self, written: Any, read: Any, path: str) -> list[Misfit]:
         ways = shapes(read, self._read)
-        found: list[Misfit] = []
+        misfits: list[Misfit] = []
         for shape in shapes(written, self._written):
             attempts = [list(self._shape(shape, way, path, written, read)) for way in ways]
             if not all(attempts):
                 continue
-            alike = [faults for faults, way in zip(attempts, ways, strict=True) if _alike(shape, way)]
-            told = alike[0] if len(alike) == 1 else [Misfit("type", path, written, read)]
-            found += [fault for fault in told if fault not in found]
-        return found
+            alike = [misfit for misfit, way in zip(attempts, ways, strict=True) if _alike(shape, way)]
+            faults = alike[0] if len(alike) == 1 else [Misfit("type", path, written, read)]
+            misfits += [fault for fault in faults if fault not in misfits]
+        return misfits
 
     def _shape(  # noqa: C901 (a case for each pair)
         self, written: Shape, read: Shape, path: str, was: Any, now: Any
@@ -98,23 +98,23 @@ class Fit:
     def _array(self, written: Array, read: Array, path: str, was: Any, now: Any) -> Iterator[Misfit]:
         if not _within(written.limits, read.limits):
             yield Misfit("limit", path, was, now)
-        if read.places is None:
-            for place in written.places if written.places is not None else (written.items,):
-                yield from self._schema(place, read.items, f"{path}[]")
-        elif written.places is None or len(written.places) != len(read.places) or written.items != read.items:
+        if read.positions is None:
+            for schema in written.positions if written.positions is not None else (written.items,):
+                yield from self._schema(schema, read.items, f"{path}[]")
+        elif written.positions is None or len(written.positions) != len(read.positions) or written.items != read.items:
             yield Misfit("type", path, was, now)
         else:
-            for number, (one, other) in enumerate(zip(written.places, read.places, strict=True)):
+            for number, (one, other) in enumerate(zip(written.positions, read.positions, strict=True)):
                 yield from self._schema(one, other, f"{path}[{number}]")
 
     def _fields(self, written: Fields, read: Fields, path: str) -> Iterator[Misfit]:
         for name, schema in read.fields.items():
-            place = f"{path}.{name}" if path else name
+            inner = f"{path}.{name}" if path else name
             theirs = written.fields.get(name)
             if theirs is not None:
-                yield from self._schema(theirs, schema, place)
+                yield from self._schema(theirs, schema, inner)
             if name in read.required and name not in written.required:
-                yield Misfit("missing", place, theirs, schema)
+                yield Misfit("missing", inner, theirs, schema)
 
 
 def _alike(written: Shape, read: Shape) -> bool:

@@ -37,12 +37,12 @@ def page(catalogue: Catalogue) -> str:
 
 def _section(entry: Entry) -> str:
     schema = schema_of(entry.event)
-    told = f"<p>{escape(entry.event.__doc__ or '')}</p>" if entry.event.__dict__.get("__doc__") else ""
+    description = f"<p>{escape(entry.event.__doc__ or '')}</p>" if entry.event.__dict__.get("__doc__") else ""
     parts = "".join(f"<h3>{escape(name)}</h3>{_fields(part)}" for name, part in sorted(schema.get("$defs", {}).items()))
     return (
         f'<section id="{_anchor(entry)}">'
         f'<h2>{escape(entry.type)} <span class="quiet">version {entry.version}</span></h2>'
-        f"{told}<p>Handled by {_roles(entry.taken)}. Published by {_roles(entry.published)}.</p>"
+        f"{description}<p>Handled by {_roles(entry.taken)}. Published by {_roles(entry.published)}.</p>"
         f"{_fields(schema)}{parts}"
         f"<details><summary>JSON Schema</summary><pre><code>"
         f"{escape(json.dumps(schema, indent=2, sort_keys=True))}</code></pre></details></section>\n"

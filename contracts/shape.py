@@ -1,4 +1,4 @@
-"""JSON Schema read as values: a closed union of what may stand at one place. What is not understood is kept whole."""
+"""JSON Schema read as values: a closed union of the forms of a value. A schema that is not understood is kept whole."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,10 +36,10 @@ class Members:
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """A list of `items`, or, where `places` says so, of one thing at each place."""
+    """A list of `items`, or of one schema for each position where `positions` has them."""
 
     items: Any
-    places: tuple[Any, ...] | None
+    positions: tuple[Any, ...] | None
     limits: Mapping[str, Any]
 
 
@@ -106,8 +106,8 @@ def _shape(said: dict[str, Any], root: Mapping[str, Any]) -> Shape:
         case "null" | "boolean" | "integer" | "number" | "string" if not words:
             return Plain(kind, limits)
         case "array" if words <= {"items", "prefixItems"}:
-            places = tuple(said["prefixItems"]) if "prefixItems" in said else None
-            return Array(said.get("items", True), places, limits)
+            positions = tuple(said["prefixItems"]) if "prefixItems" in said else None
+            return Array(said.get("items", True), positions, limits)
         case "object" if words <= {"properties", "required", "additionalProperties"}:
             return _object(said, limits)
     return Opaque(_resolved(said, root, ()))

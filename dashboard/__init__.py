@@ -2,6 +2,6 @@
 
 from .access import Access
 from .app import create_app
-from .serving import serve
+from .server import listen, serve
 
-__all__ = ["Access", "create_app", "serve"]
+__all__ = ["Access", "create_app", "listen", "serve"]

@@ -84,19 +84,19 @@ class Access:
     def session_of(self, request: Request) -> Session | None:
         """Whoever the cookie of a request names."""
         cookie = request.cookies.get(COOKIE, "")
-        told, _, signature = cookie.rpartition(".")
-        if not hmac.compare_digest(self._sign(told).encode(), signature.encode("utf-8", "replace")):
+        claim, _, signature = cookie.rpartition(".")
+        if not hmac.compare_digest(self._sign(claim).encode(), signature.encode("utf-8", "replace")):
             return None
-        name, role, expires = told.split(".")
+        name, role, expires = claim.split(".")
         if role not in ("viewer", "operator") or float(expires) < time.time():
             return None
         return Session(name, "operator" if role == "operator" else "viewer", self._sign(f"form {name}"))
 
     def welcome(self, response: Response, role: Role, *, secure: bool) -> None:
         """Give the answer a cookie of a new session."""
-        told = f"{secrets.token_hex(8)}.{role}.{int(time.time() + _LIFE)}"
+        claim = f"{secrets.token_hex(8)}.{role}.{int(time.time() + _LIFE)}"
         response.set_cookie(
-            COOKIE, f"{told}.{self._sign(told)}", max_age=int(_LIFE), httponly=True, samesite="strict", secure=secure
+            COOKIE, f"{claim}.{self._sign(claim)}", max_age=int(_LIFE), httponly=True, samesite="strict", secure=secure
         )
 
     def refuses(self, request: Request) -> str | None:

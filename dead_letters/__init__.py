@@ -1,35 +1,38 @@
-"""Dead letters: browse, replay, edit, archive (floor 4, beside the consumer)."""
+"""Dead letters: browse, replay, edit, archive (floor 4, next to the consumer)."""
 
-from .desk import DeadLetters
+from . import view
 from .index import Group, Index
-from .journal import Act, ItemState, Journal, Note, Operation
+from .journal import Journal, Operation
 from .letter import Letter
-from .places import Place
-from .reading import WornOut
-from .remake import Edit, target_of
-from .selection import Selection, moment
-from .whatif import Finding, Forecast, Rehearsal, forecast
-from .work import Pace
+from .queues import DeadQueue
+from .reader import WornOut
+from .rehearsal import Forecast, Reader, ReaderOf, Rehearsal, forecast
+from .replay import Edit, replayed, target_of
+from .runner import Pace
+from .selection import Filters, Selection, moment
+from .service import DeadLetters, export_lines
 
 __all__ = [
-    "Act",
     "DeadLetters",
+    "DeadQueue",
     "Edit",
-    "Finding",
+    "Filters",
     "Forecast",
     "Group",
     "Index",
-    "ItemState",
     "Journal",
     "Letter",
-    "Note",
     "Operation",
     "Pace",
-    "Place",
+    "Reader",
+    "ReaderOf",
     "Rehearsal",
     "Selection",
     "WornOut",
+    "export_lines",
     "forecast",
     "moment",
+    "replayed",
     "target_of",
+    "view",
 ]

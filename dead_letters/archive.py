@@ -6,10 +6,12 @@ A body that is UTF-8 is kept as text, any other as base64. A value that JSON has
 
 import base64
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any
 
 from ..events import ConfigurationError, Message
@@ -24,51 +26,91 @@ assert {field.name for field in fields(Message)} == _OTHERS | set(_TEXTS)
 
 
 def to_line(message: Message, **about: Any) -> str:
-    """One line for a message; `about` is written beside it."""
-    told = {"holdfast-letter": VERSION, **about, "message": to_json(message)}
-    return json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogatepass").decode("utf-8", "replace") + "\n"
+    """Write a message, and next to it `about`, as one line."""
+    record = {"holdfast-letter": VERSION, **about, "message": to_json(message)}
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass").decode("utf-8", "replace") + "\n"
 
 
 def from_line(line: str | bytes) -> tuple[Message, dict[str, Any]]:
-    """The message of a line and what was written beside it. Raises `ConfigurationError` saying what is wrong."""
+    """Return the message of a line, and the values next to it. Raises `ConfigurationError` saying what is wrong."""
     try:
-        told = json.loads(line)
-        if not isinstance(told, dict) or told.pop("holdfast-letter", None) != VERSION:
+        record = json.loads(line)
+        if not isinstance(record, dict) or record.pop("holdfast-letter", None) != VERSION:
             raise ConfigurationError("not a line of an archive of dead letters")
-        return from_json(told.pop("message")), told
+        return from_json(record.pop("message")), record
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidOperation) as error:
         raise ConfigurationError(f"not a line of an archive of dead letters ({type(error).__name__})") from None
 
 
+def lines_of(path: Path) -> Iterator[tuple[str, Message]]:
+    """Read the letters of an archive, each with the dead-letter queue it is from.
+
+    Raises `ConfigurationError` naming the line."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                message, about = from_line(line)
+                queue = about.get("queue")
+                if not isinstance(queue, str) or not queue:
+                    raise ConfigurationError("it names no queue")
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{path}, line {number}: {error}") from None
+            yield queue, message
+
+
+def keys_in(path: Path) -> set[str]:
+    """Return the keys of the letters in an archive, and cut off a last line that was written in part."""
+    keys, whole = set(), 0
+    with path.open("rb+") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                file.truncate(whole)
+                break
+            whole += len(line)
+            keys.add(str(from_line(line)[1].get("key")))
+    return keys
+
+
+def write_lines(path: Path, lines: Iterable[str], *, append: bool = False) -> None:
+    """Write lines to a file that only its owner reads. Returns once they are on disk."""
+    mode = os.O_APPEND if append else os.O_TRUNC
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | mode, 0o600), "w", encoding="utf-8") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def to_json(message: Message) -> dict[str, Any]:
     """The message as a value that JSON has a form for; equal messages give equal values."""
-    found: dict[str, Any] = {name: value for name in _TEXTS if (value := getattr(message, name)) is not None}
+    record: dict[str, Any] = {name: value for name in _TEXTS if (value := getattr(message, name)) is not None}
     try:
-        found["body"] = message.body.decode()
+        record["body"] = message.body.decode()
     except UnicodeDecodeError:
-        found["body_base64"] = base64.b64encode(message.body).decode()
+        record["body_base64"] = base64.b64encode(message.body).decode()
     if message.headers:
-        found["headers"] = {name: _plain(message.headers[name]) for name in sorted(message.headers)}
+        record["headers"] = {name: _plain(message.headers[name]) for name in sorted(message.headers)}
     if message.timestamp is not None:
-        found["timestamp"] = message.timestamp.isoformat()
+        record["timestamp"] = message.timestamp.isoformat()
     if message.priority is not None:
-        found["priority"] = message.priority
-    return found
+        record["priority"] = message.priority
+    return record
 
 
-def from_json(told: Mapping[str, Any]) -> Message:
+def from_json(record: Mapping[str, Any]) -> Message:
     """Undoes `to_json`. Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` for anything else."""
-    body = base64.b64decode(told["body_base64"], validate=True) if "body_base64" in told else told["body"].encode()
-    texts: dict[str, Any] = {name: told.get(name) for name in _TEXTS}
+    body = (
+        base64.b64decode(record["body_base64"], validate=True) if "body_base64" in record else record["body"].encode()
+    )
+    texts: dict[str, Any] = {name: record.get(name) for name in _TEXTS}
     if not all(value is None or isinstance(value, str) for value in texts.values()):
         raise TypeError("a property is not text")
     texts |= {"exchange": texts["exchange"] or "", "routing_key": texts["routing_key"] or ""}
-    timestamp, priority = told.get("timestamp"), told.get("priority")
+    timestamp, priority = record.get("timestamp"), record.get("priority")
     if priority is not None and type(priority) is not int:
         raise TypeError("priority is not a number")
     return Message(
         body,
-        headers={str(name): _rich(value) for name, value in told.get("headers", {}).items()},
+        headers={str(name): _rich(value) for name, value in record.get("headers", {}).items()},
         timestamp=None if timestamp is None else datetime.fromisoformat(timestamp),
         priority=priority,
         **texts,

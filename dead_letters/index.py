@@ -1,4 +1,4 @@
-"""An index beside a dead-letter queue: a SQLite file that is filled by reading the queue, and can be at any time."""
+"""An index of a dead-letter queue: a SQLite file that is filled by reading the queue, and can be at any time."""
 
 import json
 import sqlite3
@@ -94,8 +94,8 @@ class Index:
     @property
     def read_at(self) -> datetime | None:
         """When the queue was last read to its end."""
-        found = self._db.execute("SELECT value FROM about WHERE name = 'read_at'").fetchone()
-        return None if found is None else datetime.fromtimestamp(found[0], UTC)
+        row = self._db.execute("SELECT value FROM about WHERE name = 'read_at'").fetchone()
+        return None if row is None else datetime.fromtimestamp(row[0], UTC)
 
     @property
     def returns(self) -> int:
@@ -104,8 +104,8 @@ class Index:
 
     def count(self, selection: Selection = Selection()) -> int:  # noqa: B008 (frozen)
         where, values = selection.where()
-        [found] = self._db.execute(f"SELECT count(*) FROM letters WHERE {where}", values).fetchone()
-        return int(found if selection.limit is None else min(found, selection.limit))
+        [count] = self._db.execute(f"SELECT count(*) FROM letters WHERE {where}", values).fetchone()
+        return int(count if selection.limit is None else min(count, selection.limit))
 
     def keys(self, selection: Selection) -> list[str]:
         """The keys of the selected letters, in the order of the queue."""
@@ -189,8 +189,8 @@ def _packed(letter: Letter) -> bytes:
 
 
 def _letter(key: str, position: int, returns: int, message: bytes) -> Letter:
-    told = json.loads(zlib.decompress(message))
-    return read_letter(from_json(told), key=key, position=position, returns=returns)
+    value = json.loads(zlib.decompress(message))
+    return read_letter(from_json(value), key=key, position=position, returns=returns)
 
 
 def _group(row: tuple[Any, ...], trend: tuple[int, ...]) -> Group:

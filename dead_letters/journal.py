@@ -24,7 +24,7 @@ ItemState: TypeAlias = Literal[
 """`gone`: it was no longer in the queue, somebody else took it. `skipped`: its event had completed before. `present`:
 not restored, for it is in its queue."""
 
-Wish: TypeAlias = Literal["run", "pause", "cancel"]
+Request: TypeAlias = Literal["run", "pause", "cancel"]
 
 _FINAL = ("handled", "skipped", "failed")
 _HEARD = {"handled": "handled", "duplicate": "skipped", "postponed": "retrying", "dead_lettered": "failed"}
@@ -128,8 +128,8 @@ class Journal:
     def operation(self, name: str) -> Operation:
         """The operation with this name or this beginning of it. Raises `ConfigurationError`."""
         rows = self._db.execute("SELECT * FROM operations WHERE id = ? OR substr(id, 1, length(?)) = ?", [name] * 3)
-        found = rows.fetchall()
-        exact = [row for row in found if row[0] == name] or found
+        alike = rows.fetchall()
+        exact = [row for row in alike if row[0] == name] or alike
         if len(exact) != 1:
             raise ConfigurationError(f"there is {'no' if not exact else 'more than one'} operation {name!r}")
         return self._operation(exact[0])
@@ -144,22 +144,17 @@ class Journal:
             "UPDATE operations SET state = ?, detail = ?, changed = ? WHERE id = ?", [state, detail, time.time(), name]
         )
 
-    def wish(self, name: str) -> Wish:
-        """What whoever watches wants of it."""
-        found: Wish = self._db.execute("SELECT wish FROM operations WHERE id = ?", [name]).fetchone()[0]
-        return found
+    def requested(self, name: str) -> Request:
+        """Return what is asked of an operation, by another process perhaps."""
+        request: Request = self._db.execute("SELECT wish FROM operations WHERE id = ?", [name]).fetchone()[0]
+        return request
 
-    def ask(self, name: str, wish: Wish) -> None:
-        self._db.execute("UPDATE operations SET wish = ?, changed = ? WHERE id = ?", [wish, time.time(), name])
+    def ask(self, name: str, request: Request) -> None:
+        self._db.execute("UPDATE operations SET wish = ?, changed = ? WHERE id = ?", [request, time.time(), name])
 
     def left(self, name: str) -> list[Item]:
         """The letters that are not off their queue (or, with an import, not in it), in its order."""
-        rows = self._db.execute(
-            "SELECT key, fingerprint, state, published, error FROM items WHERE operation = ? AND removed = 0"
-            " AND state != 'gone' ORDER BY n",
-            [name],
-        )
-        return [Item(key, kind, state, bool(published), error) for key, kind, state, published, error in rows]
+        return self._items("removed = 0 AND state != 'gone' ORDER BY n", [name])
 
     def removed(self, name: str) -> set[str]:
         """The letters that were taken off their queue, as far as this tool knows."""
@@ -167,12 +162,7 @@ class Journal:
 
     def failures(self, name: str, limit: int = 20) -> list[Item]:
         """Letters that failed again, or are being retried."""
-        rows = self._db.execute(
-            "SELECT key, fingerprint, state, published, error FROM items WHERE operation = ?"
-            " AND state IN ('failed', 'retrying') ORDER BY n LIMIT ?",
-            [name, limit],
-        )
-        return [Item(key, kind, state, bool(published), error) for key, kind, state, published, error in rows]
+        return self._items("state IN ('failed', 'retrying') ORDER BY n LIMIT ?", [name, limit])
 
     def states(self, name: str, keys: Sequence[str]) -> list[ItemState]:
         """How a few letters stand."""
@@ -257,13 +247,18 @@ class Journal:
     def close(self) -> None:
         self._db.close()
 
+    def _items(self, condition: str, values: Sequence[object]) -> list[Item]:
+        query = f"SELECT key, fingerprint, state, published, error FROM items WHERE operation = ? AND {condition}"
+        rows = self._db.execute(query, values)
+        return [Item(key, kind, state, bool(published), error) for key, kind, state, published, error in rows]
+
     def _each(self, statement: str, name: str, keys: Iterable[str]) -> None:
         with self._db:
             self._db.execute("BEGIN")
             self._db.executemany(statement, [(name, key) for key in keys])
 
     def _operation(self, row: tuple[Any, ...]) -> Operation:
-        name, kind, queue, state, _wish, detail, options, total, by, begun, changed = row
+        name, kind, queue, state, _, detail, options, total, by, begun, changed = row
         counts = dict(
             self._db.execute("SELECT state, count(*) FROM items WHERE operation = ? GROUP BY state", [name]).fetchall()
         )

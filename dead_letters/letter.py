@@ -3,9 +3,9 @@
 import hashlib
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from ..events import Message, origin, read_history, read_metadata
 from ..events import headers as h
@@ -50,7 +50,7 @@ class Letter:
     def chain(self) -> list[str]:
         """The types of the exceptions behind it, the last one raised last."""
         parts = self.traceback.split("Traceback (most recent call last):\n")[1:]
-        return [found[1] for part in parts if (found := _ERROR.search(part))] or [self.error_type]
+        return [line[1] for part in parts if (line := _ERROR.search(part))] or [self.error_type]
 
     @property
     def replayed(self) -> str:
@@ -68,11 +68,24 @@ def key_of(message: Message) -> str:
     return hashlib.blake2b(json.dumps(whole, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
+class Keys:
+    """Keys for the messages of a queue, in its order. Of messages that are all alike, the second key ends in `-2`."""
+
+    def __init__(self) -> None:
+        self._alike = Counter[str]()
+
+    def next(self, message: Message) -> str:
+        """Return the key of the next message."""
+        key = key_of(message)
+        self._alike[key] += 1
+        return key if self._alike[key] == 1 else f"{key}-{self._alike[key]}"
+
+
 def read_letter(message: Message, *, key: str, position: int, returns: int = 0) -> Letter:
     """What a message in a dead-letter queue says of itself. Nothing in it is trusted to be there or to be text."""
     headers = message.headers
     metadata, history = read_metadata(message, NO_TIME), read_history(message)
-    deaths = _deaths(message)
+    deaths = h.deaths(message.headers)
     death = deaths[0] if deaths else {}
     ours = _text(headers.get(h.REASON))
     died_at = _time(death.get("time"))
@@ -109,17 +122,11 @@ def read_letter(message: Message, *, key: str, position: int, returns: int = 0) 
 
 def origin_of(message: Message) -> tuple[str, str]:
     """Exchange and routing key the message was first published with, also where RabbitMQ has dead-lettered it since."""
-    deaths = _deaths(message)
+    deaths = h.deaths(message.headers)
     keys = deaths[-1].get("routing-keys") if deaths else None
     if h.ROUTING_KEY in message.headers or not isinstance(keys, list) or not keys or not isinstance(keys[0], str):
         return origin(message)
     return _text(deaths[-1].get("exchange")), keys[0]
-
-
-def _deaths(message: Message) -> list[dict[str, Any]]:
-    """What RabbitMQ wrote of why a message left its queues, the latest first."""
-    deaths = message.headers.get("x-death")
-    return [death for death in deaths if isinstance(death, dict)] if isinstance(deaths, list) else []
 
 
 def _made_up(*parts: str) -> str:

@@ -1,5 +1,8 @@
 """The names of the headers Holdfast reads and writes. They are a contract: see docs/wire.md."""
 
+from collections.abc import Mapping
+from typing import Any
+
 EVENT_ID = "event-id"
 EVENT_VERSION = "event-version"
 EVENT_KEY = "event-key"
@@ -45,3 +48,17 @@ KEPT = (REPLAY, REPLAY_FORCED)
 # RabbitMQ's own. Up to 3.13 a client-sent x-death makes the broker drop what it takes for a
 # cycle, so copies never carry these.
 BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+
+# With these a sender asks the broker for further copies: a copy of ours must not.
+ROUTES = frozenset({"CC", "BCC"})
+
+
+def is_senders(name: str) -> bool:
+    """Whether a header is its sender's own: not Holdfast's, not the broker's, and no route."""
+    return not (name in ROUTES or name.startswith((OURS, *BROKERS_OWN)))
+
+
+def deaths(headers: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what RabbitMQ wrote of why a message left its queues, the latest first."""
+    written = headers.get("x-death")
+    return [death for death in written if isinstance(death, dict)] if isinstance(written, list) else []

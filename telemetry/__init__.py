@@ -3,6 +3,7 @@ event being handled, the watchdog."""
 
 from .facts import *  # noqa: F403 (each fact is described in one place)
 from .http import Endpoint as Endpoint
+from .http import listen as listen
 from .links import Links as Links
 from .listeners import fan_out as fan_out
 from .log import FactLog as FactLog

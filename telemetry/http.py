@@ -58,7 +58,7 @@ class Endpoint:
         """
         import uvicorn
 
-        listening = _listen(self._settings.host, self._settings.port)
+        listening = listen(self._settings.host, self._settings.port, "HTTP")
         config = uvicorn.Config(
             self._application(), log_config=None, log_level="warning", access_log=False, lifespan="off",
             server_header=False, timeout_graceful_shutdown=1,
@@ -141,7 +141,8 @@ class _Joined:
                 yield metric
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, group: str) -> socket.socket:
+    """Return a socket that listens. Raises `ConfigurationError` naming the setting of the `group` that is wrong."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -156,16 +157,13 @@ def _listen(host: str, port: int) -> socket.socket:
             listening.close()
             raise
     except OSError as error:
-        raise ConfigurationError(_refused(host, port, error)) from None
+        raise ConfigurationError(f"HOLDFAST_{group}__{_refused(host, port, error)}") from None
     return listening
 
 
 def _refused(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"HOLDFAST_HTTP__PORT: port {port} of {host} is taken by another program; "
-            "give another one, or 0 for any free one"
-        )
+        return f"PORT: port {port} of {host} is taken by another program; give another one, or 0 for any free one"
     if error.errno == errno.EACCES:
-        return f"HOLDFAST_HTTP__PORT: this user may not listen on port {port}; give one from 1024"
-    return f"HOLDFAST_HTTP__HOST: cannot listen on {host}: {error.strerror or error}"
+        return f"PORT: this user may not listen on port {port}; give one from 1024"
+    return f"HOST: cannot listen on {host}: {error.strerror or error}"

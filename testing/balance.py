@@ -5,25 +5,26 @@ from dataclasses import dataclass
 
 from ..telemetry import Settled
 from .records import DeadLettered
-from .server import Place, WatchedServer
+from .server import EventInQueue, WatchedServer
 
 __tracebackhide__ = True
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Where the events are, each with the queue of a handler it was published for. A place counts once: what is dead
-    is not queued, and what is acked, however often it came, is neither."""
+    """The events of a harness by where they ended, each with the queue of a handler it was published for.
 
-    published: Set[Place]
-    acked: Set[Place]
-    dead: Set[Place]
-    queued: Set[Place]
+    An event counts once for each queue: a dead one is not queued, and one that was acked is neither."""
+
+    published: Set[EventInQueue]
+    acked: Set[EventInQueue]
+    dead: Set[EventInQueue]
+    queued: Set[EventInQueue]
 
     def check(self) -> None:
         """Raise `AssertionError` unless acked, dead and queued together are what was published."""
-        found = self.acked | self.dead | self.queued
-        lost, strange = self.published - found, found - self.published
+        ended = self.acked | self.dead | self.queued
+        lost, strange = self.published - ended, ended - self.published
         if lost or strange:
             raise AssertionError("\n".join([self.text(), *_named("lost", lost), *_named("never published", strange)]))
 
@@ -43,5 +44,5 @@ def balance_of(server: WatchedServer, settled: Iterable[Settled], dead: Iterable
     return Balance(published, ends, letters, server.resting())
 
 
-def _named(what: str, places: Set[Place]) -> list[str]:
-    return [f"{what}: event {event_id} for {queue}" for event_id, queue in sorted(places)]
+def _named(what: str, events: Set[EventInQueue]) -> list[str]:
+    return [f"{what}: event {event_id} for {queue}" for event_id, queue in sorted(events)]

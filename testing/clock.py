@@ -1,4 +1,4 @@
-"""Time that passes only when it is told to."""
+"""Time that passes on request alone."""
 
 import heapq
 from collections.abc import Callable

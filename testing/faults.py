@@ -1,4 +1,4 @@
-"""The faults a harness can be told to make, and the broker and claims through which a worker meets them."""
+"""The faults that a harness makes on request, and the broker and claims through which a worker meets them."""
 
 import asyncio
 import random

@@ -54,6 +54,6 @@ class Passage:
 
     def _pass_to(self, due: float | None, limit: float, within: float) -> None:
         if due is None or due > limit:
-            places = sorted(self._stage.server.resting())
-            raise AssertionError(f"not settled within {within:.0f} s; still to come: {places[:20]}")
+            waiting = sorted(self._stage.server.resting())
+            raise AssertionError(f"not settled within {within:.0f} s; still to come: {waiting[:20]}")
         self._stage.clock.advance_to(due)

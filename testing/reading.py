@@ -21,8 +21,8 @@ def read_dead(message: Message, position: int, now: datetime, handler: HandlerSp
     """A message in the dead-letter queue of `handler`."""
     letter = read_letter(message, key=key_of(message), position=position)
     event = _event(message, read_metadata(message, now), (handler,))
-    told = (letter.reason, letter.attempt, letter.error_type, letter.error_message)
-    return DeadLettered(event, handler.name, handler.queue, *told, letter)
+    about = (letter.reason, letter.attempt, letter.error_type, letter.error_message)
+    return DeadLettered(event, handler.name, handler.queue, *about, letter)
 
 
 def _event(message: Message, metadata: Metadata, handlers: Iterable[HandlerSpec]) -> Any:

@@ -58,6 +58,6 @@ class DeadLettered:
 
 def troubles(retries: Iterable[Retried], dead: Iterable[DeadLettered]) -> str:
     """What a test that failed may want to know of errors in handlers, a line each; the first twenty."""
-    told = [f"  {one.handler}, attempt {one.attempt}, retried: {one.error}" for one in retries]
-    told += [f"  {one.handler}: dead-lettered ({one.reason}): {one.error_type}: {one.error}" for one in dead]
-    return "".join(f"\n{line[:300]}" for line in told[:20])
+    lines = [f"  {one.handler}, attempt {one.attempt}, retried: {one.error}" for one in retries]
+    lines += [f"  {one.handler}: dead-lettered ({one.reason}): {one.error_type}: {one.error}" for one in dead]
+    return "".join(f"\n{line[:300]}" for line in lines[:20])

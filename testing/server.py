@@ -7,7 +7,7 @@ from ..broker import Binding, Clock, Exchange, Queue, Topology, dead_letter_queu
 from ..broker.memory import Server
 from ..events import Message, headers, read_metadata, uuid7
 
-Place: TypeAlias = tuple[str, str]
+EventInQueue: TypeAlias = tuple[str, str]
 """An event's id and the queue of a handler: what must end somewhere."""
 
 ELSEWHERE = "holdfast.testing.elsewhere"
@@ -24,7 +24,7 @@ class Taken:
 
 
 class WatchedServer(Server):
-    """`queues_of_handlers` are the places events are to end in."""
+    """A server in which events are to end in `queues_of_handlers`."""
 
     def __init__(self, url: str, clock: Clock, queues_of_handlers: tuple[str, ...]) -> None:
         super().__init__(url, clock)
@@ -47,13 +47,13 @@ class WatchedServer(Server):
         queue, binding = Queue(ELSEWHERE), Binding(exchange, ELSEWHERE, "#")
         self.declare(Topology((Exchange(exchange),), (queue,), (binding,)))
 
-    def resting(self) -> set[Place]:
+    def resting(self) -> set[EventInQueue]:
         """What is queued: in the queue of a handler, or on the delay ladder on its way to one."""
         return {
-            (read_metadata(message, self._clock.now()).event_id, place)
+            (read_metadata(message, self._clock.now()).event_id, target)
             for name, queue in self.queues.items()
             for message in (*(entry.message for entry in queue.ready), *queue.stranded)
-            for place in self._going_to(name, message)
+            for target in self._going_to(name, message)
         }
 
     def dead(self) -> list[tuple[str, Message]]:

@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
-from ...events import Message
+from ...events import Message, headers
 
 
 def died(message: Message, queue: str, reason: str, at: datetime) -> Message:
     """The message with its death written down: one table per queue and reason, the latest first."""
-    deaths = _deaths(message)
+    deaths = headers.deaths(message.headers)
     known = next((death for death in deaths if (death.get("queue"), death.get("reason")) == (queue, reason)), None)
     latest = (
         {**known, "count": known["count"] + 1}
@@ -30,14 +29,9 @@ def died(message: Message, queue: str, reason: str, at: datetime) -> Message:
 
 def completes_a_cycle(message: Message, queue: str) -> bool:
     """Whether the message died in `queue` before and no rejection lies between: RabbitMQ drops it there."""
-    for death in _deaths(message):
+    for death in headers.deaths(message.headers):
         if death.get("reason") == "rejected":
             return False
         if death.get("queue") == queue:
             return True
     return False
-
-
-def _deaths(message: Message) -> list[dict[str, Any]]:
-    deaths = message.headers.get("x-death")
-    return [death for death in deaths if isinstance(death, dict)] if isinstance(deaths, list) else []

@@ -1,16 +1,18 @@
-"""The commands of `holdfast dead`, their arguments and their help. What they do is in the files beside this one."""
+"""The commands of `holdfast dead`, their arguments and their help. The files next to this one carry them out."""
 
+import inspect
 import sys
-from datetime import UTC, datetime
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..arguments import Json
 
 if TYPE_CHECKING:
-    from ...dead_letters import Pace, Selection
+    from ...dead_letters import Filters, Pace
 
 dead_app = typer.Typer(
     help="Dead letters: see why, decide, replay safely.",
@@ -23,19 +25,7 @@ dead_app = typer.Typer(
 QueueName = Annotated[
     str, typer.Argument(metavar="QUEUE", help="the handler's queue, or its dead-letter queue: billing.charge")
 ]
-Ids = Annotated[
-    list[str] | None,
-    typer.Option("--id", metavar="ID", help="a letter's id, its beginning, or its event id; repeatable"),
-]
 OneLetter = Annotated[str | None, typer.Argument(metavar="ID", help="a letter's id, its beginning, or an event id")]
-Reason = Annotated[str | None, typer.Option(help="why it died: exhausted, unreadable, delivery-limit ...")]
-Type = Annotated[str | None, typer.Option("--type", metavar="TYPE", help="the event's type")]
-Fingerprint = Annotated[str | None, typer.Option(help="the group, or the beginning of its fingerprint")]
-HandlerName = Annotated[str | None, typer.Option("--handler", metavar="NAME", help="the handler it failed in")]
-Text = Annotated[str | None, typer.Option(metavar="TEXT", help="what the error says")]
-Since = Annotated[str | None, typer.Option(metavar="WHEN", help="died since: 15m, 2h, 3d or 2026-01-31T12:00 (UTC)")]
-Until = Annotated[str | None, typer.Option(metavar="WHEN", help="died before")]
-Limit = Annotated[int | None, typer.Option(min=1, help="the first so many")]
 Run = Annotated[bool, typer.Option("--run", help="also run the handler on each; what it publishes is caught")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="only say which letters are meant")]
@@ -51,16 +41,53 @@ WorkerName = Annotated[
     str, typer.Argument(metavar="MODULE:WORKER", help="where the worker is that takes these events, such as app:worker")
 ]
 
+FILTERS: dict[str, Any] = {
+    "id": Annotated[
+        list[str] | None,
+        typer.Option("--id", metavar="ID", help="a letter's id, its beginning, or its event id; repeatable"),
+    ],
+    "reason": Annotated[str | None, typer.Option(help="why it died: exhausted, unreadable, delivery-limit ...")],
+    "type": Annotated[str | None, typer.Option("--type", metavar="TYPE", help="the event's type")],
+    "fingerprint": Annotated[str | None, typer.Option(help="the group, or the beginning of its fingerprint")],
+    "handler": Annotated[str | None, typer.Option("--handler", metavar="NAME", help="the handler it failed in")],
+    "text": Annotated[str | None, typer.Option(metavar="TEXT", help="what the error says")],
+    "since": Annotated[
+        str | None, typer.Option(metavar="WHEN", help="died since: 15m, 2h, 3d or 2026-01-31T12:00 (UTC)")
+    ],
+    "until": Annotated[str | None, typer.Option(metavar="WHEN", help="died before")],
+    "limit": Annotated[int | None, typer.Option(min=1, help="the first so many")],
+}
+
+
+def filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `FILTERS`. It takes them as one value, its parameter `filters`."""
+
+    @wraps(command)
+    def with_filters(**values: Any) -> None:
+        from ...dead_letters import Filters
+
+        given = {name: values.pop(name) for name in FILTERS}
+        command(filters=Filters(**given | {"id": tuple(given["id"] or ())}), **values)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    options = [inspect.Parameter(name, keyword, default=None, annotation=option) for name, option in FILTERS.items()]
+    parameters = list[inspect.Parameter]()
+    for parameter in inspect.signature(command).parameters.values():
+        parameters += options if parameter.name == "filters" else [parameter.replace(kind=keyword)]
+    with_filters.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_filters.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_filters
+
 
 @dead_app.command(name="list", short_help="dead-letter queues, how much is in them, since when")
 def list_(
     queues: Annotated[list[str] | None, typer.Argument(metavar="QUEUE", help="these queues alone")] = None,
     json: Json = False,
 ) -> None:
-    """List the dead-letter queues that workers of this broker have told of."""
-    from .browse import list_places
+    """List the dead-letter queues that workers of this broker have registered."""
+    from .queues import list_queues
 
-    sys.exit(list_places(queues or [], as_json=json))
+    sys.exit(list_queues(queues or [], as_json=json))
 
 
 @dead_app.command(
@@ -69,20 +96,19 @@ def list_(
     "  holdfast dead show billing.charge --reason exhausted\n"
     "  holdfast dead show billing.charge 3fa9c2",
 )
+@filtered
 def show(
     queue: QueueName,
+    filters: "Filters",
     letter: OneLetter = None,
-    ids: Ids = None, reason: Reason = None, type_: Type = None, fingerprint: Fingerprint = None,
-    handler: HandlerName = None, text: Text = None, since: Since = None, until: Until = None, limit: Limit = None,
     cached: Cached = False, worn: Worn = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Show a queue's letters by what they died of, and one by one; or all that is known of one letter."""
-    from .browse import show_letter, show_queue
+    from .queues import show_letter, show_queue
 
     if letter is not None:
         sys.exit(show_letter(queue, letter, cached=cached, worn=worn, as_json=json))
-    selection = _selection(ids, reason, type_, fingerprint, handler, text, since, until, limit)
-    sys.exit(show_queue(queue, selection, cached=cached, worn=worn, as_json=json))
+    sys.exit(show_queue(queue, filters, cached=cached, worn=worn, as_json=json))
 
 
 @dead_app.command(
@@ -91,10 +117,10 @@ def show(
     "  holdfast dead replay billing.charge --fingerprint 3f2a --rate 20\n"
     "  holdfast dead replay billing.charge --since 2h --yes",
 )
+@filtered
 def replay(
     queue: QueueName,
-    ids: Ids = None, reason: Reason = None, type_: Type = None, fingerprint: Fingerprint = None,
-    handler: HandlerName = None, text: Text = None, since: Since = None, until: Until = None, limit: Limit = None,
+    filters: "Filters",
     rate: Rate = None, canary: Canary = True, wait: Wait = 60.0, keep_going: KeepGoing = False,
     force: Annotated[bool, typer.Option("--force", help="also events that have completed")] = False,
     to: Target = None, dry_run: DryRun = False, yes: Yes = False, worn: Worn = False, json: Json = False,
@@ -102,13 +128,12 @@ def replay(
     """Replay letters to the queue they died in, as first attempts. The set is fixed at the start; success is what the
     worker reports. Ctrl-C pauses; `dead resume` goes on. Exit 0 when every outcome is known and none is a failure, or
     with --wait 0 when all are sent."""
-    from .operate import replay_letters
+    from .operations import replay_letters
 
-    selection = _selection(ids, reason, type_, fingerprint, handler, text, since, until, limit)
     pace = _pace(rate, wait, canary=canary, keep_going=keep_going)
     sys.exit(
         replay_letters(
-            queue, selection, pace, to=to, forced=force, dry_run=dry_run, yes=yes, worn=worn, as_json=json
+            queue, filters, pace, to=to, forced=force, dry_run=dry_run, yes=yes, worn=worn, as_json=json
         )
     )  # fmt: skip
 
@@ -117,17 +142,16 @@ def replay(
     short_help="take letters away, into an archive",
     epilog="\b\nExample:\n  holdfast dead discard billing.charge --type order.created --since 1d",
 )
+@filtered
 def discard(
     queue: QueueName,
-    ids: Ids = None, reason: Reason = None, type_: Type = None, fingerprint: Fingerprint = None,
-    handler: HandlerName = None, text: Text = None, since: Since = None, until: Until = None, limit: Limit = None,
+    filters: "Filters",
     dry_run: DryRun = False, yes: Yes = False, worn: Worn = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Discard letters. Each is on disk, in an archive that `dead import` reads, before it leaves its queue."""
-    from .operate import discard_letters
+    from .operations import discard_letters
 
-    selection = _selection(ids, reason, type_, fingerprint, handler, text, since, until, limit)
-    sys.exit(discard_letters(queue, selection, dry_run=dry_run, yes=yes, worn=worn, as_json=json))
+    sys.exit(discard_letters(queue, filters, dry_run=dry_run, yes=yes, worn=worn, as_json=json))
 
 
 @dead_app.command(
@@ -146,7 +170,7 @@ def edit(
 ) -> None:  # fmt: skip
     """Replay one letter as a new event, with the old one as its cause. The body must be what the worker's handler
     takes; the original goes to an archive."""
-    from .operate import edit_letter
+    from .operations import edit_letter
 
     headers = header or []
     sys.exit(
@@ -160,34 +184,32 @@ def edit(
     short_help="would these letters be read by today's code?",
     epilog="\b\nExample:\n  holdfast dead check billing.charge app:worker --reason unreadable",
 )
+@filtered
 def check(
     queue: QueueName, worker: WorkerName,
-    ids: Ids = None, reason: Reason = None, type_: Type = None, fingerprint: Fingerprint = None,
-    handler: HandlerName = None, text: Text = None, since: Since = None, until: Until = None, limit: Limit = None,
+    filters: "Filters",
     run: Run = False,
     cached: Cached = False, worn: Worn = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Try letters against today's models without touching them. With --run the handler really runs, here: what it
     publishes is caught and counted, whatever else it does is done."""
-    from .tryout import check_letters
+    from .rehearsal import check_letters
 
-    selection = _selection(ids, reason, type_, fingerprint, handler, text, since, until, limit)
-    sys.exit(check_letters(queue, selection, worker, run=run, cached=cached, worn=worn, as_json=json))
+    sys.exit(check_letters(queue, filters, worker, run=run, cached=cached, worn=worn, as_json=json))
 
 
 @dead_app.command(short_help="write letters to a file; they stay")
+@filtered
 def export(
     queue: QueueName,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="newline-delimited JSON, one letter per line")],
-    ids: Ids = None, reason: Reason = None, type_: Type = None, fingerprint: Fingerprint = None,
-    handler: HandlerName = None, text: Text = None, since: Since = None, until: Until = None, limit: Limit = None,
+    filters: "Filters",
     worn: Worn = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Export letters, exactly; they stay where they are."""
-    from .transfer import export_letters
+    from .queues import export_letters
 
-    selection = _selection(ids, reason, type_, fingerprint, handler, text, since, until, limit)
-    sys.exit(export_letters(queue, selection, file, worn=worn, as_json=json))
+    sys.exit(export_letters(queue, filters, file, worn=worn, as_json=json))
 
 
 @dead_app.command(name="import", short_help="put letters of a file back")
@@ -198,7 +220,7 @@ def import_(
 ) -> None:  # fmt: skip
     """Put letters back into the dead-letter queues they came from. Those that are there already are left out. An
     import that was broken off goes on with `dead resume`."""
-    from .transfer import import_letters
+    from .operations import import_letters
 
     sys.exit(import_letters(file, to=to, yes=yes, as_json=json))
 
@@ -217,7 +239,7 @@ def resume(
     rate: Rate = None, canary: Canary = True, wait: Wait = 60.0, keep_going: KeepGoing = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Go on with an operation that was paused, stopped or broken off, with the letters it was begun with."""
-    from .operate import resume_operation
+    from .operations import resume_operation
 
     pace = _pace(rate, wait, canary=canary, keep_going=keep_going)
     sys.exit(resume_operation(operation, pace, as_json=json))
@@ -237,26 +259,6 @@ def cancel(operation: OperationName, json: Json = False) -> None:
     from .operations import ask_operation
 
     sys.exit(ask_operation(operation, "cancel", as_json=json))
-
-
-def _selection(
-    ids: list[str] | None, reason: str | None, event_type: str | None, fingerprint: str | None, handler: str | None,
-    text: str | None, since: str | None, until: str | None, limit: int | None,
-) -> "Selection":  # fmt: skip
-    from ...dead_letters import Selection, moment
-
-    now = datetime.now(UTC)
-    return Selection(
-        ids=tuple(ids or ()),
-        reason=reason,
-        event_type=event_type,
-        fingerprint=fingerprint,
-        handler=handler,
-        text=text,
-        since=moment(since, now) if since else None,
-        until=moment(until, now) if until else None,
-        limit=limit,
-    )
 
 
 def _pace(rate: float | None, wait: float, *, canary: bool, keep_going: bool) -> "Pace":

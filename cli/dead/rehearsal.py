@@ -1,55 +1,140 @@
-"""Running a handler on letters without the broker: in this process, on the in-memory one. Its publishes are caught."""
+"""Letters against today's code: `holdfast dead check`, the check before an edit, and the same for the page.
+
+A handler runs on letters in the process of `dead check --run`, with the in-memory broker, which catches its publishes.
+The page starts that command, so the handler cannot hurt the page."""
 
 import asyncio
+import json
+import os
+import sys
+import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import IO
 
 from pydantic import SecretStr
 
 from ...broker import Binding, Delivery, Queue, Topology, open_broker
+from ...config import Settings
 from ...consumer import HandlerSpec
-from ...dead_letters import Letter, Rehearsal
-from ...dead_letters.remake import replayed
-from ...telemetry import Fact, Settled
+from ...dead_letters import (
+    DeadLetters,
+    Edit,
+    Filters,
+    Forecast,
+    Letter,
+    Reader,
+    Rehearsal,
+    forecast,
+    replayed,
+    target_of,
+)
+from ...events import ConfigurationError, read_incoming
+from ...telemetry import Fact, Settled, neutral
 from ..load import load_worker
+from ..words import console, print_json
+from .queues import read, with_service
+
+WITHIN = 600.0
+"""Seconds after which the process of a rehearsal is killed."""
 
 _CAUGHT = "holdfast.rehearsal"
+
+
+def handler_of(worker: str, queue: str) -> HandlerSpec:
+    """Return the handler that takes messages of a queue. Raises `ConfigurationError`."""
+    specs = {spec.queue: spec for spec in load_worker(worker).handlers}
+    if queue not in specs:
+        raise ConfigurationError(f"{worker} has no handler for queue {queue!r}; it has {', '.join(specs)}")
+    return specs[queue]
+
+
+def reader_of(worker: str, dead_queue: str, to: str | None) -> Reader:
+    """Return a function that reads a letter, edited or not, as its handler would. It raises `DecodeError`."""
+    specs: dict[str, HandlerSpec] = {}
+
+    def read_letter(letter: Letter, edit: Edit | None) -> None:
+        target = target_of(letter, dead_queue, to)
+        if target not in specs:
+            specs[target] = handler_of(worker, target)
+        message = letter.message if edit is None else replace(letter.message, body=edit.body)
+        incoming = read_incoming(message, datetime.now(UTC))
+        metadata = replace(incoming.metadata, event_type=letter.event_type)
+        specs[target].read(replace(incoming, metadata=metadata))
+
+    return read_letter
+
+
+@with_service
+async def check_letters(
+    service: DeadLetters, name: str, filters: Filters, worker: str, *,
+    run: bool, cached: bool, worn: bool, as_json: bool,
+) -> int:  # fmt: skip
+    selection = filters.selection()
+    queue, index = await read(service, name, cached=cached, worn=worn)
+    if not index.count(selection):
+        raise ConfigurationError(f"no letter in {queue} matches")
+    read_now = forecast(index.letters(selection), reader_of(worker, queue, None))
+    ran: Rehearsal | None = None
+    if run:
+        spec = handler_of(worker, target_of(next(index.letters(selection)), queue))
+        with redirect_stdout(sys.stderr):  # the handler may print, and standard output is for our answer
+            ran = await rehearse(worker, spec, list(index.letters(selection)))
+    _print(read_now, ran, as_json=as_json)
+    return 0 if not read_now.unreadable and not (ran and ran.failed) else 1
+
+
+def _print(read_now: Forecast, ran: Rehearsal | None, *, as_json: bool) -> None:
+    if as_json:
+        counts = {"readable": read_now.readable, "unreadable": read_now.unreadable}
+        findings = [asdict(finding) for finding in read_now.findings]
+        print_json(counts | {"findings": findings, "run": None if ran is None else asdict(ran)})
+        return
+    at = console()
+    at.print(f"{read_now.readable} would be read, {read_now.unreadable} would not")
+    for finding in read_now.findings:
+        example = f"(for instance {finding.examples[0]})"
+        at.print(f"  {finding.count} x {neutral(finding.error, 1000)} {example}", soft_wrap=True)
+    if ran is not None:
+        at.print(f"run: {ran.handled} would be handled, {ran.failed} would not")
+        for error, count in Counter(ran.errors).most_common():
+            at.print(f"  {count} x {neutral(error, 1000)}", soft_wrap=True)
+        published = ", ".join(f"{count} {neutral(kind, 120)}" for kind, count in sorted(ran.published.items()))
+        at.print(f"  caught what it published: {published or 'nothing'}")
 
 
 async def rehearse(target: str, spec: HandlerSpec, letters: Sequence[Letter]) -> Rehearsal:
     """Run the handler on each letter, once. Its lifespan and middleware run as well; its effects are real."""
     worker = load_worker(target)
-    told, caught, done = Rehearsal(), Counter[str](), asyncio.Event()
+    ran, caught, done = Rehearsal(), Counter[str](), asyncio.Event()
 
-    def hear(fact: Fact) -> None:
+    def count(fact: Fact) -> None:
         if not isinstance(fact, Settled) or fact.outcome == "given_back":
             return
         if fact.outcome in ("handled", "duplicate"):
-            told.handled += 1
+            ran.handled += 1
         else:
-            told.failed += 1
-            told.errors.append(f"{fact.error_type}: {fact.error}")
-        if told.handled + told.failed >= len(letters):
+            ran.failed += 1
+            ran.errors.append(f"{fact.error_type}: {fact.error}")
+        if ran.handled + ran.failed >= len(letters):
             done.set()
 
-    broker_settings = worker.settings.broker.model_copy(
-        update={"url": SecretStr(f"memory://{uuid.uuid4().hex}"), "topology": "declare"}
-    )
-    claims = worker.settings.idempotency.model_copy(update={"url": SecretStr(f"memory://{uuid.uuid4().hex}")})
-    settings = worker.settings.model_copy(update={"broker": broker_settings, "idempotency": claims})
-    worker.configure(settings=settings, listeners=[hear])
+    def catch(delivery: Delivery) -> None:
+        caught[delivery.message.type or "?"] += 1
+
+    settings = _in_memory(worker.settings)
+    worker.configure(settings=settings, listeners=[count])
     broker = await open_broker(settings, lambda fact: None)
     running = asyncio.create_task(worker.run(only=[spec.name]))
     try:
-        while not worker.health().ready and not running.done():  # noqa: ASYNC110 (asked, not told)
+        while not worker.health().ready and not running.done():  # noqa: ASYNC110 (it is asked, and sets no event)
             await asyncio.sleep(0.01)
-
-        def catch(delivery: Delivery) -> None:
-            caught[delivery.message.type or "?"] += 1
-
-        exchange = settings.broker.exchange
-        await broker.declare(Topology(queues=(Queue(_CAUGHT),), bindings=(Binding(exchange, _CAUGHT, "#"),)))
+        caught_all = Binding(settings.broker.exchange, _CAUGHT, "#")
+        await broker.declare(Topology(queues=(Queue(_CAUGHT),), bindings=(caught_all,)))
         await broker.consume(_CAUGHT, prefetch=0, on_delivery=catch)
         for letter in letters:
             message = replayed(letter, operation="rehearsal", target=spec.queue, forced=True)
@@ -61,5 +146,45 @@ async def rehearse(target: str, spec: HandlerSpec, letters: Sequence[Letter]) ->
         worker.stop(now=True)
         await running
         await broker.close()
-    told.published = dict(caught)
-    return told
+    ran.published = dict(caught)
+    return ran
+
+
+def _in_memory(settings: Settings) -> Settings:
+    """Return the settings with a broker and a claim store of this process alone."""
+    url = SecretStr(f"memory://{uuid.uuid4().hex}")
+    broker = settings.broker.model_copy(update={"url": url, "topology": "declare"})
+    claims = settings.idempotency.model_copy(update={"url": url})
+    return settings.model_copy(update={"broker": broker, "idempotency": claims})
+
+
+async def rehearse_in_child(worker: str, queue: str, filters: Filters) -> Rehearsal:
+    """Run `holdfast dead check --run` on the letters that the filters choose, by the last reading.
+
+    Raises `ConfigurationError`, with the last line of the command's output, where it did not come to its end."""
+    options = [f"--{name}={value}" for name, value in filters.pairs()]
+    command = ["-m", "holdfast", "dead", "check", "--run", "--cached", "--json", *options, "--", queue, worker]
+    with tempfile.TemporaryFile() as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log
+        )
+        try:
+            async with asyncio.timeout(WITHIN):
+                answer, _ = await process.communicate()
+        except TimeoutError:
+            raise ConfigurationError(f"the handler was not done within {WITHIN:g} s; the process was killed") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        try:
+            return Rehearsal(**json.loads(answer)["run"])
+        except (ValueError, KeyError, TypeError):
+            reason = f"the run was broken off (exit code {process.returncode}){_last_line(log)}"
+            raise ConfigurationError(reason) from None
+
+
+def _last_line(log: IO[bytes]) -> str:
+    log.seek(max(0, log.seek(0, os.SEEK_END) - 4_000))
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    return f": {lines[-1]}" if lines else ""

@@ -94,12 +94,12 @@ class Processes:
     def _read_log(self, name: str, line: str) -> None:
         if not line.startswith("{"):
             return
-        told = json.loads(line)
-        match told.get("event"):
+        fact = json.loads(line)
+        match fact.get("event"):
             case "consumer.attached":
                 self._attached.add(name)
             case "delivery.settled":
-                self._account.settled(told["outcome"], told["handler"], told.get("reason"))
+                self._account.settled(fact["outcome"], fact["handler"], fact.get("reason"))
             case _:
                 pass
 

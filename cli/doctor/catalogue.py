@@ -18,10 +18,10 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found. `told` names what it was found of."""
+    """One finding. `message` names the object it is about."""
 
     code: str
-    told: str
+    message: str
 
     @property
     def kind(self) -> Kind:

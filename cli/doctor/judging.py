@@ -22,14 +22,14 @@ _DROPS = ("message-ttl", "expires", "max-length", "max-length-bytes")
 
 def of_settings(settings: Settings) -> list[Finding]:
     """What the settings alone tell."""
-    found = []
+    findings = []
     if settings.claims_url.startswith("memory:"):
-        found.append(Finding("claims-in-memory", "HOLDFAST_IDEMPOTENCY__URL is memory://"))
+        findings.append(Finding("claims-in-memory", "HOLDFAST_IDEMPOTENCY__URL is memory://"))
     if settings.broker.url.get_secret_value().startswith("amqps:") and not settings.broker.verify:
-        found.append(Finding("tls-unverified", "HOLDFAST_BROKER__VERIFY is false"))
+        findings.append(Finding("tls-unverified", "HOLDFAST_BROKER__VERIFY is false"))
     if settings.claims_url.startswith("rediss") and not settings.idempotency.verify:
-        found.append(Finding("tls-unverified", "HOLDFAST_IDEMPOTENCY__VERIFY is false"))
-    return found
+        findings.append(Finding("tls-unverified", "HOLDFAST_IDEMPOTENCY__VERIFY is false"))
+    return findings
 
 
 def of_version(seen: Comparison) -> list[Finding]:
@@ -65,18 +65,20 @@ def of_difference(difference: Difference) -> Finding:
 def of_queues(topology: Topology, queues: Iterable[Mapping[str, Any]]) -> list[Finding]:
     """Policies and limits in effect for our queues, as the management API tells them."""
     ours = {queue.name: queue.arguments for queue in topology.queues}
-    found = []
+    findings = []
     for queue in queues:
         name, policy = str(queue.get("name")), queue.get("effective_policy_definition") or {}
         if name not in ours:
             continue
         limit = policy.get("delivery-limit")
         if isinstance(limit, int) and 0 <= limit < min(int(ours[name].get("x-delivery-limit", DELIVERY_LIMIT)), 1000):
-            found.append(Finding("delivery-limit-low", f"queue {name}: {limit} by policy {queue.get('policy')!r}"))
+            findings.append(Finding("delivery-limit-low", f"queue {name}: {limit} by policy {queue.get('policy')!r}"))
         drops = [f"{key}={policy[key]}" for key in _DROPS if key in policy]
         if drops:
-            found.append(Finding("policy-drops", f"queue {name}: {', '.join(drops)} by policy {queue.get('policy')!r}"))
-    return found
+            findings.append(
+                Finding("policy-drops", f"queue {name}: {', '.join(drops)} by policy {queue.get('policy')!r}")
+            )
+    return findings
 
 
 def of_handlers(
@@ -84,13 +86,13 @@ def of_handlers(
 ) -> list[Finding]:
     """How long each handler may hold a delivery, against the consumer timeout that is known for its queue."""
     known = {str(queue.get("name")): _timeout(queue) for queue in queues}
-    found = []
+    findings = []
     for spec in handlers:
         held, (limit, where) = longest_hold(spec, settings), known.get(spec.queue, _DEFAULT)
         if held > limit:
-            told = f"handler {spec.name}: up to {held:g} s, and the consumer timeout is {limit:g} s ({where})"
-            found.append(Finding("consumer-timeout", told))
-    return found
+            message = f"handler {spec.name}: up to {held:g} s, and the consumer timeout is {limit:g} s ({where})"
+            findings.append(Finding("consumer-timeout", message))
+    return findings
 
 
 def longest_hold(spec: HandlerSpec, settings: Settings) -> float:

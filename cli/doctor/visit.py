@@ -16,7 +16,7 @@ from .judging import of_clock, of_difference, of_handlers, of_queues, of_setting
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What was looked at, in words, and what was found."""
+    """The servers that were looked at, in words, and the findings."""
 
     looked_at: tuple[str, ...]
     findings: tuple[Finding, ...]
@@ -30,11 +30,10 @@ class Visit:
 async def examine_all(settings: Settings, handlers: tuple[HandlerSpec, ...]) -> Visit:
     """Look at broker, management API, claim store and handlers. Changes nothing."""
     looked_at, findings = list[str](), of_settings(settings)
-    for words, found in (await _broker(settings, handlers), await _claims(settings)):
+    for words, more in (await _broker(settings, handlers), await _claims(settings)):
         looked_at.append(words)
-        findings += found
-    told = short_windows(handlers, settings.idempotency.ttl)
-    findings += [Finding("window-short", line) for line in told]
+        findings += more
+    findings += [Finding("window-short", line) for line in short_windows(handlers, settings.idempotency.ttl)]
     return Visit(tuple(looked_at), tuple(findings))
 
 
@@ -44,9 +43,9 @@ async def _broker(settings: Settings, handlers: tuple[HandlerSpec, ...]) -> tupl
         seen = await compare_topology(settings.broker, topology)
     except BrokerUnavailable as error:
         return "broker: not reached", [Finding("broker-unreachable", str(error))]
-    found = of_version(seen) + [of_difference(difference) for difference in seen.differences]
+    findings = of_version(seen) + [of_difference(difference) for difference in seen.differences]
     managed, more = await _management(settings, handlers, seen)
-    return f"broker: {seen.product} {seen.version}; {managed}", found + more
+    return f"broker: {seen.product} {seen.version}; {managed}", findings + more
 
 
 async def _management(
@@ -78,7 +77,7 @@ async def _claims(settings: Settings) -> tuple[str, list[Finding]]:
     try:
         opened = open_claims(settings, lambda fact: None)
         try:
-            return "claims: Redis", [Finding(found.code, found.text) for found in await opened.findings()]
+            return "claims: Redis", [Finding(danger.code, danger.text) for danger in await opened.findings()]
         finally:
             await opened.store.close()
     except (StoreUnavailable, ConfigurationError) as error:

@@ -18,7 +18,7 @@ from ...telemetry.shared_figures import ROOM
 from ..load import load_worker
 from ..loop import run
 from ..run import until_signalled
-from .wire import Assignment, Report
+from .protocol import Assignment, Report
 
 _EVERY = 0.2  # seconds between two looks at the worker
 _AT_LEAST = 1.0  # seconds between two reports that say the same

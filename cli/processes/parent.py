@@ -29,8 +29,8 @@ from ...telemetry import (
     metrics_of,
 )
 from ..load import load_worker
-from .place import Place
-from .wire import Assignment
+from .child_process import ChildProcess
+from .protocol import Assignment
 
 STEADY = 10.0
 """Seconds a process has to run for its death to count as the first one in a row."""
@@ -56,11 +56,11 @@ def run_processes(target: str, *, processes: int, concurrency: int | None, only:
         emit = fan_out((FactLog(), metrics))
         if settings.claims_url.startswith("memory:") and any(spec.idempotent for spec in worker.handlers):
             emit(ClaimsEndangered("memory:// keeps claims in each process by itself; --processes needs a Redis"))
-        places = [Place(number, _template(target, concurrency, only)) for number in range(1, processes + 1)]
-        supervisor = Supervisor(places, settings, emit, folder)
+        children = [ChildProcess(number, _template(target, concurrency, only)) for number in range(1, processes + 1)]
+        supervisor = Supervisor(children, settings, emit, folder)
         endpoint = Endpoint(
             settings.http,
-            collect=lambda: metrics_of([metrics.figures.memory, *(place.memory for place in places)]),
+            collect=lambda: metrics_of([metrics.figures.memory, *(child.memory for child in children)]),
             live=supervisor.live,
             ready=supervisor.ready,
             others=_others(folder),
@@ -71,11 +71,11 @@ def run_processes(target: str, *, processes: int, concurrency: int | None, only:
 
 
 class Supervisor:
-    """A process that ends by itself is told of, counted and replaced, at once at first and then more and more slowly.
-    Where the first processes cannot even start, nothing is tried again: that would not help."""
+    """The parent of N processes. One that ends by itself is reported, counted and replaced, at once at first and then
+    more and more slowly. Where the first processes cannot even start, none is started again."""
 
-    def __init__(self, places: list[Place], settings: Settings, emit: Emit, folder: Path | None) -> None:
-        self._places = places
+    def __init__(self, children: list[ChildProcess], settings: Settings, emit: Emit, folder: Path | None) -> None:
+        self._children = children
         self._settings = settings
         self._emit = emit
         self._heart: Heart | None = open_heart(settings)
@@ -89,14 +89,14 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        codes = await asyncio.gather(*(self._keep(place) for place in self._places))
+        codes = await asyncio.gather(*(self._keep(child) for child in self._children))
         if self._refused:
             raise ConfigurationError(*dict.fromkeys(self._refused))
         return 0 if not any(codes) else 1
 
     def live(self) -> tuple[bool, Mapping[str, Any]]:
         """Whether every loop turns. Asked from the thread that serves."""
-        still = {str(place.number): round(place.still(), 3) for place in self._places}
+        still = {str(child.number): round(child.still(), 3) for child in self._children}
         live = max(still.values()) <= self._settings.worker.live_limit
         return live, {"live": live, "still": max(still.values()), "processes": still}
 
@@ -104,40 +104,40 @@ class Supervisor:
         """Whether every process is ready. Asked from the thread that serves."""
         if self._stopping.is_set():
             return False, {"ready": False, "missing": ["draining"]}
-        missing = [f"process {place.number}: {what}" for place in self._places for what in place.missing()]
+        missing = [f"process {child.number}: {what}" for child in self._children for what in child.missing()]
         return not missing, {"ready": not missing, "missing": missing}
 
     def _stop(self) -> None:
         """Each signal is handed on: the second one means at once."""
         self._stopping.set()
-        for place in self._places:
-            place.tell(signal.SIGTERM)
+        for child in self._children:
+            child.signal(signal.SIGTERM)
 
-    async def _keep(self, place: Place) -> int:
-        """Keep one place filled until told to stop. Returns the exit code of its last process."""
+    async def _keep(self, child: ChildProcess) -> int:
+        """Keep a process running until `stop`. Returns the exit code of the last one."""
         loop, failures = asyncio.get_running_loop(), 0
         while not self._stopping.is_set():
             began = loop.time()
             try:
-                pid = await place.start(self._environment)
+                pid = await child.start(self._environment)
             except OSError as error:  # the machine has no memory or no process left: the others go on
                 failures += 1
                 await self._pause(
-                    ProcessDied(place.number, 0, f"not started: {error}", _RESTART_PAUSE.seconds(failures, luck=1.0))
+                    ProcessDied(child.number, 0, f"not started: {error}", _RESTART_PAUSE.seconds(failures, luck=1.0))
                 )
                 continue
-            self._emit(ProcessStarted(place.number, pid))
-            code = await self._until_it_ends(place)
-            owner, failed = place.owner, place.report.failed
-            place.clear()
+            self._emit(ProcessStarted(child.number, pid))
+            code = await self._until_it_ends(child)
+            owner, failed = child.owner, child.report.failed
+            child.clear()
             if self._stopping.is_set():
-                return 0 if code == -signal.SIGTERM else code  # told before it had begun anything
-            if code > 0 and not any(place.was_ready for place in self._places):
+                return 0 if code == -signal.SIGTERM else code  # stopped before it had begun anything
+            if code > 0 and not any(child.was_ready for child in self._children):
                 self._refused += failed
                 self._stop()
                 return code
             failures = 0 if loop.time() - began > STEADY else failures + 1
-            died = ProcessDied(place.number, pid, _how(code), _RESTART_PAUSE.seconds(failures, luck=1.0))
+            died = ProcessDied(child.number, pid, _how(code), _RESTART_PAUSE.seconds(failures, luck=1.0))
             await asyncio.gather(self._pause(died), self._free(pid, owner))
         return 0
 
@@ -146,18 +146,18 @@ class Supervisor:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), died.again_in)
 
-    async def _until_it_ends(self, place: Place) -> int:
+    async def _until_it_ends(self, child: ChildProcess) -> int:
         """Where all are to stop it has its grace period, and a little more."""
-        ending = asyncio.create_task(place.ended())
+        ending = asyncio.create_task(child.ended())
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not ending.done():
-            if not place.was_told:  # it was being started when the others were
-                place.tell(signal.SIGTERM)
+            if not child.was_signalled:  # it was being started when the others were
+                child.signal(signal.SIGTERM)
             await asyncio.wait({ending}, timeout=self._settings.worker.grace + _TO_END)
             if not ending.done():
-                place.tell(signal.SIGKILL)
+                child.signal(signal.SIGKILL)
         return await ending
 
     async def _free(self, pid: int, owner: bytes | None) -> None:

@@ -46,12 +46,12 @@ for (const button of document.querySelectorAll("[data-copies]")) {
   });
 }
 
-function tell(place, told) {
-  for (const at of place.querySelectorAll("[data-told]")) {
-    const value = told[at.dataset.told];
+function show(section, status) {
+  for (const at of section.querySelectorAll("[data-status]")) {
+    const value = status[at.dataset.status];
     if (value === undefined) continue;
     if (at.matches("progress")) at.value = value;
-    else if (at.dataset.told === "counts") {
+    else if (at.dataset.status === "counts") {
       at.replaceChildren(...Object.entries(value).map(([name, count]) => {
         const item = document.createElement("li"), figure = document.createElement("b");
         figure.textContent = count.toLocaleString("en");
@@ -60,19 +60,19 @@ function tell(place, told) {
       }));
     } else {
       at.textContent = typeof value === "number" ? value.toLocaleString("en") : value;
-      if (at.dataset.told === "state") at.className = "state " + value;
+      if (at.dataset.status === "state") at.className = "state " + value;
     }
   }
 }
 
-for (const place of document.querySelectorAll("[data-events]")) {
-  const events = new EventSource(place.dataset.events);
+for (const section of document.querySelectorAll("[data-events]")) {
+  const events = new EventSource(section.dataset.events);
   events.addEventListener("message", (event) => {
-    const told = JSON.parse(event.data);
-    tell(place, told);
-    if (told.over) {
+    const status = JSON.parse(event.data);
+    show(section, status);
+    if (status.over) {
       events.close();
-      if (place.dataset.then === "reload") location.reload();
+      if (section.dataset.then === "reload") location.reload();
     }
   });
 }

@@ -23,8 +23,8 @@ SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt
 
 def program(name: str) -> Path | None:
     """Where a system program is, if it is installed."""
-    found = shutil.which(name, path=SEARCH_PATH)
-    return Path(found) if found else None
+    path = shutil.which(name, path=SEARCH_PATH)
+    return Path(path) if path else None
 
 
 def free_port() -> int:

@@ -117,7 +117,7 @@ def test_one_line_of_the_dead_letter_tools_acks() -> None:
         if isinstance(call.func, ast.Attribute) and call.func.attr in ("ack", "basic_ack")
     ]
 
-    assert len(places) == 1 and places[0].startswith("receiving.py"), places
+    assert len(places) == 1 and places[0].startswith("receipts.py"), places
 
 
 def test_the_public_names_are_these() -> None:

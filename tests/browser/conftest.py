@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,8 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from holdfast import Settings
 from holdfast.config import DashboardSettings
-from holdfast.dashboard import Access, create_app, serve
-from holdfast.dashboard.serving import listen
-from holdfast.dead_letters import DeadLetters, Edit, Letter, Rehearsal
+from holdfast.dashboard import Access, create_app, listen, serve
+from holdfast.dead_letters import DeadLetters, Edit, Filters, Letter, Rehearsal
 from holdfast.events import HoldfastError
 
 
@@ -52,7 +51,7 @@ def read(letter: Letter, edit: Edit | None) -> None:
         raise HoldfastError("order: Input should be a number")
 
 
-async def rehearse(queue: str, filters: Mapping[str, str], limit: int) -> Rehearsal:
+async def rehearse(queue: str, filters: Filters) -> Rehearsal:
     """What a run of the handler gives; test_dashboard.py has the real one."""
     return Rehearsal(2, 1, ["shop.CardDeclined: order o-3"], {"payment.processed": 2})
 

@@ -171,7 +171,7 @@ async def test_notes_filters_and_keys(page: Page, morgue: Morgue, desk: DeadLett
     await page.keyboard.press("/")
     await page.keyboard.type("nothing like it")
     await page.keyboard.press("Enter")
-    await expect(page.get_by_text("No letter is meant by that")).to_be_visible()
+    await expect(page.get_by_text("No letter matches")).to_be_visible()
     await looked_at(page, "empty")
     await page.goto(f"/queues/{morgue.dead}")
     await page.locator("main").focus()

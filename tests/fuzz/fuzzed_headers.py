@@ -13,7 +13,7 @@ from holdfast.consumer.in_flight import identity_of
 from holdfast.consumer.outcome import DeadLetter, Postpone
 from holdfast.dead_letters.archive import from_line, to_line
 from holdfast.dead_letters.letter import key_of, read_letter
-from holdfast.dead_letters.remake import replayed
+from holdfast.dead_letters.replay import replayed
 from holdfast.events import Message, PublishError, forced_by, read_history, read_incoming, read_metadata, replay_of
 from holdfast.events import headers as h
 

@@ -17,7 +17,7 @@ from holdfast import Settings
 from holdfast.broker import Broker, Queue, Topology, open_broker
 from holdfast.broker.amqp.browser import depth_of
 from holdfast.broker.amqp.connection import WiredChannel, WiredConnection
-from holdfast.dead_letters.places import several
+from holdfast.dead_letters.queues import several
 from holdfast.events import Message
 from holdfast.telemetry import Attached, Detached
 

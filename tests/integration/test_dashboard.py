@@ -17,10 +17,9 @@ from waiting import LIMIT, eventually
 
 from holdfast import Settings
 from holdfast.broker import Queue, Topology
-from holdfast.cli.dead.elsewhere import rehearse_elsewhere
+from holdfast.cli.dead.rehearsal import rehearse_in_child
 from holdfast.config import DashboardSettings
-from holdfast.dashboard import Access
-from holdfast.dashboard.serving import listen
+from holdfast.dashboard import Access, listen
 from holdfast.dead_letters import DeadLetters, Edit, Letter, Selection
 from holdfast.dead_letters.archive import from_line
 from holdfast.events import ConfigurationError, HoldfastError, Message
@@ -105,7 +104,7 @@ async def test_filters_and_pages_narrow_what_is_shown(settings: Settings, desk: 
         odd = await visitor.get(f"/queues/{queue}?since=never")
 
     assert (first.text.count("<tr data-row>"), second.text.count("<tr data-row>")) == (50, 10)
-    assert "No letter is meant by that" in none.text
+    assert "No letter matches" in none.text
     assert odd.status_code == 400 and "is no time" in odd.text
 
 
@@ -280,7 +279,7 @@ async def test_the_handler_is_run_on_letters_in_a_process_of_its_own(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOLDFAST_BROKER__URL", settings.broker.url.get_secret_value())
     monkeypatch.setenv("HOLDFAST_DEAD_LETTERS__FOLDER", str(tmp_path / "state"))
-    queue, run = f"{unique}.charge.dead", partial(rehearse_elsewhere, "app:worker")
+    queue, run = f"{unique}.charge.dead", partial(rehearse_in_child, "app:worker")
 
     async with a_desk(settings, tmp_path / "state") as desk:
         bodies = [b'{"order": "o-1"}', b'{"order": "o-2"}', b'{"order": "kill"}']

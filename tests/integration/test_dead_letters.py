@@ -29,7 +29,7 @@ async def test_dead_letters_are_found_without_naming_their_queue(morgue: Morgue,
     await morgue.fill("a", "b")
 
     async with a_desk(morgue.settings, tmp_path) as desk:
-        found = {place.queue: place for place in await desk.places()}
+        found = {place.queue: place for place in await desk.queues()}
 
     assert found[morgue.dead].letters == 2
     assert found[morgue.dead].oldest is not None
@@ -41,7 +41,7 @@ async def test_looking_where_letters_are_leaves_them_in_their_order(morgue: Morg
 
     async with a_desk(morgue.settings, tmp_path / "one") as one, a_desk(morgue.settings, tmp_path / "two") as two:
         before = [letter.key for letter in await contents(one, morgue.dead)]
-        [place] = await two.places([morgue.queue])
+        [place] = await two.queues([morgue.queue])
         after = [letter.key for letter in await contents(one, morgue.dead)]
 
     assert after == before
@@ -347,7 +347,7 @@ async def test_a_queue_that_another_tool_reads_is_left_to_it(morgue: Morgue, tmp
 
         with pytest.raises(QueueInUse):
             await desk.read(morgue.dead)
-        [place] = await desk.places([morgue.queue])
+        [place] = await desk.queues([morgue.queue])
 
         await browser.close()
     assert (place.letters, place.is_read) == (0, True)

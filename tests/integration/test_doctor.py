@@ -14,7 +14,7 @@ from redises import LOOPBACK, a_redis
 async def findings(folder: Path, **variables: str) -> dict[str, str]:
     """What `doctor --json` tells, by code."""
     done = await asyncio.to_thread(holdfast, "doctor", "--json", folder=folder, env=environment(**variables))
-    return {finding["code"]: finding["told"] for finding in json.loads(done.stdout)["findings"]}
+    return {finding["code"]: finding["message"] for finding in json.loads(done.stdout)["findings"]}
 
 
 def older_broker(data: bytes, way: Direction) -> bytes:

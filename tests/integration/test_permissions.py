@@ -112,7 +112,7 @@ async def test_a_worker_without_the_right_to_configure_retries_publishes_and_dea
 async def test_an_operator_finds_reads_replays_and_discards(shop: Shop, tmp_path: Path) -> None:
     await shop.fill()
     async with a_desk(shop.settings("operator", topology="declare"), tmp_path) as desk:
-        places = await desk.places()
+        places = await desk.queues()
         shop.mended = True
         async with running(shop.worker()):
             replayed = await desk.work(desk.replay("shop.pack.dead", Selection()), QUICK).run()

@@ -21,9 +21,9 @@ from scraping import Figures, Site, figure, total
 from waiting import eventually
 
 from holdfast import Publisher, Settings
+from holdfast.cli.processes.child_process import ChildProcess
 from holdfast.cli.processes.parent import Supervisor
-from holdfast.cli.processes.place import Place
-from holdfast.cli.processes.wire import Assignment
+from holdfast.cli.processes.protocol import Assignment
 from holdfast.events import Envelope, Metadata, uuid7
 from holdfast.idempotency import open_heart
 
@@ -389,13 +389,13 @@ async def test_processes_that_die_together_free_all_that_they_held(redis_url: st
 
 async def test_what_a_dead_process_had_forked_does_not_keep_its_supervisor_busy(tmp_path: Path) -> None:
     copy_app("forking", tmp_path, "forking")
-    place = Place(1, Assignment("forking:worker", 0, None, (), -1, -1))
+    child = ChildProcess(1, Assignment("forking:worker", 0, None, (), -1, -1))
     env = {**os.environ, "PYTHONPATH": str(tmp_path), "HOLDFAST_BROKER__URL": "amqp://127.0.0.1:1/"}
 
-    await place.start(env)
-    channel = place._channel
-    await place.ended()  # but what it forked has the other end of the channel
-    place.clear()
+    await child.start(env)
+    channel = child._channel
+    await child.ended()  # but what it forked has the other end of the channel
+    child.clear()
     os.kill(int((tmp_path / "forked").read_text()), signal.SIGKILL)
 
     assert channel is not None and channel.fileno() == -1  # it would be readable for ever once that has ended

@@ -46,7 +46,7 @@ def clean(rabbit: Rabbit, unique: str) -> Iterator[None]:
 def codes(done: Any) -> dict[str, str]:
     """What `doctor --json` found: what it told, by code; notes left out."""
     findings = json.loads(done.stdout)["findings"]
-    return {finding["code"]: finding["told"] for finding in findings if finding["severity"] != "note"}
+    return {finding["code"]: finding["message"] for finding in findings if finding["severity"] != "note"}
 
 
 def test_show_tells_all_that_apply_creates_and_diff_finds_nothing_afterwards(

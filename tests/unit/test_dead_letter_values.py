@@ -17,7 +17,7 @@ from holdfast import ConfigurationError
 from holdfast.dead_letters import Index, Journal, Pace, Selection, moment
 from holdfast.dead_letters.archive import from_line, to_line
 from holdfast.dead_letters.letter import Letter, key_of, read_letter
-from holdfast.dead_letters.remake import replayed, target_of
+from holdfast.dead_letters.replay import replayed, target_of
 from holdfast.events import Message, Receipt, read_receipt, receipt_message, replay_of
 from holdfast.telemetry import neutral
 

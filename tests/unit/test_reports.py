@@ -1,6 +1,6 @@
 """What a supervisor and its children say to each other survives the way."""
 
-from holdfast.cli.processes.wire import Assignment, Report, Reports
+from holdfast.cli.processes.protocol import Assignment, Report, Reports
 
 REPORTS = [
     Report(),

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from holdfast.dead_letters.places import several
+from holdfast.dead_letters.queues import several
 
 NAMES = [f"q{n}" for n in range(8)]
 

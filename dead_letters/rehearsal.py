@@ -1,18 +1,23 @@
-"""What would become of letters if they were replayed now: read against today's models, without touching them."""
+"""Rehearsals: what would become of letters if they were replayed now. Nothing on the broker is touched."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from ..events import HoldfastError
 from .letter import Letter
+from .replay import Edit
 
-Read = Callable[[Letter], object]
-"""Reads a letter as its handler would. Raises a `HoldfastError` where that fails."""
+Reader: TypeAlias = Callable[[Letter, Edit | None], None]
+"""Reads a letter, edited or not, as its handler would. Raises a `HoldfastError` where that fails."""
+
+ReaderOf: TypeAlias = Callable[[str, str | None], Reader]
+"""The `Reader` of the letters of a dead-letter queue, or of those that are to go to another queue."""
 
 
 @dataclass(slots=True)
-class Finding:
-    """Letters that would fail alike."""
+class Unread:
+    """Letters that cannot be read, all for the same reason; `examples` are keys of some."""
 
     error: str
     count: int = 0
@@ -21,10 +26,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """How many letters would decode now, and what is wrong with the others."""
+    """How many letters would be read now, and why the others would not, the most frequent reason first."""
 
     readable: int
-    findings: tuple[Finding, ...]
+    findings: tuple[Unread, ...]
 
     @property
     def unreadable(self) -> int:
@@ -41,15 +46,15 @@ class Rehearsal:
     published: dict[str, int] = field(default_factory=dict)
 
 
-def forecast(letters: Iterable[Letter], read: Read) -> Forecast:
+def forecast(letters: Iterable[Letter], read: Reader) -> Forecast:
     """Try to read each letter."""
-    readable, findings = 0, dict[str, Finding]()
+    readable, findings = 0, dict[str, Unread]()
     for letter in letters:
         try:
-            read(letter)
+            read(letter, None)
         except HoldfastError as error:
             text = f"{type(error).__name__}: {error}"
-            finding = findings.setdefault(text, Finding(text))
+            finding = findings.setdefault(text, Unread(text))
             finding.count += 1
             if len(finding.examples) < 5:
                 finding.examples.append(letter.key)

@@ -1,4 +1,4 @@
-"""What is published in a letter's stead: the same event to the queue it died in, or an edited one."""
+"""The messages that replace letters: the same event to the queue it died in, or an edited one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,6 @@ from ..events import ConfigurationError, Message, derived_id, read_metadata, rep
 from ..events import headers as h
 from .letter import NO_TIME, Letter, origin_of
 
-_ROUTES = ("CC", "BCC")
 _IDENTITY = (h.EVENT_ID, h.EVENT_TIME, h.EVENT_VERSION, h.CAUSATION_ID)
 
 
@@ -22,7 +21,7 @@ class Edit:
 
     def __post_init__(self) -> None:
         for name in self.headers:
-            if name.startswith((h.OURS, *h.BROKERS_OWN)) or name in _IDENTITY or name in _ROUTES or not name:
+            if not name or not h.is_senders(name) or name in _IDENTITY:
                 raise ConfigurationError(f"the header {name!r} is not one that can be edited")
 
 
@@ -51,7 +50,7 @@ def replayed(letter: Letter, *, operation: str, target: str, forced: bool) -> Me
         ours[h.EVENT_TIME] = metadata.time.isoformat()
     if forced:
         ours[h.REPLAY_FORCED] = operation
-    theirs = {name: value for name, value in message.headers.items() if _is_senders(name)}
+    theirs = {name: value for name, value in message.headers.items() if h.is_senders(name)}
     return replace(message, exchange="", routing_key=target, headers={**theirs, **ours}, message_id=uuid7())
 
 
@@ -70,7 +69,3 @@ def edited(letter: Letter, edit: Edit, *, operation: str, target: str) -> Messag
 def edited_id(letter: Letter, operation: str) -> str:
     """The id of the event that an edit makes of a letter."""
     return derived_id(letter.event_id, operation, 0)
-
-
-def _is_senders(name: str) -> bool:
-    return name not in _ROUTES and not name.startswith((h.OURS, *h.BROKERS_OWN))

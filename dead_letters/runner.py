@@ -15,13 +15,13 @@ from pathlib import Path
 
 from ..broker import Broker, Pause
 from ..events import BrokerUnavailable, ConfigurationError, HoldfastError, NotConnected, PublishTimeout, QueueInUse
-from .acting import Action
-from .alone import alone
+from .actions import Action
 from .index import Index
 from .journal import Item, Journal, Operation
 from .letter import Letter
-from .reading import Shelf, reading
-from .receiving import receiving
+from .lock import locked
+from .reader import Shelf, reading
+from .receipts import receiving
 
 BATCH = 100
 CANARY = (1, 10)
@@ -58,7 +58,7 @@ class Pace:
             raise ConfigurationError(f"wait={self.wait:g} is not a number of seconds")
 
 
-class Work:
+class Runner:
     """One operation being carried out by this process."""
 
     def __init__(
@@ -87,7 +87,7 @@ class Work:
 
     async def run(self) -> Operation:
         """Return when there is nothing more to do or to wait for; the operation says how it ended."""
-        with alone(self._lock, self._name), self._own_index() as self._index:
+        with locked(self._lock, self._name), self._own_index() as self._index:
             self._journal.ask(self._name, "run")
             self._journal.change(self._name, "running")
             try:
@@ -99,7 +99,7 @@ class Work:
             except Stopped as reason:
                 self._journal.change(self._name, "stopped", str(reason))
             except Leave:
-                cancelled = self._journal.wish(self._name) == "cancel"
+                cancelled = self._journal.requested(self._name) == "cancel"
                 self._journal.change(self._name, "cancelled" if cancelled else "paused")
             except BaseException:
                 self._journal.change(self._name, "paused", "interrupted")
@@ -191,7 +191,7 @@ class Work:
             begin = end
 
     async def _between(self, batch: Sequence[Item], *, is_canary: bool) -> None:
-        """After a batch: heed what is wished, keep the rate, and go on only as long as the failures do not return."""
+        """After a batch: heed what is requested, keep the rate, and go on only while the failures do not return."""
         self._heed()
         if is_canary:
             keys = [item.key for item in batch]
@@ -247,7 +247,7 @@ class Work:
             await asyncio.sleep(min(_LOOK, left))
 
     def _heed(self) -> None:
-        if self._journal.wish(self._name) != "run":
+        if self._journal.requested(self._name) != "run":
             raise Leave
 
 

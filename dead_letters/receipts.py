@@ -1,4 +1,4 @@
-"""Hearing from the workers what became of replayed letters."""
+"""Receipts: what workers report of replayed letters."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

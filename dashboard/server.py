@@ -1,7 +1,6 @@
-"""Listening: on loopback unless a token guards the page."""
+"""The server of the page: on loopback unless a token guards it."""
 
 import asyncio
-import errno
 import ipaddress
 import socket
 from collections.abc import Callable
@@ -9,36 +8,19 @@ from collections.abc import Callable
 import uvicorn
 from starlette.applications import Starlette
 
+from .. import telemetry
 from ..config import DashboardSettings
 from ..events import ConfigurationError
 
 
 def listen(settings: DashboardSettings) -> socket.socket:
-    """A socket that listens. Raises `ConfigurationError` naming the setting to change."""
+    """Return a socket that listens. Raises `ConfigurationError` naming the setting to change."""
     if settings.token is None and settings.operator_token is None and not is_loopback(settings.host):
         raise ConfigurationError(
             f"HOLDFAST_DASHBOARD__HOST={settings.host} is reached from other machines: set HOLDFAST_DASHBOARD__TOKEN "
             "or HOLDFAST_DASHBOARD__OPERATOR_TOKEN (16 characters or more), or stay on 127.0.0.1"
         )
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
-            listening.listen(128)
-        except BaseException:
-            listening.close()
-            raise
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigurationError(
-                f"HOLDFAST_DASHBOARD__PORT: port {settings.port} of {settings.host} is taken; give another, or 0"
-            ) from None
-        raise ConfigurationError(f"HOLDFAST_DASHBOARD__HOST: cannot listen on {settings.host}: {error}") from None
-    return listening
+    return telemetry.listen(settings.host, settings.port, "DASHBOARD")
 
 
 def is_loopback(host: str) -> bool:

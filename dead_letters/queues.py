@@ -1,4 +1,4 @@
-"""Where dead letters are: which queues there are, how much is in them, and since when."""
+"""The dead-letter queues of a broker: their names, how much is in them, and since when."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DeadQueue:
     """A dead-letter queue. `oldest` is when the first of its letters died, by the last reading; `is_read`: another tool
     holds its letters now, so that they are not counted."""
 
@@ -41,8 +41,8 @@ async def resolve(broker: Broker, name: str) -> str:
 
 
 async def known_queues(broker: Broker) -> dict[str, str]:
-    """The dead-letter queues that workers have told of when they started, with the worker that did. What is said twice
-    is removed on the way."""
+    """Return the dead-letter queues that workers have registered at their start, each with its worker. A registration
+    that stands there twice is removed."""
     held: list[Held] = []
     try:
         browser = await broker.browse(REGISTRY, held.append)
@@ -57,7 +57,7 @@ async def known_queues(broker: Broker) -> dict[str, str]:
             if (earlier := said.get(one.message.body)) is not None:
                 twice.append(earlier)
             said[one.message.body] = one.tag
-            known |= _told(one.message.body)
+            known |= _queues_in(one.message.body)
         if twice:
             await browser.remove(*twice)
         return known
@@ -83,9 +83,9 @@ async def several(ask: Callable[[str], Awaitable[T]], names: Iterable[str], *, a
     return {name: answers[name] for name in sorted(answers)}
 
 
-def _told(body: bytes) -> dict[str, str]:
+def _queues_in(body: bytes) -> dict[str, str]:
     try:
-        told = json.loads(body)
-        return {dead_letter_queue(str(queue)): str(told["worker"]) for queue in told["queues"]}
+        note = json.loads(body)
+        return {dead_letter_queue(str(queue)): str(note["worker"]) for queue in note["queues"]}
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}

@@ -1,4 +1,4 @@
-"""One of the places a supervisor keeps filled: the process in it now, what it counts, what it last said."""
+"""One supervised child: its process, the figures it counts, its last report."""
 
 import asyncio
 import mmap
@@ -15,19 +15,21 @@ from dataclasses import replace
 
 from ...telemetry.families import GAUGES
 from ...telemetry.shared_figures import ROOM, reset
-from .wire import Assignment, Report, Reports
+from .protocol import Assignment, Report, Reports
 
 _SILENT = 5.0  # seconds without a report after which a child counts as one that does not answer
 
 
-class Place:
-    """`number` counts from 1. Figures stay with the place: counters go on where a process that was killed left them."""
+class ChildProcess:
+    """One of the processes that a supervisor keeps running; `number` counts from 1.
+
+    A process that ended is replaced, and its figures stay: counters go on where it left them."""
 
     def __init__(self, number: int, template: Assignment) -> None:
         self.number = number
         self.report = Report()
         self.process: asyncio.subprocess.Process | None = None
-        self.was_ready = self.was_told = False
+        self.was_ready = self.was_signalled = False
         self._template = template
         self._figures = _memory()
         self._heard = 0.0
@@ -47,7 +49,7 @@ class Place:
         ours.setblocking(False)
         assignment = replace(self._template, number=self.number, figures=self._figures, channel=theirs.fileno())
         try:
-            self.report, self._heard, self.was_told = Report(), time.monotonic(), False
+            self.report, self._heard, self.was_signalled = Report(), time.monotonic(), False
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "holdfast.cli.processes.child", assignment.as_text()),
                 pass_fds=(assignment.figures, assignment.channel),
@@ -62,10 +64,10 @@ class Place:
         self._listen(ours)
         return self.process.pid
 
-    def tell(self, number: signal.Signals) -> None:
+    def signal(self, number: signal.Signals) -> None:
         """Send its process a signal, if there is one."""
         if self.process is not None and self.process.returncode is None:
-            self.was_told = True
+            self.was_signalled = True
             with suppress(ProcessLookupError):
                 self.process.send_signal(number)
 

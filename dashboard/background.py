@@ -1,4 +1,4 @@
-"""The operations this process carries out, and the queues it reads: one task each, and a word to whoever watches."""
+"""The background of the page: operations, readings of queues and runs of handlers, a task each."""
 
 import asyncio
 import sqlite3
@@ -6,31 +6,31 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from ..dead_letters import DeadLetters, Operation, Pace, Rehearsal
+from ..dead_letters import DeadLetters, Filters, Operation, Pace, Rehearsal
 from ..events import HoldfastError
 
 _LOOK = 1.0  # seconds after which somebody who watches looks anyway: another process may carry it out
 
 
-class Running:
-    """What goes on in the background of the page."""
+class Background:
+    """The tasks behind the page, by the name of an operation, queue or run. Whoever watches is woken by each change."""
 
-    def __init__(self, desk: DeadLetters) -> None:
-        self._desk = desk
+    def __init__(self, service: DeadLetters) -> None:
+        self._service = service
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self.counts: dict[str, int] = {}
         """Letters read so far, of the queues that are being read."""
         self.errors: dict[str, str] = {}
         """Why the last reading of a queue, or the last run of an operation or a handler, failed."""
-        self.rehearsals: dict[tuple[str, str], Rehearsal] = {}
+        self.rehearsals: dict[tuple[str, Filters], Rehearsal] = {}
         """How the last run of a handler on letters ended, by queue and filters."""
 
     def carry_out(self, operation: Operation, pace: Pace) -> None:
         """Begin, or go on with, an operation."""
 
         async def carry() -> None:
-            await self._desk.work(operation, pace, self._tell).run()
+            await self._service.work(operation, pace, self._tell).run()
 
         self._begin(operation.id, carry())
 
@@ -43,19 +43,19 @@ class Running:
 
         async def read() -> None:
             try:
-                await self._desk.read(queue, tell=tell)
+                await self._service.read(queue, tell=tell)
             finally:
                 self.counts.pop(queue, None)
 
         self.counts.setdefault(queue, 0)
         self._begin(queue, read())
 
-    def rehearse(self, name: str, letters: tuple[str, str], begin: Callable[[], Awaitable[Rehearsal]]) -> None:
-        """Run a handler on letters; `name` is what the run is asked for by."""
+    def rehearse(self, name: str, letters: tuple[str, Filters], run: Callable[[], Awaitable[Rehearsal]]) -> None:
+        """Run a handler on letters. `name` is the run's."""
 
         async def rehearse() -> None:
             self.rehearsals.pop(letters, None)
-            self.rehearsals[letters] = await begin()
+            self.rehearsals[letters] = await run()
 
         self._begin(name, rehearse())
 
@@ -64,7 +64,7 @@ class Running:
         return name in self._tasks
 
     async def watch(self) -> AsyncIterator[None]:
-        """Comes back whenever something may have changed."""
+        """Yield whenever something may have changed."""
         while True:
             yield
             with suppress(TimeoutError):
@@ -73,7 +73,7 @@ class Running:
             await asyncio.sleep(0.1)
 
     async def close(self) -> None:
-        """What is under way stops where it is, and can be resumed."""
+        """Stop all tasks. What they were at can be resumed."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

@@ -17,17 +17,17 @@ from urllib.parse import urlsplit
 from ..broker import Broker, Depth
 from ..config import Settings
 from ..events import ConfigurationError, QueueInUse
-from .acting import Action, Discard, EditAndReplay, Replay
-from .alone import is_running
-from .archive import from_line, to_line
+from .actions import Action, Discard, EditAndReplay, Replay
+from .archive import from_line, to_line, write_lines
 from .index import Index
-from .journal import Journal, Kind, Operation, Wish
-from .places import Place, known_queues, resolve, several
-from .reading import WornOut, reading
-from .remake import Edit, target_of
-from .restoring import Restore, Restoring, letters_for, queues_of
+from .journal import Journal, Kind, Operation, Request
+from .lock import is_running
+from .queues import DeadQueue, known_queues, resolve, several
+from .reader import WornOut, reading
+from .replay import Edit, target_of
+from .restoration import Restore, RestoreRunner, letters_for, queues_of
+from .runner import Pace, Runner
 from .selection import Selection
-from .work import Pace, Work
 
 Tell = Callable[[], None]
 SOON_READ = 5_000
@@ -41,7 +41,7 @@ class DeadLetters:
     def __init__(self, settings: Settings, broker: Broker, *, by: str | None = None) -> None:
         self.broker = broker
         self.by = by or _whoever()
-        self.folder = _expanded(settings.dead_letters.folder) / _place_of(settings)
+        self.folder = _expanded(settings.dead_letters.folder) / _folder_of(settings)
         (self.folder / "archive").mkdir(mode=0o700, parents=True, exist_ok=True)
         self.journal = Journal(self.folder / "journal.sqlite")
         self._indexes: dict[str, Index] = {}
@@ -51,27 +51,28 @@ class DeadLetters:
             index.close()
         self.journal.close()
 
-    async def places(self, names: Iterable[str] = ()) -> list[Place]:
-        """The dead-letter queues of these names, or all that workers have told of. One that holds a few thousand
-        letters, and not as many as at the last reading, is read. (To look at the first letter alone would put it last:
-        RabbitMQ returns to the end of what was returned before.)"""
+    async def queues(self, names: Iterable[str] = ()) -> list[DeadQueue]:
+        """Return the dead-letter queues of these names, or all that workers have registered.
+
+        A queue with a few thousand letters is read, unless it holds as many as at the last reading. (To look at its
+        first letter alone would put that last: RabbitMQ returns it to the end.)"""
         known = {await resolve(self.broker, name): "" for name in names} or await known_queues(self.broker)
         depths = await several(self.broker.count, known, at_a_time=8)
 
-        async def place(queue: str) -> Place | None:
-            depth = depths[queue]
-            return None if depth is None else await self._place(queue, depth, known[queue])
+        async def look(name: str) -> DeadQueue | None:
+            depth = depths[name]
+            return None if depth is None else await self._look(name, depth, known[name])
 
-        places = await several(place, known, at_a_time=4)
-        return [found for found in places.values() if found is not None]
+        queues = await several(look, known, at_a_time=4)
+        return [queue for queue in queues.values() if queue is not None]
 
-    async def _place(self, queue: str, depth: Depth, worker: str) -> Place:
+    async def _look(self, queue: str, depth: Depth, worker: str) -> DeadQueue:
         if depth.consumers or not depth.ready:
-            return Place(queue, depth.ready, None, is_read=depth.consumers > 0, worker=worker)
+            return DeadQueue(queue, depth.ready, None, is_read=depth.consumers > 0, worker=worker)
         if depth.ready <= SOON_READ and depth.ready != self.index(queue).count():
             with suppress(QueueInUse, WornOut):
                 await self.read(queue)
-        return Place(queue, depth.ready, self.index(queue).oldest(), worker=worker)
+        return DeadQueue(queue, depth.ready, self.index(queue).oldest(), worker=worker)
 
     async def resolve(self, name: str) -> str:
         return await resolve(self.broker, name)
@@ -115,7 +116,7 @@ class DeadLetters:
         index = self.index(queue)
         keys = index.keys(selection)
         if not keys:
-            raise ConfigurationError(f"no letter in {queue} is meant by that")
+            raise ConfigurationError(f"no letter in {queue} matches")
         if kind == "edit" and len(keys) > 1:
             raise ConfigurationError(f"{selection.ids[0]!r} means {len(keys)} letters; give more of the id")
         if kind != "discard":
@@ -137,12 +138,12 @@ class DeadLetters:
         with path.open("rb") as file:
             return next((str(from_line(line)[1].get("edited_as")) for line in file if line.endswith(b"\n")), "")
 
-    def work(self, operation: Operation, pace: Pace = Pace(), tell: Tell = lambda: None) -> Work:  # noqa: B008 (frozen)
-        """What carries the operation out, from wherever it is. Raises `ConfigurationError` where it is over."""
+    def work(self, operation: Operation, pace: Pace = Pace(), tell: Tell = lambda: None) -> Runner:  # noqa: B008 (frozen)
+        """Return the runner that goes on with the operation. Raises `ConfigurationError` where it is over."""
         if operation.state in ("cancelled", "done"):
             raise ConfigurationError(f"{operation.id} is {operation.state}")
         action: Action
-        carry_out = Work
+        runner = Runner
         match operation.kind:
             case "replay":
                 action = Replay(self.broker, operation)
@@ -151,10 +152,10 @@ class DeadLetters:
             case "discard":
                 action = Discard(operation, self.archive_of(operation))
             case "import":
-                action, carry_out = Restore(self.broker, operation), Restoring
+                action, runner = Restore(self.broker, operation), RestoreRunner
             case _:
                 assert_never(operation.kind)
-        return carry_out(
+        return runner(
             operation, action, pace,
             broker=self.broker, own_index=partial(self.own_index, operation.queue), journal=self.journal,
             folder=self.folder, tell=tell,
@@ -164,23 +165,17 @@ class DeadLetters:
         """Whether some process is carrying it out now."""
         return is_running(self.folder, operation.id)
 
-    def ask(self, operation: Operation, wish: Wish) -> None:
+    def ask(self, operation: Operation, request: Request) -> None:
         """Have a running operation paused or cancelled; one that is not running is cancelled here and now."""
-        self.journal.ask(operation.id, wish)
-        self.journal.log(self.by, wish, operation.queue, operation.id)
-        if wish == "cancel" and not self.is_running(operation) and operation.state not in ("done", "cancelled"):
+        self.journal.ask(operation.id, request)
+        self.journal.log(self.by, request, operation.queue, operation.id)
+        if request == "cancel" and not self.is_running(operation) and operation.state not in ("done", "cancelled"):
             self.journal.change(operation.id, "cancelled")
 
     def export(self, queue: str, selection: Selection, path: Path) -> int:
         """Write the selected letters, by the last reading, to a file; they stay. Returns their number."""
-        part, count = path.with_name(path.name + ".part"), 0
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            for letter in self.index(queue).letters(selection):
-                file.write(to_line(letter.message, key=letter.key, queue=queue))
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
+        part, count = path.with_name(path.name + ".part"), self.index(queue).count(selection)
+        write_lines(part, export_lines(self.index(queue), queue, selection))
         part.replace(path)
         self.journal.log(self.by, "export", queue, f"{count} letter(s) to {path}")
         return count
@@ -200,6 +195,12 @@ class DeadLetters:
         return begun
 
 
+def export_lines(index: Index, queue: str, selection: Selection) -> Iterator[str]:
+    """Write the selected letters of a queue as the lines of an archive."""
+    for letter in index.letters(selection):
+        yield to_line(letter.message, key=letter.key, queue=queue)
+
+
 def _expanded(folder: str) -> Path:
     try:
         return Path(folder).expanduser()
@@ -215,7 +216,7 @@ def _file(queue: str) -> str:
     return safe if safe == queue else f"{safe}-{hashlib.blake2b(queue.encode(), digest_size=4).hexdigest()}"
 
 
-def _place_of(settings: Settings) -> str:
+def _folder_of(settings: Settings) -> str:
     """One folder for each broker and virtual host."""
     parts = urlsplit(settings.broker.url.get_secret_value())
     address = f"{parts.scheme}://{parts.hostname}:{parts.port}{parts.path}"

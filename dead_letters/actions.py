@@ -1,19 +1,18 @@
-"""The three things that can be done to letters in a queue: each makes an outcome durable, then they may be removed."""
+"""The actions on letters in a queue: each makes an outcome durable, then the letters may be removed."""
 
 import asyncio
 import base64
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from ..broker import Broker
 from ..events import HoldfastError, Message
-from .archive import from_line, to_line
+from .archive import keys_in, to_line, write_lines
 from .journal import ItemState, Operation
 from .letter import Letter
-from .remake import Edit, edited, edited_id, replayed, target_of
+from .replay import Edit, edited, edited_id, replayed, target_of
 
 _PUBLISH = 30.0
 
@@ -24,7 +23,7 @@ class Action(Protocol):
     after: ItemState
 
     async def __call__(self, letters: Sequence[Letter]) -> list[HoldfastError | None]:
-        """Make the outcome of each letter durable. What went wrong with each, None where nothing did."""
+        """Make the outcome of each letter durable. Returns the error of each, or None."""
         ...
 
 
@@ -58,7 +57,7 @@ class EditAndReplay(Replay):
 
     def __init__(self, broker: Broker, operation: Operation, archive: Path) -> None:
         super().__init__(broker, operation)
-        self._archive = Archive(archive, operation)
+        self._archive = _Archive(archive, operation)
 
     async def __call__(self, letters: Sequence[Letter]) -> list[HoldfastError | None]:
         self._archive.keep(letters, edited_as={letter.key: edited_id(letter, self._operation.id) for letter in letters})
@@ -77,48 +76,29 @@ class Discard:
     after: ItemState = "removed"
 
     def __init__(self, operation: Operation, archive: Path) -> None:
-        self._archive = Archive(archive, operation)
+        self._archive = _Archive(archive, operation)
 
     async def __call__(self, letters: Sequence[Letter]) -> list[HoldfastError | None]:
         self._archive.keep(letters)
         return [None] * len(letters)
 
 
-class Archive:
-    """A file of letters, one per line, each once however often an operation begins again."""
+class _Archive:
+    """The file to which an operation writes letters, each once however often it begins again."""
 
     def __init__(self, path: Path, operation: Operation) -> None:
         self._path = path
         self._operation = operation
-        self._kept = _mended(path) if path.exists() else set[str]()
+        self._kept = keys_in(path) if path.exists() else set[str]()
 
-    def keep(self, letters: Sequence[Letter], edited_as: dict[str, str] | None = None) -> None:
-        """Return once the letters are on disk."""
-        now = datetime.now(UTC).isoformat()
+    def keep(self, letters: Sequence[Letter], edited_as: Mapping[str, str] | None = None) -> None:
+        """Return once the letters are on disk. `edited_as` has the event ids that edits make of them, by key."""
+        about = {"queue": self._operation.queue, "archived_at": datetime.now(UTC).isoformat()}
+        about["operation"] = self._operation.id
         lines = []
         for letter in letters:
             if letter.key not in self._kept:
-                about = {"key": letter.key, "queue": self._operation.queue, "archived_at": now}
-                about["operation"] = self._operation.id
-                if edited_as:
-                    about["edited_as"] = edited_as[letter.key]
-                lines.append(to_line(letter.message, **about).encode())
+                edit = {"edited_as": edited_as[letter.key]} if edited_as else {}
+                lines.append(to_line(letter.message, key=letter.key, **about, **edit))
                 self._kept.add(letter.key)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(descriptor, "ab") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _mended(path: Path) -> set[str]:
-    """The keys of the letters in an archive; a last line that was cut off half-way is taken away."""
-    keys, whole = set(), 0
-    with path.open("rb+") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                file.truncate(whole)
-                break
-            whole += len(line)
-            keys.add(str(from_line(line)[1].get("key")))
-    return keys
+        write_lines(self._path, lines, append=True)

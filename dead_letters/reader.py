@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from ..broker import Broker, Browser, Held, Topology, resting_queue
 from ..events import BrokerUnavailable, HoldfastError, TopologyDrift
 from .index import BATCH, Index
-from .letter import Letter, key_of, read_letter
+from .letter import Keys, Letter, read_letter
 
 WORN = 15
 """Readings after which a queue that may have RabbitMQ 4's delivery limit of 20 is left alone: it drops what passes."""
@@ -24,6 +24,7 @@ class Shelf:
         self.browser: Browser
         self._index = index
         self._tell = tell
+        self._keys = Keys()
         self._fresh: list[Letter] = []
         self._complete = False
 
@@ -31,11 +32,7 @@ class Shelf:
         """A letter is lent. What arrives after the reading was complete is none of its concern."""
         if self._complete:
             return
-        key = once = key_of(held.message)
-        twin = 1
-        while key in self.tags:  # messages that are alike in everything are told apart by their order
-            twin += 1
-            key = f"{once}-{twin}"
+        key = self._keys.next(held.message)
         self.tags[key] = held.tag
         self._fresh.append(read_letter(held.message, key=key, position=len(self.tags), returns=held.returns))
         if len(self._fresh) >= BATCH:

@@ -1,4 +1,4 @@
-"""One process carries out an operation."""
+"""The lock on an operation: one process carries it out."""
 
 import fcntl
 import os
@@ -10,8 +10,8 @@ from ..events import QueueInUse
 
 
 @contextmanager
-def alone(path: Path, name: str) -> Iterator[None]:
-    """One process carries out an operation. The lock goes with the process, however it ends."""
+def locked(path: Path, name: str) -> Iterator[None]:
+    """Hold the lock of the operation `name`. It goes with the process, however that ends. Raises `QueueInUse`."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
@@ -26,7 +26,7 @@ def alone(path: Path, name: str) -> Iterator[None]:
 def is_running(folder: Path, name: str) -> bool:
     """Whether some process is carrying out the operation now."""
     try:
-        with alone(folder / f"{name}.lock", name):
+        with locked(folder / f"{name}.lock", name):
             return False
     except QueueInUse:
         return True

@@ -1,18 +1,18 @@
-"""Putting the letters of an archive back into their dead-letter queue: those that are in it are left out."""
+"""The import of an archive: its letters are put back into their dead-letter queue, unless they are in it."""
 
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..events import BrokerUnavailable, ConfigurationError, Message
+from ..events import BrokerUnavailable, Message
 from ..events import headers as h
-from .acting import Replay
-from .archive import from_line
+from .actions import Replay
+from .archive import lines_of
 from .journal import ItemState
-from .letter import Letter, key_of, read_letter
-from .reading import Shelf, reading
-from .work import BATCH, HOLD, Stopped, Work, raise_any
+from .letter import Keys, Letter, read_letter
+from .reader import Shelf, reading
+from .runner import BATCH, HOLD, Runner, Stopped, raise_any
 
 
 class Restore(Replay):
@@ -24,7 +24,7 @@ class Restore(Replay):
         return _restored(letter.message, self._operation.queue, f"{self._operation.id}/{letter.key}")
 
 
-class Restoring(Work):
+class RestoreRunner(Runner):
     """Carries an import out. It holds the queue while it does: what two imports bring is in the queue once."""
 
     async def _pass(self) -> bool:
@@ -91,30 +91,15 @@ class Restoring(Work):
 
 def queues_of(path: Path) -> list[str]:
     """The dead-letter queues that the letters of an archive are from. Raises `ConfigurationError` naming the line."""
-    return sorted({queue for queue, _ in _lines(path)})
+    return sorted({queue for queue, _ in lines_of(path)})
 
 
 def letters_for(path: Path, queue: str, to: str | None) -> Iterator[tuple[str, Message]]:
     """The letters of an archive that go to this queue (all of them where they go `to` it), with their keys there."""
-    seen: dict[str, int] = {}
-    for named, message in _lines(path):
+    keys = Keys()
+    for named, message in lines_of(path):
         if to or named == queue:
-            key = key_of(message)
-            seen[key] = seen.get(key, 0) + 1
-            yield (key if seen[key] == 1 else f"{key}-{seen[key]}"), message
-
-
-def _lines(path: Path) -> Iterator[tuple[str, Message]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                message, about = from_line(line)
-                queue = about.get("queue")
-                if not isinstance(queue, str) or not queue:
-                    raise ConfigurationError("it names no queue")
-            except ConfigurationError as error:
-                raise ConfigurationError(f"{path}, line {number}: {error}") from None
-            yield queue, message
+            yield keys.next(message), message
 
 
 def _restored(message: Message, queue: str, mark: str) -> Message:

@@ -1,0 +1,81 @@
+"""Dead letters as people and programs see them: the terminal, the page and JSON show these values."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ..telemetry import neutral
+from .archive import to_json
+from .journal import Operation
+from .letter import Letter
+
+BODY = 20_000
+"""Characters of a body that are shown; the whole is exported or downloaded."""
+
+_FIELDS = (
+    "position", "event_id", "event_type", "version", "reason", "handler", "error_type", "error_message", "fingerprint",
+    "attempt", "first_failed_at", "failed_at", "worker", "replayed",
+)  # fmt: skip
+_PARSED = 1 << 20  # bytes of a body that are looked at
+_HEX = 4_096  # bytes of a binary body that are shown
+
+
+def age(moment: datetime | None, now: datetime | None = None) -> str:
+    """Say how long ago a moment was: `90 s`, `3 min`, `5 h`, `2 d`, from two of a unit on; `?` where it is unknown."""
+    if moment is None:
+        return "?"
+    seconds = max(0.0, ((now or datetime.now(UTC)) - moment).total_seconds())
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds // 1:.0f} s"
+
+
+def scaled(counts: Sequence[int], top: int) -> list[int]:
+    """Scale counts for a chart: the highest becomes `top`, zero stays zero, and any other is at least one."""
+    most = max(counts, default=0)
+    return [max(1, round(top * count / most)) if count else 0 for count in counts]
+
+
+def body_text(body: bytes) -> tuple[str, str]:
+    """Return a body as text that no terminal obeys, and its form: `JSON` is indented, `text` is shown as it is, and
+    `binary` in hexadecimal."""
+    try:
+        text = body.decode() if len(body) <= _PARSED else body[:_PARSED].decode(errors="ignore")
+    except UnicodeDecodeError:
+        return "\n".join(_hex(body[at : at + 16], at) for at in range(0, min(len(body), _HEX), 16)), "binary"
+    try:
+        text, form = json.dumps(json.loads(text), indent=2, ensure_ascii=False), "JSON"
+    except (ValueError, RecursionError):
+        form = "text"
+    return neutral(text, BODY, lines=True), form
+
+
+def when(moment: datetime | None) -> str:
+    """Write a moment in UTC, to the second; nothing where it is unknown."""
+    return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def letter_json(letter: Letter, *, whole: bool = False) -> dict[str, Any]:
+    """Return a letter for programs; `whole` adds the message and the traceback."""
+    value = {"id": letter.key} | {name: getattr(letter, name) for name in _FIELDS}
+    value |= {"queue": letter.target, "bytes": len(letter.message.body)}
+    if whole:
+        value |= {"traceback": letter.traceback, "chain": letter.chain, "message": to_json(letter.message)}
+    return value
+
+
+def state_of(operation: Operation, *, is_running: bool) -> str:
+    """Return the state of an operation, `interrupted` where its process ended on the way."""
+    return "interrupted" if operation.state == "running" and not is_running else operation.state
+
+
+def counts_of(operation: Operation, between: str = ", ") -> str:
+    """Write how many letters of an operation are in which state."""
+    return between.join(f"{count} {state}" for state, count in operation.counts.items() if count)
+
+
+def _hex(part: bytes, at: int) -> str:
+    shown = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+    return f"{at:08x}  {part.hex(' '):<47}  {shown}"

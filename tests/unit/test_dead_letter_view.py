@@ -1,0 +1,98 @@
+"""Dead letters as they are shown: the same on the terminal and on the page."""
+
+import io
+from datetime import timedelta
+
+import pytest
+from builders import NOON, a_message
+from rich.console import Console
+
+from holdfast import ConfigurationError
+from holdfast.cli.dead.tables import letters_table, print_letter
+from holdfast.dashboard.page import chart, templates
+from holdfast.dead_letters import Filters
+from holdfast.dead_letters.letter import Letter, read_letter
+from holdfast.dead_letters.view import age, body_text, scaled
+
+ON_PAGE = templates()
+
+
+def a_letter(body: bytes = b"{}", seconds_ago: float = 90.0) -> Letter:
+    died = {"x-death": [{"reason": "rejected", "queue": "q", "time": NOON - timedelta(seconds=seconds_ago)}]}
+    return read_letter(a_message(body, headers=died), key="k", position=1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.9, "0 s"),
+        (90, "90 s"),
+        (119.9, "119 s"),
+        (120, "2 min"),
+        (7_199, "119 min"),
+        (7_200, "2 h"),
+        (86_400, "24 h"),
+        (172_800, "2 d"),
+        (-5, "0 s"),
+    ],
+)
+def test_an_age_is_said_in_the_largest_unit_of_which_it_has_two(seconds: float, text: str) -> None:
+    assert age(NOON - timedelta(seconds=seconds), NOON) == text
+
+
+def test_terminal_and_page_say_the_same_age() -> None:
+    letter = a_letter()
+
+    terminal = Console(file=io.StringIO(), width=200)
+    terminal.print(letters_table([letter]))
+    page = ON_PAGE.from_string("{{ letter.failed_at | age }}").render(letter=letter)
+
+    assert f" {page} " in terminal.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_terminal_and_page_show_the_same_body() -> None:
+    letter = a_letter(b'{"order": "\xe2\x80\xae o-1"}')
+
+    terminal = Console(file=io.StringIO(), width=200)
+    print_letter(letter, terminal)
+    body, form = body_text(letter.message.body)
+
+    assert form == "JSON" and "\\u202e" in body
+    assert body in terminal.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "form"),
+    [
+        (b'{"a":1}', '{\n  "a": 1\n}', "JSON"),
+        (b"plain\n\x1b[31m", "plain\n\\x1b[31m", "text"),
+        (b"", "", "text"),
+        (b"\xff\x00A", f"00000000  {'ff 00 41':<47}  ..A", "binary"),
+        (b"[" * 100_000, "[" * 20_000 + "… (80,000 more)", "text"),
+    ],
+)
+def test_a_body_is_shown_by_what_it_is(body: bytes, text: str, form: str) -> None:
+    assert body_text(body) == (text, form)
+
+
+def test_a_chart_shows_every_count_and_the_highest_at_full_height() -> None:
+    assert scaled([0, 1, 500, 1000], 8) == [0, 1, 4, 8]
+    assert scaled([], 8) == [] and scaled([0, 0], 8) == [0, 0]
+    assert chart((0, 1, 2)).count("<rect") == 2
+
+
+def test_the_filters_of_an_address_are_those_of_the_command_line() -> None:
+    typed = Filters(id=("a", "b"), type="order.created", since="2h")
+
+    read = Filters.of(
+        [("type", " order.created "), ("id", "a"), ("since", "2h"), ("id", "b"), ("page", "3"), ("text", "")]
+    )
+
+    assert read == typed
+    assert Filters.of(typed.pairs()) == typed
+    assert typed.selection().event_type == "order.created" and typed.selection().ids == ("a", "b")
+
+
+def test_a_filter_with_a_time_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="is no time"):
+        Filters(until="never").selection()
