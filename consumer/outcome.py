@@ -17,7 +17,7 @@ Reason: TypeAlias = Literal[
 """Why a message was dead-lettered: the `holdfast-reason` header."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ready:
     """The event is read, and claimed if it has to be. `crashes`: how many processes died while it ran."""
 

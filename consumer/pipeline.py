@@ -100,11 +100,12 @@ class Pipeline:
             incoming.message, incoming.metadata, incoming.history, queue=self._spec.queue, tag=flight.delivery.tag
         ):
             with flight.slot:
-                ran = Ran(self._read(flight))
-                if isinstance(ran.outcome, Ready):
-                    event = ran.outcome.event
-                    flight.claimed = await self._claims.acquire(incoming, event, flight.slot)
-                    ran = Ran(flight.claimed.outcome)
+                event, outcome = None, self._read(flight)
+                if isinstance(outcome, Ready):
+                    event = outcome.event
+                    flight.claimed = await self._claims.acquire(incoming, outcome, flight.slot)
+                    outcome = flight.claimed.outcome
+                ran = Ran(outcome)
                 decision = self._decide(flight, ran)
                 while isinstance(decision, RunHandler):
                     ran = await self._runner.run(event, flight, ran)

@@ -25,7 +25,7 @@ _SUCCEEDED = Succeeded()
 _AGAIN = Pause(0.1, 1.0)  # between two tries to publish what a handler published
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ran:
     """What came of running a handler: how often it ran, and the seconds from the first run's begin."""
 
