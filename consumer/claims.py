@@ -15,9 +15,9 @@ from ..idempotency import (
     Claim,
     Done,
     Mismatch,
-    StoreClaims,
     StoreUnavailable,
     Suspect,
+    WorkerClaims,
     claim_key,
     fingerprint_of,
 )
@@ -62,7 +62,7 @@ class HandlerClaims:
     """Claims in the worker's store. See `Claims`."""
 
     spec: HandlerSpec
-    store: StoreClaims
+    store: WorkerClaims
     settings: Settings
     emit: Emit
 

@@ -11,7 +11,6 @@ from typing import Literal, TypeAlias
 
 from ..broker import Clock, Pause, sleep
 from .keys import claim_key
-from .lease import NO_LEASE
 from .open import OpenClaims
 from .port import Answer, Busy, Claim, Completion, StoreUnavailable
 
@@ -28,35 +27,7 @@ Ends: TypeAlias = OrderedDict[bytes, tuple[Claim, End]]
 """How claims ended, by their tokens."""
 
 
-class NoClaims:
-    """The claims of a worker whose handlers are not idempotent: nothing is claimed, and nothing is ever unavailable.
-    See `StoreClaims`."""
-
-    def __init__(self) -> None:
-        self.error: str | None = None
-        self.unavailable_since = 0.0
-        self.lease = NO_LEASE
-
-    async def complete(self, claim: Claim) -> Completed:
-        return "absent"
-
-    async def release(self, claim: Claim, *, forget: bool = False) -> None:
-        """Nothing is held."""
-
-    async def changed(self) -> None:
-        await asyncio.Event().wait()
-
-    def followed(self, error: str | None) -> None:
-        """No delivery waits for that."""
-
-    def stop_pausing(self) -> None:
-        """No delivery waits for that."""
-
-    async def close(self, patience: float) -> None:
-        """Nothing is open."""
-
-
-class StoreClaims:
+class WorkerClaims:
     """The claims of one worker, in a store. `error` says why it is unavailable since `unavailable_since`, by the clock.
 
     After a failed call the store counts as unavailable: further claims raise `StoreUnavailable` at once, and a task
@@ -227,6 +198,3 @@ def _keep(ends: Ends, claim: Claim, end: End, limit: int) -> None:
     ends[claim.token] = (claim, end)
     if len(ends) > limit:
         ends.popitem(last=False)
-
-
-WorkerClaims: TypeAlias = StoreClaims | NoClaims
