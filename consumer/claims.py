@@ -99,7 +99,8 @@ class HandlerClaims:
         if headers.REPLAY_FORCED in message.headers and (forced := forced_by(message.headers)) is not None:
             identity = (*identity, "forced", forced)
         key = claim_key(self.settings.idempotency.prefix, self.spec.queue, *identity)
-        return self.store.request(key, fingerprint_of(message, metadata, own_key=own_key is not None))
+        fingerprint = fingerprint_of(message, metadata, own_key=own_key is not None)
+        return Claim(key, next(self.store.tokens), fingerprint, self.store.lease.owner)
 
     async def _without_store(self, ready: Ready) -> Claimed:
         if not self.spec.pauses(self.settings):

@@ -3,7 +3,6 @@
 import asyncio
 import contextvars
 from asyncio import CancelledError, Task
-from collections.abc import Coroutine
 from typing import Any
 
 from ..broker import Delivery
@@ -76,7 +75,9 @@ class Pipeline:
             self._knows_of_missing_ids = True
             self._tools.emit(MissingId(self._spec.queue, origin(message)[1]))
         self.figures.in_flight += 1
-        self._begin(flight, self._process(flight))
+        flight.task = task = asyncio.get_running_loop().create_task(self._process(flight), context=context)
+        self.in_flight[task] = flight
+        task.add_done_callback(self._end)
 
     async def _process(self, flight: InFlight) -> None:
         """The life of a delivery: read, claim, run until it is decided what becomes of it."""
@@ -144,18 +145,15 @@ class Pipeline:
     def _go_on_without_handler(self, flight: InFlight, ran: Ran) -> None:
         """End a delivery whose handler does not end, in a task of its own. The handler keeps the first one."""
         del self.in_flight[flight.task]
-        self._begin(flight, self._abandon(flight, ran))
+        flight.task = task = asyncio.get_running_loop().create_task(self._abandon(flight, ran), context=flight.context)
+        self.in_flight[task] = flight
+        task.add_done_callback(self._end)
 
     async def _abandon(self, flight: InFlight, ran: Ran) -> None:
         ending = self._decide(flight, ran)
         if isinstance(ending, RunHandler):
             raise RuntimeError("a handler that was abandoned is not run again")
         await self._finish(flight, ran, ending)
-
-    def _begin(self, flight: InFlight, steps: Coroutine[Any, Any, None]) -> None:
-        flight.task = task = asyncio.get_running_loop().create_task(steps, context=flight.context)
-        self.in_flight[task] = flight
-        task.add_done_callback(self._end)
 
     def _end(self, task: Task[None]) -> None:
         flight = self.in_flight.pop(task, None)
