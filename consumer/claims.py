@@ -15,9 +15,9 @@ from ..idempotency import (
     Claim,
     Done,
     Mismatch,
-    StoreClaims,
     StoreUnavailable,
     Suspect,
+    WorkerClaims,
     claim_key,
     fingerprint_of,
 )
@@ -28,7 +28,7 @@ from .outcome import AlreadyDone, ClaimsUnavailable, HeldElsewhere, Interrupted,
 from .slots import Slot
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Claimed:
     """What came of asking for a claim: an outcome, the claim to be ended, if there may be one, and for the metrics the
     answer and the seconds it took."""
@@ -45,7 +45,7 @@ NOT_CLAIMED = Claimed(Ready(None))
 class Claims(Protocol):
     """Claims as a delivery sees them. A claim that may be held is ended in the worker's store."""
 
-    async def acquire(self, incoming: Incoming, event: Any, slot: Slot) -> Claimed:
+    async def acquire(self, incoming: Incoming, ready: Ready, slot: Slot) -> Claimed:
         """Ask for the right to handle an event. Raises nothing: a cancellation is an outcome too."""
         ...
 
@@ -53,8 +53,8 @@ class Claims(Protocol):
 class Unclaimed:
     """The claims of a handler that is not idempotent: it runs however often an event comes. See `Claims`."""
 
-    async def acquire(self, incoming: Incoming, event: Any, slot: Slot) -> Claimed:
-        return Claimed(Ready(event))
+    async def acquire(self, incoming: Incoming, ready: Ready, slot: Slot) -> Claimed:
+        return Claimed(ready)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +62,14 @@ class HandlerClaims:
     """Claims in the worker's store. See `Claims`."""
 
     spec: HandlerSpec
-    store: StoreClaims
+    store: WorkerClaims
     settings: Settings
     emit: Emit
 
-    async def acquire(self, incoming: Incoming, event: Any, slot: Slot) -> Claimed:
+    async def acquire(self, incoming: Incoming, ready: Ready, slot: Slot) -> Claimed:
         """An event whose last run ended with its process is a suspect: it is claimed again once it is alone."""
         try:
-            claim = self._request(incoming, event)
+            claim = self._request(incoming, ready.event)
         except Exception as error:  # noqa: BLE001 (the user's key function)
             return Claimed(Refused(error, "refused"))
         most, seconds, began = self.spec.retry.max_crashes, 0.0, time.perf_counter()
@@ -83,11 +83,12 @@ class HandlerClaims:
                 answer = await self.store.claim(claim, alone=True, max_crashes=most)
                 seconds += time.perf_counter() - began
         except StoreUnavailable:
-            return await self._without_store(event)
+            return await self._without_store(ready)
         except CancelledError:  # the store may hold the claim already
             return Claimed(Interrupted(), claim, None, seconds)
         if type(answer) is Acquired:
-            return Claimed(Ready(event, answer.crashes), claim, "acquired", seconds)
+            outcome = Ready(ready.event, answer.crashes) if answer.crashes else ready
+            return Claimed(outcome, claim, "acquired", seconds)
         return _not_acquired(answer, seconds)
 
     def _request(self, incoming: Incoming, event: Any) -> Claim:
@@ -98,11 +99,12 @@ class HandlerClaims:
         if headers.REPLAY_FORCED in message.headers and (forced := forced_by(message.headers)) is not None:
             identity = (*identity, "forced", forced)
         key = claim_key(self.settings.idempotency.prefix, self.spec.queue, *identity)
-        return self.store.request(key, fingerprint_of(message, metadata, own_key=own_key is not None))
+        fingerprint = fingerprint_of(message, metadata, own_key=own_key is not None)
+        return Claim(key, next(self.store.tokens), fingerprint, self.store.lease.owner)
 
-    async def _without_store(self, event: Any) -> Claimed:
+    async def _without_store(self, ready: Ready) -> Claimed:
         if not self.spec.pauses(self.settings):
-            return Claimed(Ready(event), None, "unprotected")
+            return Claimed(ready, None, "unprotected")
         with suppress(CancelledError):  # it is given back either way
             await self.store.until_paused()
         return Claimed(ClaimsUnavailable(), None, "unavailable")

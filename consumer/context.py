@@ -10,7 +10,7 @@ import structlog
 from ..broker import REAL, Clock
 from ..config import Settings
 from ..events import Event, HoldfastError, Message, Metadata, PublishError, as_published, derived_id, seal
-from ..idempotency import Lease, NoLease
+from ..idempotency import Lease
 from ..publisher import message_for
 from ..telemetry import Spans
 
@@ -24,7 +24,7 @@ class Surroundings:
     source: str
     state: Any
     settings: Settings
-    lease: Lease | NoLease
+    lease: Lease
     spans: Spans
     clock: Clock = REAL
     publishes: frozenset[str] | None = None

@@ -7,12 +7,24 @@ from typing import TypeAlias
 
 from ..broker import REAL, Broker, Clock, open_broker
 from ..config import Settings
-from ..idempotency import OpenClaims, open_claims
-from ..telemetry import Emit
+from ..idempotency import OpenClaims, WorkerClaims, open_claims
+from ..telemetry import Emit, Spans
 from .handler import Middleware
 
 OpenBroker: TypeAlias = Callable[[Settings, Emit], Awaitable[Broker]]
 OpenClaimsWith: TypeAlias = Callable[[Settings, Emit], OpenClaims]
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The tools of one run, which its pipelines share."""
+
+    broker: Broker
+    claims: WorkerClaims
+    clock: Clock
+    luck: Callable[[], float]
+    emit: Emit
+    spans: Spans
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,11 @@ Reason: TypeAlias = Literal[
 ]
 """Why a message was dead-lettered: the `holdfast-reason` header."""
 
+Raised: TypeAlias = Any
+"""An exception of any kind. mypyc compiles no fields of type `BaseException`."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Ready:
     """The event is read, and claimed if it has to be. `crashes`: how many processes died while it ran."""
 
@@ -53,7 +56,7 @@ class ClaimsUnavailable:
 class Failed:
     """The handler raised. `after`: the seconds it asked for (`RetryLater`)."""
 
-    error: BaseException
+    error: Raised
     after: float | None = None
 
 
@@ -61,21 +64,21 @@ class Failed:
 class Abandoned:
     """The handler goes on after its time-out and cancellation. Another run now would run next to it."""
 
-    error: BaseException
+    error: Raised
 
 
 @dataclass(frozen=True, slots=True)
 class Unpublished:
     """The handler returned, and the broker did not accept an event it published."""
 
-    error: BaseException
+    error: Raised
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The event must not be tried again: the handler raised `Reject`, or the message cannot become an event."""
 
-    error: BaseException
+    error: Raised
     reason: Reason
 
 
@@ -116,7 +119,7 @@ class Postpone:
     waits has no `error` and spends no attempt."""
 
     delay: float
-    error: BaseException | None
+    error: Raised
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ class DeadLetter:
     """Publish a copy to the dead-letter queue, then take the original off the queue."""
 
     reason: Reason
-    error: BaseException
+    error: Raised
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,15 @@
 import asyncio
 import contextvars
 from asyncio import CancelledError, Task
-from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ..broker import Broker, Clock, Delivery
+from ..broker import Delivery
 from ..events import UnknownType, Unreadable, UnsupportedVersion, headers, origin, read_incoming
-from ..idempotency import WorkerClaims
-from ..telemetry import Emit, MissingId, PipelineFailed, QueueFigures, SettlementStale, Spans, bind_event, bind_handler
+from ..telemetry import MissingId, PipelineFailed, QueueFigures, SettlementStale, bind_event, bind_handler
 from .claims import Claims
 from .context import Surroundings
-from .decide import Policy, decide, refuse_size
+from .decide import decide, policy_of, refuse_size
+from .dependencies import Tools
 from .handler import Handler, HandlerSpec
 from .in_flight import Identity, InFlight, RecentlySettled, identity_of
 from .outcome import (
@@ -44,67 +43,56 @@ class Pipeline:
         spec: HandlerSpec,
         handler: Handler,
         around: Surroundings,
-        *,
-        broker: Broker,
+        tools: Tools,
         claims: Claims,
-        store: WorkerClaims,
-        policy: Policy,
-        remembered: int,
-        luck: Callable[[], float],
+        *,
         cancel_grace: float,
-        emit: Emit,
+        prefetch: int,
     ) -> None:
         self.in_flight: dict[Task[None], InFlight] = {}
         self.figures = QueueFigures(spec.queue)
         self._by_identity: dict[Identity, InFlight] = {}
-        self._recently_settled = RecentlySettled(remembered)
+        self._recently_settled = RecentlySettled(4 * prefetch)
         self._returning: set[asyncio.Future[Any]] = set()
         self._knows_of_missing_ids = False
         self._context = contextvars.copy_context()
         self._context.run(bind_handler, queue=spec.queue, handler=spec.name)
-        self._spec, self._broker, self._claims, self._policy = spec, broker, claims, policy
-        self._clock: Clock = around.clock
-        self._spans: Spans = around.spans
-        self._luck, self._emit = luck, emit
-        self._settler = Settler(spec, broker, store, around.clock, luck, emit, around.spans)
-        self._runner = Runner(
-            spec,
-            handler,
-            around,
-            broker=broker,
-            luck=luck,
-            cancel_grace=cancel_grace,
-            emit=emit,
-            on_abandoned=self._go_on_without_handler,
-        )
+        self._spec, self._tools, self._claims = spec, tools, claims
+        self._policy = policy_of(spec, around.settings, cancel_grace)
+        self._settler = Settler(spec, tools)
+        left = self._go_on_without_handler
+        self._runner = Runner(spec, handler, around, tools, cancel_grace=cancel_grace, on_abandoned=left)
 
     def start(self, delivery: Delivery, slot: Slot) -> None:
         """Begin the life of a delivery that has a slot."""
         message = delivery.message
-        incoming = read_incoming(message, self._clock.now())
+        incoming = read_incoming(message, self._tools.clock.now())
         identity, context = identity_of(message), self._context.copy()
         flight = InFlight(delivery, incoming, identity, slot, context)
         if identity is not None:
             self._by_identity[identity] = flight
         if not (incoming.has_id or self._knows_of_missing_ids):
             self._knows_of_missing_ids = True
-            self._emit(MissingId(self._spec.queue, origin(message)[1]))
+            self._tools.emit(MissingId(self._spec.queue, origin(message)[1]))
         self.figures.in_flight += 1
-        self._begin(flight, self._process(flight))
+        flight.task = task = asyncio.get_running_loop().create_task(self._process(flight), context=context)
+        self.in_flight[task] = flight
+        task.add_done_callback(self._end)
 
     async def _process(self, flight: InFlight) -> None:
         """The life of a delivery: read, claim, run until it is decided what becomes of it."""
         incoming = flight.incoming
         bind_event(incoming.metadata, incoming.history.attempt)
-        with self._spans.delivery(
+        with self._tools.spans.delivery(
             incoming.message, incoming.metadata, incoming.history, queue=self._spec.queue, tag=flight.delivery.tag
         ):
             with flight.slot:
-                ran = Ran(self._read(flight))
-                if isinstance(ran.outcome, Ready):
-                    event = ran.outcome.event
-                    flight.claimed = await self._claims.acquire(incoming, event, flight.slot)
-                    ran = Ran(flight.claimed.outcome)
+                event, outcome = None, self._read(flight)
+                if isinstance(outcome, Ready):
+                    event = outcome.event
+                    flight.claimed = await self._claims.acquire(incoming, outcome, flight.slot)
+                    outcome = flight.claimed.outcome
+                ran = Ran(outcome)
                 decision = self._decide(flight, ran)
                 while isinstance(decision, RunHandler):
                     ran = await self._runner.run(event, flight, ran)
@@ -130,10 +118,10 @@ class Pipeline:
             is_current = await delivery.consumer.ack(delivery)
             self._recently_settled.add(flight.identity)  # the ack may be lost: then the message comes again
             if not is_current:
-                self._emit(SettlementStale(self._spec.queue, flight.incoming.metadata.event_id))
-        self._emit(settled(flight, ran, ending, completion, self._spec))
+                self._tools.emit(SettlementStale(self._spec.queue, flight.incoming.metadata.event_id))
+        self._tools.emit(settled(flight, ran, ending, completion, self._spec))
         if headers.REPLAY in flight.incoming.message.headers:
-            await send_receipt(self._broker, flight.incoming, ending, self._emit)
+            await send_receipt(self._tools.broker, flight.incoming, ending, self._tools.emit)
 
     def _read(self, flight: InFlight) -> Outcome:
         incoming = flight.incoming
@@ -151,24 +139,21 @@ class Pipeline:
             return Refused(error, "unreadable")
 
     def _decide(self, flight: InFlight, ran: Ran) -> Decision:
-        now, luck = self._clock.now(), self._luck()
+        now, luck = self._tools.clock.now(), self._tools.luck()
         return decide(ran.outcome, flight.incoming, self._policy, runs=ran.runs, now=now, luck=luck)
 
     def _go_on_without_handler(self, flight: InFlight, ran: Ran) -> None:
         """End a delivery whose handler does not end, in a task of its own. The handler keeps the first one."""
         del self.in_flight[flight.task]
-        self._begin(flight, self._abandon(flight, ran))
+        flight.task = task = asyncio.get_running_loop().create_task(self._abandon(flight, ran), context=flight.context)
+        self.in_flight[task] = flight
+        task.add_done_callback(self._end)
 
     async def _abandon(self, flight: InFlight, ran: Ran) -> None:
         ending = self._decide(flight, ran)
         if isinstance(ending, RunHandler):
             raise RuntimeError("a handler that was abandoned is not run again")
         await self._finish(flight, ran, ending)
-
-    def _begin(self, flight: InFlight, steps: Coroutine[Any, Any, None]) -> None:
-        flight.task = task = asyncio.get_running_loop().create_task(steps, context=flight.context)
-        self.in_flight[task] = flight
-        task.add_done_callback(self._end)
 
     def _end(self, task: Task[None]) -> None:
         flight = self.in_flight.pop(task, None)
@@ -180,8 +165,8 @@ class Pipeline:
         if flight.identity is not None and self._by_identity.get(flight.identity) is flight:
             del self._by_identity[flight.identity]
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._emit(PipelineFailed(self._spec.queue, flight.incoming.metadata.event_id, error, _PAUSE))
-            self._clock.call_at(self._clock.time() + _PAUSE, self._give_back, flight.delivery)
+            self._tools.emit(PipelineFailed(self._spec.queue, flight.incoming.metadata.event_id, error, _PAUSE))
+            self._tools.clock.call_at(self._tools.clock.time() + _PAUSE, self._give_back, flight.delivery)
 
     def join(self, delivery: Delivery) -> bool:
         """Give a redelivery to the delivery in flight whose place it takes. Returns False if there is none.

@@ -11,11 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..broker import Broker, Clock, Countdown, Pause, sleep
+from ..broker import Countdown, Pause, sleep
 from ..events import Message, NotPermitted, PublishRefused, Reject, RetryLater
 from ..publisher import send
-from ..telemetry import Emit, HandlerAbandoned, Spans
+from ..telemetry import HandlerAbandoned
 from .context import Context, Run, Surroundings, note_thread
+from .dependencies import Tools
 from .errors import HandlerExit, HandlerTimeout
 from .handler import Handler, HandlerSpec, Middleware
 from .in_flight import InFlight
@@ -25,7 +26,7 @@ _SUCCEEDED = Succeeded()
 _AGAIN = Pause(0.1, 1.0)  # between two tries to publish what a handler published
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ran:
     """What came of running a handler: how often it ran, and the seconds from the first run's begin."""
 
@@ -46,22 +47,18 @@ class Runner:
         spec: HandlerSpec,
         handler: Handler,
         around: Surroundings,
+        tools: Tools,
         *,
-        broker: Broker,
-        luck: Callable[[], float],
         cancel_grace: float,
-        emit: Emit,
         on_abandoned: Callable[[InFlight, Ran], None],
     ) -> None:
         self._spec = spec
         self._handler = handler
         self._around = around
-        self._broker = broker
-        self._luck = luck
-        self._emit = emit
+        self._tools = tools
         self._on_abandoned = on_abandoned
-        self._overdue: Countdown[InFlight] = Countdown(spec.timeout, self._cancel, around.clock)
-        self._ignoring: Countdown[InFlight] = Countdown(cancel_grace, self._abandon, around.clock)
+        self._overdue: Countdown[InFlight] = Countdown(spec.timeout, self._cancel, tools.clock)
+        self._ignoring: Countdown[InFlight] = Countdown(cancel_grace, self._abandon, tools.clock)
 
     async def run(self, event: Any, flight: InFlight, before: Ran) -> Ran:
         """Run the handler once more, after the runs of `before`. Raises nothing.
@@ -88,10 +85,8 @@ class Runner:
         return Ran(outcome, before.runs + 1, before.seconds + time.perf_counter() - began)
 
     async def _publish(self, run: Run) -> Outcome:
-        around, patience = self._around, self._around.settings.broker.publish_timeout
-        given: Any = {"clock": around.clock, "luck": self._luck, "emit": self._emit, "spans": around.spans}
         try:
-            await publish_outbox(self._broker, run.outbox, patience=patience, **given)
+            await publish_outbox(self._tools, run.outbox, patience=self._around.settings.broker.publish_timeout)
         except CancelledError:
             return Interrupted()
         except Exception as error:  # noqa: BLE001 (whatever keeps an event from being published)
@@ -135,7 +130,7 @@ class Runner:
             return Failed(timeout)
         flight.slot.abandon(left)
         spec = self._spec
-        self._emit(HandlerAbandoned(spec.queue, spec.name, flight.incoming.metadata.event_id, spec.timeout))
+        self._tools.emit(HandlerAbandoned(spec.queue, spec.name, flight.incoming.metadata.event_id, spec.timeout))
         return Abandoned(timeout)
 
     def _cancel(self, flight: InFlight) -> None:
@@ -151,16 +146,7 @@ class Runner:
             self._on_abandoned(flight, Ran(outcome, 1, self._spec.timeout + self._ignoring.seconds))
 
 
-async def publish_outbox(
-    broker: Broker,
-    outbox: Iterable[Message],
-    *,
-    patience: float,
-    clock: Clock,
-    luck: Callable[[], float],
-    emit: Emit,
-    spans: Spans,
-) -> None:
+async def publish_outbox(tools: Tools, outbox: Iterable[Message], *, patience: float) -> None:
     """Return once all are confirmed. A refused message is tried again, for `patience` seconds from the first refusal
     on: a queue that elects its leader refuses for a moment, and another run of the handler costs more.
 
@@ -170,13 +156,13 @@ async def publish_outbox(
     for message in outbox:
         while True:
             try:
-                await send(broker, message, timeout=None, emit=emit, spans=spans)
+                await send(tools.broker, message, timeout=None, emit=tools.emit, spans=tools.spans)
                 break
             except PublishRefused as error:
-                last_try = min(last_try, (now := clock.time()) + patience)
+                last_try = min(last_try, (now := tools.clock.time()) + patience)
                 if isinstance(error, NotPermitted) or now > last_try:
                     raise
-            await sleep(clock, _AGAIN.seconds(refusals, luck()))
+            await sleep(tools.clock, _AGAIN.seconds(refusals, tools.luck()))
             refusals += 1
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 from ..broker import Broker
 from ..config import Settings
-from ..idempotency import NoClaims, OpenClaims, StoreClaims, StoreUnavailable, WorkerClaims
+from ..idempotency import OpenClaims, StoreUnavailable, WorkerClaims
 from ..telemetry import ClaimsEndangered, Draining, Emit, Paused, Resumed, Spans, Started, Stopped
-from .claims import Claims, HandlerClaims, Unclaimed
+from .claims import HandlerClaims, Unclaimed
 from .context import Surroundings
-from .decide import policy_of
-from .dependencies import Dependencies
+from .dependencies import Dependencies, Tools
 from .handler import HandlerSpec, Middleware
 from .in_flight import InFlight
 from .pipeline import Pipeline
@@ -49,12 +48,12 @@ class Runtime:
         self._emit = emit
         self._spans = spans
         self._dependencies = dependencies
+        self._claims: WorkerClaims
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._threads = ThreadPoolExecutor(settings.worker.concurrency, thread_name_prefix=HANDLER_THREAD)
         self._slots = Slots(settings.worker.concurrency)
         self._subscriptions: list[Subscription] = []
-        self._claims: WorkerClaims = NoClaims()
         self._following: asyncio.Task[None] | None = None
         self._announcing: asyncio.Task[None] | None = None
         self._started = False
@@ -76,12 +75,13 @@ class Runtime:
         store = (f"claim store: {error}",) if is_paused else ()
         return (*store, *(f"consumer of {each.spec.queue}" for each in wanted if not each.is_attached))
 
-    async def run(self, broker: Broker, state: Any, opened: OpenClaims | None) -> int:
+    async def run(self, broker: Broker, state: Any, opened: OpenClaims) -> int:
         """Consume until `stop` is called. Returns how many deliveries were given back unfinished."""
+        prefix, given = self._settings.idempotency.prefix, self._dependencies
+        self._claims = WorkerClaims(opened, prefix=prefix, clock=given.clock, luck=given.luck)
         stopping = asyncio.create_task(self._stop.wait())
         try:
-            if opened is not None:
-                await self._open(opened)
+            await self._take_lease(opened)
             if not await self._declared(broker, stopping):
                 return 0
             self._subscriptions = [self._subscription(spec, broker, state) for spec in self._handlers]
@@ -102,13 +102,9 @@ class Runtime:
         return Started(self._name, queues, self._settings.worker.concurrency, tuple(sorted(types)))
 
     def _subscription(self, spec: HandlerSpec, broker: Broker, state: Any) -> Subscription:
-        settings, emit, given = self._settings, self._emit, self._dependencies
+        settings, emit, given, spans = self._settings, self._emit, self._dependencies, self._spans
         limit = min(spec.concurrency or settings.worker.concurrency, settings.worker.concurrency)
         prefetch = spec.prefetch or 2 * limit
-        claims: Claims = Unclaimed()
-        store = self._claims if spec.idempotent else NoClaims()
-        if isinstance(store, StoreClaims):
-            claims = HandlerClaims(spec, store, settings, emit)
         pipeline = Pipeline(
             spec,
             compose(spec, self._middleware, self._threads),
@@ -118,31 +114,25 @@ class Runtime:
                 self._name,
                 state,
                 settings,
-                store.lease,
-                self._spans,
+                self._claims.lease,
+                spans,
                 given.clock,
                 spec.publish_types,
             ),
-            broker=broker,
-            claims=claims,
-            store=store,
-            policy=policy_of(spec, settings, given.cancel_grace),
-            remembered=4 * prefetch,
-            luck=given.luck,
+            Tools(broker, self._claims, given.clock, given.luck, emit, spans),
+            HandlerClaims(spec, self._claims, settings, emit) if spec.idempotent else Unclaimed(),
             cancel_grace=given.cancel_grace,
-            emit=emit,
+            prefetch=prefetch,
         )
         lane = self._slots.lane(limit, pipeline.start)
         return Subscription(spec, broker, pipeline, lane, prefetch=prefetch, pauses=spec.pauses(settings), emit=emit)
 
-    async def _open(self, opened: OpenClaims) -> None:
+    async def _take_lease(self, opened: OpenClaims) -> None:
         """Take the lease, and report what endangers the claims. A store that is unavailable is waited for, paused."""
-        prefix, given = self._settings.idempotency.prefix, self._dependencies
-        self._claims = claims = StoreClaims(opened, prefix=prefix, clock=given.clock, luck=given.luck)
         try:
             findings = await opened.findings()
         except StoreUnavailable as error:
-            claims.mark_unavailable(error)
+            self._claims.mark_unavailable(error)
             findings = []
         await opened.lease.start()
         short = short_windows(self._handlers, self._settings.idempotency.ttl)

@@ -2,17 +2,17 @@
 
 import asyncio
 from asyncio import CancelledError
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import assert_never
 
-from ..broker import Broker, Clock, Pause, sleep
+from ..broker import Pause, sleep
 from ..events import Message, PublishError
 from ..events.headers import TRACEPARENT
-from ..idempotency import Claim, Completed, WorkerClaims
-from ..telemetry import CopyHeld, Emit, Settled, SettledAs, Spans
+from ..idempotency import Claim, Completed
+from ..telemetry import CopyHeld, Settled, SettledAs
 from .copies import dead_letter, postponed_copy
+from .dependencies import Tools
 from .failure import describe_failure, summary
 from .handler import HandlerSpec
 from .in_flight import InFlight
@@ -28,12 +28,7 @@ class Settler:
     """Makes the outcomes of one handler's deliveries durable."""
 
     spec: HandlerSpec
-    broker: Broker
-    claims: WorkerClaims
-    clock: Clock
-    luck: Callable[[], float]
-    emit: Emit
-    spans: Spans
+    tools: Tools
 
     async def make_durable(self, flight: InFlight, ending: Ending) -> Completed | None:
         """Complete or release the claim, and leave a copy, confirmed.
@@ -44,12 +39,12 @@ class Settler:
         claim = flight.claimed.claim
         match ending:
             case Ack():
-                return None if claim is None else await self.claims.complete(claim)
+                return None if claim is None else await self.tools.claims.complete(claim)
             case GiveBack():
                 await self.let_go(claim)
             case Postpone():
                 if claim is not None:
-                    await self.claims.release(claim)
+                    await self.tools.claims.release(claim)
                 await self._publish(flight, self._postponed(flight, ending))
             case DeadLetter():
                 await self._publish(flight, self._dead_letter(flight, ending))
@@ -62,18 +57,18 @@ class Settler:
         """Release a claim in a bounded time, however often this is cancelled. A completed one stays completed."""
         if claim is None:
             return
-        releasing = asyncio.ensure_future(self.claims.release(claim, forget=forget))
+        releasing = asyncio.ensure_future(self.tools.claims.release(claim, forget=forget))
         with suppress(CancelledError):
             await asyncio.wait({releasing}, timeout=_RELEASE_PATIENCE)
 
     def _postponed(self, flight: InFlight, ending: Postpone) -> Message:
-        traced = self.spans.current().get(TRACEPARENT)
-        now, budget = self.clock.now(), self.broker.header_budget
+        traced = self.tools.spans.current().get(TRACEPARENT)
+        now, budget = self.tools.clock.now(), self.tools.broker.header_budget
         return postponed_copy(flight.incoming, ending, queue=self.spec.queue, now=now, budget=budget, traced=traced)
 
     def _dead_letter(self, flight: InFlight, ending: DeadLetter) -> Message:
         queue, handler = self.spec.queue, self.spec.name
-        now, budget = self.clock.now(), self.broker.header_budget
+        now, budget = self.tools.clock.now(), self.tools.broker.header_budget
         return dead_letter(flight.incoming, ending, queue=queue, handler=handler, now=now, budget=budget)
 
     async def _publish(self, flight: InFlight, copy: Message) -> None:
@@ -81,13 +76,13 @@ class Settler:
         failures = 0
         while True:
             try:
-                await self.broker.publish(copy, timeout=None)
+                await self.tools.broker.publish(copy, timeout=None)
                 return
             except PublishError as error:
-                pause = _HOLD.seconds(failures, self.luck())
+                pause = _HOLD.seconds(failures, self.tools.luck())
                 failures += 1
-                self.emit(CopyHeld(self.spec.queue, flight.incoming.metadata.event_id, str(error), pause))
-                await sleep(self.clock, pause)
+                self.tools.emit(CopyHeld(self.spec.queue, flight.incoming.metadata.event_id, str(error), pause))
+                await sleep(self.tools.clock, pause)
 
 
 def settled(flight: InFlight, ran: Ran, ending: Ending, completion: Completed | None, spec: HandlerSpec) -> Settled:

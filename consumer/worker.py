@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 from ..broker import Topology
 from ..config import Settings, load_settings
 from ..events import ConfigurationError, Event, HoldfastError
+from ..idempotency import no_claims
 from ..telemetry import Endpoint, Fact, FactLog, Links, Metrics, Serving, Watchdog, fan_out, open_spans
 from .dependencies import Dependencies
 from .handler import HandlerSpec, Key, Middleware, OnOutage
@@ -179,9 +180,11 @@ class Worker:
         """Handle events until `stop` is called or this is cancelled; both drain first.
 
         `only` names the handlers to run (all where empty), `concurrency` overrides the setting. With `http`, metrics
-        and probes are served at `HOLDFAST_HTTP__HOST` and `PORT` meanwhile, as `holdfast run` does. A broker that is
-        away is waited for; so is a claim store, or it is done without (`on_outage`). Returns how many deliveries were
-        given back unfinished. `dependencies` replace the real ones: `holdfast.testing` has a clock of its own.
+        and probes are served at `HOLDFAST_HTTP__HOST` and `PORT` meanwhile, as `holdfast run` does. An unavailable
+        broker is waited for; so is a claim store, or the worker goes on without it (`on_outage`).
+        `dependencies` replace the real ones: `holdfast.testing` has a clock of its own.
+
+        Returns how many deliveries were given back unfinished.
 
         Raises `ConfigurationError`, `TopologyError`, and `BrokerUnavailable` where login or virtual host are refused.
         """
@@ -212,7 +215,7 @@ class Worker:
                 broker = await dependencies.open_broker(settings, emit)
                 stack.push_async_callback(broker.close)
                 is_idempotent = any(spec.idempotent for spec in handlers)
-                claims = dependencies.open_claims(settings, emit) if is_idempotent else None
+                claims = dependencies.open_claims(settings, emit) if is_idempotent else no_claims()
                 return await self._runtime.run(broker, state, claims)
         finally:
             self._runtime = self._watchdog = None

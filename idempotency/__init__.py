@@ -1,10 +1,10 @@
 """Idempotency (floor 3): claims on events, kept in Redis or in memory."""
 
 from .keys import claim_key, fingerprint_of
-from .lease import NO_LEASE, Lease, NoLease
+from .lease import Lease
 from .memory import MemoryClaims
-from .open import OpenClaims, open_claims, open_heart
-from .outage import Completed, NoClaims, StoreClaims, WorkerClaims
+from .open import OpenClaims, no_claims, open_claims, open_heart
+from .outage import Completed, WorkerClaims
 from .port import (
     Acquired,
     Answer,
@@ -33,17 +33,14 @@ __all__ = [
     "Heart",
     "Lease",
     "MemoryClaims",
-    "NO_LEASE",
-    "NoClaims",
-    "NoLease",
     "Mismatch",
     "OpenClaims",
-    "StoreClaims",
     "StoreUnavailable",
     "Suspect",
     "WorkerClaims",
     "claim_key",
     "fingerprint_of",
+    "no_claims",
     "open_claims",
     "open_heart",
 ]

@@ -15,19 +15,6 @@ from .port import Heart, StoreUnavailable
 _SAFE = 0.8  # of a lease: after that we stop, before another worker may take the claims over
 
 
-class NoLease:
-    """The lease of a worker without claims: it is never lost."""
-
-    owner = b""
-
-    def holds(self, owner: bytes | None = None) -> bool:
-        """Return True."""
-        return True
-
-
-NO_LEASE = NoLease()
-
-
 class Lease:
     """Kept alive by a heartbeat every third of `seconds`. A lost lease is followed by one of another `owner`, whose
     claims are its own; those of the lost one may be taken over.
@@ -40,7 +27,7 @@ class Lease:
         self._seconds = seconds if seconds is not None else math.inf
         self._emit = emit
         self._renewed = -math.inf  # when the last heartbeat that arrived was sent
-        self.safe_until = -math.inf
+        self.safe_until = math.inf if seconds is None else -math.inf
         """Until when, by `time.monotonic`, this owner is alive for certain."""
         self._due = threading.Event()  # the next heartbeat, before its time
         self._is_stopped = False

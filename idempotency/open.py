@@ -1,6 +1,7 @@
 """From the settings to a store and a lease on it."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -35,6 +36,12 @@ def open_claims(settings: Settings, emit: Emit) -> OpenClaims:
         emit(TlsUnverified("HOLDFAST_IDEMPOTENCY__VERIFY"))
     store, heart = RedisClaims(url, idempotency), RedisHeart(url, idempotency)
     return OpenClaims(store, Lease(heart, seconds=idempotency.lease, emit=emit), store.findings)
+
+
+def no_claims() -> OpenClaims:
+    """Return a store that nobody asks, for a worker whose handlers are not idempotent."""
+    memory = MemoryClaims(ttl=1.0, clock=time.monotonic)
+    return OpenClaims(memory, Lease(memory, seconds=None, emit=lambda fact: None), _nothing)
 
 
 def open_heart(settings: Settings) -> Heart | None:

@@ -6,12 +6,11 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from itertools import count
+from itertools import count, repeat
 from typing import Literal, TypeAlias
 
 from ..broker import Clock, Pause, sleep
 from .keys import claim_key
-from .lease import NO_LEASE
 from .open import OpenClaims
 from .port import Answer, Busy, Claim, Completion, StoreUnavailable
 
@@ -28,35 +27,7 @@ Ends: TypeAlias = OrderedDict[bytes, tuple[Claim, End]]
 """How claims ended, by their tokens."""
 
 
-class NoClaims:
-    """The claims of a worker whose handlers are not idempotent: nothing is claimed, and nothing is ever unavailable.
-    See `StoreClaims`."""
-
-    def __init__(self) -> None:
-        self.error: str | None = None
-        self.unavailable_since = 0.0
-        self.lease = NO_LEASE
-
-    async def complete(self, claim: Claim) -> Completed:
-        return "absent"
-
-    async def release(self, claim: Claim, *, forget: bool = False) -> None:
-        """Nothing is held."""
-
-    async def changed(self) -> None:
-        await asyncio.Event().wait()
-
-    def followed(self, error: str | None) -> None:
-        """No delivery waits for that."""
-
-    def stop_pausing(self) -> None:
-        """No delivery waits for that."""
-
-    async def close(self, patience: float) -> None:
-        """Nothing is open."""
-
-
-class StoreClaims:
+class WorkerClaims:
     """The claims of one worker, in a store. `error` says why it is unavailable since `unavailable_since`, by the clock.
 
     After a failed call the store counts as unavailable: further claims raise `StoreUnavailable` at once, and a task
@@ -67,6 +38,8 @@ class StoreClaims:
     def __init__(self, opened: OpenClaims, *, prefix: str, clock: Clock, luck: Callable[[], float]) -> None:
         self.error: str | None = None
         self.unavailable_since = 0.0
+        self.tokens = map(int.to_bytes, count(int.from_bytes(secrets.token_bytes(8)) >> 1), repeat(8))
+        """A token for each claim, unlike those of any other worker."""
         self.lease = opened.lease
         self.lease.on_failure = self.mark_unavailable
         self._store = opened.store
@@ -79,13 +52,8 @@ class StoreClaims:
         self._back_since = -math.inf
         self._short_recoveries = 0  # in a row
         self._recovery: asyncio.Task[None] | None = None
-        self._tokens = count(int.from_bytes(secrets.token_bytes(8)) >> 1)  # unlike those of any other worker
         self._backlog: Ends = OrderedDict()
         self._ended: Ends = OrderedDict()
-
-    def request(self, key: str, fingerprint: bytes) -> Claim:
-        """Return a claim to ask for, with a token of its own."""
-        return Claim(key, next(self._tokens).to_bytes(8), fingerprint, self.lease.owner)
 
     async def claim(self, claim: Claim, *, alone: bool, max_crashes: int) -> Answer:
         """Ask the store for a claim. Raises `StoreUnavailable`; the store may have noted the claim all the same, so it
@@ -196,7 +164,8 @@ class StoreClaims:
         """Make a claim, since a store may answer and yet accept none."""
         if not self.lease.holds():
             raise self._no_heartbeat()
-        probe = self.request(claim_key(self._prefix, "probe", self.lease.owner.hex()), bytes(8))
+        owner = self.lease.owner
+        probe = Claim(claim_key(self._prefix, "probe", owner.hex()), next(self.tokens), bytes(8), owner)
         await self._store.claim(probe)
         await self._store.release(probe)
 
@@ -227,6 +196,3 @@ def _keep(ends: Ends, claim: Claim, end: End, limit: int) -> None:
     ends[claim.token] = (claim, end)
     if len(ends) > limit:
         ends.popitem(last=False)
-
-
-WorkerClaims: TypeAlias = StoreClaims | NoClaims

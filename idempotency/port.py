@@ -23,7 +23,7 @@ class StoreUnavailable(HoldfastError):
     """The claim store gave no answer in time, or cannot give one now. Whether it did what was asked is unknown."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claim:
     """A request to handle one event, and the proof of it for `complete` and `release`.
 

@@ -11,7 +11,7 @@ from ..consumer import Context, Worker
 from ..consumer.context import Run, Surroundings
 from ..consumer.run import compose
 from ..events import Event, Metadata, read_metadata, seal
-from ..idempotency import NO_LEASE
+from ..idempotency import no_claims
 from ..telemetry import open_spans
 from .records import Published
 
@@ -49,11 +49,11 @@ async def call(
     [spec] = worker.handlers
     if metadata is None:
         metadata = seal(event, source="test").metadata if isinstance(event, Event) else _some_metadata()
-    settings = load_settings(broker={"url": "memory://"})
+    settings, lease = load_settings(broker={"url": "memory://"}), no_claims().lease
     around = Surroundings(
-        spec.queue, spec.name, worker.name, state, settings, NO_LEASE, open_spans(), publishes=spec.publish_types
+        spec.queue, spec.name, worker.name, state, settings, lease, open_spans(), publishes=spec.publish_types
     )
-    context = RecordingContext(metadata, attempt, spec.queue, redelivered, state, around, Run(NO_LEASE.owner))
+    context = RecordingContext(metadata, attempt, spec.queue, redelivered, state, around, Run(lease.owner))
     with ThreadPoolExecutor(1) as threads:
         await compose(spec, (), threads)(event, context)
     return context

@@ -40,7 +40,7 @@ TRIES_ONCE = """                asyncio.ensure_future(
                     self.broker.publish(self._postponed(flight, ending), timeout=5)
                 ).add_done_callback(lambda sent: sent.exception())
 """
-CLAIMED = "                    ran = Ran(flight.claimed.outcome)\n"
+CLAIMED = "                    outcome = flight.claimed.outcome\n"
 COMPLETED = """                    if flight.claimed.claim is not None:
                         await self._settler.claims.complete(flight.claimed.claim)
 """

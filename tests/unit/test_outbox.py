@@ -8,6 +8,7 @@ from builders import a_message
 
 from holdfast import PublishRefused
 from holdfast.broker import REAL
+from holdfast.consumer.dependencies import Tools
 from holdfast.consumer.run import publish_outbox
 from holdfast.events import Message
 from holdfast.telemetry import Fact, Published, Spans
@@ -30,8 +31,8 @@ async def published(times: int, *, patience: float) -> list[str]:
     facts = list[Fact]()
     try:
         broker = cast("Any", Refusing(times))
-        given: Any = {"patience": patience, "clock": REAL, "luck": lambda: 0.0, "spans": Spans()}
-        await publish_outbox(broker, [a_message()], emit=facts.append, **given)
+        tools = Tools(broker, cast("Any", None), REAL, lambda: 0.0, facts.append, Spans())
+        await publish_outbox(tools, [a_message()], patience=patience)
     finally:
         outcomes = [fact.outcome for fact in facts if isinstance(fact, Published)]
     return outcomes
