@@ -113,6 +113,10 @@ bench-scraping: venv ## What metrics cost, and 200 scrapes a second: make bench-
 bench-claims: venv ## What claims cost, batched and one by one: make bench-claims REDIS=redis://localhost:6379/0
 	$(BIN)/python benchmarks/claims.py $(REDIS)
 
+.PHONY: bench-ladder
+bench-ladder: venv ## What a delayed message costs the broker, with the ladder of before and of now, on a private node
+	$(BIN)/python benchmarks/ladder.py
+
 .PHONY: bench
 bench: $(BENCH)/.holdfast ## Holdfast beside its peers, every scenario, some 20 minutes on a machine that does nothing else; figures to benchmarks/results.json
 	$(BENCH)/bin/python benchmarks/run.py --json benchmarks/results.json

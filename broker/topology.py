@@ -1,4 +1,4 @@
-"""Topology as data: exchanges, queues and bindings as values; whoever holds one may compare, print or declare it."""
+"""Topology as data: exchanges, queues and bindings as values that can be compared, printed and declared."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -53,29 +53,29 @@ class Topology:
 _T = TypeVar("_T")
 
 
-def _distinct(things: tuple[_T, ...]) -> tuple[_T, ...]:
-    return tuple(thing for n, thing in enumerate(things) if thing not in things[:n])
+def _distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
+    return tuple(value for n, value in enumerate(values) if value not in values[:n])
 
 
 DEAD_SUFFIX = ".dead"
 DELIVERY_LIMIT = 100
 NO_LIMIT = 1_000_000_000
-"""A delivery limit that is none. RabbitMQ 4 gives a quorum queue that names no limit one of 20, and drops what passes
-it; each look at a dead-letter queue counts as a delivery of everything in it. (-1, "none" on 4, is zero on 3.)"""
+"""A delivery limit without effect. RabbitMQ 4 limits quorum queues to 20 deliveries unless they name a limit, and drops
+messages beyond that; each look at a dead-letter queue delivers everything in it. (-1, no limit on 4, is zero on 3.)"""
 
 
 def dead_letter_queue(queue: str) -> str:
-    """The name of the dead-letter queue of `queue`."""
+    """Return the name of the dead-letter queue of `queue`."""
     return queue + DEAD_SUFFIX
 
 
 def events_exchange(name: str) -> Topology:
-    """The exchange events are published to: topic, durable, routing key = event type."""
+    """Return the exchange events are published to: topic, durable, routing key = event type."""
     return Topology(exchanges=(Exchange(name),))
 
 
 def work_queue(name: str, *, kind: Literal["quorum", "classic"], exchange: str, keys: tuple[str, ...]) -> Topology:
-    """A handler's queue, its dead-letter queue and its bindings.
+    """Return a handler's queue, its dead-letter queue and its bindings.
 
     The queue's own dead-lettering points to the same dead-letter queue, only as a backstop: the
     runtime writes dead letters itself. The delivery limit is far above RabbitMQ 4's default of 20,
@@ -100,7 +100,7 @@ def work_queue(name: str, *, kind: Literal["quorum", "classic"], exchange: str, 
 
 
 def resting_queue(name: str) -> Queue:
-    """A queue in which messages rest until somebody decides; they may be looked at as often as one likes."""
+    """Return a queue in which messages rest until somebody decides, however often they are looked at."""
     return Queue(name, {"x-queue-type": "quorum", "x-delivery-limit": NO_LIMIT})
 
 
@@ -108,7 +108,9 @@ REGISTRY = "holdfast.queues"
 
 
 def registry() -> Topology:
-    """Where each worker that starts leaves the names of its queues: AMQP cannot list queues, and whoever looks for dead
-    letters has to know where. Bounded; readers remove what is said twice."""
+    """Return the queue to which each worker that starts reports the names of its queues.
+
+    AMQP cannot list queues, and the dead-letter tools need their names. It is bounded; readers remove duplicates.
+    """
     arguments = {**resting_queue(REGISTRY).arguments, "x-max-length": 10_000, "x-overflow": "drop-head"}
     return Topology(queues=(Queue(REGISTRY, arguments),))

@@ -1,4 +1,4 @@
-"""Where each setting came from: an argument, a file, the environment, `.env` or its default."""
+"""The origin of each setting: an argument, a file, the environment, `.env` or its default."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,13 +10,16 @@ from .settings import Settings, known_variables, load_settings, variable
 
 
 def origins(settings: Settings) -> Mapping[str, str]:
-    """For each variable where its value came from. What differs from all that surrounds the process is an argument."""
+    """Return for each variable the origin of its value.
+
+    A value that matches neither environment, `.env` nor default was passed as an argument.
+    """
     environment, dotenv = EnvSettingsSource(Settings)(), DotEnvSettingsSource(Settings)()
     try:
         surroundings: Settings | None = load_settings()
     except ConfigurationError:  # arguments stand in for what is wrong there
         surroundings = None
-    found = {}
+    known = {}
     for group, values in settings:
         for name, value in values:
             around = getattr(getattr(surroundings, group, None), name, value)
@@ -30,8 +33,8 @@ def origins(settings: Settings) -> Mapping[str, str]:
                 origin = ".env"
             else:
                 origin = "default"
-            found[variable((group, name))] = origin
-    return {name: found[name] for name in known_variables()}
+            known[variable((group, name))] = origin
+    return {name: known[name] for name in known_variables()}
 
 
 def _of(source: Mapping[str, Any], group: str) -> Mapping[str, Any]:

@@ -8,27 +8,27 @@ from pydantic import AfterValidator, SecretStr
 
 
 def read_secret(file: Path) -> str:
-    """What a file holds, without the end of its line."""
+    """Return the text of a file without the end of its last line."""
     return file.read_text().rstrip("\r\n")
 
 
 def secret_of(given: SecretStr | None, file: Path | None) -> str | None:
-    """The secret of a file where one is named, else the one that was given."""
+    """Return the secret of a file where one is named, else the one that was given."""
     if file is not None:
         return read_secret(file)
     return given.get_secret_value() if given is not None else None
 
 
 def with_password(url: SecretStr, password: str) -> SecretStr:
-    """The URL with another password. Raises `ValueError` where it names no user."""
+    """Return the URL with another password. Raises `ValueError` where it names no user."""
     parts = urlsplit(url.get_secret_value())
     if parts.scheme == "memory":
         return url
-    login, _, place = parts.netloc.rpartition("@")
+    login, _, host = parts.netloc.rpartition("@")
     user = login.partition(":")[0]
     if not user:
         raise ValueError("names no user for the PASSWORD; write amqp://user@host:5672/")
-    return SecretStr(urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}")))
+    return SecretStr(urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}")))
 
 
 def _readable(file: Path) -> Path:
@@ -43,8 +43,10 @@ def _readable(file: Path) -> Path:
 
 
 def _there(file: Path) -> Path:
-    """pydantic's own check lets through what the system raises, for a name that is too long or a folder nobody may
-    look into."""
+    """Check that a file exists.
+
+    pydantic's own check lets through what the system raises for a name that is too long or an unreadable folder.
+    """
     try:
         is_file = file.is_file()
     except OSError as error:

@@ -32,7 +32,7 @@ class _Group(BaseModel):
 
 
 class _ServerSettings(_Group):
-    """What reaching a server may need besides its URL: secrets in files, and TLS. Files are read at the start."""
+    """Settings for reaching a server besides its URL: secrets in files, and TLS. Files are read at the start."""
 
     url_file: SecretFile | None = Field(
         default=None, description="a file holding the URL, such as a mounted secret; overrides `URL`"
@@ -58,17 +58,17 @@ class _ServerSettings(_Group):
 
     @field_validator("url", mode="after", check_fields=False)
     @classmethod
-    def _not_in_vain(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    def _tls_fits_scheme(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         scheme = url.get_secret_value().partition(":")[0] if url is not None else "redis"
         given = [name for name in ("ca_file", "cert_file", "key_file") if info.data.get(name) is not None]
         if given and scheme in ("amqp", "redis", "redis+sentinel", "redis+cluster"):
             secure = {"amqp": "amqps"}.get(scheme, scheme.replace("redis", "rediss"))
-            raise ValueError(f"begins with {scheme}://, so {given[0].upper()} would be in vain; write {secure}://")
+            raise ValueError(f"begins with {scheme}://, so {given[0].upper()} would have no effect; write {secure}://")
         return url
 
 
 class BrokerSettings(_ServerSettings):
-    """How to reach the broker and what to declare on it."""
+    """Settings of the broker: how to reach it and what to declare on it."""
 
     url: BrokerUrl = Field(
         default=SecretStr("amqp://guest:guest@localhost:5672/"),
@@ -106,7 +106,7 @@ class BrokerSettings(_ServerSettings):
 
 
 class WorkerSettings(_Group):
-    """How a worker runs handlers."""
+    """Settings of how a worker runs handlers."""
 
     concurrency: int = Field(default=64, ge=1, le=10_000, description="handlers running at once in one process")
     grace: Annotated[float, Field(ge=0, le=86400)] = Field(
@@ -122,7 +122,7 @@ class WorkerSettings(_Group):
 
 
 class IdempotencySettings(_ServerSettings):
-    """Where claims are kept, for how long, and what happens when that place is away."""
+    """Settings of claims: where they are kept, for how long, and what happens while that store is unavailable."""
 
     url: ClaimsUrl | None = Field(
         default=None,
@@ -147,7 +147,7 @@ class IdempotencySettings(_ServerSettings):
 
 
 class PublisherSettings(_Group):
-    """How events are written."""
+    """Settings of how events are written."""
 
     versions: dict[str, Annotated[int, Field(ge=1)]] = Field(
         default={},
@@ -159,7 +159,7 @@ class PublisherSettings(_Group):
 
 
 class LogSettings(_Group):
-    """What the log looks like."""
+    """Settings of the log."""
 
     format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`auto`: colours on a terminal, JSON elsewhere"
@@ -173,7 +173,7 @@ class LogSettings(_Group):
 
 
 class HttpSettings(_Group):
-    """Where `/metrics`, `/livez` and `/readyz` are served."""
+    """Settings of the server of `/metrics`, `/livez` and `/readyz`."""
 
     host: Host = Field(
         default="127.0.0.1", min_length=1, max_length=255, description="address of the metrics and the probes"
@@ -182,7 +182,7 @@ class HttpSettings(_Group):
 
 
 class DeadLetterSettings(_Group):
-    """Where the dead-letter tools keep their files."""
+    """Settings of the dead-letter tools."""
 
     folder: str = Field(
         default="~/.local/state/holdfast",
@@ -192,7 +192,7 @@ class DeadLetterSettings(_Group):
 
 
 class DashboardSettings(_Group):
-    """The web page for dead letters."""
+    """Settings of the web page for dead letters."""
 
     host: Host = Field(default="127.0.0.1", min_length=1, max_length=255, description="address of the dead-letter page")
     port: int = Field(default=9465, ge=0, le=65_535, description="its port; 0: any free one, which is printed")
@@ -231,7 +231,7 @@ class Settings(BaseSettings):
 
     @property
     def claims_url(self) -> str:
-        """Where claims are kept: as set, else beside a memory broker in memory, else in the Redis of this machine."""
+        """The URL of the claim store: as set, else in memory for a memory broker, else this machine's Redis."""
         if self.idempotency.url is not None:
             return self.idempotency.url.get_secret_value()
         in_memory = self.broker.url.get_secret_value().startswith("memory:")
@@ -239,7 +239,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings of this process.
+    """Return the settings of this process; `overrides` come before all else.
 
     Raises `ConfigurationError`, one line per fault, each naming the variable.
     """
@@ -257,12 +257,12 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def variable(location: tuple[int | str, ...]) -> str:
-    """The environment variable of a setting: `("broker", "url")` is `HOLDFAST_BROKER__URL`."""
+    """Return the environment variable of a setting: `("broker", "url")` is `HOLDFAST_BROKER__URL`."""
     return PREFIX + "__".join(str(part).upper() for part in location if not str(part).startswith("function-"))
 
 
 def known_variables() -> dict[str, Any]:
-    """Every variable that is read, with its field: the source of the table in the README."""
+    """Return every variable that is read, with its field: the source of the table in the README."""
     return {
         variable((group, name)): field
         for group, outer in Settings.model_fields.items()
@@ -271,7 +271,7 @@ def known_variables() -> dict[str, Any]:
 
 
 def unknown_variables(names: Mapping[str, str]) -> list[str]:
-    """One line for each HOLDFAST_ variable that nothing reads, with what was probably meant."""
+    """Return one line for each HOLDFAST_ variable that nothing reads, with what was probably meant."""
     known = list(known_variables())
     lines = []
     for name in sorted(names):
@@ -282,7 +282,7 @@ def unknown_variables(names: Mapping[str, str]) -> list[str]:
 
 
 def environment() -> Mapping[str, str]:
-    """The process environment. Nothing outside `config/` reads it."""
+    """Return the process environment. Nothing outside `config/` reads it."""
     return environ
 
 

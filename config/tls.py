@@ -1,11 +1,14 @@
-"""What TLS refuses, in words that name the setting or the certificate to mend."""
+"""Failures of TLS, in words that name the setting or the certificate to correct."""
 
 import ssl
 from typing import Literal
 
 
 def explain_tls(error: ssl.SSLError, of: Literal["BROKER", "IDEMPOTENCY"]) -> str | None:
-    """One line, or none for what has no words of its own. `of` is the group of settings that the server belongs to."""
+    """Return one line about the failure; None for one that needs no other words.
+
+    `of` is the group of settings that the server belongs to.
+    """
     reason = error.reason or ""
     if isinstance(error, ssl.SSLCertVerificationError):
         fault = f"the certificate is not valid: {error.verify_message.rstrip('.')}"

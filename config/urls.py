@@ -1,4 +1,4 @@
-"""What a URL of a server may be, checked when the settings are read."""
+"""Checks of the servers' URLs, made when the settings are read."""
 
 import re
 from typing import Annotated

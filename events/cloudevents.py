@@ -25,48 +25,48 @@ _PREFIXES = ("cloudEvents:", "cloudEvents_", "ce-")
 
 
 def attributes_of(message: Message) -> Mapping[str, Any] | None:
-    """The attributes of a CloudEvent 1.x; None where the message is none. Never raises."""
+    """Return the attributes of a CloudEvent 1.x; None for any other message. Never raises."""
     if (message.content_type or "").partition(";")[0].strip().lower() == STRUCTURED:
         try:
-            found = from_json(message.body)
+            attributes = from_json(message.body)
         except (ValueError, RecursionError):
             return None
     else:
         prefix = next((p for p in _PREFIXES if f"{p}specversion" in message.headers), None)
         if prefix is None:
             return None
-        found = {name.removeprefix(prefix): v for name, v in message.headers.items() if name.startswith(prefix)}
-    is_one = isinstance(found, dict) and str(found.get("specversion", "")).startswith("1.")
-    return found if is_one and all(found.get(name) for name in ("id", "source", "type")) else None
+        attributes = {name.removeprefix(prefix): v for name, v in message.headers.items() if name.startswith(prefix)}
+    is_one = isinstance(attributes, dict) and str(attributes.get("specversion", "")).startswith("1.")
+    return attributes if is_one and all(attributes.get(name) for name in ("id", "source", "type")) else None
 
 
 def data_of(body: bytes) -> bytes:
-    """The data of a structured CloudEvent. Raises `ValueError` where there is none."""
+    """Return the data of a structured CloudEvent. Raises `ValueError` for anything else."""
     event = from_json(body, allow_inf_nan=False)
     if not isinstance(event, dict) or not str(event.get("specversion", "")).startswith("1."):
         raise ValueError("not a CloudEvent of version 1")
-    if isinstance(told := event.get("data_base64"), str):
-        return base64.b64decode(told, validate=True)
+    if isinstance(encoded := event.get("data_base64"), str):
+        return base64.b64decode(encoded, validate=True)
     if "data" not in event:
         raise ValueError("a CloudEvent without data")
     return to_json(event["data"])
 
 
 def in_form(envelope: "Envelope", form: Form) -> "Envelope":
-    """The envelope as it is to be written. Holdfast's own headers are written in every form."""
+    """Return the envelope in the form in which it is written. Holdfast's own headers are part of every form."""
     if form == "plain":
         return envelope
     attributes = _attributes(envelope)
     if form == "cloudevents-binary":
-        told = {f"{_PREFIXES[0]}{name}": value for name, value in attributes.items()}
-        return replace(envelope, headers={**envelope.headers, **told})
+        prefixed = {f"{_PREFIXES[0]}{name}": value for name, value in attributes.items()}
+        return replace(envelope, headers={**envelope.headers, **prefixed})
     head = json.dumps({**attributes, "datacontenttype": envelope.content_type}, ensure_ascii=False).encode()
     return replace(envelope, body=head[:-1] + b', "data": ' + envelope.body + b"}", content_type=STRUCTURED)
 
 
 def _attributes(envelope: "Envelope") -> dict[str, str]:
     metadata = envelope.metadata
-    told = {
+    attributes = {
         "specversion": "1.0",
         "id": metadata.event_id,
         "source": quote(metadata.source or "holdfast", safe="/:#?&=@+,;~"),
@@ -78,4 +78,4 @@ def _attributes(envelope: "Envelope") -> dict[str, str]:
         "causationid": metadata.causation_id,
         "traceparent": metadata.traceparent,
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in attributes.items() if value}

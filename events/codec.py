@@ -21,7 +21,7 @@ _JSON_TYPES = frozenset(
 
 
 def encode(event: Event) -> bytes:
-    """The event as JSON bytes. Raises `PublishError` naming the class where a field has no JSON form."""
+    """Return the event as JSON bytes. Raises `PublishError` naming the class where a field has no JSON form."""
     try:
         return event.__pydantic_serializer__.to_json(event, by_alias=True)
     except PydanticSerializationError as error:
@@ -29,7 +29,7 @@ def encode(event: Event) -> bytes:
 
 
 def decoder_for(kind: Kind) -> Decoder:
-    """The function that turns a body into what the handler asks for: a model, a `dict` or raw `bytes`."""
+    """Return the function that turns a body into what the handler asks for: a model, a `dict` or raw `bytes`."""
     if kind is bytes:
         return bytes
     if isinstance(kind, type) and issubclass(kind, Event):
@@ -42,7 +42,7 @@ def _reader_of(kind: type[Event]) -> Decoder:
 
     def read(body: bytes) -> Event:
         event: Event = validate(body, extra="ignore")
-        if b"NaN" in body or b"Infinity" in body:  # which a field for anything takes: here it is refused, if it is one
+        if b"NaN" in body or b"Infinity" in body:  # a field of type Any takes them; JSON has neither
             from_json(body, allow_inf_nan=False)
         return event
 
@@ -62,12 +62,12 @@ def decode(decoder: Decoder, message: Message) -> Any:
         raise Unreadable(describe(error)) from None
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"not JSON: {str(error)[:200]}") from None
-    except Exception as error:  # what pydantic does not take for a finding of a validator's
+    except Exception as error:  # a validator of the user's may raise anything
         raise Unreadable(f"a validator of the event raised {type(error).__name__}") from error
 
 
 def describe(error: ValidationError) -> str:
-    """pydantic's findings as `field: message`, without the values that were sent."""
+    """Return pydantic's findings as `field: message`, without the values that were sent."""
     findings = error.errors(include_input=False, include_url=False, include_context=False)
     lines = [f"{'.'.join(str(part) for part in f['loc'])}: {f['msg']}" if f["loc"] else f["msg"] for f in findings[:20]]
     more = f"; and {len(findings) - 20} more" if len(findings) > 20 else ""

@@ -70,7 +70,7 @@ class Event(BaseModel):
 
 
 def check_fields(cls: type[Event]) -> None:
-    """Raises `ConfigurationError` naming the first field that cannot be written as JSON."""
+    """Check that every field can be written as JSON. Raises `ConfigurationError` naming the first that cannot."""
     try:
         cls.model_json_schema(mode="serialization")
     except PydanticUserError as error:
@@ -78,7 +78,7 @@ def check_fields(cls: type[Event]) -> None:
 
 
 def _check_annotations(cls: type[Event]) -> None:
-    """What pydantic says of a type that it does not know fills a screen; here it is a line."""
+    """Refuse a type that pydantic does not know in one line: pydantic's own words fill a screen."""
     for name, annotation in inspect.get_annotations(cls).items():
         is_no_field = name.startswith("_") or ClassVar in (annotation, get_origin(annotation))
         if is_no_field or isinstance(annotation, str):  # text may name what is still to come

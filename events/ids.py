@@ -13,7 +13,7 @@ _DERIVED = uuid.UUID("6ed1a2f5-0bb8-5d0c-9a3f-1f6a52f0c0de")
 
 
 def uuid7(now_ns: int | None = None) -> str:
-    """A time-ordered UUIDv7 (RFC 9562, 5.7): 48 bits of Unix milliseconds, 74 random bits."""
+    """Return a time-ordered UUIDv7 (RFC 9562, 5.7): 48 bits of Unix milliseconds, 74 random bits."""
     milliseconds = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
     moment, random = f"{milliseconds & 0xFFFF_FFFF_FFFF:012x}", _pool.pop() if _pool else random_bytes()
     digits = random.hex()
@@ -22,8 +22,10 @@ def uuid7(now_ns: int | None = None) -> str:
 
 
 def random_bytes() -> bytes:
-    """Ten of the operating system's random bytes, from any thread. It is asked for many at a time: a system call for
-    each id takes longer than all else about it."""
+    """Return ten of the operating system's random bytes, from any thread.
+
+    They are fetched many at a time: a system call for each id takes longer than all else about it.
+    """
     while True:
         try:
             return _pool.pop()
@@ -33,7 +35,7 @@ def random_bytes() -> bytes:
 
 
 def derived_id(event_id: str, handler: str, position: int) -> str:
-    """The id of the `position`-th event that `handler` publishes while it handles `event_id`.
+    """Return the id of the `position`-th event that `handler` publishes while it handles `event_id`.
 
     The same inputs give the same id, so a redelivered event publishes the same events again
     and the next service's idempotency drops them.

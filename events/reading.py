@@ -1,4 +1,4 @@
-"""How a message of any version becomes what a handler takes. Made once, at start."""
+"""Readers: the ways from a message of any version to what a handler takes. Made once, at start."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from .codec import Decoder, Kind, decoder_for
 from .errors import ConfigurationError, Unreadable
 from .event import Event, check_fields
 from .registry import classes_of, vicinity
-from .versions import Cast, steps, title, told
+from .versions import Cast, fault_of, steps, title
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +20,20 @@ class Casts:
     steps: tuple[Cast, ...]
 
     def __call__(self, event: Any) -> Any:
-        """Raises `Unreadable`."""
+        """Return the event as the last step's version. Raises `Unreadable`."""
         for cast in self.steps:
             try:
                 event = cast(event)
             except ValidationError as error:  # its text quotes the payload
-                raise Unreadable(f"the upcast of {title(type(event))} failed: {told(error)}") from None
+                raise Unreadable(f"the upcast of {title(type(event))} failed: {fault_of(error)}") from None
             except Exception as error:
-                raise Unreadable(f"the upcast of {title(type(event))} failed: {told(error)}") from error
+                raise Unreadable(f"the upcast of {title(type(event))} failed: {fault_of(error)}") from error
         return event
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a body of one version becomes what a handler takes: the decoder of its class, then upcasts, if any."""
+    """The way from a body of one version to what a handler takes: the decoder of its class, then upcasts, if any."""
 
     decoder: Decoder
     casts: Casts | None = None
@@ -41,15 +41,15 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How messages of one event type are read: the way for each version, or one way for all (`dict`, `bytes`)."""
+    """The ways to read messages of one event type: one for each version, or one for all (`dict`, `bytes`)."""
 
     versions: Mapping[int, Reading] = field(default_factory=dict)
     whatever: Reading | None = None
 
     def otherwise(self, version: int) -> Reading | None:
-        """The way for a version that is not among `versions`; None where nobody knows it.
+        """Return the way for a version that is not among `versions`; None for an unknown one.
 
-        One older than all known ones is read as the oldest: no upcast was needed for it.
+        One older than all known versions is read as the oldest: no upcast was needed for it.
         """
         if self.whatever is None and version < (oldest := min(self.versions)):
             return self.versions[oldest]
@@ -57,7 +57,7 @@ class Reader:
 
 
 def reader(kinds: Iterable[Kind], where: str) -> Reader:
-    """The reader for what a handler takes of one type: event classes, one for each version, or `dict` or `bytes`.
+    """Return the reader for what a handler takes of one type: event classes, one a version, or `dict` or `bytes`.
 
     Raises `ConfigurationError` where a version that this program knows has no way to one of them.
     """
@@ -81,8 +81,10 @@ def reader(kinds: Iterable[Kind], where: str) -> Reader:
 
 
 def _older(taken: Mapping[int, type[Event]]) -> Iterable[type[Event]]:
-    """Known classes of the type, older than the newest that is taken, that belong to the same family: they are
-    upcast to one that is taken, or stand beside it. What another program calls by the same name does not count."""
+    """Yield known classes of the type, older than the newest that is taken, that belong to the same family.
+
+    They are upcast to one that is taken, or stand next to it. Another program's class of the same name does not count.
+    """
     newest = taken[max(taken)]
     beside = {vicinity(kind) for kind in taken.values()}
     for cls in classes_of(newest.__event_type__):

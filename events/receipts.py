@@ -1,7 +1,7 @@
-"""Receipts: what a worker tells whoever replayed a dead letter of how that ended.
+"""Receipts: reports of how a replayed dead letter ended.
 
-A replayed message says in a header which replay it belongs to and which letter it was. A worker that has settled it
-publishes a receipt to one exchange, under the replay's name; nobody has to listen.
+A replayed message has a header with the names of its replay and of its letter. A worker that has settled it publishes a
+receipt to one exchange, under the replay's name; nobody has to listen.
 """
 
 import json
@@ -36,39 +36,42 @@ class Receipt:
 
 
 def replay_mark(replay: str, letter: str) -> str:
-    """The value of the header that makes a message a replay of a letter."""
+    """Return the value of the header that makes a message a replay of a letter."""
     return f"{replay}/{letter}"
 
 
 def replay_of(headers: Headers) -> tuple[str, str] | None:
-    """The names of replay and letter, where the message is one."""
+    """Return the names of replay and letter; None for a message that is no replay."""
     mark = headers.get(h.REPLAY)
-    found = _MARK.fullmatch(mark) if isinstance(mark, str) else None
-    return None if found is None else (found[1], found[2])
+    names = _MARK.fullmatch(mark) if isinstance(mark, str) else None
+    return None if names is None else (names[1], names[2])
 
 
 def forced_by(headers: Headers) -> str | None:
-    """The replay that wants this event handled even if it has completed: then it is claimed as that replay's own."""
+    """Return the replay that has this event handled even if it has completed; None for any other message.
+
+    Such an event is claimed as that replay's own.
+    """
     name = headers.get(h.REPLAY_FORCED)
     return name if isinstance(name, str) and 0 < len(name) <= 60 and replay_of(headers) is not None else None
 
 
 def receipt_message(receipt: Receipt) -> Message:
-    """The receipt, ready to be published."""
+    """Return the message that carries the receipt."""
     body = json.dumps(asdict(receipt)).encode()
     return Message(body, RECEIPTS, receipt.replay, message_id=uuid7(), content_type="application/json")
 
 
 def read_receipt(message: Message) -> Receipt | None:
-    """What a message says, where it is a receipt."""
+    """Return the receipt that a message carries; None for any other message."""
     try:
-        told = from_json(message.body) if len(message.body) <= _LONGEST else None  # refuses half a surrogate pair
+        given = from_json(message.body) if len(message.body) <= _LONGEST else None  # refuses half a surrogate pair
     except ValueError:
         return None
-    if not isinstance(told, dict) or told.get("outcome") not in get_args(ReceiptOutcome):
+    if not isinstance(given, dict) or given.get("outcome") not in get_args(ReceiptOutcome):
         return None
-    texts = {f.name: told.get(f.name) for f in fields(Receipt) if f.name != "attempt"}
-    attempt = told.get("attempt")
+    texts = {f.name: given.get(f.name) for f in fields(Receipt) if f.name != "attempt"}
+    attempt = given.get("attempt")
     if not all(isinstance(text, str) for text in texts.values()) or type(attempt) is not int:
         return None
     return Receipt(**cast("dict[str, str]", texts), attempt=attempt)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Every event class of this process, so that a type defined twice and a version nobody can read are found early."""
+"""Every event class of this process, to notice early a type defined twice and a version nobody can read."""
 
 import weakref
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .event import Event
 
 Scope: TypeAlias = tuple[str, str]
-"""Where a class stands: its module, and the class or function around it, if any."""
+"""The module of a class, and the class or function around it, if any."""
 
 _known: dict[tuple[str, str], "weakref.ref[type[Event]]"] = {}
 
@@ -32,7 +32,7 @@ def register(cls: "type[Event]") -> None:
 
 
 def classes_of(event_type: str) -> Iterator["type[Event]"]:
-    """The living classes of a type, in the order in which they were defined."""
+    """Yield the living classes of a type, in the order in which they were defined."""
     for key, known in list(_known.items()):
         cls = known()
         if cls is None:
@@ -42,11 +42,11 @@ def classes_of(event_type: str) -> Iterator["type[Event]"]:
 
 
 def scope(cls: "type[Event]") -> Scope:
-    """The module and function that define the class."""
+    """Return the module and function that define the class."""
     return cls.__module__, cls.__qualname__.rpartition(".")[0]
 
 
 def vicinity(cls: "type[Event]") -> Scope:
-    """The same, but that modules of one package count as one: a version often has a file of its own."""
+    """Return the same with the modules of one package as one: a version often has a file of its own."""
     module, around = scope(cls)
     return (module if around else module.rpartition(".")[0] or module), around

@@ -52,7 +52,7 @@ def downcast(new: type[Event], old: type[Event]) -> Callable[[Function], Functio
 
 
 def as_published(event: Event, versions: Mapping[str, int]) -> Event:
-    """The event in the version that `versions` asks for, by its type; newer ones are downcast.
+    """Return the event in the version that `versions` asks for, by its type; newer ones are downcast.
 
     Raises `PublishError` where no chain of downcasts leads there, or one of them fails.
     """
@@ -67,12 +67,12 @@ def as_published(event: Event, versions: Mapping[str, int]) -> Event:
         try:
             event = cast(event)
         except Exception as error:
-            raise PublishError(f"the downcast of {title(type(event))} failed: {told(error)}") from error
+            raise PublishError(f"the downcast of {title(type(event))} failed: {fault_of(error)}") from error
     return event
 
 
 def lineage(kind: type[Event]) -> tuple[type[Event], ...]:
-    """The class and every version of its type that is upcast to it or that it is downcast to, oldest first."""
+    """Return the class and every version of its type that is upcast to it or that it is downcast to, oldest first."""
     family = {kind.__event_version__: kind}
     for older in classes_of(kind.__event_type__):
         if kind in steps(older):
@@ -109,14 +109,14 @@ def _declare(word: str, source: type[Event], target: type[Event], *, rising: boo
 
 
 def steps(cls: type[Event]) -> Iterator[type[Event]]:
-    """Where upcasts lead, the class itself first."""
+    """Yield the classes to which upcasts lead, the class itself first."""
     yield cls
     while cls.__upcast__ is not None:
         yield (cls := cls.__upcast__.target)
 
 
 def title(cls: type[Event]) -> str:
-    """A class as messages call it."""
+    """Return the name of a class in messages."""
     return f"{cls.__event_type__} version {cls.__event_version__}"
 
 
@@ -124,6 +124,6 @@ def _name(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", function))
 
 
-def told(error: Exception) -> str:
-    """What went wrong in a cast, without the payload where pydantic says it."""
+def fault_of(error: Exception) -> str:
+    """Return what went wrong in a cast, without the payload where pydantic says it."""
     return describe(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Sending one event, and saying what the broker said of it. Copies of messages are no events and are not told of."""
+"""The sending of one event and the report of the broker's answer. Retry copies and dead letters are not reported."""
 
 import time
 
@@ -8,7 +8,7 @@ from ..telemetry import Emit, Published, PublishResult, Spans
 
 
 async def send(broker: Broker, message: Message, *, timeout: float | None, emit: Emit, spans: Spans) -> None:
-    """See `Broker.publish`; emits one `Published`, unless it is cancelled."""
+    """Publish one event as `Broker.publish` does, and emit one `Published`, unless it is cancelled."""
     started = time.perf_counter()
     try:
         with spans.publish(message) as traced:

@@ -108,7 +108,7 @@ def test_a_variable_that_nothing_reads_is_named_with_what_was_probably_meant() -
         ({"url": "amqp://host/", "password": "canary"}, "HOLDFAST_BROKER__URL: names no user for the PASSWORD"),
         (
             {"ca_file": "wrong"},
-            "HOLDFAST_BROKER__URL: begins with amqp://, so CA_FILE would be in vain; write amqps://",
+            "HOLDFAST_BROKER__URL: begins with amqp://, so CA_FILE would have no effect; write amqps://",
         ),
     ],
 )
