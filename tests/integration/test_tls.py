@@ -20,7 +20,7 @@ from holdfast import ConfigurationError, Event, Settings, load_settings
 from holdfast.config import IdempotencySettings
 from holdfast.idempotency import StoreUnavailable
 from holdfast.idempotency.redis import RedisClaims, RedisHeart
-from holdfast.telemetry import Disconnected
+from holdfast.telemetry import Disconnected, FactLog, TlsUnverified
 
 
 class Paid(Event, type="paid"):
@@ -67,10 +67,12 @@ async def test_a_certificate_that_is_not_accepted_is_told_with_the_side_that_ref
 async def test_a_server_whose_certificate_has_another_name_is_accepted_only_unverified(
     rabbit: Rabbit, unique: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    certificate = {name: rabbit.files[name] for name in ("cert_file", "key_file")}
+    certificate, facts = {name: rabbit.files[name] for name in ("cert_file", "key_file")}, Facts()
 
-    async with a_broker(settings_of(rabbit, unique, verify=False, **certificate)) as broker:
+    async with a_broker(settings_of(rabbit, unique, verify=False, **certificate), facts) as broker:
         depth = await broker.count("nothing")
+    for fact in facts.of(TlsUnverified):
+        FactLog()(fact)
 
     assert depth is None
     assert "HOLDFAST_BROKER__VERIFY" in caplog.text
