@@ -55,6 +55,7 @@ class AmqpBrowser:
         self._removed = 0
         self._consumers = 0
         self._is_closing = False
+        self._early: list[tuple[Message, int]] | None = []
         self._more = asyncio.Event()
         self._complete = asyncio.Event()
         self._next: asyncio.Task[None] | None = None
@@ -70,7 +71,7 @@ class AmqpBrowser:
         if depth.consumers:
             raise QueueInUse(f"{self._queue} has {depth.consumers} consumer(s): it is not a queue of dead letters")
         self._wanted = min(depth.ready, CONSUMERS * self._prefetch)
-        self._deliveries = Deliveries(self._lend, self._connection.wire.transport, channel.below.number)
+        self._deliveries = Deliveries(self._receive, self._connection.wire.transport, channel.below.number)
         channel.closing.add_done_callback(self._deliveries.close)
         self._connection.wire.splitter.tap(channel.below.number, self._deliveries)
         self._source = await channel.get_queue(self._queue, ensure=False)
@@ -79,6 +80,7 @@ class AmqpBrowser:
             await self._consume()
         else:
             self._complete.set()
+        asyncio.get_running_loop().call_soon(self._lend_early)
 
     async def caught_up(self) -> int:
         complete, lost = asyncio.ensure_future(self._complete.wait()), self._channel.closing
@@ -158,9 +160,18 @@ class AmqpBrowser:
     def _tag(self, number: int) -> str:
         return f"reader.{number:04d}"
 
-    def _lend(self, message: Message, tag: int, redelivered: bool) -> None:
-        if self._is_closing:  # it goes back with the channel
-            return
+    def _receive(self, message: Message, tag: int, redelivered: bool) -> None:
+        if self._early is not None:  # nothing is lent before the caller has its browser
+            self._early.append((message, tag))
+        elif not self._is_closing:  # otherwise it goes back with the channel
+            self._lend(message, tag)
+
+    def _lend_early(self) -> None:
+        early, self._early = self._early or (), None
+        for message, tag in early:
+            self._lend(message, tag)
+
+    def _lend(self, message: Message, tag: int) -> None:
         headers = message.headers
         count = headers.get(_COUNTERS[0])
         if any(name in headers for name in _COUNTERS):

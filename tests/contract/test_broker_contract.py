@@ -880,6 +880,20 @@ async def test_a_reader_that_is_cut_off_leaves_the_queue_as_it_was(bench: Bench,
     assert await read(broker, queue) == BODIES
 
 
+async def test_nothing_is_lent_before_there_is_a_reader(bench: Bench, broker: Broker) -> None:
+    queue = await bench.queue("rest")
+    messages = [a_message(b"x" * 100, routing_key=queue) for _ in range(1_500)]
+    await asyncio.gather(*(broker.publish(message, timeout=20) for message in messages))
+    has_reader, lent = False, list[bool]()
+
+    browser = await broker.browse(queue, lambda held: lent.append(has_reader))
+    has_reader = True
+    await browser.caught_up()
+    await browser.close()
+
+    assert lent == [True] * len(messages)
+
+
 async def test_reading_ends_where_the_queue_ended_when_it_began(bench: Bench, broker: Broker) -> None:
     queue, empty = await bench.queue("rest", "quorum"), await bench.queue("empty")
     await bench.publish(*BODIES[:10], to=queue)
