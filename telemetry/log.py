@@ -106,7 +106,12 @@ class FactLog:
         return self if kind.log else None
 
     def __call__(self, fact: Fact) -> None:
-        is_success = isinstance(fact, Settled) and _is_success(fact)
+        is_success = (  # handled at the first attempt, or before, with nothing to say about it
+            isinstance(fact, Settled)
+            and fact.outcome in ("handled", "duplicate")
+            and fact.attempt == 1
+            and fact.completion in (None, "recorded")
+        )
         if not fact.log or (is_success and self._is_left_out()):
             return
         logger, level = holdfast_logger(), fact.severity()
@@ -124,11 +129,6 @@ class FactLog:
         self._written += 1
         self._left_out += self._written > self._most
         return self._written > self._most
-
-
-def _is_success(fact: Settled) -> bool:
-    """Return whether it was handled at the first attempt, or before, with nothing to say about it."""
-    return fact.outcome in ("handled", "duplicate") and fact.attempt == 1 and fact.completion in (None, "recorded")
 
 
 def _numbered(process: int) -> Callable[[Any, str, Line], Line]:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -37,6 +38,9 @@ _CONTROL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _HIDDEN = r"\xad\u061c\u200b-\u200f\u2060-\u206f\ufeff\ue000-\uf8ff"
 _UNSAFE, _OBEYED, _BREAKS = re.compile(f"[{_CONTROL}]"), re.compile(f"[{_CONTROL}{_HIDDEN}]"), re.compile(r"[\t\n]+")
 
+# A short text in which there is nothing to redact, to write out or to cut.
+_PLAIN = re.compile(r"[\w.,;/+ -]{0,200}", re.ASCII)
+
 
 def redact(text: str) -> str:
     """Return the text without secrets: `amqp://user:secret@host` becomes `amqp://***@host`, `token=abc` `token=***`."""
@@ -48,6 +52,7 @@ def redact(text: str) -> str:
     return _BEARER.sub(r"\1***", text) if "earer " in text else text
 
 
+@lru_cache(maxsize=1_000)
 def is_secret(name: str) -> bool:
     """Return whether a field of this name holds what nobody should read: `password`, `db_token`, `authorization`."""
     return _NAME.search(name) is not None
@@ -93,7 +98,16 @@ def text_of(value: object) -> str:
 
 def safe_values(logger: Any, method: str, line: Line) -> Line:
     """Redact secrets, write out control characters and bound the length of everything in a line: for structlog."""
-    return {name if name.isprintable() else _text(name, 100): _field(name, value) for name, value in line.items()}
+    safe: Line = {}
+    for name, value in line.items():
+        is_plain = type(value) is str and _PLAIN.fullmatch(value) and "earer " not in value  # most are
+        if not name.isprintable():
+            safe[_text(name, 100)] = _field(name, value)
+        elif (is_plain or value is None or type(value) is int) and not is_secret(name):
+            safe[name] = value
+        else:
+            safe[name] = _field(name, value)
+    return safe
 
 
 def _field(name: str, value: Any) -> Any:

@@ -107,7 +107,7 @@ class Deliveries:
             return
         frames: list[bytes] = []
         for tag, many in self._acks.take():
-            frames.append(ack_frame(self._channel, tag, multiple=many))
+            frames.append(_ACK.pack(1, self._channel, 13, 60, 80, tag, many, END))  # as `ack_frame` does
         self._transport.write(b"".join(frames))
         self._settled.append((asyncio.get_running_loop().time(), waiting))
 

@@ -171,7 +171,10 @@ class Batches:
                     else:
                         each = repeat(answers) if isinstance(answers, Exception) else answers
                         for future, answer in zip(group.futures, each, strict=False):
-                            _end(future, answer)
+                            if isinstance(answer, Exception) or future.done():
+                                _end(future, answer)
+                            else:
+                                future.set_result(answer)
                 batch = again
         except BaseException as error:
             ended = StoreUnavailable(f"the claim store's connection ended: {type(error).__name__}")
