@@ -12,7 +12,7 @@ import typer
 from ..arguments import Json
 
 if TYPE_CHECKING:
-    from ...dead_letters import Filters, Pace
+    from ...dead_letters import Pace, Selection
 
 dead_app = typer.Typer(
     help="Dead letters: see why, decide, replay safely.",
@@ -60,20 +60,20 @@ FILTERS: dict[str, Any] = {
 
 
 def filtered(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `FILTERS`. It takes them as one value, its parameter `filters`."""
+    """Give a command the options of `FILTERS`. It takes them as one value, its parameter `selection`."""
 
     @wraps(command)
     def with_filters(**values: Any) -> None:
         from ...dead_letters import Filters
 
         given = {name: values.pop(name) for name in FILTERS}
-        command(filters=Filters(**given | {"id": tuple(given["id"] or ())}), **values)
+        command(selection=Filters(**given | {"id": tuple(given["id"] or ())}).selection(), **values)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     options = [inspect.Parameter(name, keyword, default=None, annotation=option) for name, option in FILTERS.items()]
     parameters = list[inspect.Parameter]()
     for parameter in inspect.signature(command).parameters.values():
-        parameters += options if parameter.name == "filters" else [parameter.replace(kind=keyword)]
+        parameters += options if parameter.name == "selection" else [parameter.replace(kind=keyword)]
     with_filters.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_filters.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_filters
@@ -99,7 +99,7 @@ def list_(
 @filtered
 def show(
     queue: QueueName,
-    filters: "Filters",
+    selection: "Selection",
     letter: OneLetter = None,
     cached: Cached = False, worn: Worn = False, json: Json = False,
 ) -> None:  # fmt: skip
@@ -108,7 +108,7 @@ def show(
 
     if letter is not None:
         sys.exit(show_letter(queue, letter, cached=cached, worn=worn, as_json=json))
-    sys.exit(show_queue(queue, filters, cached=cached, worn=worn, as_json=json))
+    sys.exit(show_queue(queue, selection, cached=cached, worn=worn, as_json=json))
 
 
 @dead_app.command(
@@ -120,7 +120,7 @@ def show(
 @filtered
 def replay(
     queue: QueueName,
-    filters: "Filters",
+    selection: "Selection",
     rate: Rate = None, canary: Canary = True, wait: Wait = 60.0, keep_going: KeepGoing = False,
     force: Annotated[bool, typer.Option("--force", help="also events that have completed")] = False,
     to: Target = None, dry_run: DryRun = False, yes: Yes = False, worn: Worn = False, json: Json = False,
@@ -133,7 +133,7 @@ def replay(
     pace = _pace(rate, wait, canary=canary, keep_going=keep_going)
     sys.exit(
         replay_letters(
-            queue, filters, pace, to=to, forced=force, dry_run=dry_run, yes=yes, worn=worn, as_json=json
+            queue, selection, pace, to=to, forced=force, dry_run=dry_run, yes=yes, worn=worn, as_json=json
         )
     )  # fmt: skip
 
@@ -145,13 +145,13 @@ def replay(
 @filtered
 def discard(
     queue: QueueName,
-    filters: "Filters",
+    selection: "Selection",
     dry_run: DryRun = False, yes: Yes = False, worn: Worn = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Discard letters. Each is on disk, in an archive that `dead import` reads, before it leaves its queue."""
     from .operations import discard_letters
 
-    sys.exit(discard_letters(queue, filters, dry_run=dry_run, yes=yes, worn=worn, as_json=json))
+    sys.exit(discard_letters(queue, selection, dry_run=dry_run, yes=yes, worn=worn, as_json=json))
 
 
 @dead_app.command(
@@ -187,7 +187,7 @@ def edit(
 @filtered
 def check(
     queue: QueueName, worker: WorkerName,
-    filters: "Filters",
+    selection: "Selection",
     run: Run = False,
     cached: Cached = False, worn: Worn = False, json: Json = False,
 ) -> None:  # fmt: skip
@@ -195,7 +195,7 @@ def check(
     publishes is caught and counted, whatever else it does is done."""
     from .rehearsal import check_letters
 
-    sys.exit(check_letters(queue, filters, worker, run=run, cached=cached, worn=worn, as_json=json))
+    sys.exit(check_letters(queue, selection, worker, run=run, cached=cached, worn=worn, as_json=json))
 
 
 @dead_app.command(short_help="write letters to a file; they stay")
@@ -203,13 +203,13 @@ def check(
 def export(
     queue: QueueName,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="newline-delimited JSON, one letter per line")],
-    filters: "Filters",
+    selection: "Selection",
     worn: Worn = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Export letters, exactly; they stay where they are."""
     from .queues import export_letters
 
-    sys.exit(export_letters(queue, filters, file, worn=worn, as_json=json))
+    sys.exit(export_letters(queue, selection, file, worn=worn, as_json=json))
 
 
 @dead_app.command(name="import", short_help="put letters of a file back")

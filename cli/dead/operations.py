@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import typer
 
-from ...dead_letters import DeadLetters, Edit, Filters, Operation, Pace, Selection, target_of
+from ...dead_letters import DeadLetters, Edit, Operation, Pace, Selection, target_of
 from ...dead_letters.view import letter_json
 from ...events import ConfigurationError
 from ...telemetry import neutral
@@ -23,10 +23,9 @@ from .tables import groups_table, operation_line, operations_table, print_json_w
 
 @with_service
 async def replay_letters(
-    service: DeadLetters, name: str, filters: Filters, pace: Pace, *,
+    service: DeadLetters, name: str, selection: Selection, pace: Pace, *,
     to: str | None, forced: bool, dry_run: bool, yes: bool, worn: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    selection = filters.selection()
     queue, index = await read(service, name, worn=worn)
     count = index.count(selection)
     if not count or dry_run:
@@ -39,9 +38,8 @@ async def replay_letters(
 
 @with_service
 async def discard_letters(
-    service: DeadLetters, name: str, filters: Filters, *, dry_run: bool, yes: bool, worn: bool, as_json: bool
+    service: DeadLetters, name: str, selection: Selection, *, dry_run: bool, yes: bool, worn: bool, as_json: bool
 ) -> int:
-    selection = filters.selection()
     queue, index = await read(service, name, worn=worn)
     count = index.count(selection)
     if not count or dry_run:
@@ -85,11 +83,15 @@ async def _edit(
     return await _run_and_report(service, operation, Pace(wait=wait), as_json=as_json)
 
 
-@with_service
-async def import_letters(service: DeadLetters, path: Path, *, to: str | None, yes: bool, as_json: bool) -> int:
+def import_letters(path: Path, *, to: str | None, yes: bool, as_json: bool) -> int:
     if not yes:
         _need_a_person("say --yes", as_json=as_json)
         _ask(f"Put the letters of {path} back into their dead-letter queues?")
+    return _import(path, to=to, as_json=as_json)
+
+
+@with_service
+async def _import(service: DeadLetters, path: Path, *, to: str | None, as_json: bool) -> int:
     target = None if to is None else await service.resolve(to)
     begun = await service.restore(path, to=target)
     ended = [await _run(service, operation, Pace(), as_json=as_json) for operation in begun]

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ...broker import open_broker
 from ...config import LogSettings, load_settings
-from ...dead_letters import DeadLetters, Filters, Index, Selection
+from ...dead_letters import DeadLetters, Index, Selection
 from ...dead_letters.view import age, letter_json
 from ...events import BrokerUnavailable, ConfigurationError, HoldfastError
 from ...telemetry import configure_logging
@@ -92,9 +92,8 @@ async def list_queues(service: DeadLetters, names: list[str], *, as_json: bool) 
 
 @with_service
 async def show_queue(
-    service: DeadLetters, name: str, filters: Filters, *, cached: bool, worn: bool, as_json: bool
+    service: DeadLetters, name: str, selection: Selection, *, cached: bool, worn: bool, as_json: bool
 ) -> int:
-    selection = filters.selection()
     queue, index = await read(service, name, cached=cached, worn=worn)
     groups, notes, total = index.groups(selection), service.journal.notes(queue), index.count(selection)
     if as_json:
@@ -130,9 +129,8 @@ async def show_letter(service: DeadLetters, name: str, key: str, *, cached: bool
 
 @with_service
 async def export_letters(
-    service: DeadLetters, name: str, filters: Filters, path: Path, *, worn: bool, as_json: bool
+    service: DeadLetters, name: str, selection: Selection, path: Path, *, worn: bool, as_json: bool
 ) -> int:
-    selection = filters.selection()
     queue, _ = await read(service, name, worn=worn)
     count = service.export(queue, selection, path)
     if as_json:

@@ -29,6 +29,7 @@ from ...dead_letters import (
     Letter,
     Reader,
     Rehearsal,
+    Selection,
     forecast,
     replayed,
     target_of,
@@ -71,10 +72,9 @@ def reader_of(worker: str, dead_queue: str, to: str | None) -> Reader:
 
 @with_service
 async def check_letters(
-    service: DeadLetters, name: str, filters: Filters, worker: str, *,
+    service: DeadLetters, name: str, selection: Selection, worker: str, *,
     run: bool, cached: bool, worn: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    selection = filters.selection()
     queue, index = await read(service, name, cached=cached, worn=worn)
     if not index.count(selection):
         raise ConfigurationError(f"no letter in {queue} matches")

@@ -55,6 +55,7 @@ def test_show_tells_all_that_apply_creates_and_diff_finds_nothing_afterwards(
     shown = holdfast("topology", "show", "app:worker", folder=folder, env=env)
     told = json.loads(holdfast("topology", "show", "app:worker", "--json", folder=folder, env=env).stdout)
     before = holdfast("topology", "diff", "app:worker", folder=folder, env=env)
+    listed = holdfast("topology", "diff", "app:worker", "--json", folder=folder, env=env)
     applied = json.loads(holdfast("topology", "apply", "app:worker", "--json", folder=folder, env=env).stdout)
     again = holdfast("topology", "apply", "app:worker", folder=folder, env=env)
     after = holdfast("topology", "diff", "app:worker", "--json", folder=folder, env=env)
@@ -62,6 +63,8 @@ def test_show_tells_all_that_apply_creates_and_diff_finds_nothing_afterwards(
     assert f"queue {unique}.handle x-queue-type=quorum" in shown.stdout
     assert f"binding of queue {unique}.handle to {unique} for {unique}.order" in shown.stdout
     assert before.returncode == 1 and f"missing: there is no queue {unique}.handle\n" in before.stdout
+    missing = {"kind": "missing", "object": f"queue {unique}.handle", "message": f"there is no queue {unique}.handle"}
+    assert missing in json.loads(listed.stdout)["differences"]
     assert applied["applied"] == {part: len(things) for part, things in told.items()}
     assert again.returncode == 0 and again.stdout.startswith("there: ")
     assert (after.returncode, json.loads(after.stdout)["differences"]) == (0, [])
