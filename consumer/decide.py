@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import assert_never
 
 from ..config import Settings
-from ..events import Incoming, Message, TooLarge
+from ..events import Incoming, TooLarge
 from . import outcome as o
 from .errors import Crashed, Expired, HeldTooLong
 from .handler import HandlerSpec
@@ -32,11 +32,8 @@ def policy_of(spec: HandlerSpec, settings: Settings, cancel_grace: float) -> Pol
     return Policy(spec.retry, settings.worker.max_body, settings.broker.max_delay, max_held)
 
 
-def refuse_size(message: Message, policy: Policy) -> o.Refused | None:
-    """Refuse a body that is too large to be read."""
-    size = len(message.body)
-    if size <= policy.max_body:
-        return None
+def refuse_size(size: int, policy: Policy) -> o.Refused:
+    """Return the refusal of a body of `size` bytes, which is more than the policy allows."""
     text = f"the body has {size} bytes; HOLDFAST_WORKER__MAX_BODY allows {policy.max_body}"
     return o.Refused(TooLarge(text), "too-large")
 

@@ -127,8 +127,8 @@ class Pipeline:
         incoming = flight.incoming
         if flight.delivery.redelivered and self._recently_settled.take(flight.identity):
             return AlreadyDone()
-        if (refused := refuse_size(incoming.message, self._policy)) is not None:
-            return refused
+        if (size := len(incoming.message.body)) > self._policy.max_body:
+            return refuse_size(size, self._policy)
         try:
             return Ready(self._spec.read(incoming))
         except UnknownType as error:

@@ -171,26 +171,24 @@ class Batches:
                     else:
                         each = repeat(answers) if isinstance(answers, Exception) else answers
                         for future, answer in zip(group.futures, each, strict=False):
-                            if isinstance(answer, Exception) or future.done():
-                                _end(future, answer)
-                            else:
+                            if isinstance(answer, Exception):
+                                _fail(future, answer)
+                            elif not future.done():
                                 future.set_result(answer)
                 batch = again
         except BaseException as error:
-            ended = StoreUnavailable(f"the claim store's connection ended: {type(error).__name__}")
-            for group in batch + self._waiting:
-                for future in group.futures:
-                    _end(future, ended)
-            self._waiting, self._open, self._script_of = [], {}, {}
+            self._give_up(batch, StoreUnavailable(f"the claim store's connection ended: {type(error).__name__}"))
             raise
         finally:
             self._task = None
 
+    def _give_up(self, batch: list[Group], error: StoreUnavailable) -> None:
+        for group in batch + self._waiting:
+            for future in group.futures:
+                _fail(future, error)
+        self._waiting, self._open, self._script_of = [], {}, {}
 
-def _end(future: "asyncio.Future[Any]", answer: Any) -> None:
-    if future.done():
-        return
-    if not isinstance(answer, Exception):
-        future.set_result(answer)
-    else:
-        future.set_exception(answer if isinstance(answer, StoreUnavailable) else unavailable(answer))
+
+def _fail(future: "asyncio.Future[Any]", error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error if isinstance(error, StoreUnavailable) else unavailable(error))
