@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -13,6 +14,7 @@ TEXT_LIMIT = 4_000
 
 _TRACEBACK_LIMIT = 16_000
 _NESTED_LIMIT, _ITEMS, _DEPTH = 1_000, 50, 4
+_PLAIN = frozenset({int, bool, type(None)})
 _TRACEBACKS = frozenset({"exception", "stack", "traceback"})
 _CUT = 40  # bytes kept free for the words between head and tail
 
@@ -27,6 +29,7 @@ _PAIR = re.compile(
 )
 _HEADER = re.compile(r"(?i)(authorization[\"']?\s*[=:]\s*[\"']?(?:(?:bearer|basic)\s+)?+)(?!\*)[^\s,;\"']+")
 _BEARER = re.compile(r"(?i)(\bbearer\s+)[\w.~+/-]{12,}=*")
+_MAYBE_SECRET = re.compile("[@=:]|earer ")  # without one of these, a text holds nothing of the above
 # pydantic shows what it was given: that is the payload.
 _INPUT = re.compile(r"(?s)(input_value=).{0,200}?(, input_type=)")
 _NAME = re.compile(rf"(?i)(?:^|[_.-])(?:{_WORD}|access[_-]?key[_-]id|pass|authorization|(?:set-)?cookie)$|^secret[_-]")
@@ -48,6 +51,7 @@ def redact(text: str) -> str:
     return _BEARER.sub(r"\1***", text) if "earer " in text else text
 
 
+@lru_cache(1_000)
 def is_secret(name: str) -> bool:
     """Return whether a field of this name holds what nobody should read: `password`, `db_token`, `authorization`."""
     return _NAME.search(name) is not None
@@ -93,7 +97,17 @@ def text_of(value: object) -> str:
 
 def safe_values(logger: Any, method: str, line: Line) -> Line:
     """Redact secrets, write out control characters and bound the length of everything in a line: for structlog."""
-    return {name if name.isprintable() else _text(name, 100): _field(name, value) for name, value in line.items()}
+    safe: Line = {}
+    for name, value in line.items():
+        kind = type(value)
+        is_plain = kind in _PLAIN
+        if kind is str:
+            is_plain = len(value) <= _NESTED_LIMIT and value.isprintable() and not _MAYBE_SECRET.search(value)
+        elif kind is float:
+            is_plain = math.isfinite(value)
+        key = name if name.isprintable() else _text(name, 100)
+        safe[key] = value if is_plain and not is_secret(name) else _field(name, value)
+    return safe
 
 
 def _field(name: str, value: Any) -> Any:
