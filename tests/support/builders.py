@@ -59,9 +59,3 @@ def facts_with_a_line() -> list[type[Fact]]:
 def a_tap(on_message: Callable[..., Any]) -> Deliveries:
     """A tap of deliveries that nobody settles."""
     return Deliveries(on_message, cast("Any", None), 1)
-
-
-def facts_with_a_line() -> list[type[Fact]]:
-    """Every kind of fact that is logged, in the order of `telemetry/facts.py`."""
-    kinds = [kind for kind in vars(facts).values() if isinstance(kind, type) and issubclass(kind, Fact)]
-    return [kind for kind in kinds if kind.log]
