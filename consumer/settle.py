@@ -10,13 +10,13 @@ from ..broker import Pause, sleep
 from ..events import Message, PublishError
 from ..events.headers import TRACEPARENT
 from ..idempotency import Claim, Completed
-from ..telemetry import CopyHeld, Settled, SettledAs
+from ..telemetry import CopyHeld, Settled
 from .copies import dead_letter, postponed_copy
 from .dependencies import Tools
 from .failure import describe_failure, summary
 from .handler import HandlerSpec
 from .in_flight import InFlight
-from .outcome import Ack, DeadLetter, Ending, GiveBack, Postpone, Reason, Succeeded
+from .outcome import Ack, DeadLetter, Ending, GiveBack, Postpone, Succeeded
 from .run import Ran
 
 _HOLD = Pause(0.5, 30.0)  # between two tries to publish a copy
@@ -88,38 +88,26 @@ class Settler:
 def settled(flight: InFlight, ran: Ran, ending: Ending, completion: Completed | None, spec: HandlerSpec) -> Settled:
     """Return the one fact about a delivery that came to its end."""
     incoming, claimed = flight.incoming, flight.claimed
-    outcome: SettledAs
-    delay: float | None = None
-    reason: Reason | None = None
-    error = kind = traceback = None
+    fact = Settled(spec.queue, spec.name, incoming.metadata, incoming.history.attempt, "handled", ran.seconds)
+    fact.claim, fact.claim_seconds, fact.completion = claimed.result, claimed.seconds, completion
+    if isinstance(ran.outcome, Succeeded):
+        fact.published = ran.outcome.published
     match ending:
         case Ack(outcome):
-            pass
+            fact.outcome = outcome
         case GiveBack():
-            outcome = "given_back"
+            fact.outcome = "given_back"
         case Postpone(delay, failure):
-            outcome = "postponed"
+            fact.outcome, fact.delay = "postponed", delay
             if failure is not None:
-                error, kind = summary(failure), type(failure).__name__
+                fact.error, fact.error_type = summary(failure), type(failure).__name__
         case DeadLetter(reason, failure):
-            outcome, described = "dead_lettered", describe_failure(failure)
-            error, kind, traceback = described.message, type(failure).__name__, described.traceback
+            described = describe_failure(failure)
+            fact.outcome, fact.reason = "dead_lettered", reason
+            fact.error, fact.error_type = described.message, type(failure).__name__
+            fact.traceback = described.traceback
+            if reason == "crashed":
+                fact.claim = "crashed"
         case _:
             assert_never(ending)
-    return Settled(
-        spec.queue,
-        spec.name,
-        incoming.metadata,
-        incoming.history.attempt,
-        outcome,
-        ran.seconds,
-        "crashed" if reason == "crashed" else claimed.result,
-        claimed.seconds,
-        completion,
-        ran.outcome.published if isinstance(ran.outcome, Succeeded) else 0,
-        delay,
-        reason,
-        error,
-        kind,
-        traceback,
-    )
+    return fact

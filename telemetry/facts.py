@@ -90,7 +90,7 @@ class Settled(Fact, log="delivery.settled", frozen=False):
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of this fact's line, without those that hold nothing unusual."""
-        line = {
+        line: dict[str, Any] = {
             "outcome": self.outcome,
             "event_id": self.metadata.event_id,
             "event_type": self.metadata.event_type,
@@ -101,12 +101,16 @@ class Settled(Fact, log="delivery.settled", frozen=False):
             "attempt": self.attempt,
             "seconds": round(self.handler_seconds, 6),
         }
-        more = {name: getattr(self, name) for name in ("published", "delay", "reason", "error", "error_type")}
-        more["claim"] = self.claim if self.claim != "acquired" else None
-        more["completion"] = self.completion if self.completion != "recorded" else None
-        if self.reason not in _NEVER_RUN:  # no code of the user's is in that traceback
-            more["exception"] = self.traceback
-        return line | {name: item for name, item in more.items() if item}
+        for name in ("published", "delay", "reason", "error", "error_type"):
+            if item := getattr(self, name):
+                line[name] = item
+        if self.claim not in (None, "acquired"):
+            line["claim"] = self.claim
+        if self.completion not in (None, "recorded"):
+            line["completion"] = self.completion
+        if self.traceback and self.reason not in _NEVER_RUN:  # no code of the user's is in that traceback
+            line["exception"] = self.traceback
+        return line
 
 
 class SettlementStale(Fact, log="delivery.stale", level="warning"):

@@ -14,7 +14,7 @@ from structlog.contextvars import bind_contextvars
 
 from ..config import LogSettings
 from ..events import Metadata
-from .facts import Emit, Fact, Settled
+from .facts import Fact, Settled
 from .sanitise import Line, safe_values
 
 
@@ -101,34 +101,48 @@ class FactLog:
         self._second = 0.0
         self._written = self._left_out = 0
 
-    def listener_for(self, kind: type[Fact]) -> Emit | None:
-        """Return this listener for facts that have a line."""
-        return self if kind.log else None
+    def listener_for(self, kind: type[Fact]) -> Callable[[Any], object] | None:
+        """Return what writes facts of this kind, None for those that have no line."""
+        if kind is Settled:
+            return self._settled
+        return self._write if kind.log else None
 
     def __call__(self, fact: Fact) -> None:
-        is_success = (  # handled at the first attempt, or before, with nothing to say about it
-            isinstance(fact, Settled)
-            and fact.outcome in ("handled", "duplicate")
-            and fact.attempt == 1
-            and fact.completion in (None, "recorded")
-        )
-        if not fact.log or (is_success and self._is_left_out()):
-            return
-        logger, level = holdfast_logger(), fact.severity()
-        is_enabled = getattr(logger, "isEnabledFor", None) or getattr(logger, "is_enabled_for", None)
-        if is_enabled is None or is_enabled(logging.getLevelNamesMapping()[level.upper()]):
-            fields = fact.fields()
-            if self._left_out and is_success:
-                fields["left_out"], self._left_out = self._left_out, 0
-            getattr(logger, level)(fact.log, **fields)
+        if isinstance(fact, Settled):
+            self._settled(fact)
+        elif fact.log:
+            self._write(fact)
 
-    def _is_left_out(self) -> bool:
+    def _settled(self, fact: Settled) -> None:
+        """Write a line, unless it is one success too many in this second: the first attempt, and nothing unusual."""
+        if (
+            fact.outcome not in ("handled", "duplicate")
+            or fact.attempt > 1
+            or fact.completion not in (None, "recorded")
+        ):
+            self._write(fact)
+            return
         now = time.monotonic()
         if now - self._second >= 1.0:
             self._second, self._written = now, 0
+        if self._written >= self._most:
+            self._left_out += 1
+            return
         self._written += 1
-        self._left_out += self._written > self._most
-        return self._written > self._most
+        if self._write(fact, self._left_out):
+            self._left_out = 0
+
+    def _write(self, fact: Fact, left_out: int = 0) -> bool:
+        """Write the line of a fact. Return False where its level is not logged."""
+        logger, level = holdfast_logger(), fact.severity()
+        is_enabled = getattr(logger, "isEnabledFor", None) or getattr(logger, "is_enabled_for", None)
+        if is_enabled is not None and not is_enabled(logging.getLevelNamesMapping()[level.upper()]):
+            return False
+        fields = fact.fields()
+        if left_out:
+            fields["left_out"] = left_out
+        getattr(logger, level)(fact.log, **fields)
+        return True
 
 
 def _numbered(process: int) -> Callable[[Any, str, Line], Line]:

@@ -14,6 +14,7 @@ TEXT_LIMIT = 4_000
 
 _TRACEBACK_LIMIT = 16_000
 _NESTED_LIMIT, _ITEMS, _DEPTH = 1_000, 50, 4
+_PLAIN = frozenset({int, bool, type(None)})
 _TRACEBACKS = frozenset({"exception", "stack", "traceback"})
 _CUT = 40  # bytes kept free for the words between head and tail
 
@@ -28,6 +29,7 @@ _PAIR = re.compile(
 )
 _HEADER = re.compile(r"(?i)(authorization[\"']?\s*[=:]\s*[\"']?(?:(?:bearer|basic)\s+)?+)(?!\*)[^\s,;\"']+")
 _BEARER = re.compile(r"(?i)(\bbearer\s+)[\w.~+/-]{12,}=*")
+_MAYBE_SECRET = re.compile("[@=:]|earer ")  # without one of these, a text holds nothing of the above
 # pydantic shows what it was given: that is the payload.
 _INPUT = re.compile(r"(?s)(input_value=).{0,200}?(, input_type=)")
 _NAME = re.compile(rf"(?i)(?:^|[_.-])(?:{_WORD}|access[_-]?key[_-]id|pass|authorization|(?:set-)?cookie)$|^secret[_-]")
@@ -37,9 +39,6 @@ _CONTROL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 # What a terminal hides or may give a meaning of its own: marks without width, private use.
 _HIDDEN = r"\xad\u061c\u200b-\u200f\u2060-\u206f\ufeff\ue000-\uf8ff"
 _UNSAFE, _OBEYED, _BREAKS = re.compile(f"[{_CONTROL}]"), re.compile(f"[{_CONTROL}{_HIDDEN}]"), re.compile(r"[\t\n]+")
-
-# A short text in which there is nothing to redact, to write out or to cut.
-_PLAIN = re.compile(r"[\w.,;/+ -]{0,200}", re.ASCII)
 
 
 def redact(text: str) -> str:
@@ -52,7 +51,7 @@ def redact(text: str) -> str:
     return _BEARER.sub(r"\1***", text) if "earer " in text else text
 
 
-@lru_cache(maxsize=1_000)
+@lru_cache(1_000)
 def is_secret(name: str) -> bool:
     """Return whether a field of this name holds what nobody should read: `password`, `db_token`, `authorization`."""
     return _NAME.search(name) is not None
@@ -100,13 +99,14 @@ def safe_values(logger: Any, method: str, line: Line) -> Line:
     """Redact secrets, write out control characters and bound the length of everything in a line: for structlog."""
     safe: Line = {}
     for name, value in line.items():
-        is_plain = type(value) is str and _PLAIN.fullmatch(value) and "earer " not in value  # most are
-        if not name.isprintable():
-            safe[_text(name, 100)] = _field(name, value)
-        elif (is_plain or value is None or type(value) is int) and not is_secret(name):
-            safe[name] = value
-        else:
-            safe[name] = _field(name, value)
+        kind = type(value)
+        is_plain = kind in _PLAIN
+        if kind is str:
+            is_plain = len(value) <= _NESTED_LIMIT and value.isprintable() and not _MAYBE_SECRET.search(value)
+        elif kind is float:
+            is_plain = math.isfinite(value)
+        key = name if name.isprintable() else _text(name, 100)
+        safe[key] = value if is_plain and not is_secret(name) else _field(name, value)
     return safe
 
 
