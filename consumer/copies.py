@@ -93,8 +93,11 @@ def _unchanged(history: History) -> dict[str, Any]:
 
 
 def _copy(message: Message, exchange: str, key: str, ours: Mapping[str, Any], budget: int) -> Message:
-    carried = {name: value for name, value in message.headers.items() if h.is_senders(name) or name in h.KEPT}
-    theirs = {name: value for name, value in carried.items() if name not in ours}
+    theirs = {
+        name: value
+        for name, value in message.headers.items()
+        if name not in ours and (name in h.KEPT or h.is_senders(name))
+    }
     fitting = _fit(theirs, ours, budget)
     return replace(message, exchange=exchange, routing_key=key, headers=fitting, message_id=uuid7())
 

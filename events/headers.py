@@ -1,6 +1,7 @@
 """The names of the headers Holdfast reads and writes. They are a contract: see docs/wire.md."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 EVENT_ID = "event-id"
@@ -53,6 +54,7 @@ BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count",
 ROUTES = frozenset({"CC", "BCC"})
 
 
+@lru_cache(maxsize=1_000)
 def is_senders(name: str) -> bool:
     """Whether a header is its sender's own: not Holdfast's, not the broker's, and no route."""
     return not (name in ROUTES or name.startswith((OURS, *BROKERS_OWN)))
