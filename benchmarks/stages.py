@@ -16,7 +16,7 @@ from typing import Any
 from holdfast import Event, Settings, Worker
 from holdfast.broker import Delivery
 from holdfast.broker.amqp.confirms import Confirms
-from holdfast.broker.amqp.deliveries import Acks, Deliveries, ack_frame
+from holdfast.broker.amqp.deliveries import Acks, Deliveries
 from holdfast.broker.amqp.splitter import Splitter
 from holdfast.broker.codec import pack
 from holdfast.consumer.decide import decide, policy_of
@@ -95,7 +95,7 @@ async def main() -> None:
         first = acks._head
         for tag in range(first, first + MESSAGES):
             acks.ack(tag)
-        b"".join(ack_frame(1, tag, multiple=many) for tag, many in acks.take())
+        acks.take()
 
     def confirm_all() -> None:
         confirms = Confirms()

@@ -112,8 +112,8 @@ class AmqpBrowser:
 
     async def close(self) -> bool:
         """Have the acks taken, return the rest, and let go of the lock once the queue has it all back."""
-        held, is_sure = self._lent - self._removed, not self._removed
-        self._is_closing = True
+        held, is_sure = self._lent + len(self._early or ()) - self._removed, not self._removed
+        self._is_closing, self._early = True, None
         if self._next is not None:
             self._next.cancel()
         try:

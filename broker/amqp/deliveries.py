@@ -107,7 +107,7 @@ class Deliveries:
             return
         frames: list[bytes] = []
         for tag, many in self._acks.take():
-            frames.append(_ACK.pack(1, self._channel, 13, 60, 80, tag, many, END))  # as `ack_frame` does
+            frames.append(_ACK.pack(1, self._channel, 13, 60, 80, tag, many, END))
         self._transport.write(b"".join(frames))
         self._settled.append((asyncio.get_running_loop().time(), waiting))
 
@@ -216,8 +216,3 @@ class Acks:
         else:
             self._firsts.insert(at, tag)
             self._lasts.insert(at, tag)
-
-
-def ack_frame(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Return `basic.ack`."""
-    return _ACK.pack(1, channel, 13, 60, 80, tag, multiple, END)

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from aiormq import spec
 from breaking import delete, through
 from builders import a_message
+from pamqp.frame import marshal
 from proxy import Direction, Proxy, proxy_to
 from running import a_broker
 from waiting import LIMIT, Facts
@@ -15,7 +17,7 @@ from holdfast import PublishTimeout, Settings
 from holdfast.broker import Queue, Topology, open_broker
 from holdfast.broker.amqp.confirms import PublishChannel
 from holdfast.broker.amqp.connection import WiredConnection, close_quietly
-from holdfast.broker.amqp.deliveries import Deliveries, ack_frame
+from holdfast.broker.amqp.deliveries import Deliveries
 from holdfast.broker.codec import pack
 from holdfast.telemetry import Attached, Detached, Disconnected
 
@@ -40,7 +42,7 @@ async def test_acks_on_a_channel_that_the_broker_closes_leave_the_connection(con
     deliveries = Deliveries(lambda *_: None, transport, number)
     connection.wire.splitter.tap(number, deliveries)
 
-    transport.write(ack_frame(number, 1_000_000, multiple=False))  # of nothing: it closes the channel
+    transport.write(marshal(spec.Basic.Ack(1_000_000), number))  # of nothing: it closes the channel
     while not channel.is_closed:
         tag += 1
         deliveries.ack(tag)
@@ -57,7 +59,7 @@ async def test_publishes_on_a_channel_that_the_broker_closes_leave_the_connectio
     sending, publishes = PublishChannel(channel, connection.frame_max), []
     message = a_message(exchange="", routing_key="nowhere")
 
-    connection.wire.transport.write(ack_frame(channel.below.number, 1_000_000, multiple=False))
+    connection.wire.transport.write(marshal(spec.Basic.Ack(1_000_000), channel.below.number))
     while not channel.is_closed:
         publishes.append(asyncio.ensure_future(sending.send(message, pack(message))))
         await asyncio.sleep(0)

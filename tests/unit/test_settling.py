@@ -2,7 +2,10 @@
 
 from typing import Any, cast
 
-from holdfast.broker.amqp.deliveries import Deliveries, ack_frame
+import pamqp.frame
+from aiormq import spec
+
+from holdfast.broker.amqp.deliveries import Deliveries
 
 
 class Written:
@@ -26,4 +29,4 @@ async def test_what_was_acked_is_not_rejected_as_well() -> None:
     again = deliveries.give_back(1)
     deliveries.flush()
 
-    assert (again, transport.frames) == (False, ack_frame(1, 1, multiple=False))
+    assert (again, transport.frames) == (False, pamqp.frame.marshal(spec.Basic.Ack(1, False), 1))
