@@ -33,16 +33,16 @@ PIPELINE, SETTLE = "consumer/pipeline.py", "consumer/settle.py"
 ACK = "    async def ack(self, delivery: Delivery) -> bool:\n"
 SLOT = "            with flight.slot:\n"
 RELEASE = """                if claim is not None:
-                    await self.claims.release(claim)
+                    await self.tools.claims.release(claim)
 """
 COPY = "                await self._publish(flight, self._postponed(flight, ending))\n"
 TRIES_ONCE = """                asyncio.ensure_future(
-                    self.broker.publish(self._postponed(flight, ending), timeout=5)
+                    self.tools.broker.publish(self._postponed(flight, ending), timeout=5)
                 ).add_done_callback(lambda sent: sent.exception())
 """
 CLAIMED = "                    outcome = flight.claimed.outcome\n"
 COMPLETED = """                    if flight.claimed.claim is not None:
-                        await self._settler.claims.complete(flight.claimed.claim)
+                        await self._tools.claims.complete(flight.claimed.claim)
 """
 FLAGS = "(*parts, _MANDATORY)"
 
