@@ -9,7 +9,7 @@ from bench import Bench, in_memory, on_rabbitmq
 from holdfast.broker import Broker
 
 
-@pytest.fixture(params=["memory", "amqp"])
+@pytest.fixture(params=["memory", pytest.param("amqp", marks=pytest.mark.server)])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     at = in_memory() if request.param == "memory" else on_rabbitmq(request.getfixturevalue("rabbitmq_url"))
     async with at as server, AsyncExitStack() as stack:

@@ -43,7 +43,7 @@ def _shared_store(kind: str, request: pytest.FixtureRequest, unique: str, ttl: f
     return SharedStore(RedisClaims(url, settings), RedisHeart(url, settings), f"{unique}:scope:")
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.server)])
 async def shared(request: pytest.FixtureRequest, unique: str) -> AsyncIterator[SharedStore]:
     shared = _shared_store(request.param, request, unique, ttl=60)
     await shared.beat(A)
@@ -52,7 +52,7 @@ async def shared(request: pytest.FixtureRequest, unique: str) -> AsyncIterator[S
     await shared.store.close()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.server)])
 async def brief(request: pytest.FixtureRequest, unique: str) -> AsyncIterator[SharedStore]:
     """A store whose window is short."""
     shared = _shared_store(request.param, request, unique, ttl=0.3)

@@ -16,7 +16,7 @@ from holdfast.testing import servers
 from holdfast.testing.servers import Given, Server
 
 NEEDS_NO_SERVER = frozenset({"unit", "architecture", "fuzz"})
-"""The folders of tests/ whose tests ask for no server."""
+"""The folders of tests/ whose tests ask for no server. In tests/contract those that do are marked `server`."""
 
 TOGETHER = {"runs": "scenarios", "rabbit": "rabbit", "rabbitmq_node": "nodes", "redis_node": "nodes"}
 """Fixtures that are dear, and the group of the tests that ask for them: one process runs a group."""
@@ -33,7 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Before a process starts: start the servers, once, and make a virtual host and a database for this process."""
-    if NEEDS_NO_SERVER.issuperset(Path(argument.partition("::")[0]).name for argument in node.config.args):
+    folders = {Path(argument.partition("::")[0]).name for argument in node.config.args}
+    if folders <= NEEDS_NO_SERVER or node.config.option.markexpr == "not server":
         return
     stash = node.config.stash
     if _SERVERS not in stash:
