@@ -19,21 +19,31 @@ PAGE = ROOT / "docs" / "permissions.md"
 
 @contextmanager
 def a_redis(folder: Path, *options: str, port: int | None = None, cli: tuple[str, ...] = ()) -> Iterator[int]:
-    """A server with these options; the port it listens on."""
-    port, data = port or free_port(), Path(tempfile.mkdtemp(dir=folder))
+    """A server with these options; the port it listens on. One that was free may be taken before the server has it, and
+    a cluster's server takes another besides: then the next one is tried."""
+    data = Path(tempfile.mkdtemp(dir=folder))
     usual = ("--bind", LOOPBACK, "--dir", str(data), "--save", "", "--appendonly", "yes")
-    listens = () if "--tls-port" in options else ("--port", str(port))
     program = ("redis-server", *((options[0],) if options[:1] and options[0].startswith("/") else ()))
     rest = options[1:] if len(program) == 2 else options
-    with (data / "log").open("wb") as log:
-        server = subprocess.Popen([*program, *listens, *usual, *rest], stdout=log, stderr=log)
-    try:
-        blocking(eventually(lambda: "PONG" in ask(port, "ping", cli=cli) or server.poll() is not None))
-        assert server.poll() is None, (data / "log").read_text()
-        yield port
-    finally:
-        server.kill()
-        server.wait()
+    log = data / "log"
+    for _ in range(1 if port else 5):
+        at = port or free_port()
+        listens = () if "--tls-port" in options else ("--port", str(at))
+        with log.open("wb") as output:
+            server = subprocess.Popen([*program, *listens, *usual, *rest], stdout=output, stderr=output)
+        try:
+            blocking(
+                eventually(lambda at=at, server=server: "PONG" in ask(at, "ping", cli=cli) or server.poll() is not None)
+            )
+            if server.poll() is not None and "Address already in use" in log.read_text():
+                continue
+            assert server.poll() is None, log.read_text()
+            yield at
+            return
+        finally:
+            server.kill()
+            server.wait()
+    raise AssertionError(log.read_text())
 
 
 def ask(port: int, *words: str, cli: tuple[str, ...] = ()) -> str:

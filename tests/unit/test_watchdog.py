@@ -104,9 +104,10 @@ async def test_a_loop_that_turns_is_not_told_of(told: Told, watchdog: Watchdog) 
 
 
 async def test_a_stopped_watchdog_leaves_no_thread_behind(told: Told) -> None:
+    before = threading.enumerate()  # among them that of an earlier test, which may still be about to end
     watchdog = Watchdog(0.1, told)
     watchdog.start(asyncio.get_running_loop())
-    [thread] = [thread for thread in threading.enumerate() if thread.name == "holdfast-watchdog"]
+    [thread] = [thread for thread in threading.enumerate() if thread not in before]
 
     watchdog.stop()
 
