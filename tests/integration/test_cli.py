@@ -192,7 +192,7 @@ def test_an_error_is_one_line_on_stderr_and_exit_1(
 def test_a_worker_that_cannot_run_says_why_in_one_line(
     folder: Path, env: dict[str, str], settings: Settings, variables: dict[str, str], fault: str
 ) -> None:
-    host = settings.broker.url.get_secret_value().split("@")[1].strip("/")
+    host = settings.broker.url.get_secret_value().split("@")[1].partition("/")[0]
     wrong = (
         env | {name: value.format(host=host) for name, value in variables.items()} | {"HOLDFAST_LOG__LEVEL": "CRITICAL"}
     )
