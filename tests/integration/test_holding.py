@@ -113,7 +113,7 @@ async def test_a_def_handler_that_blocks_does_not_stop_the_others(settings: Sett
         await facts.settled("handled", count=60)
 
     assert {fact.handler for fact in settled} == {"goes_on"}
-    assert sorted(seen) == sorted(orders)
+    assert sorted(seen) == sorted(orders), facts.all
 
 
 @pytest.mark.parametrize("attempts", [1, 2], ids=["dead-lettered", "postponed"])
