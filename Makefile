@@ -12,8 +12,8 @@ PINS := .venv-pins
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WHEEL := dist/holdfast-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-py3-none-any.whl
-# Processes that run tests at once. A third would make two cores spend more on the same tests.
-SIDE_BY_SIDE ?= 2
+# Processes that run tests at once. Many tests wait, so there are more than cores.
+SIDE_BY_SIDE ?= 4
 # What goes into the wheel: the package folders, with the templates and styles of the page.
 SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer contracts dashboard dead_letters events idempotency publisher telemetry testing -type f ! -name '*.pyc' 2>/dev/null)
 

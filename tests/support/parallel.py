@@ -1,4 +1,4 @@
-"""Tests side by side (`pytest -n 2 --dist loadgroup`): the servers are shared, each process has a virtual host and a
+"""Tests side by side (`pytest -n 4 --dist loadgroup`): the servers are shared, each process has a virtual host and a
 database of its own, and tests that need a server of their own kind or break one stay together.
 
 A plugin of pytest; tests/conftest.py names it. Without `-n` it does nothing.
