@@ -184,6 +184,17 @@ def test_a_reply_text_that_was_cut_within_a_character_is_made_legible(channel: i
     assert stream.passed.endswith(OTHERS[0])
 
 
+def test_a_frame_whose_end_is_not_marked_is_passed_on_with_all_that_follows() -> None:
+    method, rest = a_delivery(1, 1, b"one"), a_delivery(1, 2, b"two")
+    size = 8 + int.from_bytes(method[3:7])
+    broken = method[: size - 1] + b"\x00" + method[size:] + rest
+    stream = Stream()
+
+    stream.feed(broken)
+
+    assert (stream.taken, stream.passed) == ([], broken)
+
+
 def test_an_untapped_channel_is_aiormqs_again() -> None:
     stream, data = Stream(), a_delivery(1, 1, b"late")
 
