@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WHEEL := dist/holdfast-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-py3-none-any.whl
 # Processes that run tests at once. Many tests wait, so there are more than cores.
-SIDE_BY_SIDE ?= 4
+SIDE_BY_SIDE ?= 3
 # What goes into the wheel: the package folders, with the templates and styles of the page.
 SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer contracts dashboard dead_letters events idempotency publisher telemetry testing -type f ! -name '*.pyc' 2>/dev/null)
 
@@ -34,11 +34,11 @@ demo-memory: venv ## The same on the embedded broker, with no server at all
 
 .PHONY: test
 test: static ## What CI runs: the checks, then all tests against the built wheel, on servers found or started
-	$(BIN)/pytest -n $(SIDE_BY_SIDE) --dist loadgroup
+	$(BIN)/pytest -n $(SIDE_BY_SIDE)
 
 .PHONY: test-fast
 test-fast: venv ## The tests that need no server: what to run after each change
-	$(BIN)/pytest -n 2 --dist loadgroup -q -m "not server" tests/unit tests/architecture tests/fuzz tests/contract
+	$(BIN)/pytest -n 2 -q -m "not server" tests/unit tests/architecture tests/fuzz tests/contract
 
 .PHONY: check
 check: static test-fast ## Format, lint, types, the floors of the design, and the tests that need no server

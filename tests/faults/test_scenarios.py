@@ -10,7 +10,7 @@ from account import Account
 from lanes import lanes
 from scenarios import SCENARIOS
 
-LANES = 1  # at a time, next to other tests; more of them wait for each other and spend twice the CPU
+LANES = 2  # at a time, next to other tests; more of them wait for each other and spend twice the CPU
 NAMES = [name for name, scenario in SCENARIOS.items() if not scenario.cluster]
 
 Runs = dict[str, tuple[int, Future[Account]]]

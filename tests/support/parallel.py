@@ -1,5 +1,5 @@
-"""Tests side by side (`pytest -n 4 --dist loadgroup`): the servers are shared, each process has a virtual host and a
-database of its own, and tests that need a server of their own kind or break one stay together.
+"""Tests side by side (`pytest -n 3`): the servers are shared, and each process has a virtual host and a database of its
+own.
 
 A plugin of pytest; tests/conftest.py names it. Without `-n` it does nothing.
 """
@@ -18,8 +18,17 @@ from holdfast.testing.servers import Given, Server
 NEEDS_NO_SERVER = frozenset({"unit", "architecture", "fuzz"})
 """The folders of tests/ whose tests ask for no server. In tests/contract those that do are marked `server`."""
 
-TOGETHER = {"runs": "scenarios", "rabbit": "rabbit", "rabbitmq_node": "nodes", "redis_node": "nodes"}
-"""Fixtures that are dear, and the group of the tests that ask for them: one process runs a group."""
+TOGETHER = frozenset(
+    {
+        "test_scenarios.py",
+        "test_frames.py",
+        "test_redis_users.py",
+        "test_alarms.py",
+        "test_packaging.py",
+        "test_hops.py",
+    }
+)
+"""The modules whose fixtures are dear: one process runs all tests of each."""
 
 _VARIABLES = "holdfast_servers"
 _OPENED, _SERVERS = pytest.StashKey[ExitStack](), pytest.StashKey[tuple[Server, Server]]()
@@ -53,28 +62,20 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         opened.close()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In a process of xdist: put tests into groups, and the longest group first, so that no process is left with it."""
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        for group in _groups(item):
-            item.add_marker(pytest.mark.xdist_group(group))
-    order = [*dict.fromkeys(TOGETHER.values()), "module", ""]
-    items.sort(key=lambda item: order.index(next(iter(_kinds(item)), "")))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out the tests of TOGETHER by module, the largest first, and all others one by one.
 
+    `--dist loadgroup` would do it by marks, and has no effect with xdist 3.8 on pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
 
-def _kinds(item: pytest.Item) -> list[str]:
-    names = getattr(item, "fixturenames", ())
-    groups = [group for fixture, group in TOGETHER.items() if fixture in names]
-    definitions = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 (pytest names no scope in public)
-    has_own = any(one.scope == "module" for fixture in names for one in definitions.get(fixture, ()))
-    return groups or ["module"] * has_own
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return module if Path(module).name in TOGETHER else nodeid
 
-
-def _groups(item: pytest.Item) -> list[str]:
-    return [item.nodeid.partition("::")[0] if kind == "module" else kind for kind in _kinds(item)[:1]]
+    return Scheduling(config, log)
 
 
 def _virtual_host(server: Server, name: str) -> str:
