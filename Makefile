@@ -11,7 +11,7 @@ BENCH := .venv-bench
 PINS := .venv-pins
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-WHEEL := dist/holdfast-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-py3-none-any.whl
+WHEEL := dist/holdfast_rabbitmq-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-py3-none-any.whl
 # Processes that run tests at once. Many tests wait, so there are more than cores.
 SIDE_BY_SIDE ?= 3
 # What goes into the wheel: the package folders, with the templates and styles of the page.

@@ -15,7 +15,7 @@ def run_dashboard(*, operator: bool, worker: str | None, port: int | None) -> in
     try:
         from ..dashboard import Access, create_app, listen, serve
     except ImportError as error:
-        raise ConfigurationError(f"the page needs {error.name}: pip install 'holdfast[dashboard]'") from None
+        raise ConfigurationError(f"the page needs {error.name}: pip install 'holdfast-rabbitmq[dashboard]'") from None
     settings = load_settings().dashboard
     if port is not None:
         settings = settings.model_copy(update={"port": port})

@@ -15,7 +15,7 @@ def run_reloading() -> NoReturn:
     try:
         from watchfiles import PythonFilter, watch
     except ImportError:
-        raise ConfigurationError("--reload needs watchfiles: pip install 'holdfast[reload]'") from None
+        raise ConfigurationError("--reload needs watchfiles: pip install 'holdfast-rabbitmq[reload]'") from None
     child = _Child([sys.executable, "-m", "holdfast", *(word for word in sys.argv[1:] if word != "--reload")])
     stopping = threading.Event()
 

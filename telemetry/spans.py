@@ -1,5 +1,7 @@
-"""Traces: a span for each delivery and each publish, in one trace from the first event on. Needs `holdfast[otel]`, and
-a tracer provider set up by the application; without either, nothing is traced."""
+"""Traces: a span for each delivery and each publish, in one trace from the first event on.
+
+Needs `holdfast-rabbitmq[otel]`, and a tracer provider set up by the application; without either, nothing is traced.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext

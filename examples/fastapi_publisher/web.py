@@ -1,6 +1,6 @@
 """A publisher inside FastAPI: one for the whole process, opened and closed with the application.
 
-    pip install holdfast fastapi uvicorn
+    pip install fastapi uvicorn
     uvicorn web:app
     curl --json '{"order_id": "o-1", "total": "9.50"}' localhost:8000/orders
 

@@ -25,7 +25,7 @@ def test_the_pins_with_hashes_are_those_of_the_constraints() -> None:
 
 def installed_for(extra: str) -> dict[str, str]:
     """What the extra of Holdfast needs, and what that needs: `make fuzz` and `make test-browser` add more beside it."""
-    todo = [("holdfast", extra)]
+    todo = [("holdfast-rabbitmq", extra)]
     seen = set[tuple[str, str]]()
     while todo:
         if (part := todo.pop()) in seen:
@@ -34,7 +34,7 @@ def installed_for(extra: str) -> dict[str, str]:
         for need in map(Requirement, distribution(part[0]).requires or ()):
             if need.marker is None or need.marker.evaluate({"extra": part[1]}):
                 todo += [(canonical(need.name), asked) for asked in need.extras or {""}]
-    return {name: distribution(name).version for name, _ in seen if name != "holdfast"}
+    return {name: distribution(name).version for name, _ in seen if name != "holdfast-rabbitmq"}
 
 
 def pinned_with_hashes() -> dict[str, str]:

@@ -68,7 +68,7 @@ def test_the_wheel_holds_the_modules_of_the_listed_packages_and_nothing_else(whe
 
 
 def test_the_wheel_carries_the_licence_and_the_entry_points(wheel: set[str]) -> None:
-    about = f"holdfast-{PROJECT['project']['version']}.dist-info"
+    about = f"holdfast_rabbitmq-{PROJECT['project']['version']}.dist-info"
 
     assert f"{about}/licenses/LICENSE" in wheel
     assert f"{about}/entry_points.txt" in wheel

@@ -12,7 +12,7 @@ from waiting import LIMIT, Log
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INSTALLS = {"pip install holdfast", 'pip install "holdfast[test]"'}
+INSTALLS = {"pip install .", "pip install pytest pytest-asyncio"}
 _FILE = re.compile(r"# ([\w/.-]+\.py)\n")
 
 
