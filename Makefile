@@ -12,6 +12,7 @@ PINS := .venv-pins
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WHEEL := dist/holdfast_rabbitmq-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-py3-none-any.whl
+COMPILED := build/compiled
 # Processes that run tests at once. Many tests wait, so there are more than cores.
 SIDE_BY_SIDE ?= 3
 # What goes into the wheel: the package folders, with the templates and styles of the page.
@@ -35,6 +36,13 @@ demo-memory: venv ## The same on the embedded broker, with no server at all
 .PHONY: test
 test: static ## What CI runs: the checks, then all tests against the built wheel, on servers found or started
 	$(BIN)/pytest -n $(SIDE_BY_SIDE)
+
+.PHONY: compiled
+compiled: $(COMPILED)/.wheel ## Build the compiled wheel into dist/compiled, from the same source (needs a C compiler)
+
+.PHONY: test-compiled
+test-compiled: .venv-compiled/.holdfast ## All tests against the compiled wheel, but for those that count Python calls
+	.venv-compiled/bin/pytest -n $(SIDE_BY_SIDE) -m "not pure"
 
 .PHONY: test-fast
 test-fast: venv ## The tests that need no server: what to run after each change
@@ -128,7 +136,7 @@ bench: $(BENCH)/.holdfast ## Holdfast beside its peers, every scenario, some 20 
 
 .PHONY: bench-quick
 bench-quick: $(BENCH)/.holdfast ## The same, consuming and publishing alone, a tenth of the messages, once
-	$(BENCH)/bin/python benchmarks/run.py consume-classic consume-quorum consume-idempotent publish-1 publish-100 --quick
+	$(BENCH)/bin/python benchmarks/run.py consume-classic consume-quorum consume-headers consume-idempotent publish-1 publish-100 --quick
 
 .PHONY: bench-dead
 bench-dead: venv ## 100,000 dead letters listed and filtered, and unchanged: make bench-dead RABBITMQ=amqp://guest:guest@localhost/
@@ -157,14 +165,35 @@ $(WHEEL): $(VENV)/.dependencies $(SOURCES) pyproject.toml README.md LICENSE
 	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
 	@rm -rf build *.egg-info
 
+# The compiled wheel is built from the pure one, unpacked, in a folder that has the package's name.
+$(COMPILED)/.wheel: $(WHEEL) scripts/compiled_setup.py
+	@echo "Compiling $(WHEEL)"
+	@rm -rf $(COMPILED) dist/compiled
+	@mkdir -p $(COMPILED)
+	@$(BIN)/python -m zipfile -e $(WHEEL) $(COMPILED)
+	@rm -r $(COMPILED)/*.dist-info
+	@cp README.md LICENSE $(COMPILED)
+	@cp scripts/compiled_setup.py $(COMPILED)/setup.py
+	@sed 's|^package-dir = .*|package-dir = { holdfast = "holdfast" }|; s|^mypy_path = .*||' pyproject.toml > $(COMPILED)/pyproject.toml
+	@$(BIN)/python -m build --wheel --no-isolation --skip-dependency-check --outdir dist/compiled $(COMPILED) > $(VENV)/compiled.log 2>&1 || { cat $(VENV)/compiled.log; exit 1; }
+	@touch $@
+
+.venv-compiled/.holdfast: $(COMPILED)/.wheel
+	@echo "Making .venv-compiled"
+	@scripts/make-venv .venv-compiled
+	@.venv-compiled/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements-dev.txt
+	@.venv-compiled/bin/python -m pip --disable-pip-version-check --quiet install --no-deps dist/compiled/*.whl
+	@touch $@
+
 $(VENV)/.holdfast: $(WHEEL)
 	@$(PIP) install --no-deps --force-reinstall $(WHEEL)
 	@touch $@
 
-$(BENCH)/.holdfast: $(WHEEL) benchmarks/constraints.txt
+$(BENCH)/.holdfast: $(COMPILED)/.wheel benchmarks/constraints.txt
 	@echo "Installing the peers into $(BENCH)"
 	@scripts/make-venv $(BENCH)
 	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt -c benchmarks/constraints.txt "$(WHEEL)[bench]"
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --force-reinstall dist/compiled/*.whl
 	@touch $@
 
 $(PINS)/.tools: scripts/make-venv

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiormq
@@ -13,18 +14,19 @@ from work import Job, an_order
 
 HERE = Path(__file__).parent
 OWN_QUEUES = ("taskiq", "dramatiq", "celery")  # they publish for themselves, in their own format
+NOW = datetime.now(UTC).isoformat()
 PATIENCE = 60
 """Seconds that a broker or a contender is waited for, where nothing else would end the run."""
 
 
 async def prepare(job: Job, contender: str) -> None:
     """What the run needs, with its messages in it."""
-    if contender == "holdfast":
+    if contender.startswith("holdfast"):
         await _declare_holdfast(job)
     async with _channel(job) as channel:
         await channel.exchange_declare(job.queue, exchange_type="topic", durable=True)
         for queue, key in ((job.queue, "order"), (f"{job.queue}.ship", "shipped")):
-            if contender != "holdfast" or key == "shipped":  # its own queue Holdfast has declared
+            if not contender.startswith("holdfast") or key == "shipped":  # its own queue Holdfast has declared
                 await channel.queue_declare(queue, durable=True, arguments={"x-queue-type": job.queue_type})
                 await channel.queue_bind(queue, job.queue, key)
         if job.role == "consume" and not job.rate and contender not in OWN_QUEUES:
@@ -104,6 +106,14 @@ async def _publish(channel: aiormq.abc.AbstractChannel, job: Job, number: int, *
     properties = aiormq.spec.Basic.Properties(
         delivery_mode=2, content_type="application/json", message_type="order", message_id=f"m-{number}"
     )
+    if job.headers:
+        properties.headers = {
+            "event-id": f"e-{number}",
+            "event-version": 1,
+            "event-time": NOW,
+            "event-key": str(number),
+        }
+        properties.app_id, properties.correlation_id = "shop", f"e-{number}"
     await channel.basic_publish(body, exchange=job.queue, routing_key="order", properties=properties, wait=False)
 
 

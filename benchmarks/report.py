@@ -12,7 +12,13 @@ from typing import Any
 from scenarios import SCENARIOS
 
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
-NAMES = {"aio_pika": "aio-pika", "c": "C, librabbitmq", "holdfast": "**Holdfast**", "faststream": "FastStream"}
+NAMES = {
+    "aio_pika": "aio-pika",
+    "c": "C, librabbitmq",
+    "holdfast": "**Holdfast**",
+    "holdfast_pure": "Holdfast, pure Python",
+    "faststream": "FastStream",
+}
 
 
 def tables(found: dict[str, Any]) -> str:

@@ -20,11 +20,19 @@ def job(role: str = "consume", **changes: object) -> Job:
 
 
 CONSUMERS = {
-    "holdfast": 60_000, "c": 60_000, "aiormq": 15_000, "aio_pika": 12_000, "faststream": 10_000,
-    "taskiq": 6_000, "celery": 5_000, "dramatiq": 5_000,
+    "holdfast": 60_000, "holdfast_pure": 60_000, "c": 60_000, "aiormq": 15_000, "aio_pika": 12_000,
+    "faststream": 10_000, "taskiq": 6_000, "celery": 5_000, "dramatiq": 5_000,
 }  # fmt: skip
-PUBLISHERS = {"holdfast": 1.0, "c": 1.0, "aiormq": 1.0, "aio_pika": 1.0, "faststream": 1.0, "taskiq": 1.0}
-SOME = {"holdfast": 30_000, "aio_pika": 8_000, "faststream": 6_000}
+PUBLISHERS = {
+    "holdfast": 1.0,
+    "holdfast_pure": 1.0,
+    "c": 1.0,
+    "aiormq": 1.0,
+    "aio_pika": 1.0,
+    "faststream": 1.0,
+    "taskiq": 1.0,
+}
+SOME = {"holdfast": 30_000, "holdfast_pure": 30_000, "aio_pika": 8_000, "faststream": 6_000}
 ONLY = {"holdfast": 20_000}
 
 
@@ -38,6 +46,10 @@ def _scenarios() -> list[Scenario]:
         Scenario(
             "consume-quorum", "quorum queue, prefetch 200", _quorum(job()),
             {name: count for name, count in CONSUMERS.items() if name not in ("celery", "dramatiq")},
+        ),
+        Scenario(
+            "consume-headers", "quorum queue, prefetch 200, with the headers that Holdfast writes",
+            _quorum(job(headers=True)), {**SOME, "holdfast": 60_000, "holdfast_pure": 60_000},
         ),
         Scenario("consume-idempotent", "claim and completion in Redis", job(idempotent=True), SOME),
         Scenario("publish-1", "one by one", job("publish"), publishers(3_000, celery=3_000, dramatiq=3_000)),

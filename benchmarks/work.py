@@ -51,6 +51,7 @@ class Job:
     chain: bool = False
     rate: int = 0
     processes: int = 1
+    headers: bool = False
     loop: str = "asyncio"
 
     @classmethod

@@ -48,3 +48,11 @@ def pinned_with_hashes() -> dict[str, str]:
 def canonical(name: str) -> str:
     """PEP 503."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_peers_constraints_pin_nothing_that_is_pinned_already() -> None:
+    assert not names_in("constraints.txt") & names_in("benchmarks/constraints.txt")
+
+
+def names_in(file: str) -> set[str]:
+    return {canonical(name) for name in re.findall(r"^([\w.-]+)==", (ROOT / file).read_text(), re.MULTILINE)}

@@ -10,8 +10,8 @@ import pytest
 
 RUN = Path(__file__).parents[2] / "benchmarks" / "run.py"
 SCENARIOS = [
-    "consume-classic", "consume-quorum", "consume-idempotent", "publish-1", "publish-100", "publish-1000", "chain",
-    "latency", "processes-2", "backlog-1000", "handlers-20", "sleeping-20", "body-1000000",
+    "consume-classic", "consume-quorum", "consume-headers", "consume-idempotent", "publish-1", "publish-100",
+    "publish-1000", "chain", "latency", "processes-2", "backlog-1000", "handlers-20", "sleeping-20", "body-1000000",
 ]  # fmt: skip
 """One of each kind."""
 

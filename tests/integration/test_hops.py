@@ -20,6 +20,7 @@ def counts(rabbitmq_url: str, redis_url: str) -> dict[str, int]:
     return {path: int(figures.split()[0]) for path, _, figures in lines}
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize("path", BOUNDS)
 def test_a_path_enters_no_more_functions_than_its_bound(path: str, counts: dict[str, int]) -> None:
     assert 0 < counts[path] <= BOUNDS[path]

@@ -82,6 +82,7 @@ def test_a_listener_is_called_with_the_kinds_of_facts_that_it_hears() -> None:
     assert everything == [turned, connected]
 
 
+@pytest.mark.pure
 def test_a_success_enters_at_most_ten_functions_of_telemetry_in_three_files() -> None:
     emit = fan_out((FactLog(successes=0), open_spans(), Links(), Metrics()))
     fact = Settled("q", "h", some_metadata(), 1, "handled", 0.1, "acquired", 0.001, "recorded")

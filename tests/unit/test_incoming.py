@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from builders import NOON, OrderCreated, a_message, some_metadata
 from calls import entered
 from hypothesis import example, given
@@ -137,6 +138,7 @@ def test_an_event_of_holdfast_is_read_back_whole() -> None:
     assert incoming.has_id
 
 
+@pytest.mark.pure
 def test_an_event_of_holdfast_is_read_in_two_functions_and_its_body_in_two_more() -> None:
     message, decoder = written(), decoder_for(OrderCreated)
 

@@ -26,6 +26,7 @@ async def publisher() -> AsyncIterator[Publisher]:
         await broker.close()
 
 
+@pytest.mark.pure
 async def test_an_event_reaches_the_broker_in_ten_functions(publisher: Publisher) -> None:
     event = OrderCreated(order_id="a")
     await publisher.publish(event)
@@ -60,6 +61,7 @@ async def test_publish_many_takes_more_events_than_it_has_in_flight(publisher: P
     assert [result.key for result in results if isinstance(result, Metadata)] == [str(n) for n in range(count)]
 
 
+@pytest.mark.pure
 async def test_delayed_events_that_are_published_together_declare_the_ladder_once(publisher: Publisher) -> None:
     with calls() as entered:
         results = await publisher.publish_many([OrderCreated(order_id=str(n)) for n in range(50)], delay=0.1)
