@@ -103,6 +103,10 @@ pins: $(PINS)/.tools ## Write requirements-dev.txt anew, after a change of pypro
 prove: venv ## Six mutations that lose or repeat messages: the checker must catch each
 	$(BIN)/python tests/faults/prove.py
 
+.PHONY: mutations
+mutations: venv ## Each promise broken once in a copy: a test must fail for it: make mutations [ONLY="attempt"]
+	$(BIN)/python tests/mutations.py $(if $(ONLY),--only "$(ONLY)")
+
 .PHONY: test-browser
 test-browser: venv ## The dead-letter page in Chromium, which is installed where it is missing; pictures go to pictures/
 	@$(PIP) install -c constraints.txt "$(WHEEL)[browser]"

@@ -1,0 +1,246 @@
+"""Each promise broken once: a change in a copy of Holdfast, and the tests that have to fail for it.
+
+    python tests/mutations.py [--only TEXT]
+
+Prints the test that failed, and fails where a mutation goes unseen. `faults/prove.py` does the same with whole workers.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """`before` stands once in `file`; `promise` is its number in docs/guarantees.md, 0 for the fast path below all."""
+
+    promise: int
+    name: str
+    file: str
+    before: str
+    after: str
+    tests: str
+
+
+HARNESS, RETRY = "tests/unit/test_harness.py", "tests/unit/test_retry.py"
+CONFIRMS, SPLITTER = "tests/unit/test_confirms.py", "tests/unit/test_splitter.py"
+CLAIMS = "tests/contract/test_claim_contract.py -k memory"
+DECIDE = "consumer/decide.py"
+
+MUTATIONS = (
+    Mutation(
+        1,
+        "a returned message counts as confirmed",
+        "broker/amqp/confirms.py",
+        '"unroutable" if one in self._returned else verdict',
+        "verdict",
+        CONFIRMS,
+    ),
+    Mutation(
+        1,
+        "a copy that was refused is taken for durable",
+        "consumer/settle.py",
+        "                await sleep(self.tools.clock, pause)\n",
+        "                return\n",
+        "tests/integration/test_endings.py tests/integration/test_outages.py tests/integration/test_faults.py",
+    ),
+    Mutation(
+        1,
+        "a failed handler's events are sent",
+        "consumer/run.py",
+        "            failed = self._after_error(flight, task, run, error)\n",
+        "            await self._publish(run)\n            failed = self._after_error(flight, task, run, error)\n",
+        f"{HARNESS} tests/integration/test_endings.py",
+    ),
+    Mutation(2, "one attempt too many", DECIDE, "if attempt >= retry.attempts:", "if attempt > retry.attempts:", RETRY),
+    Mutation(
+        2,
+        "crashes are not counted",
+        DECIDE,
+        "if crashes >= policy.retry.max_crashes:",
+        "if crashes < 0:",
+        f"{RETRY} tests/integration/test_idempotency.py",
+    ),
+    Mutation(
+        2,
+        "what cannot be read is acked",
+        DECIDE,
+        "            return o.DeadLetter(reason, error)\n        case o.Failed(error, None)",
+        "            return o.HANDLED\n        case o.Failed(error, None)",
+        f"{RETRY} {HARNESS}",
+    ),
+    Mutation(
+        2,
+        "a handler has no time limit",
+        "consumer/run.py",
+        "        self._overdue.add(flight)\n",
+        "        self._overdue.remove(flight)\n",
+        f"{HARNESS} tests/integration/test_endings.py --timeout 30",
+    ),
+    Mutation(
+        3,
+        "a retry waits for nothing",
+        DECIDE,
+        "    return o.Postpone(delay, error)\n",
+        "    return o.Postpone(0.0, error)\n",
+        RETRY,
+    ),
+    Mutation(
+        3,
+        "waiting for another worker spends an attempt",
+        DECIDE,
+        "policy.max_delay), None)",
+        "policy.max_delay), HeldTooLong('held'))",
+        f"{RETRY} {HARNESS} tests/integration/test_holding.py",
+    ),
+    Mutation(
+        4,
+        "a completion is not fenced",
+        "idempotency/memory.py",
+        '            return "fenced"\n',
+        "            pass\n",
+        CLAIMS,
+    ),
+    Mutation(
+        4,
+        "claims of another payload run",
+        "idempotency/memory.py",
+        "            return Mismatch()\n",
+        "            pass\n",
+        CLAIMS,
+    ),
+    Mutation(
+        4,
+        "an event that completed runs again",
+        DECIDE,
+        "            return o.DUPLICATE\n",
+        "            return o.RUN\n",
+        f"{RETRY} {HARNESS} --timeout 30",
+    ),
+    Mutation(
+        4,
+        "derived ids forget the position",
+        "events/ids.py",
+        'f"{event_id}\\x00{handler}\\x00{position}"',
+        'f"{event_id}\\x00{handler}"',
+        "tests/unit/test_events.py",
+    ),
+    Mutation(
+        5,
+        "a queue that hangs takes every slot",
+        "consumer/slots.py",
+        "return lane.running == 0 or self._lanes > self._concurrency or self._concurrency - self.running > self._idle",
+        "return True",
+        "tests/unit/test_slots.py",
+    ),
+    Mutation(
+        6,
+        "logs have no event id",
+        "telemetry/log.py",
+        "bind_contextvars(event_id=metadata.event_id, event_type",
+        "bind_contextvars(event_type",
+        f"{HARNESS} tests/unit/test_log.py",
+    ),
+    Mutation(
+        7,
+        "what a stop interrupts is acked",
+        DECIDE,
+        "            return o.GIVE_BACK\n",
+        "            return o.HANDLED\n",
+        f"{RETRY} tests/integration/test_closing.py tests/integration/test_processes.py",
+    ),
+    Mutation(
+        7,
+        "a stop waits for no handler",
+        "consumer/runtime.py",
+        "unfinished = await self._finish(grace)",
+        "unfinished = await self._finish(0)",
+        "tests/unit/test_stopping.py tests/integration/test_closing.py",
+    ),
+    Mutation(
+        0,
+        "a multiple confirm ends the first alone",
+        "broker/amqp/confirms.py",
+        "            if not multiple:\n                return\n",
+        "            return\n",
+        CONFIRMS,
+    ),
+    Mutation(
+        0,
+        "a frame's end is not checked",
+        "broker/amqp/splitter.py",
+        " or (end < size and data[end] != END)",
+        "",
+        SPLITTER,
+    ),
+    Mutation(
+        0,
+        "an ack covers unfinished tags",
+        "broker/amqp/deliveries.py",
+        "            if head in fresh:\n                del fresh[head]\n",
+        "            if fresh:\n                del fresh[next(iter(fresh))]\n",
+        f"{SPLITTER} tests/unit/test_settling.py",
+    ),
+    Mutation(
+        0,
+        "a delay is one level short",
+        "broker/ladder.py",
+        "return max(1, min(round(delay / UNIT), MOST))",
+        "return max(1, min(round(delay / UNIT / 2), MOST))",
+        "tests/unit/test_ladder.py",
+    ),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="mutations whose name has this in it")
+    wanted = parser.parse_args().only
+    chosen = [mutation for mutation in MUTATIONS if wanted in mutation.name]
+    unseen = [mutation.name for mutation in chosen if not is_seen(mutation)]
+    print(f"{len(chosen) - len(unseen)} of {len(chosen)} mutations made a test fail")
+    return 1 if unseen else 0
+
+
+def is_seen(mutation: Mutation) -> bool:
+    """Return whether a test fails for the mutation."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-mutant-") as folder:
+        package = Path(folder) / "holdfast"
+        copy_package(package)
+        file = package / mutation.file
+        file.write_text(file.read_text().replace(mutation.before, mutation.after))
+        ended = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutation.tests.split()],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    failed = [line for line in ended.stdout.splitlines() if line.startswith("FAILED")]
+    is_red = ended.returncode == 1 and bool(failed)
+    print(
+        f"{'red' if is_red else 'GREEN'}: promise {mutation.promise}, {mutation.name}: {(failed or ['-'])[0]}",
+        flush=True,
+    )
+    return is_red
+
+
+def copy_package(package: Path) -> None:
+    """Copy the package, which is the root of the repository, to a folder of its name."""
+    package.mkdir()
+    for folder in (file.parent for file in ROOT.glob("*/__init__.py")):
+        shutil.copytree(folder, package / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (*ROOT.glob("*.py"), ROOT / "py.typed"):
+        shutil.copy(file, package)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
