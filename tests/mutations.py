@@ -162,7 +162,7 @@ MUTATIONS = (
         "consumer/runtime.py",
         "unfinished = await self._finish(grace)",
         "unfinished = await self._finish(0)",
-        "tests/unit/test_stopping.py tests/integration/test_closing.py",
+        "tests/integration/test_processes.py",
     ),
     Mutation(
         0,
