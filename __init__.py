@@ -102,7 +102,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
         if name in __all__:
             for folder in ("events", "config", "publisher", "consumer"):
                 module = import_module(f"{__name__}.{folder}")
-                if name in module.__all__:
+                if hasattr(module, name):
                     globals()[name] = value = getattr(module, name)
                     return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,63 +1,36 @@
 """The broker: sessions, topology, delay ladder and the in-memory broker (floor 2)."""
 
-from . import ladder
-from .clock import REAL, Clock, sleep
-from .codec import EncodedHeaders, header_size, headers_size
-from .countdown import Countdown
-from .drift import Comparison, Difference
-from .management import Management, ManagementUnavailable
-from .open import open_broker
-from .pause import Pause
-from .port import Broker, Browser, Consumer, Delivery, Depth, Held, OnDelivery
-from .topic import matches
-from .topology import (
-    DEAD_SUFFIX,
-    DELIVERY_LIMIT,
-    REGISTRY,
-    Binding,
-    Exchange,
-    Queue,
-    Topology,
-    dead_letter_queue,
-    events_exchange,
-    registry,
-    resting_queue,
-    work_queue,
-)
-
-__all__ = [
-    "Comparison",
-    "EncodedHeaders",
-    "Difference",
-    "ManagementUnavailable",
-    "Management",
-    "DEAD_SUFFIX",
-    "DELIVERY_LIMIT",
-    "REAL",
-    "sleep",
-    "REGISTRY",
-    "Binding",
-    "Broker",
-    "Browser",
-    "Clock",
-    "Consumer",
-    "Countdown",
-    "Delivery",
-    "Depth",
-    "Exchange",
-    "Held",
-    "OnDelivery",
-    "Pause",
-    "Queue",
-    "Topology",
-    "dead_letter_queue",
-    "header_size",
-    "headers_size",
-    "events_exchange",
-    "ladder",
-    "matches",
-    "open_broker",
-    "registry",
-    "resting_queue",
-    "work_queue",
-]
+from . import ladder as ladder
+from .clock import REAL as REAL
+from .clock import Clock as Clock
+from .clock import Countdown as Countdown
+from .clock import Pause as Pause
+from .clock import sleep as sleep
+from .codec import EncodedHeaders as EncodedHeaders
+from .codec import header_size as header_size
+from .codec import headers_size as headers_size
+from .management import Management as Management
+from .management import ManagementUnavailable as ManagementUnavailable
+from .open import open_broker as open_broker
+from .port import Broker as Broker
+from .port import Browser as Browser
+from .port import Consumer as Consumer
+from .port import Delivery as Delivery
+from .port import Depth as Depth
+from .port import Held as Held
+from .port import OnDelivery as OnDelivery
+from .topology import DEAD_SUFFIX as DEAD_SUFFIX
+from .topology import DELIVERY_LIMIT as DELIVERY_LIMIT
+from .topology import REGISTRY as REGISTRY
+from .topology import Binding as Binding
+from .topology import Comparison as Comparison
+from .topology import Difference as Difference
+from .topology import Exchange as Exchange
+from .topology import Queue as Queue
+from .topology import Topology as Topology
+from .topology import dead_letter_queue as dead_letter_queue
+from .topology import events_exchange as events_exchange
+from .topology import matches as matches
+from .topology import registry as registry
+from .topology import resting_queue as resting_queue
+from .topology import work_queue as work_queue

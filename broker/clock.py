@@ -1,9 +1,17 @@
-"""Time as a value that is passed in: the running loop's and the system's by default, a virtual one in tests."""
+"""Time as a value that is passed in: the running loop's and the system's by default, a virtual one in tests.
+
+Time limits of many items by one timer, and pauses between tries, are here too.
+"""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+_DOUBLINGS = 30  # beyond any `longest` in use, and far from where a float overflows
 
 
 class Timer(Protocol):
@@ -56,3 +64,59 @@ async def sleep(clock: Clock, seconds: float) -> None:
         await over
     finally:
         timer.cancel()
+
+
+class Countdown(Generic[T]):
+    """Calls `due` with each item that was added `seconds` ago and not removed since."""
+
+    def __init__(self, seconds: float, due: Callable[[T], None], clock: Clock = REAL) -> None:
+        self.seconds = seconds
+        self._due = due
+        self._ends: OrderedDict[T, float] = OrderedDict()  # the next to end first, since all have the same time
+        self._timer: Timer | None = None
+        self._clock = clock
+
+    def add(self, item: T) -> None:
+        """Start the time of an item."""
+        self._ends[item] = ends = self._clock.time() + self.seconds
+        if self._timer is None:
+            self._timer = self._clock.call_at(ends, self._tick)
+
+    def remove(self, item: T) -> None:
+        """Stop the time of an item."""
+        self._ends.pop(item, None)
+
+    def close(self) -> None:
+        """Forget all items."""
+        self._ends.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = self._clock.time()
+        while self._ends:
+            item, ends = next(iter(self._ends.items()))
+            if ends > now:
+                self._timer = self._clock.call_at(ends, self._tick)
+                return
+            del self._ends[item]
+            self._due(item)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Exponential backoff: `first` seconds, doubled with each failure in a row, at most `longest` seconds.
+
+    `jitter` is the share of each pause that luck may take away: 0 for none, 1 for full jitter ("Exponential Backoff
+    And Jitter", AWS, 2015).
+    """
+
+    first: float
+    longest: float
+    jitter: float = 0.5
+
+    def seconds(self, failures: int, luck: float) -> float:
+        """Return the pause after `failures` earlier failures in a row. `luck`, 0 to 1, decides where jitter falls."""
+        full = min(self.longest, self.first * 2.0 ** min(failures, _DOUBLINGS))
+        return full * (1 - self.jitter * (1 - luck))

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from ..config import BrokerSettings
 from ..events import HoldfastError
-from .tls import tls_context
+from .open import tls_context
 
 
 class ManagementUnavailable(HoldfastError):

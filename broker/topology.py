@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 ExchangeKind = Literal["topic", "fanout", "direct", "headers"]
@@ -114,3 +115,40 @@ def registry() -> Topology:
     """
     arguments = {**resting_queue(REGISTRY).arguments, "x-max-length": 10_000, "x-overflow": "drop-head"}
     return Topology(queues=(Queue(REGISTRY, arguments),))
+
+
+DifferenceKind = Literal["missing", "differs", "unbound", "surplus", "unread"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An exchange, queue or binding that is missing, has other arguments, is bound too little or too much, or may not
+    be inspected; with a message that says so."""
+
+    kind: DifferenceKind
+    object: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A broker's product and version, and how it differs from a topology (bindings aside: AMQP does not list them)."""
+
+    product: str
+    version: str
+    differences: tuple[Difference, ...] = ()
+
+
+@lru_cache(maxsize=4096)
+def matches(pattern: str, key: str) -> bool:
+    """Return whether a routing key matches a binding key."""
+    return _match(pattern.split(".") if pattern else [], key.split(".") if key else [])
+
+
+def _match(pattern: list[str], words: list[str]) -> bool:
+    if not pattern:
+        return not words
+    head, rest = pattern[0], pattern[1:]
+    if head == "#":
+        return any(_match(rest, words[n:]) for n in range(len(words) + 1))
+    return bool(words) and head in ("*", words[0]) and _match(rest, words[1:])

@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from ..config import environment, unknown_variables
 from ..consumer import Worker
@@ -14,7 +16,8 @@ from ..consumer.runtime import HANDLER_THREAD
 from ..events import HoldfastError
 from ..telemetry import FactLog, SettingUnknown, WorkerFailed, configure_logging
 from .load import load_worker
-from .loop import run
+
+T = TypeVar("T")
 
 _LAST_WORDS = 1.0  # seconds that handlers left behind have to end with the process
 
@@ -72,3 +75,12 @@ async def _left_behind() -> bool:
     for thread in threads:
         thread.join(_LAST_WORDS / len(threads))
     return bool(tasks) or any(thread.is_alive() for thread in threads)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """As `asyncio.run`."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main)
+    return uvloop.run(main)

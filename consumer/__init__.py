@@ -1,29 +1,18 @@
 """The life of a delivery (floor 4)."""
 
-from .context import Context
-from .dependencies import Dependencies
-from .errors import HandlerExit, HandlerTimeout
-from .handler import Handler, HandlerSpec, Middleware
-from .registration import short_windows
-from .retry import Backoff, Retry, exponential, fixed, linear
-from .topology import topology_of
-from .worker import Health, Worker
-
-__all__ = [
-    "Backoff",
-    "Context",
-    "Dependencies",
-    "Handler",
-    "HandlerExit",
-    "HandlerSpec",
-    "HandlerTimeout",
-    "Health",
-    "Middleware",
-    "Retry",
-    "Worker",
-    "exponential",
-    "fixed",
-    "linear",
-    "short_windows",
-    "topology_of",
-]
+from .context import Context as Context
+from .dependencies import Dependencies as Dependencies
+from .errors import HandlerExit as HandlerExit
+from .errors import HandlerTimeout as HandlerTimeout
+from .handler import Handler as Handler
+from .handler import HandlerSpec as HandlerSpec
+from .handler import Middleware as Middleware
+from .handler import topology_of as topology_of
+from .registration import short_windows as short_windows
+from .retry import Backoff as Backoff
+from .retry import Retry as Retry
+from .retry import exponential as exponential
+from .retry import fixed as fixed
+from .retry import linear as linear
+from .worker import Health as Health
+from .worker import Worker as Worker

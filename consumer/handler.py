@@ -1,26 +1,26 @@
 """Handlers as data: what a registered function takes, where its messages come from and how it is run."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from ..broker import matches
-from ..config import Settings
+from ..broker import Topology, events_exchange, ladder, matches, registry, work_queue
+from ..config import BrokerSettings, Settings
 from ..events import (
     ConfigurationError,
     Event,
     HoldfastError,
     Incoming,
     Kind,
-    Reader,
+    Message,
     UnknownType,
     UnsupportedVersion,
     decode,
     lineage,
 )
-from ..events import (
-    reader as make_reader,
-)
+from ..events.reading import Reader
+from ..events.reading import reader as make_reader
 from .context import Context
 from .retry import Retry
 
@@ -104,6 +104,15 @@ class HandlerSpec:
         event = decode(reading.decoder, incoming.message)
         return event if reading.casts is None else reading.casts(event)
 
+    def readings(self) -> Mapping[tuple[str, int], Callable[[Message], Any]]:
+        """Return what `read` does, by event type and version, for the versions that need no upcast."""
+        return {
+            (key, version): partial(decode, reading.decoder)
+            for key, reader in self.readers.items()
+            for version, reading in reader.versions.items()
+            if reading.casts is None
+        }
+
     def key_of(self, event: Any) -> str | None:
         """Return the key that `key=` gives for an event; None if the event's own id is its key.
 
@@ -136,3 +145,12 @@ def _unlike(version: int, known: Reader) -> str:
     if version > versions[-1]:
         return f"newer than {versions[-1]}, the newest"
     return f"none of {', '.join(map(str, versions))}, the versions"
+
+
+def topology_of(handlers: Iterable[HandlerSpec], settings: BrokerSettings) -> Topology:
+    """The events exchange, the delay ladder, and for each handler its queue, dead-letter queue and bindings."""
+    topology = events_exchange(settings.exchange) + ladder.ladder(settings.max_delay) + registry()
+    for handler in handlers:
+        topology += work_queue(handler.queue, kind=settings.queue_type, exchange=settings.exchange, keys=handler.events)
+        topology += ladder.arrivals(handler.queue, handler.events)
+    return topology

@@ -58,6 +58,8 @@ class Pipeline:
         self._context = contextvars.copy_context()
         self._context.run(bind_handler, queue=spec.queue, handler=spec.name)
         self._spec, self._tools, self._claims = spec, tools, claims
+        self._readings = spec.readings()
+        self._life = self._traced if tools.spans.are_recorded else self._process
         self._policy = policy_of(spec, around.settings, cancel_grace)
         self._settler = Settler(spec, tools)
         left = self._go_on_without_handler
@@ -75,7 +77,7 @@ class Pipeline:
             self._knows_of_missing_ids = True
             self._tools.emit(MissingId(self._spec.queue, origin(message)[1]))
         self.figures.in_flight += 1
-        flight.task = task = asyncio.get_running_loop().create_task(self._process(flight), context=context)
+        flight.task = task = asyncio.get_running_loop().create_task(self._life(flight), context=context)
         self.in_flight[task] = flight
         task.add_done_callback(self._end)
 
@@ -83,23 +85,26 @@ class Pipeline:
         """The life of a delivery: read, claim, run until it is decided what becomes of it."""
         incoming = flight.incoming
         bind_event(incoming.metadata, incoming.history.attempt)
-        with self._tools.spans.delivery(
-            incoming.message, incoming.metadata, incoming.history, queue=self._spec.queue, tag=flight.delivery.tag
-        ):
-            with flight.slot:
-                event, outcome = None, self._read(flight)
-                if isinstance(outcome, Ready):
-                    event = outcome.event
-                    flight.claimed = await self._claims.acquire(incoming, outcome, flight.slot)
-                    outcome = flight.claimed.outcome
-                ran = Ran(outcome)
-                decision = self._decide(flight, ran)
-                while isinstance(decision, RunHandler):
-                    ran = await self._runner.run(event, flight, ran)
-                    if flight.is_abandoned:  # the delivery went on without its handler
-                        return
-                    decision = HANDLED if isinstance(ran.outcome, Succeeded) else self._decide(flight, ran)
-            await self._finish(flight, ran, decision)
+        with flight.slot:
+            event, outcome = None, self._read(flight)
+            if isinstance(outcome, Ready):
+                event = outcome.event
+                flight.claimed = await self._claims.acquire(incoming, outcome, flight.slot)
+                outcome = flight.claimed.outcome
+            ran = Ran(outcome)
+            decision = self._decide(flight, ran)
+            while isinstance(decision, RunHandler):
+                ran = await self._runner.run(event, flight, ran)
+                if flight.is_abandoned:  # the delivery went on without its handler
+                    return
+                decision = HANDLED if isinstance(ran.outcome, Succeeded) else self._decide(flight, ran)
+        await self._finish(flight, ran, decision)
+
+    async def _traced(self, flight: InFlight) -> None:
+        """The same within a span."""
+        incoming, queue, tag = flight.incoming, self._spec.queue, flight.delivery.tag
+        with self._tools.spans.delivery(incoming.message, incoming.metadata, incoming.history, queue=queue, tag=tag):
+            await self._process(flight)
 
     async def _finish(self, flight: InFlight, ran: Ran, ending: Ending) -> None:
         """The end of a delivery: make its outcome durable, ack, emit."""
@@ -130,7 +135,8 @@ class Pipeline:
         if (size := len(incoming.message.body)) > self._policy.max_body:
             return refuse_size(size, self._policy)
         try:
-            return Ready(self._spec.read(incoming))
+            read = self._readings.get((incoming.metadata.event_type, incoming.metadata.version))
+            return Ready(self._spec.read(incoming) if read is None else read(incoming.message))
         except UnknownType as error:
             return Refused(error, "unknown-type")
         except UnsupportedVersion as error:

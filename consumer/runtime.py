@@ -12,7 +12,7 @@ from ..telemetry import ClaimsEndangered, Draining, Emit, Paused, Resumed, Spans
 from .claims import HandlerClaims, Unclaimed
 from .context import Surroundings
 from .dependencies import Dependencies, Tools
-from .handler import HandlerSpec, Middleware
+from .handler import HandlerSpec, Middleware, topology_of
 from .in_flight import InFlight
 from .pipeline import Pipeline
 from .receipts import announce
@@ -20,7 +20,6 @@ from .registration import short_windows
 from .run import compose
 from .slots import Slots
 from .subscription import Subscription
-from .topology import topology_of
 
 HANDLER_THREAD = "holdfast-handler"
 """How the names of threads that run `def` handlers begin."""

@@ -14,11 +14,10 @@ from ..events import ConfigurationError, Event, HoldfastError
 from ..idempotency import no_claims
 from ..telemetry import Endpoint, Fact, FactLog, Links, Metrics, Serving, Watchdog, fan_out, open_spans
 from .dependencies import Dependencies
-from .handler import HandlerSpec, Key, Middleware, OnOutage
+from .handler import HandlerSpec, Key, Middleware, OnOutage, topology_of
 from .registration import handler_spec
 from .retry import Retry
 from .runtime import Runtime
-from .topology import topology_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Lifespan: TypeAlias = Callable[..., AbstractAsyncContextManager[Any]]

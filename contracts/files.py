@@ -7,8 +7,7 @@ from typing import Any
 
 from ..events import ConfigurationError
 from .catalogue import Catalogue
-from .compare import Finding, compare
-from .rules import rule
+from .compare import Finding, compare, rule
 from .schema import TYPE, VERSION, file_name, schema_of
 
 

@@ -1,106 +1,58 @@
 """Events, their envelope and their codec (floor 0: imports nothing of Holdfast)."""
 
-from . import headers
-from .cloudevents import in_form
-from .codec import Kind, decode, decoder_for, encode
-from .envelope import Envelope, seal, to_message
-from .errors import (
-    BrokerUnavailable,
-    ConfigurationError,
-    DecodeError,
-    HandlerSignal,
-    HoldfastError,
-    NotConnected,
-    NotPermitted,
-    PublishError,
-    PublishRefused,
-    PublishTimeout,
-    QueueInUse,
-    Reject,
-    RetryLater,
-    TooLarge,
-    TopologyDrift,
-    TopologyError,
-    TopologyMissing,
-    UnknownType,
-    Unreadable,
-    Unroutable,
-    UnsupportedVersion,
-)
-from .event import Event
-from .ids import derived_id, random_bytes, uuid7
-from .incoming import Incoming, origin, read_history, read_incoming, read_metadata
-from .message import Headers, Message
-from .metadata import History, Metadata
-from .reading import Reader, reader
-from .receipts import (
-    RECEIPTS,
-    Receipt,
-    ReceiptOutcome,
-    forced_by,
-    read_receipt,
-    receipt_message,
-    replay_mark,
-    replay_of,
-)
-from .versions import as_published, downcast, lineage, upcast
-
-__all__ = [
-    "RECEIPTS",
-    "Receipt",
-    "ReceiptOutcome",
-    "forced_by",
-    "read_receipt",
-    "receipt_message",
-    "replay_mark",
-    "replay_of",
-    "BrokerUnavailable",
-    "ConfigurationError",
-    "DecodeError",
-    "Envelope",
-    "Event",
-    "HandlerSignal",
-    "Headers",
-    "History",
-    "HoldfastError",
-    "Incoming",
-    "Kind",
-    "Message",
-    "Metadata",
-    "NotConnected",
-    "NotPermitted",
-    "PublishError",
-    "PublishRefused",
-    "PublishTimeout",
-    "Reader",
-    "QueueInUse",
-    "Reject",
-    "RetryLater",
-    "TooLarge",
-    "TopologyDrift",
-    "TopologyError",
-    "TopologyMissing",
-    "UnknownType",
-    "Unreadable",
-    "Unroutable",
-    "UnsupportedVersion",
-    "as_published",
-    "decode",
-    "decoder_for",
-    "derived_id",
-    "downcast",
-    "encode",
-    "headers",
-    "in_form",
-    "lineage",
-    "origin",
-    "read_history",
-    "read_incoming",
-    "read_metadata",
-    "reader",
-    "seal",
-    "to_message",
-    "upcast",
-    "random_bytes",
-    "uuid7",
-]
+from . import headers as headers
+from .cloudevents import in_form as in_form
+from .codec import Kind as Kind
+from .codec import decode as decode
+from .codec import decoder_for as decoder_for
+from .codec import encode as encode
+from .envelope import Envelope as Envelope
+from .envelope import seal as seal
+from .envelope import to_message as to_message
+from .errors import BrokerUnavailable as BrokerUnavailable
+from .errors import ConfigurationError as ConfigurationError
+from .errors import DecodeError as DecodeError
+from .errors import HandlerSignal as HandlerSignal
+from .errors import HoldfastError as HoldfastError
+from .errors import NotConnected as NotConnected
+from .errors import NotPermitted as NotPermitted
+from .errors import PublishError as PublishError
+from .errors import PublishRefused as PublishRefused
+from .errors import PublishTimeout as PublishTimeout
+from .errors import QueueInUse as QueueInUse
+from .errors import Reject as Reject
+from .errors import RetryLater as RetryLater
+from .errors import TooLarge as TooLarge
+from .errors import TopologyDrift as TopologyDrift
+from .errors import TopologyError as TopologyError
+from .errors import TopologyMissing as TopologyMissing
+from .errors import UnknownType as UnknownType
+from .errors import Unreadable as Unreadable
+from .errors import Unroutable as Unroutable
+from .errors import UnsupportedVersion as UnsupportedVersion
+from .event import Event as Event
+from .ids import derived_id as derived_id
+from .ids import uuid7 as uuid7
+from .incoming import Incoming as Incoming
+from .incoming import origin as origin
+from .incoming import read_history as read_history
+from .incoming import read_incoming as read_incoming
+from .incoming import read_metadata as read_metadata
+from .message import Headers as Headers
+from .message import History as History
+from .message import Message as Message
+from .message import Metadata as Metadata
+from .reading import Reader as Reader
+from .reading import reader as reader
+from .receipts import RECEIPTS as RECEIPTS
+from .receipts import Receipt as Receipt
+from .receipts import ReceiptOutcome as ReceiptOutcome
+from .receipts import forced_by as forced_by
+from .receipts import read_receipt as read_receipt
+from .receipts import receipt_message as receipt_message
+from .receipts import replay_mark as replay_mark
+from .receipts import replay_of as replay_of
+from .versions import as_published as as_published
+from .versions import downcast as downcast
+from .versions import lineage as lineage
+from .versions import upcast as upcast

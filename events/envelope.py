@@ -8,8 +8,7 @@ from . import headers as h
 from .codec import encode
 from .event import Event
 from .ids import uuid7
-from .message import Headers, Message
-from .metadata import Metadata
+from .message import Headers, Message, Metadata
 
 
 @dataclass(frozen=True, slots=True)

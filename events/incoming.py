@@ -8,8 +8,7 @@ from typing import Any, TypeGuard
 
 from . import headers as h
 from .cloudevents import attributes_of
-from .message import Message
-from .metadata import History, Metadata
+from .message import History, Message, Metadata
 
 MAX_TEXT = 255  # bytes, of what may travel on as a property
 MAX_ATTEMPT = 1_000_000

@@ -8,8 +8,7 @@ from pydantic import ValidationError
 
 from .codec import Decoder, Kind, decoder_for
 from .errors import ConfigurationError, Unreadable
-from .event import Event, check_fields
-from .registry import classes_of, vicinity
+from .event import Event, check_fields, classes_of, vicinity
 from .versions import Cast, fault_of, steps, title
 
 

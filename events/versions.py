@@ -9,8 +9,7 @@ from pydantic import ValidationError
 
 from .codec import describe
 from .errors import ConfigurationError, PublishError
-from .event import Event
-from .registry import classes_of
+from .event import Event, classes_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

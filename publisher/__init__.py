@@ -1,7 +1,5 @@
 """Confirmed publishing (floor 3)."""
 
-from .dispatch import message_for
-from .publisher import Publisher
-from .sending import send
-
-__all__ = ["Publisher", "message_for", "send"]
+from .dispatch import message_for as message_for
+from .dispatch import send as send
+from .publisher import Publisher as Publisher

@@ -1,8 +1,23 @@
 """From an envelope to the message that is published: at once, or through the delay ladder."""
 
-from ..broker import ladder
+import time
+
+from ..broker import Broker, ladder
 from ..config import Settings
-from ..events import Envelope, Message, PublishError, TooLarge, headers, in_form, to_message
+from ..events import (
+    Envelope,
+    Message,
+    NotConnected,
+    PublishError,
+    PublishRefused,
+    PublishTimeout,
+    TooLarge,
+    Unroutable,
+    headers,
+    in_form,
+    to_message,
+)
+from ..telemetry import Emit, Published, PublishResult, Spans
 
 
 def message_for(envelope: Envelope, settings: Settings, delay: float | None) -> Message:
@@ -31,3 +46,31 @@ def message_for(envelope: Envelope, settings: Settings, delay: float | None) -> 
     origin = {headers.EXCHANGE: exchange, headers.ROUTING_KEY: kind}
     level, key, levels = ladder.address(delay, ladder.to_listeners(kind))
     return to_message(envelope, exchange=level, routing_key=key, extra=levels | origin)
+
+
+async def send(broker: Broker, message: Message, *, timeout: float | None, emit: Emit, spans: Spans) -> None:
+    """Publish one event as `Broker.publish` does, and emit one `Published`, unless it is cancelled."""
+    started = time.perf_counter()
+    try:
+        with spans.publish(message) as traced:
+            await broker.publish(traced, timeout=timeout)
+    except PublishError as error:
+        emit(Published(message.type or "", _result(error), time.perf_counter() - started))
+        raise
+    emit(Published(message.type or "", "confirmed", time.perf_counter() - started))
+
+
+def _result(error: PublishError) -> PublishResult:
+    match error:
+        case Unroutable():
+            return "unroutable"
+        case PublishRefused():
+            return "refused"
+        case PublishTimeout():
+            return "timeout"
+        case NotConnected():
+            return "not_connected"
+        case TooLarge():
+            return "too_large"
+        case _:
+            return "failed"

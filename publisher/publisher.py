@@ -13,8 +13,7 @@ from ..broker import REAL, Broker, Clock, events_exchange, ladder, open_broker
 from ..config import Settings, load_settings
 from ..events import Envelope, Event, Metadata, PublishError, as_published, seal
 from ..telemetry import Emit, FactLog, open_spans
-from .dispatch import message_for
-from .sending import send
+from .dispatch import message_for, send
 
 PIPELINE = 500
 """How many events of one `publish_many` are in flight at once."""

@@ -5,11 +5,11 @@ from .facts import *  # noqa: F403 (each fact is described in one place)
 from .http import Endpoint as Endpoint
 from .http import listen as listen
 from .links import Links as Links
-from .listeners import fan_out as fan_out
 from .log import FactLog as FactLog
 from .log import bind_event as bind_event
 from .log import bind_handler as bind_handler
 from .log import configure_logging as configure_logging
+from .log import fan_out as fan_out
 from .metrics import Metrics as Metrics
 from .page import metrics_of as metrics_of
 from .sanitise import bounded as bounded

@@ -105,28 +105,7 @@ PROCESS_DEATHS = Family(
     "holdfast_process_deaths_total", "counter", (), "Worker processes that ended by themselves and were replaced."
 )
 
-FAMILIES = (
-    RECEIVED,
-    SETTLED,
-    HANDLER_SECONDS,
-    EVENT_AGE,
-    IN_FLIGHT,
-    RETRIES,
-    DEAD_LETTERS,
-    PUBLISHED,
-    PUBLISH_SECONDS,
-    CLAIMS,
-    COMPLETIONS,
-    CLAIM_SECONDS,
-    CONNECTED,
-    RECONNECTS,
-    ATTACHED,
-    PAUSED,
-    LOOP_LAG,
-    BUILD_INFO,
-    PROCESSES,
-    PROCESS_DEATHS,
-)
+FAMILIES = tuple(value for value in tuple(globals().values()) if isinstance(value, Family))
 GAUGES = frozenset(family.name for family in FAMILIES if family.kind == "gauge")
 
 

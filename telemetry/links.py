@@ -1,20 +1,19 @@
 """A listener that knows which connections are up and which queues are consumed."""
 
-from .facts import (
-    Attached,
-    Connected,
-    ConsumerStarted,
-    Detached,
-    Disconnected,
-    Draining,
-    Emit,
-    Fact,
-    Paused,
-    QueueFigures,
-    Role,
-)
+from . import facts
+from .facts import Emit, Fact, QueueFigures, Role
 
-_HEARD = frozenset((Connected, Disconnected, ConsumerStarted, Attached, Detached, Paused, Draining))
+_HEARD = frozenset(
+    (
+        facts.Connected,
+        facts.Disconnected,
+        facts.ConsumerStarted,
+        facts.Attached,
+        facts.Detached,
+        facts.Paused,
+        facts.Draining,
+    )
+)
 
 
 class Links:
@@ -30,17 +29,17 @@ class Links:
 
     def __call__(self, fact: Fact) -> None:
         match fact:
-            case Connected(role):
+            case facts.Connected(role):
                 self._up.add(role)
-            case Disconnected(role):
+            case facts.Disconnected(role):
                 self._up.discard(role)
-            case ConsumerStarted(queue, figures):
+            case facts.ConsumerStarted(queue, figures):
                 self._queues[queue] = figures
-            case Attached(queue) if queue in self._queues:
+            case facts.Attached(queue) if queue in self._queues:
                 self._queues[queue].attached = True
-            case Detached(queue) | Paused(queue) if queue in self._queues:
+            case facts.Detached(queue) | facts.Paused(queue) if queue in self._queues:
                 self._queues[queue].attached = False
-            case Draining():
+            case facts.Draining():
                 for figures in self._queues.values():
                     figures.attached = False
             case _:

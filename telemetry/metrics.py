@@ -11,26 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import VERSION
 from ..events import Metadata
+from . import facts
 from . import families as f
-from .facts import (
-    Connected,
-    ConsumerStarted,
-    Disconnected,
-    Fact,
-    LoopTurned,
-    Paused,
-    ProcessDied,
-    ProcessStarted,
-    Published,
-    QueueFigures,
-    Resumed,
-    Settled,
-    Started,
-    Stopped,
-)
-from .labels import OTHER, Labels, Names, Offsets
+from .facts import Fact, QueueFigures, Settled
 from .page import Examples, metrics_of
-from .shared_figures import SharedFigures
+from .shared_figures import OTHER, Labels, Names, Offsets, SharedFigures
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -91,18 +76,18 @@ class Metrics:
         self._connections: set[str] = set()
         self._lags: deque[float] = deque(maxlen=_LAG_TURNS)
         self._listen: dict[type[Fact], Callable[[Any], None]] = {
-            ConsumerStarted: self._consumer_started,
+            facts.ConsumerStarted: self._consumer_started,
             Settled: self._settled,
-            Published: self._publish,
-            Connected: self._connected,
-            Disconnected: self._disconnected,
-            Paused: self._paused,
-            Resumed: self._resumed,
-            LoopTurned: self._turned,
-            Started: self._started,
-            Stopped: self._stopped,
-            ProcessStarted: self._process_started,
-            ProcessDied: self._process_died,
+            facts.Published: self._publish,
+            facts.Connected: self._connected,
+            facts.Disconnected: self._disconnected,
+            facts.Paused: self._paused,
+            facts.Resumed: self._resumed,
+            facts.LoopTurned: self._turned,
+            facts.Started: self._started,
+            facts.Stopped: self._stopped,
+            facts.ProcessStarted: self._process_started,
+            facts.ProcessDied: self._process_died,
         }
         self._set(f.BUILD_INFO, VERSION, 1.0)
 
@@ -126,7 +111,7 @@ class Metrics:
             for consumer in self._consumers.values():
                 consumer.copy_to(self._values)
 
-    def _consumer_started(self, fact: ConsumerStarted) -> None:
+    def _consumer_started(self, fact: facts.ConsumerStarted) -> None:
         """From here on each series of the queue is there, so that a rate over it sees its first message."""
         self.refresh()
         received, *gauges = (self._at[family][fact.queue] for family in (f.RECEIVED, f.IN_FLIGHT, f.ATTACHED))
@@ -172,47 +157,47 @@ class Metrics:
             self._endings[way] = ending
         return ending
 
-    def _publish(self, fact: Published) -> None:
+    def _publish(self, fact: facts.Published) -> None:
         known = fact.event_type in self._registered
         event_type = fact.event_type if known else self._published.bounded(fact.event_type)
         self._values[self._at[f.PUBLISHED][event_type, fact.outcome]] += 1
         self._observe(f.TRIPS, self._at[f.PUBLISH_SECONDS][()], fact.seconds)
 
-    def _connected(self, fact: Connected) -> None:
+    def _connected(self, fact: facts.Connected) -> None:
         if fact.role in self._connections:
             self._values[self._at[f.RECONNECTS][fact.role]] += 1
         self._connections.add(fact.role)
         self._set(f.CONNECTED, fact.role, 1.0)
 
-    def _disconnected(self, fact: Disconnected) -> None:
+    def _disconnected(self, fact: facts.Disconnected) -> None:
         self._set(f.CONNECTED, fact.role, 0.0)
 
-    def _paused(self, fact: Paused) -> None:
+    def _paused(self, fact: facts.Paused) -> None:
         self._set(f.PAUSED, (fact.queue, fact.reason), 1.0)
 
-    def _resumed(self, fact: Resumed) -> None:
+    def _resumed(self, fact: facts.Resumed) -> None:
         self._set(f.PAUSED, (fact.queue, fact.reason), 0.0)
 
-    def _turned(self, fact: LoopTurned) -> None:
+    def _turned(self, fact: facts.LoopTurned) -> None:
         self._lags.append(fact.lag)
         self._set(f.LOOP_LAG, (), max(self._lags))
 
-    def _started(self, fact: Started) -> None:
+    def _started(self, fact: facts.Started) -> None:
         self._registered |= frozenset(fact.event_types)
         for role in ("consume", "publish"):
             self._add(f.CONNECTED, role)
             self._add(f.RECONNECTS, role)
 
-    def _stopped(self, fact: Stopped) -> None:
+    def _stopped(self, fact: facts.Stopped) -> None:
         self.refresh()
         self._zero(f.CONNECTED)
         self._zero(f.PAUSED)
 
-    def _process_started(self, fact: ProcessStarted) -> None:
+    def _process_started(self, fact: facts.ProcessStarted) -> None:
         self._add(f.PROCESSES, (), 1.0)
         self._add(f.PROCESS_DEATHS, ())
 
-    def _process_died(self, fact: ProcessDied) -> None:
+    def _process_died(self, fact: facts.ProcessDied) -> None:
         self._add(f.PROCESSES, (), -1.0 if fact.pid else 0.0)
         self._add(f.PROCESS_DEATHS, (), 1.0)
 

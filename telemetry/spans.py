@@ -28,6 +28,8 @@ class Spans:
     events published for it.
     """
 
+    are_recorded = False
+
     def delivery(
         self, message: Message, metadata: Metadata, history: History, *, queue: str, tag: int
     ) -> AbstractContextManager[None]:
@@ -62,6 +64,8 @@ def open_spans() -> Spans:
 
 class OpenTelemetry(Spans):
     """Spans by the semantic conventions for messaging, and for RabbitMQ."""
+
+    are_recorded = True
 
     def __init__(self, provider: "TracerProvider") -> None:
         from opentelemetry import trace

@@ -22,11 +22,8 @@ from ..events import (
 )
 from ..publisher import Publisher
 from ..telemetry import Settled
-from .balance import Balance, balance_of
-from .passage import Passage
-from .reading import read_dead, read_published
-from .records import DeadLettered, Published, Retried, Run, troubles
-from .replica import Replica, stage_for
+from .records import Balance, DeadLettered, Published, Retried, Run, balance_of, read_dead, read_published, troubles
+from .replica import Passage, Replica, stage_for
 
 __tracebackhide__ = True  # pytest shows the line of the test instead
 

@@ -1,6 +1,5 @@
 """RabbitMQ over aio-pika: the only folder that knows the AMQP libraries."""
 
-from .session import AmqpBroker
-from .topology import apply_topology, compare_topology
-
-__all__ = ["AmqpBroker", "apply_topology", "compare_topology"]
+from .session import AmqpBroker as AmqpBroker
+from .topology import apply_topology as apply_topology
+from .topology import compare_topology as compare_topology

@@ -9,8 +9,8 @@ from yarl import URL
 
 from ...events import BrokerUnavailable
 from ...telemetry import Connected, Disconnected, Emit, Role
+from ..clock import Pause
 from ..codec import HEADER_BUDGET, header_budget
-from ..pause import Pause
 from .connection import WiredConnection, close_quietly
 from .errors import CONNECTION_ERRORS, explain, is_refusal
 from .lifetime import heed_cancellation, lost_as_error, while_open, why_closed

@@ -15,9 +15,8 @@ from yarl import URL
 
 from ...config import BrokerSettings
 from ...events import BrokerUnavailable, TopologyDrift, TopologyError, TopologyMissing
-from ..drift import Comparison, Difference
-from ..tls import tls_context
-from ..topology import Binding, Exchange, Queue, Topology
+from ..open import tls_context
+from ..topology import Binding, Comparison, Difference, Exchange, Queue, Topology
 from .connection import WiredChannel, WiredConnection, close_quietly
 from .errors import CONNECTION_ERRORS, explain
 from .lifetime import lost_as_error, while_open

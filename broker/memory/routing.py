@@ -1,8 +1,7 @@
 """Exchanges and bindings: from an exchange and a routing key to queues."""
 
 from ...events import Headers
-from ..topic import matches
-from ..topology import Binding, Exchange, ExchangeKind
+from ..topology import Binding, Exchange, ExchangeKind, matches
 
 _PREDECLARED: tuple[ExchangeKind, ...] = ("direct", "fanout", "headers", "topic")
 _REMEMBERED = 10_000

@@ -12,8 +12,7 @@ from ..codec import address
 from ..port import OnHeld
 from ..topology import Binding, Exchange, Queue, Topology
 from .browser import MemoryBrowser
-from .deaths import completes_a_cycle, died
-from .queue import Entry, MemoryQueue, Taker
+from .queue import Entry, MemoryQueue, Taker, completes_a_cycle, died
 from .routing import Routing
 
 REDECLARE_AFTER = 0.1

@@ -1,5 +1,3 @@
 """`holdfast demo`: an order system that is broken on purpose, and the account of every event."""
 
-from .story import run_demo
-
-__all__ = ["run_demo"]
+from .story import run_demo as run_demo

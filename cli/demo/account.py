@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from rich.table import Table
 
-from .ledger import Entry
 from .shop import has_broken_bank
 
 LISTENERS = ("charge", "reserve", "tell")
@@ -14,27 +13,23 @@ LISTENERS = ("charge", "reserve", "tell")
 @dataclass
 class Account:
     """Filled while the demo runs; `missing` and `surplus` are empty when every event is accounted for. `replayed`: how
-    many dead letters were, once the broken bank was mended."""
+    many dead letters were, once the bank was fixed. `killed`: the lives of workers that ended by a kill."""
 
     orders: set[int] = field(default_factory=set)
-    started: set[tuple[str, int, int]] = field(default_factory=set)
     effects: dict[str, Counter[int]] = field(default_factory=lambda: {name: Counter() for name in LISTENERS})
-    effects_by: dict[tuple[str, int], set[int]] = field(default_factory=dict)
+    lives: dict[int, set[str]] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
     dead: Counter[tuple[str, str]] = field(default_factory=Counter)
-    killed: set[int] = field(default_factory=set)
+    killed: set[str] = field(default_factory=set)
     replayed: int | None = None
 
-    def note(self, entry: Entry) -> None:
-        """A line of the ledger."""
-        if entry.phase == "start":
-            self.started.add((entry.listener, entry.order, entry.process))
-            return
-        self.effects[entry.listener][entry.order] += 1
-        self.effects_by.setdefault((entry.listener, entry.order), set()).add(entry.process)
+    def note(self, listener: str, order: int, life: str) -> None:
+        """Count what a handler did for an order. `life` names this run of its worker."""
+        self.effects[listener][order] += 1
+        self.lives.setdefault(order, set()).add(life)
 
     def settled(self, outcome: str, handler: str, reason: str | None) -> None:
-        """A line of a worker's log."""
+        """Count the end of a delivery."""
         self.outcomes[outcome] += 1
         if outcome == "dead_lettered":
             self.dead[handler, reason or "?"] += 1
@@ -76,16 +71,13 @@ class Account:
         lines += [
             f"{name}: order {order} ran twice for no reason"
             for name, order in self.repeats()
-            if not self._explained(order)
+            if not self.lives[order] & self.killed
         ]
         return lines
 
     def repeats(self) -> list[tuple[str, int]]:
         """Effects that happened more than once: the kill struck between effect and ack, or what was sent came twice."""
         return [(name, order) for name in LISTENERS for order, times in self.effects[name].items() if times > 1]
-
-    def _explained(self, order: int) -> bool:
-        return any(by & self.killed for (_, theirs), by in self.effects_by.items() if theirs == order)
 
     def table(self) -> Table:
         """For people."""

@@ -13,13 +13,14 @@ from rich.text import Text
 
 from ...broker import open_broker
 from ...config import LogSettings, Settings, load_settings
+from ...dead_letters import DeadLetters, Pace, Selection
 from ...events import Envelope, Message, Metadata, uuid7
 from ...publisher import Publisher
 from ...telemetry import configure_logging
 from ...testing.servers import ServersUnavailable, rabbitmq_server, redis_server
+from ..dead.tables import groups_table, operation_line
 from . import shop
 from .account import Account
-from .epilogue import mend_and_replay
 from .shop import EXCHANGE_OF_THE_DEMO, OrderCreated
 from .stage import OneProcess, Processes, Stage
 
@@ -29,6 +30,9 @@ EVERY_SO_MANY_TWICE = 10
 
 PATIENCE = 60.0
 """Seconds after the last order in which every event must have found its end."""
+
+CHARGE, RESERVE = "demo.payments.charge.dead", "demo.inventory.reserve.dead"
+_WAIT = 20.0  # seconds without a word from the worker after which a replay is not waited for
 
 
 def run_demo(*, memory: bool) -> int:
@@ -52,7 +56,7 @@ async def _on_servers(console: Console) -> int:
         ):
             broker = {"url": server.url, "exchange": EXCHANGE_OF_THE_DEMO}
             settings = load_settings(broker=broker, dead_letters={"folder": folder})
-            shop.mended = Path(folder) / "mended"
+            shop.fixed = Path(folder) / "bank-is-fixed"
             account = Account()
             stage = Processes(server.url, redis.url, Path(folder), account)
             return await _tell(console, settings, account, stage, per_second=15)
@@ -67,12 +71,13 @@ async def _in_memory(console: Console) -> int:
             broker={"url": "memory://demo", "exchange": EXCHANGE_OF_THE_DEMO},
             idempotency={"url": "memory://demo"},
             dead_letters={"folder": folder},
+            log={"successes": 10_000},
         )
-        shop.mended = Path(folder) / "mended"
+        shop.fixed = Path(folder) / "bank-is-fixed"
         account = Account()
         broker = await open_broker(settings, lambda fact: None)  # keeps the queues while no worker is connected
         try:
-            return await _tell(console, settings, account, OneProcess(settings, account), per_second=40)
+            return await _tell(console, settings, account, OneProcess(settings, Path(folder), account), per_second=40)
         finally:
             await broker.close()
 
@@ -87,7 +92,7 @@ async def _tell(console: Console, settings: Settings, account: Account, stage: S
         async with _progress(console, account, stage):
             await _publish(console, settings, account, stage, per_second)
             await _until_settled(account, stage)
-            await mend_and_replay(console, settings, account, began)
+            await _fix_and_replay(console, settings, account, began)
             await _until_settled(account, stage)
     finally:
         faults += await stage.stop()
@@ -117,6 +122,26 @@ async def _publish(console: Console, settings: Settings, account: Account, stage
                 await stage.start("payments")
                 console.print("the payments worker was started again", markup=False)
             await asyncio.sleep(1 / per_second)
+
+
+async def _fix_and_replay(console: Console, settings: Settings, account: Account, since: datetime) -> None:
+    """Show the dead letters by their reasons, fix the bank, and replay what died of it."""
+    broker = await open_broker(settings, lambda fact: None)
+    service = DeadLetters(settings, broker, by="demo")
+    try:
+        for queue in (CHARGE, RESERVE):
+            index = await service.read(queue)
+            console.print(f"\n{queue}: {index.count(Selection(since=since))} dead letters", markup=False)
+            console.print(groups_table(index.groups(Selection(since=since))))
+        shop.fixed.touch()
+        console.print("The bank is fixed. What died of it is replayed: one letter, then ten, then the rest.")
+        operation = service.replay(CHARGE, Selection(reason="exhausted", since=since))
+        ended = await service.work(operation, Pace(wait=_WAIT)).run()
+        console.print(f"{operation_line(ended)}\n", markup=False)
+        account.replayed = ended.counts.get("handled", 0)
+    finally:
+        service.close()
+        await broker.close()
 
 
 async def _send_unknown(settings: Settings) -> None:

@@ -1,5 +1,3 @@
 """`holdfast doctor`: what of a broker, a claim store and a worker is unsafe together, and how to mend it."""
 
-from .visit import examine_all
-
-__all__ = ["examine_all"]
+from .visit import examine_all as examine_all

@@ -9,7 +9,7 @@ from ...config import Settings
 from ...consumer import HandlerSpec, short_windows, topology_of
 from ...events import BrokerUnavailable, ConfigurationError
 from ...idempotency import StoreUnavailable, open_claims
-from ..compare import binding_differences
+from ..topology import binding_differences
 from .catalogue import Finding
 from .judging import of_clock, of_difference, of_handlers, of_queues, of_settings, of_version
 

@@ -1,5 +1,3 @@
 """`holdfast run --processes`: several worker processes that look like one."""
 
-from .parent import run_processes
-
-__all__ = ["run_processes"]
+from .parent import run_processes as run_processes

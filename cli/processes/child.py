@@ -16,8 +16,7 @@ from ...events import HoldfastError
 from ...telemetry import Fact, LeaseTaken, Metrics, SharedFigures, configure_logging
 from ...telemetry.shared_figures import ROOM
 from ..load import load_worker
-from ..loop import run
-from ..run import until_signalled
+from ..run import run, until_signalled
 from .protocol import Assignment, Report
 
 _EVERY = 0.2  # seconds between two looks at the worker

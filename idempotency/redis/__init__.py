@@ -1,6 +1,4 @@
 """Claims in Redis. The only folder that knows redis-py."""
 
-from .heart import RedisHeart
-from .store import RedisClaims
-
-__all__ = ["RedisClaims", "RedisHeart"]
+from .heart import RedisHeart as RedisHeart
+from .store import RedisClaims as RedisClaims

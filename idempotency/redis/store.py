@@ -9,8 +9,19 @@ from typing import Any, TypeAlias
 from redis.asyncio import RedisCluster as AsyncRedisCluster
 
 from ...config import IdempotencySettings
-from ..keys import heartbeat_key
-from ..port import Acquired, Answer, Busy, Claim, Completion, Done, Endangered, Mismatch, StoreUnavailable, Suspect
+from ..port import (
+    Acquired,
+    Answer,
+    Busy,
+    Claim,
+    Completion,
+    Done,
+    Endangered,
+    Mismatch,
+    StoreUnavailable,
+    Suspect,
+    heartbeat_key,
+)
 from . import lua
 from .checks import check
 from .clients import Server, sentinels_of

@@ -8,44 +8,24 @@
 Where none serves, `ServersUnavailable` says in one line what to install.
 """
 
-from .choose import (
-    RABBITMQ_URL,
-    REDIS_URL,
-    Machine,
-    Way,
-    rabbitmq_node,
-    rabbitmq_server,
-    redis_node,
-    redis_server,
-    this_machine,
-    ways,
-)
-from .node import Given, Node, Server, ServersUnavailable
-from .process import free_port
-from .rabbitmq import PrivateRabbitMQ, RabbitMQPrograms, find_rabbitmq, private_rabbitmq
-from .redis import PrivateRedis, find_redis, private_redis
-
-__all__ = [
-    "RABBITMQ_URL",
-    "REDIS_URL",
-    "Given",
-    "Machine",
-    "Node",
-    "PrivateRabbitMQ",
-    "PrivateRedis",
-    "RabbitMQPrograms",
-    "Server",
-    "ServersUnavailable",
-    "Way",
-    "find_rabbitmq",
-    "find_redis",
-    "free_port",
-    "private_rabbitmq",
-    "private_redis",
-    "rabbitmq_node",
-    "rabbitmq_server",
-    "redis_node",
-    "redis_server",
-    "this_machine",
-    "ways",
-]
+from .choose import RABBITMQ_URL as RABBITMQ_URL
+from .choose import REDIS_URL as REDIS_URL
+from .choose import Machine as Machine
+from .choose import Way as Way
+from .choose import rabbitmq_node as rabbitmq_node
+from .choose import rabbitmq_server as rabbitmq_server
+from .choose import redis_node as redis_node
+from .choose import redis_server as redis_server
+from .choose import this_machine as this_machine
+from .choose import ways as ways
+from .node import Given as Given
+from .node import Node as Node
+from .node import Server as Server
+from .node import ServersUnavailable as ServersUnavailable
+from .process import free_port as free_port
+from .rabbitmq import PrivateRabbitMQ as PrivateRabbitMQ
+from .rabbitmq import RabbitMQPrograms as RabbitMQPrograms
+from .rabbitmq import find_rabbitmq as find_rabbitmq
+from .rabbitmq import private_rabbitmq as private_rabbitmq
+from .redis import PrivateRedis as PrivateRedis
+from .redis import private_redis as private_redis

@@ -1,15 +1,16 @@
 """Which server the tests and the demo use: the first way that serves."""
 
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
-from .apt import install
 from .node import Given, Node, Server, ServersUnavailable
-from .process import is_root, program
+from .process import SEARCH_PATH, is_root, program
 from .rabbitmq import find_rabbitmq, private_rabbitmq
 from .redis import find_redis, private_redis
 
@@ -54,23 +55,15 @@ def ways(machine: Machine, *, installed: bool) -> list[Way]:
 @contextmanager
 def rabbitmq_server(environment: Mapping[str, str] | None = None, machine: Machine | None = None) -> Iterator[Server]:
     """The RabbitMQ named by `HOLDFAST_TEST_RABBITMQ_URL`, or else `rabbitmq_node`."""
-    named = _environment(environment).get(RABBITMQ_URL)
-    if named:
-        yield Given(named)
-        return
-    with rabbitmq_node(environment, machine) as node:
-        yield node
+    with _named_or_node(RABBITMQ_URL, rabbitmq_node, environment, machine) as server:
+        yield server
 
 
 @contextmanager
 def redis_server(environment: Mapping[str, str] | None = None, machine: Machine | None = None) -> Iterator[Server]:
     """The Redis named by `HOLDFAST_TEST_REDIS_URL`, or else `redis_node`."""
-    named = _environment(environment).get(REDIS_URL)
-    if named:
-        yield Given(named)
-        return
-    with redis_node(environment, machine) as node:
-        yield node
+    with _named_or_node(REDIS_URL, redis_node, environment, machine) as server:
+        yield server
 
 
 @contextmanager
@@ -80,13 +73,8 @@ def rabbitmq_node(environment: Mapping[str, str] | None = None, machine: Machine
     Raises `ServersUnavailable` where there is no way to one.
     """
     seen = machine or this_machine(_environment(environment))
-    makers: dict[Way, Callable[[], AbstractContextManager[Node]]] = {
-        Way.DOCKER: _rabbitmq_container,
-        Way.LOCAL: private_rabbitmq,
-        Way.APT: lambda: _after_install("rabbitmq-server", private_rabbitmq),
-    }
-    chosen = [(way, makers[way]) for way in ways(seen, installed=seen.rabbitmq)]
-    with _first_that_serves("RabbitMQ", RABBITMQ_URL, "rabbitmq-server", chosen) as node:
+    chosen = ways(seen, installed=seen.rabbitmq)
+    with _first_that_serves("RabbitMQ", RABBITMQ_URL, "rabbitmq-server", chosen, private_rabbitmq) as node:
         yield node
 
 
@@ -97,25 +85,34 @@ def redis_node(environment: Mapping[str, str] | None = None, machine: Machine | 
     Raises `ServersUnavailable` where there is no way to one.
     """
     seen = machine or this_machine(_environment(environment))
-    makers: dict[Way, Callable[[], AbstractContextManager[Node]]] = {
-        Way.DOCKER: _redis_container,
-        Way.LOCAL: private_redis,
-        Way.APT: lambda: _after_install("redis-server", private_redis),
-    }
-    chosen = [(way, makers[way]) for way in ways(seen, installed=seen.redis)]
-    with _first_that_serves("Redis", REDIS_URL, "redis-server", chosen) as node:
+    chosen = ways(seen, installed=seen.redis)
+    with _first_that_serves("Redis", REDIS_URL, "redis-server", chosen, private_redis) as node:
         yield node
 
 
 @contextmanager
+def _named_or_node(
+    variable: str,
+    node: Callable[[Mapping[str, str] | None, Machine | None], AbstractContextManager[Node]],
+    environment: Mapping[str, str] | None,
+    machine: Machine | None,
+) -> Iterator[Server]:
+    if url := _environment(environment).get(variable):
+        yield Given(url)
+        return
+    with node(environment, machine) as ours:
+        yield ours
+
+
+@contextmanager
 def _first_that_serves(
-    name: str, variable: str, package: str, chosen: list[tuple[Way, Callable[[], AbstractContextManager[Node]]]]
+    name: str, variable: str, package: str, chosen: list[Way], local: Callable[[], AbstractContextManager[Node]]
 ) -> Iterator[Node]:
     failures: list[str] = []
     with ExitStack() as stack:
-        for way, make in chosen:
+        for way in chosen:
             try:
-                node = stack.enter_context(make())
+                node = stack.enter_context(_made(way, name, package, local))
             except ServersUnavailable as failure:
                 failures.append(f"{way.value}: {failure}")
                 continue
@@ -128,10 +125,17 @@ def _first_that_serves(
     raise ServersUnavailable("\n".join([needed, *(f"Tried {failure}" for failure in failures)]))
 
 
-def _after_install(package: str, make: Callable[[], AbstractContextManager[Node]]) -> AbstractContextManager[Node]:
-    print(f"{package} is not installed: running apt-get install {package}", file=sys.stderr, flush=True)
-    install(package)
-    return make()
+def _made(
+    way: Way, name: str, package: str, local: Callable[[], AbstractContextManager[Node]]
+) -> AbstractContextManager[Node]:
+    if way is Way.DOCKER:
+        from .docker import rabbitmq_container, redis_container
+
+        return rabbitmq_container() if name == "RabbitMQ" else redis_container()
+    if way is Way.APT:
+        print(f"{package} is not installed: running apt-get install {package}", file=sys.stderr, flush=True)
+        install(package)
+    return local()
 
 
 def _docker_answers(environment: Mapping[str, str]) -> bool:
@@ -142,21 +146,45 @@ def _docker_answers(environment: Mapping[str, str]) -> bool:
     return answers(environment)
 
 
-def _rabbitmq_container() -> AbstractContextManager[Node]:
-    from .docker import rabbitmq_container
-
-    return rabbitmq_container()
-
-
-def _redis_container() -> AbstractContextManager[Node]:
-    from .docker import redis_container
-
-    return redis_container()
-
-
 def _environment(given: Mapping[str, str] | None) -> Mapping[str, str]:
     if given is not None:
         return given
     from ...config import environment
 
     return environment()
+
+
+# dpkg asks this script before it starts a service; 101 means no.
+_POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+def install(package: str) -> None:
+    """`apt-get install` one package, without starting the service it brings.
+
+    Raises `ServersUnavailable` if apt-get fails.
+    """
+    with _no_services_started():
+        _apt_get("update")
+        _apt_get("install", "-y", "--no-install-recommends", package)
+
+
+def _apt_get(*arguments: str) -> None:
+    command = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=120", *arguments]
+    environment = {"PATH": SEARCH_PATH, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        last = (ended.stderr or ended.stdout).strip().splitlines()[-1:] or ["no reason given"]
+        raise ServersUnavailable(f"{' '.join(command)} failed: {last[0]}")
+
+
+@contextmanager
+def _no_services_started() -> Iterator[None]:
+    if _POLICY.exists():
+        yield
+        return
+    _POLICY.write_text("#!/bin/sh\nexit 101\n")
+    _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        _POLICY.unlink(missing_ok=True)

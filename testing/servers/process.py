@@ -6,8 +6,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from .node import ServersUnavailable
@@ -94,6 +97,74 @@ class Process:
         self._child.wait()
         if self._guard.poll() is None:
             self._guard.communicate(b"done\n")
+
+
+class PrivateNode(ABC):
+    """A server of our own with its data in a folder. Stop, kill and start it as a test needs: data and port stay."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self._log = data / "output.log"
+        self._port = free_port()
+        self._process: Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the server; None while it is down."""
+        return self._process.pid if self._process else None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.alive
+
+    def start(self) -> None:
+        if not self.running:
+            self._process = self._launch()
+            self._await(self._process)
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._send(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End the server at once. The data is not worth an orderly shutdown."""
+        self.kill()
+
+    @abstractmethod
+    def _launch(self) -> Process:
+        """Start the process."""
+
+    @abstractmethod
+    def _await(self, process: Process) -> None:
+        """Return once it serves. Raises `ServersUnavailable`."""
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process:
+            self._process.send(number)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process:
+            self.resume()
+            self._process.end(number)
+            self._process = None
+
+
+@contextmanager
+def data_folder(prefix: str) -> Iterator[Path]:
+    """Make a folder for the data of a server, which is gone with everything in it at the end."""
+    data = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield data
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
 
 
 def until_it_answers(

@@ -9,10 +9,11 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing.util import Finalize
 
 from account import Account, account
+from releases import rabbitmq_node
 from run import heal, run
 from scenarios import SCENARIOS
 
-from holdfast.testing.servers import Node, rabbitmq_node, redis_node
+from holdfast.testing.servers import Node, redis_node
 
 _servers: list[Node] = []
 _opened = ExitStack()

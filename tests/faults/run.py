@@ -26,6 +26,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "support"), str(HERE.parent / "apps
 from account import Account, account  # noqa: E402
 from arena import QUIET, an_arena  # noqa: E402
 from cluster import Cluster, a_cluster  # noqa: E402
+from console import ConsoleRabbitMQ  # noqa: E402
 from ledgers import Book, as_json  # noqa: E402
 from lives import Violation  # noqa: E402
 from redis_pair import a_pair  # noqa: E402
@@ -111,7 +112,7 @@ def brokers(versions: list[str], folder: Path | None, *, cluster: bool) -> Itera
                     f"RabbitMQ {version}: say with --folder where the releases are (scripts/brokers.py makes them)"
                 )
             programs = release_in(folder / release) if folder and release else None
-            with a_cluster(programs) if cluster else private_rabbitmq(programs) as node:
+            with a_cluster(programs) if cluster else private_rabbitmq(programs, ConsoleRabbitMQ) as node:
                 yield node.ctl("version").strip() + (" x3" if cluster else ""), node
 
     yield each()

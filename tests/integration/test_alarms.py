@@ -8,7 +8,7 @@ import pytest
 import yaml
 from queries import DEPLOY, dashboard_queries
 
-from holdfast.testing.servers.apt import install
+from holdfast.testing.servers.choose import install
 from holdfast.testing.servers.process import is_root
 
 

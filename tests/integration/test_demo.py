@@ -6,7 +6,6 @@ import pytest
 from commands import environment, holdfast
 
 from holdfast.cli.demo.account import Account
-from holdfast.cli.demo.ledger import Entry
 
 
 @pytest.mark.timeout(180)
@@ -27,7 +26,7 @@ def a_full_account() -> Account:
     """Of two orders, one of them with a card of the broken bank."""
     account = Account(orders={1, 13})
     for listener, order in (("charge", 1), ("reserve", 1), ("reserve", 13), ("tell", 1)):
-        account.note(Entry(listener, order, 1, "effect", process=7))
+        account.note(listener, order, "charge-0")
     for handler, reason in account.expected_dead():
         account.settled("dead_lettered", handler, reason)
     return account
@@ -64,8 +63,8 @@ def test_a_dead_letter_that_did_not_come_is_missing_and_one_too_many_is_surplus(
 
 def test_a_repeat_is_surplus_unless_the_kill_explains_it() -> None:
     account = a_full_account()
-    account.note(Entry("charge", 1, 1, "effect", process=8))
+    account.note("charge", 1, "charge-1")
 
     assert account.surplus() == ["charge: order 1 ran twice for no reason"]
-    account.killed.add(7)
+    account.killed.add("charge-0")
     assert account.surplus() == []

@@ -12,7 +12,7 @@ from running import a_worker, running
 from waiting import Facts
 
 from holdfast import Context, Event, Settings
-from holdfast.testing.servers.apt import install
+from holdfast.testing.servers.choose import install
 
 
 class OrderCreated(Event, type="order.created"):

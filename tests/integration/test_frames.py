@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from console import ConsoleRabbitMQ
 from running import a_broker, a_worker, publish_all, running, settings_for
 from waiting import Facts, Tally
 
@@ -31,7 +32,7 @@ def a_node(frame_max: int) -> Iterator[PrivateRabbitMQ]:
     with tempfile.TemporaryDirectory(prefix="holdfast-rabbit-", ignore_cleanup_errors=True) as name:
         (Path(name) / "home").mkdir()
         (Path(name) / "rabbitmq.conf").write_text(f"frame_max = {frame_max}\n")
-        node = PrivateRabbitMQ(programs, Path(name))
+        node = ConsoleRabbitMQ(programs, Path(name))
         try:
             node.start()
             yield node

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from console import ConsoleRabbitMQ
 from redises import LOOPBACK, certificates
 
 from holdfast.testing.servers import PrivateRabbitMQ, ServersUnavailable, find_rabbitmq, free_port
@@ -47,7 +48,7 @@ def a_rabbit() -> Iterator[Rabbit]:
         data = Path(name)
         (data / "home").mkdir()
         certificates(data)
-        rabbit = Rabbit(PrivateRabbitMQ(programs, data), free_port(), free_port(), data)
+        rabbit = Rabbit(ConsoleRabbitMQ(programs, data), free_port(), free_port(), data)
         (data / "enabled_plugins").write_text("[rabbitmq_management].\n")
         (data / "rabbitmq.conf").write_text(
             f"listeners.ssl.default = {LOOPBACK}:{rabbit.tls_port}\n"

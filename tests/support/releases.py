@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from console import ConsoleRabbitMQ
 
 from holdfast.testing import servers
 from holdfast.testing.servers import Given, Node, RabbitMQPrograms, Server, ServersUnavailable, private_rabbitmq
@@ -45,9 +46,6 @@ class Release(RabbitMQPrograms):
     def sees(self, data: Path) -> Path:
         return Path("/mnt")
 
-    def escript(self) -> None:
-        return None
-
 
 def release_in(folder: Path) -> Release:
     """Return the release in a folder. Raises `ServersUnavailable` where there is none, or no right to enter it."""
@@ -62,8 +60,13 @@ def release_in(folder: Path) -> Release:
 def rabbitmq_node() -> Iterator[Node]:
     """A node of the release in the folder that is named, or as users of Holdfast get one."""
     folder = os.environ.get(FOLDER)
-    with private_rabbitmq(release_in(Path(folder))) if folder else servers.rabbitmq_node() as node:
-        yield node
+    programs = release_in(Path(folder)) if folder else servers.find_rabbitmq()
+    if programs is None or (not folder and servers.this_machine(os.environ).docker):
+        with servers.rabbitmq_node() as node:
+            yield node
+    else:
+        with private_rabbitmq(programs, ConsoleRabbitMQ) as private:
+            yield private
 
 
 @contextmanager

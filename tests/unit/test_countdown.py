@@ -2,7 +2,7 @@
 
 import asyncio
 
-from holdfast.broker.countdown import Countdown
+from holdfast.broker.clock import Countdown
 
 
 async def test_each_thing_is_due_in_its_turn_and_what_was_removed_never() -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from holdfast import Event, Retry, Settings, Worker, load_settings
 from holdfast.broker import Binding, Comparison, Difference, Queue, Topology
-from holdfast.cli.compare import binding_differences
 from holdfast.cli.doctor.catalogue import CATALOGUE
 from holdfast.cli.doctor.judging import (
     of_clock,
@@ -20,6 +19,7 @@ from holdfast.cli.doctor.judging import (
     of_settings,
     of_version,
 )
+from holdfast.cli.topology import binding_differences
 from holdfast.idempotency import Endangered
 
 ROOT = Path(__file__).parents[2]

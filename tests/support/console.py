@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from holdfast.testing.servers import PrivateRabbitMQ, RabbitMQPrograms
+
 _WITHIN = 60.0  # seconds an answer may take
 _END = b"--console--"
 
@@ -100,3 +102,26 @@ def console_command(escript: Path, folder: Path) -> list[str]:
     program = _PROGRAM % {"escript": escript, "folder": folder}
     options = ("+B", "-boot", "start_clean", "-noinput", "-noshell", "-hidden")
     return ["erl", *options, "-eval", program, "-extra", "rabbitmqctl"]
+
+
+class ConsoleRabbitMQ(PrivateRabbitMQ):
+    """A private node whose `ctl` starts one Erlang for all questions. A release in a folder is asked as usual."""
+
+    def __init__(self, programs: RabbitMQPrograms, data: Path) -> None:
+        super().__init__(programs, data)
+        scripts = programs.server.parent.parent.glob("lib/rabbitmq_server-*/escript/rabbitmqctl")
+        escript = next(scripts, None) if type(programs) is RabbitMQPrograms else None
+        self._console: Console | None = None
+        if escript is not None:
+            home = {"RABBITMQ_HOME": str(escript.parent.parent)}
+            self._console = Console(console_command(escript, data / "rabbitmqctl"), self._environment | home)
+
+    def ctl(self, *arguments: str) -> str:
+        if self._console is not None and (answer := self._console.ask(arguments)) is not None:
+            return answer
+        return super().ctl(*arguments)
+
+    def close(self) -> None:
+        super().close()
+        if self._console is not None:
+            self._console.close()
