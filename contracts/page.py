@@ -1,49 +1,73 @@
-"""A catalogue as one HTML page that needs nothing else: each event's fields, its handlers and its publishers."""
+"""A catalogue as one HTML page that needs nothing else: what there is, its fields, who takes and who publishes it."""
 
 import json
-from collections.abc import Iterable
-from io import StringIO
+from collections.abc import Mapping
+from html import escape
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.terminal_theme import SVG_EXPORT_THEME
-
-from .catalogue import Catalogue, Role
+from .catalogue import Catalogue, Entry, Role
 from .compare import short
 from .schema import schema_of
 
-_WIDTH = 140
+_STYLE = """body { font: 16px/1.5 system-ui, sans-serif; color: #222 }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem } th { text-align: left }
+td, th { border-bottom: 1px solid #ddd; padding: .3rem .8rem .3rem 0; vertical-align: top }
+code { font: 14px ui-monospace, monospace } section { margin-top: 2.5rem } .quiet { color: #666 }
+@media (prefers-color-scheme: dark) { body { background: #161616; color: #ddd } td, th { border-color: #444 } }"""
 
 
 def page(catalogue: Catalogue) -> str:
-    """Return the page."""
-    console = Console(file=StringIO(), record=True, width=_WIDTH, markup=False, highlight=False)
-    console.rule(f"Events of {catalogue.worker}, exchange {catalogue.exchange}")
-    for entry in catalogue.entries:
-        schema = schema_of(entry.event)
-        console.print(f"\n{entry.type}, version {entry.version}", style="bold")
-        console.print(f"Handled by {_names(entry.taken)}. Published by {_names(entry.published)}.")
-        if entry.event.__dict__.get("__doc__"):
-            console.print(entry.event.__doc__)
-        for name, part in {entry.type: schema, **schema.get("$defs", {})}.items():
-            console.print(_fields(name, part))
-        console.print(json.dumps(schema, indent=2, sort_keys=True), style="dim")
-    for key, role in catalogue.raw:
-        console.print(f"\n{key}: taken without a class by {role.handler}")
-    return console.export_html(theme=SVG_EXPORT_THEME)
+    """The page."""
+    title = escape(f"Events of {catalogue.worker}")
+    listed = "".join(
+        f'<li><a href="#{_anchor(entry)}">{escape(entry.type)}</a> version {entry.version}</li>'
+        for entry in catalogue.entries
+    )
+    raw = "".join(f"<li><code>{escape(key)}</code>: {_roles([role])}</li>" for key, role in catalogue.raw)
+    others = f"<section><h2>Taken without a class</h2><ul>{raw}</ul></section>" if raw else ""
+    sections = "".join(map(_section, catalogue.entries))
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n'
+        f'<body><h1>{title}</h1><p class="quiet">Exchange <code>{escape(catalogue.exchange)}</code></p>'
+        f"<ul>{listed}</ul>\n{sections}{others}</body></html>\n"
+    )
 
 
-def _fields(name: str, schema: dict[str, Any]) -> Table:
+def _section(entry: Entry) -> str:
+    schema = schema_of(entry.event)
+    description = f"<p>{escape(entry.event.__doc__ or '')}</p>" if entry.event.__dict__.get("__doc__") else ""
+    parts = "".join(f"<h3>{escape(name)}</h3>{_fields(part)}" for name, part in sorted(schema.get("$defs", {}).items()))
+    return (
+        f'<section id="{_anchor(entry)}">'
+        f'<h2>{escape(entry.type)} <span class="quiet">version {entry.version}</span></h2>'
+        f"{description}<p>Handled by {_roles(entry.taken)}. Published by {_roles(entry.published)}.</p>"
+        f"{_fields(schema)}{parts}"
+        f"<details><summary>JSON Schema</summary><pre><code>"
+        f"{escape(json.dumps(schema, indent=2, sort_keys=True))}</code></pre></details></section>\n"
+    )
+
+
+def _fields(schema: Mapping[str, Any]) -> str:
     required = schema.get("required", ())
-    table = Table(name, "type", "", "")
     if "properties" not in schema:
-        table.add_row("", short(schema), "", "")
-    for field, part in schema.get("properties", {}).items():
-        presence = "required" if field in required else "optional"
-        table.add_row(field, short(part), presence, part.get("description", ""))
-    return table
+        return f"<p><code>{escape(short(schema))}</code></p>"
+    rows = "".join(
+        f"<tr><td><code>{escape(name)}</code></td><td>{escape(short(field))}</td>"
+        f"<td>{'required' if name in required else 'optional'}</td><td>{escape(field.get('description', ''))}</td></tr>"
+        for name, field in schema["properties"].items()
+    )
+    return (
+        f"<table><tr><th>field</th><th>type</th><th></th><th></th></tr>{rows}</table>" if rows else "<p>No fields.</p>"
+    )
 
 
-def _names(roles: Iterable[Role]) -> str:
-    return ", ".join(role.handler for role in roles) or "nobody here"
+def _roles(roles: list[Role]) -> str:
+    if not roles:
+        return '<span class="quiet">nobody here</span>'
+    return ", ".join(f"<code>{escape(role.handler)}</code>" for role in roles)
+
+
+def _anchor(entry: Entry) -> str:
+    return f"{escape(entry.type)}.v{entry.version}"
