@@ -5,8 +5,8 @@ from functools import partial
 
 from ..config import DashboardSettings, load_settings
 from ..events import ConfigurationError
-from .dead.queues import open_service
 from .dead.rehearsal import reader_of, rehearse_in_child
+from .dead.session import open_service
 from .load import load_worker
 
 

@@ -23,7 +23,7 @@ COOKIE = "holdfast_session"
 _LIFE = 12 * 3600.0  # seconds a session lasts
 _TRIES, _WITHIN = 10, 60.0  # wrong tokens, in seconds, before no token is looked at
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_SAFE = ("GET", "HEAD")
+SAFE = ("GET", "HEAD")
 _OPEN = ("/login", "/static/")
 
 HEADERS = {
@@ -60,7 +60,7 @@ class Access:
     ) -> None:
         tokens: dict[Role, str | None] = {"operator": operator_token, "viewer": token}
         self._roles: list[tuple[str, Role]] = [(known, allowed) for allowed, known in tokens.items() if known]
-        self._role = role
+        self.role = role
         self._key = secrets.token_bytes(32)
         self._hosts = (*_LOOPBACK, host) if self.is_open else ()
         self._wrong: deque[float] = deque(maxlen=_TRIES)
@@ -104,16 +104,13 @@ class Access:
         host = (request.url.hostname or "").lower()
         if self._hosts and host not in self._hosts:
             return "this page is served for this machine alone"
-        if request.method in _SAFE:
+        if request.method in SAFE:
             return None
         origin = request.headers.get("origin")
         own = f"{request.url.scheme}://{request.headers.get('host', '')}"
         if origin is None:
             origin = "/".join(request.headers.get("referer", "").split("/")[:3])
         return None if origin == own else "the form comes from another site"
-
-    def default(self) -> Role:
-        return self._role
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
@@ -153,9 +150,9 @@ class Gate:
         session = access.session_of(request)
         secure = request.url.scheme == "https"
         if session is None and not request.url.path.startswith(_OPEN):
-            if access.is_open and request.method in _SAFE:
+            if access.is_open and request.method in SAFE:
                 answer: Response = RedirectResponse(_here(request), 303)
-                access.welcome(answer, access.default(), secure=secure)
+                access.welcome(answer, access.role, secure=secure)
             else:
                 answer = RedirectResponse("/login", 303)
             await answer(scope, receive, send)

@@ -1,19 +1,19 @@
 """The actions of an operator. Each is asked for first, and each is in the audit log."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
-from ..dead_letters import Edit, Filters, Operation, Pace, target_of
+from ..dead_letters import Edit, Operation, Pace, Selection, target_of
 from ..events import ConfigurationError, HoldfastError
-from .page import Page, filters_of, number, operators_fields, page_of, queue_of
-from .pages import NO_WORKER, USUAL, archive_of, letter_of, run_name
+from .pages import NO_WORKER, USUAL, archive_of, run_name
+from .visit import Visit, number
 
 SHOWN = 50
 """Letters that a dry run names."""
@@ -22,145 +22,123 @@ MOST = 1_000
 """Letters that the handler is run on at most."""
 
 
-async def replay(request: Request) -> Response:
+async def replay(visit: Visit) -> Response:
     """Show what is about to be replayed, and with POST replay it."""
-    page, queue = await queue_of(request)
-    filters = filters_of(request)
-    if request.method == "GET":
-        return _ask_first(page, request, "replay.html", queue, filters, {})
-    fields = await operators_fields(request)
-    filters, to, pace = _limited(filters, fields), fields.get("to") or None, _pace(fields)
+    if visit.is_asked:
+        return _ask_first(visit, "replay.html", visit.selection)
+    fields, selection = visit.fields, _limited(visit)
+    to, pace = fields.get("to") or None, _pace(fields)
     if "dry_run" in fields:
-        return _ask_first(page, request, "replay.html", queue, filters, fields)
-    return _begin(page, page.service.replay(queue, filters.selection(), to=to, forced="forced" in fields), pace)
+        return _ask_first(visit, "replay.html", selection)
+    return _begin(visit, visit.service.replay(visit.queue, selection, to=to, forced="forced" in fields), pace)
 
 
-async def discard(request: Request) -> Response:
+async def discard(visit: Visit) -> Response:
     """Show what is about to be archived and taken off the queue, and with POST do that."""
-    page, queue = await queue_of(request)
-    filters = filters_of(request)
-    if request.method == "GET":
-        return _ask_first(page, request, "discard.html", queue, filters, {})
-    fields = await operators_fields(request)
-    selection = _limited(filters, fields).selection()
-    count = page.service.index(queue).count(selection)
-    if fields.get("count") != str(count):
+    if visit.is_asked:
+        return _ask_first(visit, "discard.html", visit.selection)
+    selection = _limited(visit)
+    count = visit.index.count(selection)
+    if visit.fields.get("count") != str(count):
         raise ConfigurationError(f"type the number of letters, {count}, to discard them")
-    return _begin(page, page.service.discard(queue, selection), Pace())
+    return _begin(visit, visit.service.discard(visit.queue, selection))
 
 
-async def edit(request: Request) -> Response:
+async def edit(visit: Visit) -> Response:
     """Show a letter's body and headers to be changed, and with POST check them and replay them as a new event."""
-    page, queue = await queue_of(request)
-    letter = letter_of(request, page, queue)
+    letter = visit.letter()
     try:
         body = letter.message.body.decode()
     except UnicodeDecodeError:
         raise ConfigurationError("the body is not text; use holdfast dead edit with a file") from None
     form: dict[str, Any] = {"body": body, "headers": "", "to": ""}
-    if request.method == "GET":
-        return page.show(request, "edit.html", queue=queue, letter=letter, error="", **form)
-    fields = await operators_fields(request)
-    form = {name: fields.get(name, "").replace("\r\n", "\n") for name in form}
+    if visit.is_asked:
+        return visit.show("edit.html", letter=letter, error="", **form)
+    form = {name: visit.fields.get(name, "").replace("\r\n", "\n") for name in form}
     try:
         changed = Edit(form["body"].encode(), _headers(form["headers"]))
-        if page.reader_of is not None and "unchecked" not in fields:
-            page.reader_of(queue, form["to"] or None)(letter, changed)
-        operation = page.service.edit(queue, letter.key, changed, to=form["to"] or None)
+        if visit.page.reader_of is not None and "unchecked" not in visit.fields:
+            visit.page.reader_of(visit.queue, form["to"] or None)(letter, changed)
+        operation = visit.service.edit(visit.queue, letter.key, changed, to=form["to"] or None)
     except HoldfastError as error:
-        return page.show(request, "edit.html", 400, queue=queue, letter=letter, error=str(error), **form)
-    return _begin(page, operation, Pace())
+        return visit.show("edit.html", 400, letter=letter, error=str(error), **form)
+    return _begin(visit, operation)
 
 
-async def run(request: Request) -> Response:
+async def run(visit: Visit) -> Response:
     """Have the handler run on some of the letters, in a process of its own: its publishes are caught, its other effects
     are real."""
-    page, queue = await queue_of(request)
-    fields = await operators_fields(request)
-    if (rehearse := page.rehearse) is None:
+    queue, selection, service = visit.queue, visit.selection, visit.service
+    if (rehearse := visit.page.rehearse) is None:
         raise HTTPException(404, NO_WORKER)
-    if "understood" not in fields:
+    if "understood" not in visit.fields:
         raise ConfigurationError("tick that you know what else the handler does")
-    filters, limit = filters_of(request), min(number(fields.get("limit", "")) or USUAL, MOST)
-    query = urlencode(filters.pairs())
-    page.service.journal.log(
-        page.service.by, "run", queue, f"the handler, on at most {limit} letter(s): {query or 'all'}"
-    )
-    page.background.rehearse(run_name(queue), (queue, filters), lambda: rehearse(queue, replace(filters, limit=limit)))
-    return RedirectResponse(f"/queues/{quote(queue)}/check?{query}", 303)
+    some = replace(selection, limit=min(number(visit.fields.get("limit", "")) or USUAL, MOST))
+    chosen = urlencode(selection.pairs()) or "all"
+    service.journal.log(service.by, "run", queue, f"the handler, on at most {some.limit} letter(s): {chosen}")
+    visit.page.background.rehearse(run_name(queue), (queue, selection), lambda: rehearse(queue, some))
+    return visit.back("/check")
 
 
-async def restore(request: Request) -> Response:
+async def restore(visit: Visit) -> Response:
     """Put the letters of an archive back into the queues they were taken off, or into another."""
-    to = (await operators_fields(request)).get("to", "").strip()
-    page, path = page_of(request), archive_of(request)
-    begun = await page.service.restore(path, to=await page.service.resolve(to) if to else None)
+    begun = await visit.service.restore(archive_of(visit), to=visit.fields.get("to", "").strip() or None)
     for operation in begun:
-        page.background.carry_out(operation, Pace())
-    return RedirectResponse(f"/operations/{begun[0].id}" if len(begun) == 1 else "/operations", 303)
+        visit.page.background.carry_out(operation, Pace())
+    return visit.go(f"/operations/{begun[0].id}" if len(begun) == 1 else "/operations")
 
 
-async def ask(request: Request) -> Response:
+async def ask(visit: Visit) -> Response:
     """Pause, resume or cancel an operation."""
-    page, asked = page_of(request), request.path_params["request"]
-    fields = await operators_fields(request)
-    operation = page.service.journal.operation(request.path_params["name"])
+    asked, operation = visit.request.path_params["request"], visit.service.operation(visit.name)
     if asked == "resume":
-        return _begin(page, operation, _pace(fields))
+        return _begin(visit, operation, _pace(visit.fields))
     if asked not in ("pause", "cancel"):
         raise HTTPException(404, "an operation can be paused, resumed and cancelled")
-    page.service.ask(operation, asked)
-    return RedirectResponse(f"/operations/{operation.id}", 303)
+    visit.service.ask(operation, asked)
+    return visit.go(f"/operations/{operation.id}")
 
 
-async def read(request: Request) -> Response:
+async def read(visit: Visit) -> Response:
     """Read the queue again. It stays as it is, but nobody else can read it meanwhile, so this is an operator's."""
-    await operators_fields(request)
-    page, queue = await queue_of(request)
-    page.background.read(queue)
-    return RedirectResponse(f"/queues/{quote(queue)}", 303)
+    visit.page.background.read(visit.queue)
+    return visit.back()
 
 
-async def note(request: Request) -> Response:
+async def note(visit: Visit) -> Response:
     """Write a note on a group; an empty one takes it away."""
-    fields = await operators_fields(request)
-    page, queue = await queue_of(request)
-    fingerprint, text = fields.get("fingerprint", "")[:64], fields.get("text", "")[:2_000]
-    page.service.journal.write_note(queue, fingerprint, text, who=page.service.by)
-    return RedirectResponse(f"/queues/{quote(queue)}", 303)
+    fingerprint, text = visit.fields.get("fingerprint", "")[:64], visit.fields.get("text", "")[:2_000]
+    visit.service.journal.write_note(visit.queue, fingerprint, text, who=visit.service.by)
+    return visit.back()
 
 
-def _ask_first(
-    page: Page, request: Request, template: str, queue: str, filters: Filters, fields: dict[str, str]
-) -> Response:
+def _ask_first(visit: Visit, template: str, selection: Selection) -> Response:
     """Show what would be done, and the form to have it done. With the fields of that form it is a dry run, which names
     letters and where they would go."""
-    index, selection = page.service.index(queue), filters.selection()
+    index, fields = visit.index, visit.fields
     meant = list(islice(index.letters(selection), SHOWN)) if fields else []
-    return page.show(
-        request, template, queue=queue, count=index.count(selection), groups=index.groups(selection),
-        filters=filters_of(request), meant=meant, fields=fields,
-        target=target_of(meant[0], queue, fields.get("to") or None) if meant else "",
-    )  # fmt: skip
+    target = target_of(meant[0], visit.queue, fields.get("to") or None) if meant else ""
+    count, groups = index.count(selection), index.groups(selection)
+    return visit.show(template, count=count, groups=groups, meant=meant, fields=fields, target=target)
 
 
-def _begin(page: Page, operation: Operation, pace: Pace) -> Response:
-    page.background.carry_out(operation, pace)
-    return RedirectResponse(f"/operations/{operation.id}", 303)
+def _begin(visit: Visit, operation: Operation, pace: Pace = Pace()) -> Response:  # noqa: B008 (frozen)
+    visit.page.background.carry_out(operation, pace)
+    return visit.go(f"/operations/{operation.id}")
 
 
-def _limited(filters: Filters, fields: dict[str, str]) -> Filters:
-    limit = number(fields.get("limit", ""))
-    return replace(filters, limit=limit) if limit else filters
+def _limited(visit: Visit) -> Selection:
+    limit = number(visit.fields.get("limit", ""))
+    return replace(visit.selection, limit=limit) if limit else visit.selection
 
 
-def _pace(fields: dict[str, str]) -> Pace:
+def _pace(fields: Mapping[str, str]) -> Pace:
     rate, wait = _positive(fields, "rate", "letters a second"), _positive(fields, "wait", "seconds")
     pace = Pace(rate=rate, canary="at_once" not in fields, keep_going="keep_going" in fields)
     return pace if wait is None else replace(pace, wait=wait)
 
 
-def _positive(fields: dict[str, str], name: str, what: str) -> float | None:
+def _positive(fields: Mapping[str, str], name: str, what: str) -> float | None:
     try:
         value = float(fields.get(name) or 0)
     except ValueError:

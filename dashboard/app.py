@@ -12,12 +12,13 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from ..dead_letters import DeadLetters, ReaderOf
+from ..dead_letters import DeadLetters, ReaderOf, Selection
 from ..events import HoldfastError
 from . import actions, pages
-from .access import Access, Gate
+from .access import Access, Gate, Role
 from .background import Background
 from .page import Page, Rehearse, templates
+from .visit import Handler, Visit, visits
 
 
 def create_app(
@@ -34,39 +35,37 @@ def create_app(
     def failed(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 400
         text = error.detail if isinstance(error, HTTPException) else str(error)
-        return page.show(request, "failed.html", status, text=text)
+        return Visit(request, page, "", Selection(), {}).show("failed.html", status, text=text)
 
-    app = Starlette(
+    def route(path: str, handler: Handler, *methods: str, may_send: Role | None = "operator") -> Route:
+        return Route(path, visits(page, handler, may_send), methods=methods or None)
+
+    return Starlette(
         routes=[
-            Route("/", pages.queues),
-            Route("/login", pages.login, methods=["GET", "POST"]),
-            Route("/logout", pages.logout, methods=["POST"]),
-            Route("/audit", pages.audit),
-            Route("/archives", pages.archives),
-            Route("/archives/{name}", pages.archive),
-            Route("/archives/{name}/restore", actions.restore, methods=["POST"]),
-            Route("/operations", pages.operations),
-            Route("/operations/{name}", pages.operation),
-            Route("/operations/{name}/events", pages.operation_events),
-            Route("/operations/{name}/{request}", actions.ask, methods=["POST"]),
-            Route("/queues/{queue}", pages.queue),
-            Route("/queues/{queue}/events", pages.queue_events),
-            Route("/queues/{queue}/read", actions.read, methods=["POST"]),
-            Route("/queues/{queue}/note", actions.note, methods=["POST"]),
-            Route("/queues/{queue}/export", pages.export),
-            Route("/queues/{queue}/check", pages.check),
-            Route("/queues/{queue}/check/run", actions.run, methods=["POST"]),
-            Route("/queues/{queue}/check/events", pages.run_events),
-            Route("/queues/{queue}/replay", actions.replay, methods=["GET", "POST"]),
-            Route("/queues/{queue}/discard", actions.discard, methods=["GET", "POST"]),
-            Route("/queues/{queue}/letters/{key}", pages.letter),
-            Route("/queues/{queue}/letters/{key}/body", pages.body),
-            Route("/queues/{queue}/letters/{key}/edit", actions.edit, methods=["GET", "POST"]),
+            route("/", pages.queues),
+            route("/login", pages.login, "GET", "POST", may_send=None),
+            route("/logout", pages.logout, "POST", may_send=None),
+            route("/audit", pages.audit),
+            route("/archives", pages.archives),
+            route("/archives/{name}", pages.archive),
+            route("/archives/{name}/restore", actions.restore, "POST"),
+            route("/operations", pages.operations),
+            route("/operations/{name}", pages.operation),
+            route("/operations/{name}/{request}", actions.ask, "POST"),
+            route("/queues/{queue}", pages.queue),
+            route("/queues/{queue}/read", actions.read, "POST"),
+            route("/queues/{queue}/note", actions.note, "POST"),
+            route("/queues/{queue}/export", pages.export),
+            route("/queues/{queue}/check", pages.check),
+            route("/queues/{queue}/check/run", actions.run, "POST"),
+            route("/queues/{queue}/replay", actions.replay, "GET", "POST"),
+            route("/queues/{queue}/discard", actions.discard, "GET", "POST"),
+            route("/queues/{queue}/letters/{key}", pages.letter),
+            route("/queues/{queue}/letters/{key}/body", pages.body),
+            route("/queues/{queue}/letters/{key}/edit", actions.edit, "GET", "POST"),
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         ],
         middleware=[Middleware(Gate, access=access)],
         exception_handlers={HTTPException: failed, HoldfastError: failed},
         lifespan=lifespan,
     )
-    app.state.page = page
-    return app

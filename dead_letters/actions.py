@@ -2,103 +2,73 @@
 
 import asyncio
 import base64
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias, assert_never
 
 from ..broker import Broker
 from ..events import HoldfastError, Message
-from .archive import keys_in, to_line, write_lines
-from .journal import ItemState, Operation
+from ..events import headers as h
+from .archive import Archive
+from .journal import Operation
 from .letter import Letter
 from .replay import Edit, edited, edited_id, replayed, target_of
 
 _PUBLISH = 30.0
 
-
-class Action(Protocol):
-    """`after` is the state of a letter it has been done to."""
-
-    after: ItemState
-
-    async def __call__(self, letters: Sequence[Letter]) -> list[HoldfastError | None]:
-        """Make the outcome of each letter durable. Returns the error of each, or None."""
-        ...
+Action: TypeAlias = Callable[[Sequence[Letter]], Awaitable[list[HoldfastError | None]]]
+"""Makes the outcome of each letter durable. Returns the error of each, or None."""
 
 
-class Replay:
-    """Publish each letter to the queue it died in, confirmed."""
+def action_of(operation: Operation, broker: Broker, archive: Path) -> Action:
+    """Return what an operation does to letters: publish what replaces each, confirmed, or write them to the archive.
+    Edits do both, the original first."""
 
-    after: ItemState = "sent"
-
-    def __init__(self, broker: Broker, operation: Operation) -> None:
-        self._broker = broker
-        self._operation = operation
-
-    async def __call__(self, letters: Sequence[Letter]) -> list[HoldfastError | None]:
-        return list(await asyncio.gather(*(self._publish(letter) for letter in letters)))
-
-    async def _publish(self, letter: Letter) -> HoldfastError | None:
+    async def publish(letter: Letter) -> HoldfastError | None:
         try:
-            await self._broker.publish(self._message(letter), timeout=_PUBLISH)
+            await broker.publish(_replacement(letter, operation), timeout=_PUBLISH)
         except HoldfastError as error:
             return error
         return None
 
-    def _message(self, letter: Letter) -> Message:
-        operation, options = self._operation, self._operation.options
-        target = target_of(letter, operation.queue, options.get("to"))
-        return replayed(letter, operation=operation.id, target=target, forced=bool(options.get("forced")))
+    kept = None
+    if operation.kind in ("discard", "edit"):
+        kept = Archive(archive, queue=operation.queue, operation=operation.id)
+
+    async def act(letters: Sequence[Letter]) -> list[HoldfastError | None]:
+        if kept is not None:
+            edits = {letter.key: edited_id(letter, operation.id) for letter in letters}
+            named = {"edited_as": edits} if operation.kind == "edit" else {}
+            kept.keep({letter.key: letter.message for letter in letters}, **named)
+        if operation.kind == "discard":
+            return [None] * len(letters)
+        return list(await asyncio.gather(*map(publish, letters)))
+
+    return act
 
 
-class EditAndReplay(Replay):
-    """Archive the original, then publish the event that is made of it."""
-
-    def __init__(self, broker: Broker, operation: Operation, archive: Path) -> None:
-        super().__init__(broker, operation)
-        self._archive = _Archive(archive, operation)
-
-    async def __call__(self, letters: Sequence[Letter]) -> list[HoldfastError | None]:
-        self._archive.keep(letters, edited_as={letter.key: edited_id(letter, self._operation.id) for letter in letters})
-        return await super().__call__(letters)
-
-    def _message(self, letter: Letter) -> Message:
-        operation, options = self._operation, self._operation.options
-        edit = Edit(base64.b64decode(options["body"]), options["headers"])
-        target = target_of(letter, operation.queue, options.get("to"))
-        return edited(letter, edit, operation=operation.id, target=target)
-
-
-class Discard:
-    """Write each letter to the archive, on disk."""
-
-    after: ItemState = "removed"
-
-    def __init__(self, operation: Operation, archive: Path) -> None:
-        self._archive = _Archive(archive, operation)
-
-    async def __call__(self, letters: Sequence[Letter]) -> list[HoldfastError | None]:
-        self._archive.keep(letters)
-        return [None] * len(letters)
+def _replacement(letter: Letter, operation: Operation) -> Message:
+    options, name = operation.options, operation.id
+    match operation.kind:
+        case "replay":
+            target = target_of(letter, operation.queue, options.get("to"))
+            return replayed(letter, operation=name, target=target, forced=bool(options.get("forced")))
+        case "edit":
+            target = target_of(letter, operation.queue, options.get("to"))
+            edit = Edit(base64.b64decode(options["body"]), options["headers"])
+            return edited(letter, edit, operation=name, target=target)
+        case "import":
+            return _restored(letter.message, operation.queue, f"{name}/{letter.key}")
+        case "discard":
+            raise ValueError("nothing replaces a letter that is discarded")
+        case _:
+            assert_never(operation.kind)
 
 
-class _Archive:
-    """The file to which an operation writes letters, each once however often it begins again."""
-
-    def __init__(self, path: Path, operation: Operation) -> None:
-        self._path = path
-        self._operation = operation
-        self._kept = keys_in(path) if path.exists() else set[str]()
-
-    def keep(self, letters: Sequence[Letter], edited_as: Mapping[str, str] | None = None) -> None:
-        """Return once the letters are on disk. `edited_as` has the event ids that edits make of them, by key."""
-        about = {"queue": self._operation.queue, "archived_at": datetime.now(UTC).isoformat()}
-        about["operation"] = self._operation.id
-        lines = []
-        for letter in letters:
-            if letter.key not in self._kept:
-                edit = {"edited_as": edited_as[letter.key]} if edited_as else {}
-                lines.append(to_line(letter.message, key=letter.key, **about, **edit))
-                self._kept.add(letter.key)
-        write_lines(self._path, lines, append=True)
+def _restored(message: Message, queue: str, mark: str) -> Message:
+    """As it was, with a mark; where it was first published moves to a header, as on every copy."""
+    headers = {**message.headers, h.RESTORED: mark}
+    if message.exchange and h.ROUTING_KEY not in headers and "x-death" not in headers:
+        headers |= {h.EXCHANGE: message.exchange, h.ROUTING_KEY: message.routing_key}
+    return replace(message, exchange="", routing_key=queue, headers=headers)

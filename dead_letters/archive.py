@@ -6,23 +6,19 @@ A body that is UTF-8 is kept as text, any other as base64. A value that JSON has
 
 import base64
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
 from ..events import ConfigurationError, Message
+from .files import write_lines
 
 VERSION = 1
-_TEXTS = (
-    "exchange", "routing_key", "message_id", "type", "content_type", "content_encoding", "correlation_id", "app_id",
-    "reply_to",
-)  # fmt: skip
-_OTHERS = {"body", "headers", "timestamp", "priority"}
-assert {field.name for field in fields(Message)} == _OTHERS | set(_TEXTS)
+_NOT_TEXT = ("body", "headers", "timestamp", "priority")
+_TEXTS = tuple(field.name for field in fields(Message) if field.name not in _NOT_TEXT)
 
 
 def to_line(message: Message, **about: Any) -> str:
@@ -58,7 +54,31 @@ def lines_of(path: Path) -> Iterator[tuple[str, Message]]:
             yield queue, message
 
 
-def keys_in(path: Path) -> set[str]:
+class Archive:
+    """The file to which an operation writes letters, each once however often it begins again. `about` is what every
+    line says besides."""
+
+    def __init__(self, path: Path, **about: str) -> None:
+        self._path = path
+        self._about = about
+        self._kept = _keys_in(path) if path.exists() else set[str]()
+
+    def keep(self, letters: Mapping[str, Message], **named: Mapping[str, str]) -> None:
+        """Return once the letters, by key, are on disk. `named` has more of what is known of each, by key."""
+        about = self._about | {"archived_at": datetime.now(UTC).isoformat()}
+        new = {key: message for key, message in letters.items() if key not in self._kept}
+        write_lines(
+            self._path,
+            [
+                to_line(message, key=key, **about, **{name: values[key] for name, values in named.items()})
+                for key, message in new.items()
+            ],
+            append=True,
+        )
+        self._kept |= new.keys()
+
+
+def _keys_in(path: Path) -> set[str]:
     """Return the keys of the letters in an archive, and cut off a last line that was written in part."""
     keys, whole = set(), 0
     with path.open("rb+") as file:
@@ -69,15 +89,6 @@ def keys_in(path: Path) -> set[str]:
             whole += len(line)
             keys.add(str(from_line(line)[1].get("key")))
     return keys
-
-
-def write_lines(path: Path, lines: Iterable[str], *, append: bool = False) -> None:
-    """Write lines to a file that only its owner reads. Returns once they are on disk."""
-    mode = os.O_APPEND if append else os.O_TRUNC
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | mode, 0o600), "w", encoding="utf-8") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def to_json(message: Message) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..events import ConfigurationError
 from .archive import from_json, to_json
+from .files import database
 from .letter import Letter, read_letter
 from .selection import Selection
 
@@ -58,10 +60,7 @@ class Index:
     """One queue's letters. With the path None in memory. Times are UTC."""
 
     def __init__(self, path: Path | None) -> None:
-        if path is not None:
-            path.touch(mode=0o600)
-        self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
-        self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;")
+        self._db = database(path, synchronous="OFF")
         if self._db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
             self._db.executescript(_SCHEMA)  # what was in it is read again; one that is whole may be being rewritten
 
@@ -107,14 +106,9 @@ class Index:
         [count] = self._db.execute(f"SELECT count(*) FROM letters WHERE {where}", values).fetchone()
         return int(count if selection.limit is None else min(count, selection.limit))
 
-    def keys(self, selection: Selection) -> list[str]:
-        """The keys of the selected letters, in the order of the queue."""
-        return [key for (key,) in self._select("key", selection)]
-
-    def fingerprints(self, keys: Iterable[str]) -> dict[str, str]:
-        """What kind of failure each of the letters is."""
-        wanted = set(keys)
-        return {key: kind for key, kind in self._db.execute("SELECT key, fingerprint FROM letters") if key in wanted}
+    def chosen(self, selection: Selection) -> list[tuple[str, str]]:
+        """The keys of the selected letters in the order of the queue, each with the fingerprint of its failure."""
+        return self._select("key, fingerprint", selection).fetchall()
 
     def letters(self, selection: Selection, *, skip: int = 0) -> Iterator[Letter]:
         """The selected letters, in the order of the queue, without the first `skip`."""
@@ -128,6 +122,13 @@ class Index:
         ).fetchone()
         return None if row is None else _letter(*row)
 
+    def only(self, key: str) -> Letter:
+        """The one letter that this means: its key, the beginning of it, or an event id. Raises `ConfigurationError`."""
+        letters = list(self.letters(Selection(id=(key,), limit=2)))
+        if len(letters) != 1:
+            raise ConfigurationError(f"{key!r} means {'no' if not letters else 'more than one'} letter of this queue")
+        return letters[0]
+
     def groups(self, selection: Selection = Selection()) -> list[Group]:  # noqa: B008 (frozen)
         """The selected letters by fingerprint, the largest group first."""
         where, values = selection.where()
@@ -138,9 +139,8 @@ class Index:
             f" FROM letters WHERE {where} GROUP BY fingerprint ORDER BY count(*) DESC, fingerprint",
             values,
         ).fetchall()
-        times = [time for row in rows for time in row[8:10] if time is not None]
-        first, last = (min(times), max(times)) if times else (0.0, 0.0)
-        trends = self._trends(where, values, first, last)
+        times = [at for row in rows for at in row[8:10] if at is not None]
+        trends = self._trends(where, values, min(times, default=0.0), max(times, default=0.0))
         return [_group(row, tuple(trends.get(row[0], [0] * BUCKETS))) for row in rows]
 
     def oldest(self) -> datetime | None:
@@ -165,7 +165,7 @@ class Index:
             trends.setdefault(fingerprint, [0] * BUCKETS)[min(bucket, BUCKETS - 1)] += count
         return trends
 
-    def _select(self, columns: str, selection: Selection, skip: int = 0) -> "sqlite3.Cursor":
+    def _select(self, columns: str, selection: Selection, skip: int = 0) -> sqlite3.Cursor:
         where, values = selection.where()
         limit = -1 if selection.limit is None else selection.limit
         table = "letters JOIN messages USING (position)" if "message" in columns else "letters"

@@ -4,7 +4,6 @@ Whatever is written here is on disk when the call returns, so an operation goes 
 """
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from ..events import ConfigurationError, Receipt, uuid7
+from .files import database
 
 Kind: TypeAlias = Literal["replay", "discard", "edit", "import"]
 State: TypeAlias = Literal["running", "paused", "stopped", "cancelled", "waiting", "done"]
@@ -26,7 +26,6 @@ not restored, for it is in its queue."""
 
 Request: TypeAlias = Literal["run", "pause", "cancel"]
 
-_FINAL = ("handled", "skipped", "failed")
 _HEARD = {"handled": "handled", "duplicate": "skipped", "postponed": "retrying", "dead_lettered": "failed"}
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS operations (
@@ -45,7 +44,8 @@ CREATE TABLE IF NOT EXISTS notes (queue TEXT, fingerprint TEXT, text TEXT, who T
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Something done to a fixed set of letters. `counts` says how many of them are in which state."""
+    """Something done to a fixed set of letters. `counts` says how many of them are in which state. `is_running`:
+    some process carries it out, as far as `DeadLetters.operation` and `operations` have looked."""
 
     id: str
     kind: Kind
@@ -58,6 +58,12 @@ class Operation:
     begun: datetime
     changed: datetime
     counts: Mapping[ItemState, int]
+    is_running: bool = False
+
+    @property
+    def status(self) -> str:
+        """Its state, `interrupted` where its process ended on the way."""
+        return "interrupted" if self.state == "running" and not self.is_running else self.state
 
     @property
     def unconfirmed(self) -> int:
@@ -104,10 +110,8 @@ class Journal:
     """See above. With the path None in memory."""
 
     def __init__(self, path: Path | None) -> None:
-        if path is not None:
-            path.touch(mode=0o600)
-        self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30)
-        self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;" + _SCHEMA)
+        self._db = database(path, synchronous="FULL")
+        self._db.executescript(_SCHEMA)
 
     def begin(
         self, kind: Kind, queue: str, letters: Iterable[tuple[str, str]], *, by: str, options: Mapping[str, Any]
@@ -115,12 +119,10 @@ class Journal:
         """A new operation on these letters, (key, fingerprint), and no others."""
         name, now = f"{kind}-{uuid7()[-8:]}", time.time()
         items = [(name, n, key, fingerprint) for n, (key, fingerprint) in enumerate(letters)]
+        about = [name, kind, queue, json.dumps(options), len(items), by, now, now]
         with self._db:
             self._db.execute("BEGIN")
-            self._db.execute(
-                "INSERT INTO operations VALUES (?, ?, ?, 'paused', 'run', '', ?, ?, ?, ?, ?)",
-                [name, kind, queue, json.dumps(options), len(items), by, now, now],
-            )
+            self._db.execute("INSERT INTO operations VALUES (?, ?, ?, 'paused', 'run', '', ?, ?, ?, ?, ?)", about)
             self._db.executemany("INSERT INTO items VALUES (?, ?, ?, ?, 'waiting', 0, 0, '', '')", items)
         self.log(by, kind, queue, f"{name}: {len(items)} letter(s)")
         return self.operation(name)
@@ -171,56 +173,36 @@ class Journal:
 
     def sending(self, name: str, keys: Iterable[str]) -> None:
         """Their replacements are about to be published."""
-        self._each(
-            "UPDATE items SET state = 'sending' WHERE operation = ? AND key = ? AND state = 'waiting'", name, keys
-        )
+        self._set("state = 'sending'", name, keys, "state = 'waiting'")
 
     def published(self, name: str, keys: Iterable[str]) -> None:
         """The broker has confirmed their replacements (or the archive holds them)."""
-        self._each("UPDATE items SET published = 1 WHERE operation = ? AND key = ?", name, keys)
+        self._set("published = 1", name, keys)
 
     def took(self, name: str, keys: Iterable[str], state: ItemState) -> None:
         """They are off their queue; with an import: in it."""
-        self._each(
-            "UPDATE items SET removed = 1, state = CASE WHEN state IN ('waiting', 'sending')"
-            f" THEN '{state}' ELSE state END WHERE operation = ? AND key = ?",
-            name,
-            keys,
-        )
         assert state in get_args(ItemState)
+        self._set(f"removed = 1, state = iif(state IN ('waiting', 'sending'), '{state}', state)", name, keys)
 
     def gone(self, name: str, keys: Iterable[str]) -> None:
         """They are not in the queue any more, and it was not this operation that took them."""
-        self._each("UPDATE items SET state = 'gone' WHERE operation = ? AND key = ?", name, keys)
+        self._set("state = 'gone'", name, keys)
 
     def hear(self, receipts: Iterable[Receipt]) -> None:
         """Workers say what became of letters: they were published, whatever else is known."""
-        with self._db:
-            self._db.execute("BEGIN")
-            for receipt in receipts:
-                final = ("handled",) if receipt.outcome == "handled" else _FINAL
-                self._db.execute(
-                    "UPDATE items SET published = 1, returned = ?, error = ?, state = ? WHERE operation = ? AND key = ?"
-                    f" AND state NOT IN ({', '.join('?' * len(final))})",
-                    [
-                        receipt.fingerprint,
-                        receipt.error,
-                        _HEARD[receipt.outcome],
-                        receipt.replay,
-                        receipt.letter,
-                        *final,
-                    ],
-                )
+        rows = [
+            (one.fingerprint, one.error, _HEARD[one.outcome], one.replay, one.letter, one.outcome) for one in receipts
+        ]
+        self._many(
+            "UPDATE items SET published = 1, returned = ?, error = ?, state = ? WHERE operation = ? AND key = ?"
+            " AND state != 'handled' AND (? = 'handled' OR state NOT IN ('skipped', 'failed'))",
+            rows,
+        )
 
     def same_failures(self, name: str) -> int:
         """How many letters failed, again, with the failure they had been dead-lettered for."""
-        return int(
-            self._db.execute(
-                "SELECT count(*) FROM items WHERE operation = ? AND state IN ('failed', 'retrying')"
-                " AND returned = fingerprint",
-                [name],
-            ).fetchone()[0]
-        )
+        condition = "operation = ? AND state IN ('failed', 'retrying') AND returned = fingerprint"
+        return int(self._db.execute(f"SELECT count(*) FROM items WHERE {condition}", [name]).fetchone()[0])
 
     def log(self, who: str, action: str, queue: str, detail: str) -> None:
         """A line of the audit log."""
@@ -252,15 +234,17 @@ class Journal:
         rows = self._db.execute(query, values)
         return [Item(key, kind, state, bool(published), error) for key, kind, state, published, error in rows]
 
-    def _each(self, statement: str, name: str, keys: Iterable[str]) -> None:
+    def _set(self, change: str, name: str, keys: Iterable[str], condition: str = "1") -> None:
+        statement = f"UPDATE items SET {change} WHERE operation = ? AND key = ? AND {condition}"
+        self._many(statement, [(name, key) for key in keys])
+
+    def _many(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
         with self._db:
             self._db.execute("BEGIN")
-            self._db.executemany(statement, [(name, key) for key in keys])
+            self._db.executemany(statement, rows)
 
     def _operation(self, row: tuple[Any, ...]) -> Operation:
         name, kind, queue, state, _, detail, options, total, by, begun, changed = row
-        counts = dict(
-            self._db.execute("SELECT state, count(*) FROM items WHERE operation = ? GROUP BY state", [name]).fetchall()
-        )
+        counts = self._db.execute("SELECT state, count(*) FROM items WHERE operation = ? GROUP BY state", [name])
         moments = (datetime.fromtimestamp(begun, UTC), datetime.fromtimestamp(changed, UTC))
-        return Operation(name, kind, queue, state, detail, json.loads(options), total, by, *moments, counts)
+        return Operation(name, kind, queue, state, detail, json.loads(options), total, by, *moments, dict(counts))

@@ -2,35 +2,23 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from ..events import BrokerUnavailable, Message
 from ..events import headers as h
-from .actions import Replay
 from .archive import lines_of
-from .journal import ItemState
 from .letter import Keys, Letter, read_letter
 from .reader import Shelf, reading
 from .runner import BATCH, HOLD, Runner, Stopped, raise_any
-
-
-class Restore(Replay):
-    """Publish each letter to the dead-letter queue, as it was."""
-
-    after: ItemState = "restored"
-
-    def _message(self, letter: Letter) -> Message:
-        return _restored(letter.message, self._operation.queue, f"{self._operation.id}/{letter.key}")
 
 
 class RestoreRunner(Runner):
     """Carries an import out. It holds the queue while it does: what two imports bring is in the queue once."""
 
     async def _pass(self) -> bool:
-        queue, name, journal = self._operation.queue, self._name, self._journal
+        queue, name, journal = self.operation.queue, self.name, self.journal
         until = asyncio.get_running_loop().time() + HOLD
-        async with reading(self._broker, queue, self._index, worn_too=True) as shelf:
+        async with reading(self.broker, queue, self.index, worn_too=True) as shelf:
             journal.change(name, "running")
             await self._take_back(shelf)
             left = journal.left(name)
@@ -41,9 +29,9 @@ class RestoreRunner(Runner):
             journal.took(name, [item.key for item in left if item.key in shelf.tags], "present")
             for batch in self._missing():
                 done, trouble = await self._act(batch)
-                journal.took(name, done, self._action.after)
+                journal.took(name, done, self.after)
                 brought += len(done)
-                self._tell()
+                self.tell()
                 raise_any(trouble)
                 self._heed()
                 if asyncio.get_running_loop().time() > until:
@@ -52,7 +40,7 @@ class RestoreRunner(Runner):
 
     async def _holds(self, expected: int) -> bool:
         """Whether no more is there than was, and was brought. (What a lost connection left open is published again.)"""
-        depth = await self._broker.count(self._operation.queue)
+        depth = await self.broker.count(self.operation.queue)
         return depth is not None and not depth.consumers and depth.ready <= expected
 
     async def _take_back(self, shelf: Shelf) -> None:
@@ -62,9 +50,9 @@ class RestoreRunner(Runner):
         for key in shelf.tags:
             if "-" not in key and f"{key}-2" not in shelf.tags:
                 continue  # nothing is like it
-            letter = self._index.get(key)
+            letter = self.index.get(key)
             mark = letter and letter.message.headers.get(h.RESTORED)
-            if isinstance(mark, str) and mark.startswith(f"{self._name}/"):
+            if isinstance(mark, str) and mark.startswith(f"{self.name}/"):
                 if mark in seen:
                     twice.append(key)
                 seen.add(mark)
@@ -73,10 +61,10 @@ class RestoreRunner(Runner):
 
     def _missing(self) -> Iterator[list[Letter]]:
         """The letters that are still to be restored, in portions."""
-        path, queue = Path(self._operation.options["path"]), self._operation.queue
-        wanted = {item.key for item in self._journal.left(self._name)}
+        path, queue = Path(self.operation.options["path"]), self.operation.queue
+        wanted = {item.key for item in self.journal.left(self.name)}
         batch: list[Letter] = []
-        for position, (key, message) in enumerate(letters_for(path, queue, self._operation.options["to"]), 1):
+        for position, (key, message) in enumerate(letters_for(path, queue, self.operation.options["to"]), 1):
             if key in wanted:
                 wanted.remove(key)
                 batch.append(read_letter(message, key=key, position=position))
@@ -100,11 +88,3 @@ def letters_for(path: Path, queue: str, to: str | None) -> Iterator[tuple[str, M
     for named, message in lines_of(path):
         if to or named == queue:
             yield keys.next(message), message
-
-
-def _restored(message: Message, queue: str, mark: str) -> Message:
-    """As it was, with a mark; where it was first published moves to a header, as on every copy."""
-    headers = {**message.headers, h.RESTORED: mark}
-    if message.exchange and h.ROUTING_KEY not in headers and "x-death" not in headers:
-        headers |= {h.EXCHANGE: message.exchange, h.ROUTING_KEY: message.routing_key}
-    return replace(message, exchange="", routing_key=queue, headers=headers)

@@ -10,16 +10,16 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..broker import Broker, Pause
 from ..events import BrokerUnavailable, ConfigurationError, HoldfastError, NotConnected, PublishTimeout, QueueInUse
 from .actions import Action
+from .files import locked
 from .index import Index
-from .journal import Item, Journal, Operation
+from .journal import Item, ItemState, Journal, Kind, Operation
 from .letter import Letter
-from .lock import locked
 from .reader import Shelf, reading
 from .receipts import receiving
 
@@ -58,92 +58,90 @@ class Pace:
             raise ConfigurationError(f"wait={self.wait:g} is not a number of seconds")
 
 
-class Runner:
-    """One operation being carried out by this process."""
+_AFTER: dict[Kind, ItemState] = {"replay": "sent", "edit": "sent", "discard": "removed", "import": "restored"}
+"""The state of a letter to which the action has been done."""
 
-    def __init__(
-        self,
-        operation: Operation,
-        action: Action,
-        pace: Pace,
-        *,
-        broker: Broker,
-        own_index: Callable[[], AbstractContextManager[Index]],
-        journal: Journal,
-        folder: Path,
-        tell: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._name = operation.id
-        self._operation = operation
-        self._action = action
-        self._pace = pace
-        self._broker = broker
-        self._own_index = own_index
-        self._index: Index
-        self._journal = journal
-        self._lock = folder / f"{operation.id}.lock"
-        self._tell = tell
+
+@dataclass
+class Runner:
+    """One operation being carried out by this process. `folder` has its lock; `tell` is called whenever something has
+    changed."""
+
+    operation: Operation
+    act: Action
+    pace: Pace
+    broker: Broker
+    journal: Journal
+    own_index: Callable[[], AbstractContextManager[Index]]
+    folder: Path
+    tell: Callable[[], None]
+    index: Index = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = self.operation.id
+        self.after = _AFTER[self.operation.kind]
+        self.awaits_outcomes = self.after == "sent"
         self._progress = asyncio.Event()
 
     async def run(self) -> Operation:
         """Return when there is nothing more to do or to wait for; the operation says how it ended."""
-        with locked(self._lock, self._name), self._own_index() as self._index:
-            self._journal.ask(self._name, "run")
-            self._journal.change(self._name, "running")
+        with locked(self.folder, self.name), self.own_index() as self.index:
+            self.journal.ask(self.name, "run")
+            self.journal.change(self.name, "running")
             try:
                 async with self._listening():
                     await self._take_all()
                     await self._outcomes(None)
-                operation = self._journal.operation(self._name)
-                self._journal.change(self._name, "waiting" if operation.unconfirmed else "done")
+                operation = self.journal.operation(self.name)
+                self.journal.change(self.name, "waiting" if operation.unconfirmed else "done")
             except Stopped as reason:
-                self._journal.change(self._name, "stopped", str(reason))
+                self.journal.change(self.name, "stopped", str(reason))
             except Leave:
-                cancelled = self._journal.requested(self._name) == "cancel"
-                self._journal.change(self._name, "cancelled" if cancelled else "paused")
+                cancelled = self.journal.requested(self.name) == "cancel"
+                self.journal.change(self.name, "cancelled" if cancelled else "paused")
             except BaseException:
-                self._journal.change(self._name, "paused", "interrupted")
+                self.journal.change(self.name, "paused", "interrupted")
                 raise
             finally:
-                self._tell()
-        return self._journal.operation(self._name)
+                self.tell()
+        return self.journal.operation(self.name)
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
-        if self._action.after != "sent":
+        if not self.awaits_outcomes:
             yield
             return
-        async with receiving(self._broker, self._name, self._journal, self._heard):
+        async with receiving(self.broker, self.name, self.journal, self._heard):
             yield
 
     def _heard(self) -> None:
         self._progress.set()
-        self._tell()
+        self.tell()
 
     async def _take_all(self) -> None:
-        failures, is_sure = 0, self._operation.state == "waiting"
-        while not is_sure or self._journal.left(self._name):
+        failures, is_sure = 0, self.operation.state == "waiting"
+        while not is_sure or self.journal.left(self.name):
             self._heed()
             try:
                 is_sure = await self._pass()
                 failures = 0
             except _PASSING as trouble:
-                self._journal.change(self._name, "running", f"waiting: {trouble}")
-                self._tell()
+                self.journal.change(self.name, "running", f"waiting: {trouble}")
+                self.tell()
                 await self._pause(_UNAVAILABLE_PAUSE.seconds(failures, luck=1.0))
                 failures, is_sure = failures + 1, False
 
     async def _pass(self) -> bool:
         """Once through the queue. False where it has to be looked at again, even if nothing is left to do."""
-        queue, name = self._operation.queue, self._name
+        queue, name = self.operation.queue, self.name
         until = asyncio.get_running_loop().time() + HOLD
-        async with reading(self._broker, queue, self._index, worn_too=True) as shelf:
-            self._journal.change(name, "running")
+        async with reading(self.broker, queue, self.index, worn_too=True) as shelf:
+            self.journal.change(name, "running")
             await self._clear(shelf)
-            left = self._journal.left(name)
+            left = self.journal.left(name)
             missing = [item for item in left if item.key not in shelf.tags]
-            self._journal.took(name, [item.key for item in missing if item.published], self._action.after)
-            self._journal.gone(name, [item.key for item in missing if not item.published])
+            self.journal.took(name, [item.key for item in missing if item.published], self.after)
+            self.journal.gone(name, [item.key for item in missing if not item.published])
             there = [item for item in left if item.key in shelf.tags]
             for batch, is_canary in self._batches(there):
                 await self._do(shelf, batch)
@@ -154,35 +152,35 @@ class Runner:
 
     async def _clear(self, shelf: Shelf) -> None:
         """Take away what has its outcome and is in the queue all the same: the connection was lost on the way."""
-        left, removed = self._journal.left(self._name), self._journal.removed(self._name)
+        left, removed = self.journal.left(self.name), self.journal.removed(self.name)
         over = removed.union(item.key for item in left if item.published)
         if keys := [key for key in shelf.tags if key in over]:
             await self._remove(shelf, keys)
 
     async def _do(self, shelf: Shelf, batch: Sequence[Item]) -> None:
-        letters = [letter for item in batch if (letter := self._index.get(item.key)) is not None]
+        letters = [letter for item in batch if (letter := self.index.get(item.key)) is not None]
         done, trouble = await self._act(letters)
         await self._remove(shelf, done)
         raise_any(trouble)
 
     async def _act(self, letters: Sequence[Letter]) -> tuple[list[str], list[HoldfastError]]:
         """Make the outcome of letters durable. Returns the keys of those for which it is, and what went wrong."""
-        self._journal.sending(self._name, [letter.key for letter in letters])
-        results = await self._action(letters)
+        self.journal.sending(self.name, [letter.key for letter in letters])
+        results = await self.act(letters)
         done = [letter.key for letter, error in zip(letters, results, strict=True) if error is None]
-        self._journal.published(self._name, done)
+        self.journal.published(self.name, done)
         return done, [error for error in results if error is not None]
 
     async def _remove(self, shelf: Shelf, keys: list[str]) -> None:
         if keys and not await shelf.remove(keys):
             raise BrokerUnavailable("the connection was lost")
-        self._journal.took(self._name, keys, self._action.after)
-        self._tell()
+        self.journal.took(self.name, keys, self.after)
+        self.tell()
 
     def _batches(self, items: Sequence[Item]) -> Iterator[tuple[Sequence[Item], bool]]:
         """The letters in portions, and whether a portion is one of the first few, with more to come."""
-        size = BATCH if self._pace.rate is None else max(1, min(BATCH, round(self._pace.rate / 4)))
-        begin, canary = 0, list(CANARY) if self._pace.canary and self._action.after == "sent" else []
+        size = BATCH if self.pace.rate is None else max(1, min(BATCH, round(self.pace.rate / 4)))
+        begin, canary = 0, list(CANARY) if self.pace.canary and self.awaits_outcomes else []
         while begin < len(items):
             is_canary = bool(canary)
             step = canary.pop(0) if canary else size
@@ -195,36 +193,36 @@ class Runner:
         self._heed()
         if is_canary:
             keys = [item.key for item in batch]
-            self._journal.change(self._name, "running", f"trying the first {len(keys)}")
+            self.journal.change(self.name, "running", f"trying the first {len(keys)}")
             await self._outcomes(keys)
-            self._journal.change(self._name, "running")
-            states = set(self._journal.states(self._name, keys))
-            if "failed" in states and not self._pace.keep_going:
+            self.journal.change(self.name, "running")
+            states = set(self.journal.states(self.name, keys))
+            if "failed" in states and not self.pace.keep_going:
                 raise Stopped("one of the first few letters came back dead; the rest was left where it is")
-            if states & {"sent", "retrying"} and not self._pace.keep_going:
+            if states & {"sent", "retrying"} and not self.pace.keep_going:
                 raise Stopped(
-                    f"no outcome of the first few letters within {self._pace.wait:g} s; is a worker running? "
+                    f"no outcome of the first few letters within {self.pace.wait:g} s; is a worker running? "
                     "The rest was left where it is"
                 )
         self._judge()
-        if self._pace.rate:
-            await self._pause(len(batch) / self._pace.rate)
+        if self.pace.rate:
+            await self._pause(len(batch) / self.pace.rate)
 
     def _judge(self) -> None:
-        if self._pace.keep_going or self._action.after != "sent":
+        if self.pace.keep_going or not self.awaits_outcomes:
             return
-        if same := self._journal.same_failures(self._name):
+        if same := self.journal.same_failures(self.name):
             raise Stopped(f"{same} letter(s) failed with the failure they had been dead-lettered for; it is not mended")
 
     async def _outcomes(self, keys: Sequence[str] | None) -> None:
         """Return when each of these letters (or all) has its outcome, or there was no word for as long as we wait."""
-        if self._action.after != "sent":
+        if not self.awaits_outcomes:
             return
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._pace.wait
+        until = loop.time() + self.pace.wait
         while True:
-            states = self._journal.states(self._name, keys) if keys is not None else None
-            operation = self._journal.operation(self._name)
+            states = self.journal.states(self.name, keys) if keys is not None else None
+            operation = self.journal.operation(self.name)
             open_ones = operation.unconfirmed if states is None else sum(s in ("sent", "retrying") for s in states)
             if not open_ones or loop.time() >= until:
                 return
@@ -235,7 +233,7 @@ class Runner:
             try:
                 async with asyncio.timeout(min(_LOOK, max(0.0, until - loop.time()))):
                     await self._progress.wait()
-                until = loop.time() + self._pace.wait
+                until = loop.time() + self.pace.wait
                 await asyncio.sleep(_BREATH)  # receipts come in crowds; counting is not for each of them
             except TimeoutError:
                 pass
@@ -247,7 +245,7 @@ class Runner:
             await asyncio.sleep(min(_LOOK, left))
 
     def _heed(self) -> None:
-        if self._journal.requested(self._name) != "run":
+        if self.journal.requested(self.name) != "run":
             raise Leave
 
 

@@ -2,36 +2,31 @@
 
 import base64
 import getpass
-import hashlib
 import os
-import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import assert_never
-from urllib.parse import urlsplit
 
 from ..broker import Broker, Depth
 from ..config import Settings
 from ..events import ConfigurationError, QueueInUse
-from .actions import Action, Discard, EditAndReplay, Replay
-from .archive import from_line, to_line, write_lines
+from .actions import action_of
+from .archive import from_line, to_line
+from .files import file_name, folder_of, is_locked, write_lines
 from .index import Index
 from .journal import Journal, Kind, Operation, Request
-from .lock import is_running
 from .queues import DeadQueue, known_queues, resolve, several
 from .reader import WornOut, reading
 from .replay import Edit, target_of
-from .restoration import Restore, RestoreRunner, letters_for, queues_of
+from .restoration import RestoreRunner, letters_for, queues_of
 from .runner import Pace, Runner
 from .selection import Selection
 
 Tell = Callable[[], None]
 SOON_READ = 5_000
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 class DeadLetters:
@@ -41,7 +36,7 @@ class DeadLetters:
     def __init__(self, settings: Settings, broker: Broker, *, by: str | None = None) -> None:
         self.broker = broker
         self.by = by or _whoever()
-        self.folder = _expanded(settings.dead_letters.folder) / _folder_of(settings)
+        self.folder = folder_of(settings)
         (self.folder / "archive").mkdir(mode=0o700, parents=True, exist_ok=True)
         self.journal = Journal(self.folder / "journal.sqlite")
         self._indexes: dict[str, Index] = {}
@@ -80,7 +75,7 @@ class DeadLetters:
     def index(self, queue: str) -> Index:
         """The index of a dead-letter queue as it was last read."""
         if queue not in self._indexes:
-            self._indexes[queue] = Index(self.folder / f"{_file(queue)}.index.sqlite")
+            self._indexes[queue] = Index(self._index_file(queue))
         return self._indexes[queue]
 
     async def read(self, queue: str, *, tell: Callable[[int], None] = lambda n: None, worn_too: bool = False) -> Index:
@@ -90,14 +85,12 @@ class DeadLetters:
                 pass
         return self.index(queue)
 
-    @contextmanager
-    def own_index(self, queue: str) -> Iterator[Index]:
+    def own_index(self, queue: str) -> closing[Index]:
         """The same, opened again: for another thread, or for what takes longer than one turn of the loop."""
-        own = Index(self.folder / f"{_file(queue)}.index.sqlite")
-        try:
-            yield own
-        finally:
-            own.close()
+        return closing(Index(self._index_file(queue)))
+
+    def _index_file(self, queue: str) -> Path:
+        return self.folder / f"{file_name(queue)}.index.sqlite"
 
     def replay(self, queue: str, selection: Selection, *, to: str | None = None, forced: bool = False) -> Operation:
         """Fix the set of letters to replay: those selected, by the last reading. Nothing is touched before `work`."""
@@ -110,26 +103,24 @@ class DeadLetters:
     def edit(self, queue: str, key: str, edit: Edit, *, to: str | None = None) -> Operation:
         """Fix what one letter is to become."""
         options = {"body": base64.b64encode(edit.body).decode(), "headers": dict(edit.headers), "to": to}
-        return self._begin("edit", queue, Selection(ids=(key,)), options)
+        return self._begin("edit", queue, Selection(id=(key,)), options)
 
     def _begin(self, kind: Kind, queue: str, selection: Selection, options: Mapping[str, object]) -> Operation:
         index = self.index(queue)
-        keys = index.keys(selection)
-        if not keys:
+        chosen = index.chosen(selection)
+        if not chosen:
             raise ConfigurationError(f"no letter in {queue} matches")
-        if kind == "edit" and len(keys) > 1:
-            raise ConfigurationError(f"{selection.ids[0]!r} means {len(keys)} letters; give more of the id")
+        if kind == "edit" and len(chosen) > 1:
+            raise ConfigurationError(f"{selection.id[0]!r} means {len(chosen)} letters; give more of the id")
         if kind != "discard":
-            for letter in index.letters(replace(selection, limit=1)):
-                target_of(letter, queue, str(options["to"]) if options.get("to") else None)
-        kinds = index.fingerprints(keys)
-        return self.journal.begin(kind, queue, [(key, kinds[key]) for key in keys], by=self.by, options=options)
+            target_of(next(index.letters(selection)), queue, str(options["to"]) if options.get("to") else None)
+        return self.journal.begin(kind, queue, chosen, by=self.by, options=options)
 
     def archive_of(self, operation: Operation) -> Path:
         """The file in which an operation keeps what it takes away; with an import, where it takes it from."""
         if operation.kind == "import":
             return Path(operation.options["path"])
-        return self.folder / "archive" / f"{_file(operation.queue)}.{operation.id}.ndjson"
+        return self.folder / "archive" / f"{file_name(operation.queue)}.{operation.id}.ndjson"
 
     def edited_as(self, operation: Operation) -> str:
         """The id of the event that an edit has made, as its archive tells."""
@@ -142,34 +133,28 @@ class DeadLetters:
         """Return the runner that goes on with the operation. Raises `ConfigurationError` where it is over."""
         if operation.state in ("cancelled", "done"):
             raise ConfigurationError(f"{operation.id} is {operation.state}")
-        action: Action
-        runner = Runner
-        match operation.kind:
-            case "replay":
-                action = Replay(self.broker, operation)
-            case "edit":
-                action = EditAndReplay(self.broker, operation, self.archive_of(operation))
-            case "discard":
-                action = Discard(operation, self.archive_of(operation))
-            case "import":
-                action, runner = Restore(self.broker, operation), RestoreRunner
-            case _:
-                assert_never(operation.kind)
-        return runner(
-            operation, action, pace,
-            broker=self.broker, own_index=partial(self.own_index, operation.queue), journal=self.journal,
-            folder=self.folder, tell=tell,
-        )  # fmt: skip
+        action = action_of(operation, self.broker, self.archive_of(operation))
+        index = partial(self.own_index, operation.queue)
+        runner = RestoreRunner if operation.kind == "import" else Runner
+        return runner(operation, action, pace, self.broker, self.journal, index, self.folder, tell)
 
-    def is_running(self, operation: Operation) -> bool:
-        """Whether some process is carrying it out now."""
-        return is_running(self.folder, operation.id)
+    def operation(self, name: str) -> Operation:
+        """Return the operation with this name or this beginning of it. Raises `ConfigurationError`."""
+        return self._looked_at(self.journal.operation(name))
+
+    def operations(self) -> list[Operation]:
+        """Return what was begun, the latest first."""
+        return [self._looked_at(operation) for operation in self.journal.operations()]
+
+    def _looked_at(self, operation: Operation) -> Operation:
+        return replace(operation, is_running=is_locked(self.folder, operation.id))
 
     def ask(self, operation: Operation, request: Request) -> None:
         """Have a running operation paused or cancelled; one that is not running is cancelled here and now."""
         self.journal.ask(operation.id, request)
         self.journal.log(self.by, request, operation.queue, operation.id)
-        if request == "cancel" and not self.is_running(operation) and operation.state not in ("done", "cancelled"):
+        now = self.operation(operation.id)
+        if request == "cancel" and not now.is_running and now.state not in ("done", "cancelled"):
             self.journal.change(operation.id, "cancelled")
 
     def export(self, queue: str, selection: Selection, path: Path) -> int:
@@ -185,6 +170,7 @@ class DeadLetters:
         for each of the queues.
 
         Raises `ConfigurationError` naming the line, or `TopologyMissing`."""
+        to = await self.resolve(to) if to else None
         queues = [to] if to else queues_of(path)
         for queue in queues:
             await self.resolve(queue)
@@ -199,28 +185,6 @@ def export_lines(index: Index, queue: str, selection: Selection) -> Iterator[str
     """Write the selected letters of a queue as the lines of an archive."""
     for letter in index.letters(selection):
         yield to_line(letter.message, key=letter.key, queue=queue)
-
-
-def _expanded(folder: str) -> Path:
-    try:
-        return Path(folder).expanduser()
-    except RuntimeError:
-        raise ConfigurationError(
-            f"HOLDFAST_DEAD_LETTERS__FOLDER={folder}: no home folder is known for its ~; give a path without"
-        ) from None
-
-
-def _file(queue: str) -> str:
-    """A file name for a queue: readable, and never another queue's."""
-    safe = _UNSAFE.sub("_", queue)[:120]
-    return safe if safe == queue else f"{safe}-{hashlib.blake2b(queue.encode(), digest_size=4).hexdigest()}"
-
-
-def _folder_of(settings: Settings) -> str:
-    """One folder for each broker and virtual host."""
-    parts = urlsplit(settings.broker.url.get_secret_value())
-    address = f"{parts.scheme}://{parts.hostname}:{parts.port}{parts.path}"
-    return f"{_file(parts.hostname or 'memory')[:40]}-{hashlib.blake2b(address.encode(), digest_size=4).hexdigest()}"
 
 
 def _whoever() -> str:

@@ -66,14 +66,32 @@ def letter_json(letter: Letter, *, whole: bool = False) -> dict[str, Any]:
     return value
 
 
-def state_of(operation: Operation, *, is_running: bool) -> str:
-    """Return the state of an operation, `interrupted` where its process ended on the way."""
-    return "interrupted" if operation.state == "running" and not is_running else operation.state
+def facts_of(letter: Letter) -> dict[str, str]:
+    """Return what is known of a letter besides its error and its message, in the order in which it is shown."""
+    facts = {
+        "event": f"{letter.event_type} v{letter.version}",
+        "event id": letter.event_id,
+        "reason": letter.reason,
+        "died in": letter.target,
+        "handler": letter.handler,
+        "attempt": str(letter.attempt),
+        "first failed": _moment(letter.first_failed_at),
+        "died": _moment(letter.failed_at),
+        "worker": letter.worker,
+        "group": letter.fingerprint,
+        "came back from": letter.replayed,
+        "delivered and returned": str(letter.returns),
+    }
+    return {name: value for name, value in facts.items() if value}
 
 
 def counts_of(operation: Operation, between: str = ", ") -> str:
     """Write how many letters of an operation are in which state."""
     return between.join(f"{count} {state}" for state, count in operation.counts.items() if count)
+
+
+def _moment(moment: datetime | None) -> str:
+    return "" if moment is None else f"{when(moment)} ({age(moment)} ago)"
 
 
 def _hex(part: bytes, at: int) -> str:

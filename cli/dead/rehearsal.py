@@ -22,10 +22,9 @@ from ...broker import Binding, Delivery, Queue, Topology, open_broker
 from ...config import Settings
 from ...consumer import HandlerSpec
 from ...dead_letters import (
-    DeadLetters,
     Edit,
-    Filters,
     Forecast,
+    Index,
     Letter,
     Reader,
     Rehearsal,
@@ -38,7 +37,6 @@ from ...events import ConfigurationError, read_incoming
 from ...telemetry import Fact, Settled, neutral
 from ..load import load_worker
 from ..words import console, print_json
-from .queues import read, with_service
 
 WITHIN = 600.0
 """Seconds after which the process of a rehearsal is killed."""
@@ -70,30 +68,28 @@ def reader_of(worker: str, dead_queue: str, to: str | None) -> Reader:
     return read_letter
 
 
-@with_service
 async def check_letters(
-    service: DeadLetters, name: str, selection: Selection, worker: str, *,
-    run: bool, cached: bool, worn: bool, as_json: bool,
+    queue: str, index: Index, selection: Selection, worker: str, *, run: bool, as_json: bool
 ) -> int:  # fmt: skip
-    queue, index = await read(service, name, cached=cached, worn=worn)
-    if not index.count(selection):
+    """Print which letters would be read now, and with `run` how the handler ends on them. Returns the exit code."""
+    first = next(index.letters(selection), None)
+    if first is None:
         raise ConfigurationError(f"no letter in {queue} matches")
     read_now = forecast(index.letters(selection), reader_of(worker, queue, None))
     ran: Rehearsal | None = None
     if run:
-        spec = handler_of(worker, target_of(next(index.letters(selection)), queue))
+        spec = handler_of(worker, target_of(first, queue))
         with redirect_stdout(sys.stderr):  # the handler may print, and standard output is for our answer
             ran = await rehearse(worker, spec, list(index.letters(selection)))
-    _print(read_now, ran, as_json=as_json)
+    if as_json:
+        value = asdict(read_now) | {"unreadable": read_now.unreadable, "run": None if ran is None else asdict(ran)}
+        print_json(value)
+    else:
+        _print(read_now, ran)
     return 0 if not read_now.unreadable and not (ran and ran.failed) else 1
 
 
-def _print(read_now: Forecast, ran: Rehearsal | None, *, as_json: bool) -> None:
-    if as_json:
-        counts = {"readable": read_now.readable, "unreadable": read_now.unreadable}
-        findings = [asdict(finding) for finding in read_now.findings]
-        print_json(counts | {"findings": findings, "run": None if ran is None else asdict(ran)})
-        return
+def _print(read_now: Forecast, ran: Rehearsal | None) -> None:
     at = console()
     at.print(f"{read_now.readable} would be read, {read_now.unreadable} would not")
     for finding in read_now.findings:
@@ -158,11 +154,11 @@ def _in_memory(settings: Settings) -> Settings:
     return settings.model_copy(update={"broker": broker, "idempotency": claims})
 
 
-async def rehearse_in_child(worker: str, queue: str, filters: Filters) -> Rehearsal:
-    """Run `holdfast dead check --run` on the letters that the filters choose, by the last reading.
+async def rehearse_in_child(worker: str, queue: str, selection: Selection) -> Rehearsal:
+    """Run `holdfast dead check --run` on the letters that are selected, by the last reading.
 
     Raises `ConfigurationError`, with the last line of the command's output, where it did not come to its end."""
-    options = [f"--{name}={value}" for name, value in filters.pairs()]
+    options = [f"--{name}={value}" for name, value in selection.pairs()]
     command = ["-m", "holdfast", "dead", "check", "--run", "--cached", "--json", *options, "--", queue, worker]
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(

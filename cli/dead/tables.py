@@ -1,18 +1,21 @@
 """Dead letters on a terminal: tables for people, JSON for programs, nothing that could drive the terminal."""
 
 import json
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from ...dead_letters import DeadQueue, Group, Letter, Operation
-from ...dead_letters.view import age, body_text, counts_of, scaled, state_of, when
+from ...dead_letters import DeadQueue, Group, Index, Letter, Note, Operation, Selection
+from ...dead_letters.view import age, body_text, counts_of, facts_of, letter_json, scaled
+from ...events import ConfigurationError
 from ...telemetry import neutral
-from ..words import plain
+from ..words import console, plain, print_json
 
+_SHOWN = 20
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -53,6 +56,36 @@ def chart(counts: tuple[int, ...]) -> str:
     return "".join(_BARS[height] for height in scaled(counts, len(_BARS) - 1))
 
 
+def show_queue(name: str, index: Index, selection: Selection, notes: Mapping[str, Note], *, as_json: bool) -> None:
+    """Print the selected letters of a queue by what they died of, and the first of them one by one."""
+    groups, total = index.groups(selection), index.count(selection)
+    if as_json:
+        noted = {kind: note.text for kind, note in notes.items()}
+        about = {"queue": name, "groups": [asdict(group) for group in groups], "notes": noted}
+        print_json_with(about, "letters", map(letter_json, index.letters(selection)))
+        return
+    at = console()
+    at.print(f"{name}: {total:,} letter(s), read {age(index.read_at)} ago")
+    if total:
+        at.print(groups_table(groups))
+        at.print(letters_table(islice(index.letters(selection), _SHOWN)))
+    if total > _SHOWN:
+        at.print(f"... and {total - _SHOWN:,} more; narrow them down, or use --json")
+
+
+def show_letter(name: str, index: Index, key: str, *, as_json: bool) -> None:
+    """Print all that is known of a letter, or which letters its id could mean. Raises `ConfigurationError` for none."""
+    letters = list(index.letters(Selection(id=(key,), limit=20)))
+    if not letters:
+        raise ConfigurationError(f"there is no letter {key!r} in {name}")
+    if as_json:
+        print_json([letter_json(letter, whole=True) for letter in letters])
+    elif len(letters) > 1:
+        console().print(letters_table(letters))
+    else:
+        print_letter(letters[0], console())
+
+
 def letters_table(letters: Iterable[Letter]) -> Table:
     table = Table("id", "event", "reason", "error", "attempt", "died", "bytes")
     for letter in letters:
@@ -70,24 +103,9 @@ def letters_table(letters: Iterable[Letter]) -> Table:
 
 def print_letter(letter: Letter, at: Console) -> None:
     """Print all that is known of one letter."""
-    facts = {
-        "event": f"{letter.event_type} v{letter.version}",
-        "event id": letter.event_id,
-        "reason": letter.reason,
-        "died in": letter.target,
-        "handler": letter.handler,
-        "attempt": str(letter.attempt),
-        "first failed": _moment(letter.first_failed_at),
-        "died": _moment(letter.failed_at),
-        "worker": letter.worker,
-        "group": letter.fingerprint,
-        "came back from": letter.replayed,
-        "delivered and returned": str(letter.returns),
-    }
     at.print(f"letter {letter.key}")
-    for name, value in facts.items():
-        if value:
-            at.print(f"  {name:<23}{neutral(value, 500)}", soft_wrap=True)
+    for name, value in facts_of(letter).items():
+        at.print(f"  {name:<23}{neutral(value, 500)}", soft_wrap=True)
     at.print(f"\n{neutral(f'{letter.error_type}: {letter.error_message}', 4000)}", soft_wrap=True)
     if letter.traceback:
         at.print(neutral(letter.traceback, 40_000, lines=True), soft_wrap=True)
@@ -105,12 +123,12 @@ def operation_line(operation: Operation) -> str:
     return f"{operation.id}: {operation.state}{detail}: {counts_of(operation, ' · ')}"
 
 
-def operations_table(operations: Iterable[tuple[Operation, bool]]) -> Table:
-    """List operations, each with whether some process carries it out."""
+def operations_table(operations: Iterable[Operation]) -> Table:
+    """List operations and how they stand."""
     table = Table("operation", "queue", "state", "letters", "how they stand", "begun", "by")
-    for operation, is_running in operations:
+    for operation in operations:
         table.add_row(
-            operation.id, neutral(operation.queue), state_of(operation, is_running=is_running), str(operation.total),
+            operation.id, neutral(operation.queue), operation.status, str(operation.total),
             counts_of(operation), age(operation.begun), neutral(operation.by),
         )  # fmt: skip
     return table
@@ -119,7 +137,3 @@ def operations_table(operations: Iterable[tuple[Operation, bool]]) -> Table:
 def _short(error_type: str) -> str:
     """`CardDeclined` of `shop.payments.CardDeclined`."""
     return error_type.rpartition(".")[2]
-
-
-def _moment(moment: datetime | None) -> str:
-    return "" if moment is None else f"{when(moment)} ({age(moment)} ago)"

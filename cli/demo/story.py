@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -128,14 +129,15 @@ async def _fix_and_replay(console: Console, settings: Settings, account: Account
     """Show the dead letters by their reasons, fix the bank, and replay what died of it."""
     broker = await open_broker(settings, lambda fact: None)
     service = DeadLetters(settings, broker, by="demo")
+    died = Selection(since=since.isoformat())
     try:
         for queue in (CHARGE, RESERVE):
             index = await service.read(queue)
-            console.print(f"\n{queue}: {index.count(Selection(since=since))} dead letters", markup=False)
-            console.print(groups_table(index.groups(Selection(since=since))))
+            console.print(f"\n{queue}: {index.count(died)} dead letters", markup=False)
+            console.print(groups_table(index.groups(died)))
         shop.fixed.touch()
         console.print("The bank is fixed. What died of it is replayed: one letter, then ten, then the rest.")
-        operation = service.replay(CHARGE, Selection(reason="exhausted", since=since))
+        operation = service.replay(CHARGE, replace(died, reason="exhausted"))
         ended = await service.work(operation, Pace(wait=_WAIT)).run()
         console.print(f"{operation_line(ended)}\n", markup=False)
         account.replayed = ended.counts.get("handled", 0)

@@ -1,16 +1,16 @@
-// The page works without this; with it, progress moves, texts can be copied, and keys do what the list says.
+// The page works without this; with it, pages follow what happens, texts can be copied, and keys do what the list says.
 "use strict";
 
-const rows = [...document.querySelectorAll("[data-row]")];
-let here = -1;
+const rows = () => [...document.querySelectorAll("[data-row]")];
 
 function go(step) {
-  if (!rows.length) return;
-  rows[here]?.classList.remove("here");
-  here = Math.min(rows.length - 1, Math.max(0, here + step));
-  rows[here].classList.add("here");
-  const link = rows[here].querySelector("a");
-  (link ?? rows[here]).scrollIntoView({ block: "nearest" });
+  const all = rows(), here = all.findIndex((row) => row.matches(".here"));
+  if (!all.length) return;
+  all[here]?.classList.remove("here");
+  const next = all[Math.min(all.length - 1, Math.max(0, here + step))];
+  next.classList.add("here");
+  const link = next.querySelector("a");
+  (link ?? next).scrollIntoView({ block: "nearest" });
   link?.focus();
 }
 
@@ -29,50 +29,39 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-for (const button of document.querySelectorAll("[data-opens]")) {
-  button.addEventListener("click", () => document.getElementById(button.dataset.opens).showModal());
-}
-
-for (const button of document.querySelectorAll("[data-copies]")) {
-  button.addEventListener("click", async () => {
-    const text = document.getElementById(button.dataset.copies).textContent;
-    try {
-      await navigator.clipboard.writeText(text);
-      button.textContent = "Copied";
-    } catch {
-      getSelection().selectAllChildren(document.getElementById(button.dataset.copies));
-      button.textContent = "Selected";
-    }
-  });
-}
-
-function show(section, status) {
-  for (const at of section.querySelectorAll("[data-status]")) {
-    const value = status[at.dataset.status];
-    if (value === undefined) continue;
-    if (at.matches("progress")) at.value = value;
-    else if (at.dataset.status === "counts") {
-      at.replaceChildren(...Object.entries(value).map(([name, count]) => {
-        const item = document.createElement("li"), figure = document.createElement("b");
-        figure.textContent = count.toLocaleString("en");
-        item.append(figure, " " + name);
-        return item;
-      }));
-    } else {
-      at.textContent = typeof value === "number" ? value.toLocaleString("en") : value;
-      if (at.dataset.status === "state") at.className = "state " + value;
-    }
+async function copy(button) {
+  const source = document.getElementById(button.dataset.copies);
+  try {
+    await navigator.clipboard.writeText(source.textContent);
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(source);
+    button.textContent = "Selected";
   }
 }
 
-for (const section of document.querySelectorAll("[data-events]")) {
-  const events = new EventSource(section.dataset.events);
-  events.addEventListener("message", (event) => {
-    const status = JSON.parse(event.data);
-    show(section, status);
-    if (status.over) {
-      events.close();
-      if (section.dataset.then === "reload") location.reload();
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-opens], [data-copies]");
+  if (button?.dataset.opens) document.getElementById(button.dataset.opens).showModal();
+  if (button?.dataset.copies) copy(button);
+});
+
+// A page that says so is fetched again in so many seconds, unless somebody is at work on it.
+const BUSY = "input:focus, textarea:focus, select:focus, input:checked, details[open], .here";
+
+function refresh() {
+  const main = document.getElementById("main"), seconds = Number(main.dataset.refresh);
+  if (!seconds) return;
+  setTimeout(async () => {
+    if (!document.hidden && !main.querySelector(BUSY)) {
+      try {
+        const answer = await fetch(location.href);
+        if (answer.redirected) return location.reload();
+        const text = await answer.text();
+        if (!main.querySelector(BUSY)) main.replaceWith(new DOMParser().parseFromString(text, "text/html").getElementById("main"));
+      } catch { /* the page is unavailable: it is tried again */ }
     }
-  });
+    refresh();
+  }, 1000 * seconds);
 }
+refresh();

@@ -21,7 +21,13 @@ LIBRARIES = {
 
 NAMES = {
     *("holdfast", "holdfast.cli", "holdfast.cli.app", "holdfast.cli.arguments", "holdfast.cli.dead"),
-    *("holdfast.cli.dead.commands", "holdfast.cli.subcommands", "holdfast.config", "holdfast.config.version"),
+    *(
+        "holdfast.cli.dead.commands",
+        "holdfast.cli.dead.options",
+        "holdfast.cli.subcommands",
+        "holdfast.config",
+        "holdfast.config.version",
+    ),
 }
 """The modules that name the commands and their flags."""
 

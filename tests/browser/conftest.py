@@ -13,7 +13,7 @@ from playwright.async_api import Browser, Page, async_playwright
 from holdfast import Settings
 from holdfast.config import DashboardSettings
 from holdfast.dashboard import Access, create_app, listen, serve
-from holdfast.dead_letters import DeadLetters, Edit, Filters, Letter, Rehearsal
+from holdfast.dead_letters import DeadLetters, Edit, Letter, Rehearsal, Selection
 from holdfast.events import HoldfastError
 
 
@@ -51,7 +51,7 @@ def read(letter: Letter, edit: Edit | None) -> None:
         raise HoldfastError("order: Input should be a number")
 
 
-async def rehearse(queue: str, filters: Filters) -> Rehearsal:
+async def rehearse(queue: str, filters: Selection) -> Rehearsal:
     """What a run of the handler gives; test_dashboard.py has the real one."""
     return Rehearsal(2, 1, ["shop.CardDeclined: order o-3"], {"payment.processed": 2})
 

@@ -126,11 +126,11 @@ async def test_the_pictures_of_the_runbook(page: Page, letters: None, desk: Dead
         await expect(page.get_by_text("trying the first 10")).to_be_visible(timeout=30_000)
         await taken(page, "replay", height=460)
         go.set()
-        await expect(page.locator("[data-status=state]")).to_have_text("done", timeout=30_000)
+        await expect(page.locator(".progress .state")).to_have_text("done", timeout=30_000)
     await page.goto(f"/queues/{DEAD}/discard?reason=refused")
     await page.get_by_label("Type 1 to go on").fill("1")
     await page.get_by_role("button", name="Discard 1").click()
-    await expect(page.locator("[data-status=state]")).to_have_text("done", timeout=30_000)
+    await expect(page.locator(".progress .state")).to_have_text("done", timeout=30_000)
     await page.goto("/archives")
     await taken(page, "archives", height=400)
 

@@ -129,7 +129,7 @@ async def test_only_what_is_selected_is_replayed_and_the_rest_keeps_its_order(mo
         before = await contents(desk, morgue.dead)
         chosen = [before[1].key, before[4].key[:10], before[7].event_id]
 
-        done = await desk.work(desk.replay(morgue.dead, Selection(ids=tuple(chosen))), QUICK).run()
+        done = await desk.work(desk.replay(morgue.dead, Selection(id=tuple(chosen))), QUICK).run()
 
         left = await contents(desk, morgue.dead)
     assert dict(done.counts) == {"handled": 3}

@@ -10,7 +10,7 @@ from rich.console import Console
 from holdfast import ConfigurationError
 from holdfast.cli.dead.tables import letters_table, print_letter
 from holdfast.dashboard.page import chart, templates
-from holdfast.dead_letters import Filters
+from holdfast.dead_letters import Selection
 from holdfast.dead_letters.letter import Letter, read_letter
 from holdfast.dead_letters.view import age, body_text, scaled
 
@@ -82,17 +82,17 @@ def test_a_chart_shows_every_count_and_the_highest_at_full_height() -> None:
 
 
 def test_the_filters_of_an_address_are_those_of_the_command_line() -> None:
-    typed = Filters(id=("a", "b"), type="order.created", since="2h")
+    typed = Selection(id=("a", "b"), type="order.created", since="2h")
 
-    read = Filters.of(
+    read = Selection.of(
         [("type", " order.created "), ("id", "a"), ("since", "2h"), ("id", "b"), ("page", "3"), ("text", "")]
     )
 
     assert read == typed
-    assert Filters.of(typed.pairs()) == typed
-    assert typed.selection().event_type == "order.created" and typed.selection().ids == ("a", "b")
+    assert Selection.of(typed.pairs()) == typed
+    assert typed.type == "order.created" and typed.id == ("a", "b")
 
 
 def test_a_filter_with_a_time_that_cannot_be_read_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="is no time"):
-        Filters(until="never").selection()
+        Selection(until="never")
