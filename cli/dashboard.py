@@ -1,6 +1,7 @@
 """`holdfast dashboard`."""
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 from ..config import DashboardSettings, load_settings
@@ -29,14 +30,21 @@ def run_dashboard(*, operator: bool, worker: str | None, port: int | None) -> in
                 operator_token=_secret(settings, "operator_token"),
                 role="operator" if operator else "viewer",
                 host=settings.host,
+                public_url=settings.public_url,
             )
             reader = None if worker is None else partial(reader_of, worker)
             rehearse = None if worker is None else partial(rehearse_in_child, worker)
             app = create_app(service, access, reader_of=reader, rehearse=rehearse)
-            await serve(app, listen(settings), started=lambda url: print(f"dead letters at {url}", flush=True))
+            proxies = settings.trusted_proxies if settings.public_url else ""
+            await serve(app, listen(settings), started=_started(settings.public_url), proxies=proxies)
         return 0
 
     return asyncio.run(command())
+
+
+def _started(public_url: str) -> Callable[[str], None]:
+    also = f" and, through its proxy, at {public_url}" if public_url else ""
+    return lambda url: print(f"dead letters at {url}{also}", flush=True)
 
 
 def _secret(settings: DashboardSettings, name: str) -> str | None:

@@ -202,6 +202,15 @@ class DashboardSettings(_Group):
     operator_token: SecretStr | None = Field(
         default=None, min_length=16, description="who knows it may replay, edit and discard as well"
     )
+    public_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^/?#\s]+(/[^?#\s]*)?)?$",
+        description="address by which browsers reach the page through a proxy, such as `https://tools.example/dead`",
+    )
+    trusted_proxies: str = Field(
+        default="127.0.0.1,::1",
+        description="with `PUBLIC_URL`: proxies that are believed when they name a visitor's address",
+    )
 
 
 class Settings(BaseSettings):

@@ -8,9 +8,9 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -21,7 +21,8 @@ Role: TypeAlias = Literal["viewer", "operator"]
 
 COOKIE = "holdfast_session"
 _LIFE = 12 * 3600.0  # seconds a session lasts
-_TRIES, _WITHIN = 10, 60.0  # wrong tokens, in seconds, before no token is looked at
+_TRIES, _WITHIN = 10, 60.0  # wrong tokens from one address, in seconds, before no token of its is looked at
+_ADDRESSES = 1_000  # whose wrong tokens are remembered
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SAFE = ("GET", "HEAD")
 _OPEN = ("/login", "/static/")
@@ -53,33 +54,43 @@ class Session:
 
 
 class Access:
-    """Tokens and what they allow. Without any, whoever reaches the page has `role`: for loopback alone."""
+    """Tokens and what they allow. Without any, whoever reaches the page has `role`: for loopback alone. `public_url` is
+    the address by which browsers reach the page, where a proxy stands before it."""
 
     def __init__(
-        self, *, token: str | None = None, operator_token: str | None = None, role: Role = "viewer", host: str = ""
-    ) -> None:
+        self, *, token: str | None = None, operator_token: str | None = None, role: Role = "viewer", host: str = "",
+        public_url: str = "",
+    ) -> None:  # fmt: skip
         tokens: dict[Role, str | None] = {"operator": operator_token, "viewer": token}
         self._roles: list[tuple[str, Role]] = [(known, allowed) for allowed, known in tokens.items() if known]
         self.role = role
         self._key = secrets.token_bytes(32)
-        self._hosts = (*_LOOPBACK, host) if self.is_open else ()
-        self._wrong: deque[float] = deque(maxlen=_TRIES)
+        public = urlsplit(public_url)
+        self.root = public.path.rstrip("/")
+        self._origin = f"{public.scheme}://{public.netloc}" if public_url else None
+        self._is_secure = public.scheme == "https"
+        self._hosts = (*_LOOPBACK, host, public.hostname) if self.is_open else ()
+        self._wrong: dict[str, list[float]] = {}
 
     @property
     def is_open(self) -> bool:
         """Whether no token is asked for."""
         return not self._roles
 
-    def admit(self, token: str) -> Role | None:
-        """The role of a token; None for a wrong one, and for any after too many wrong ones."""
+    def admit(self, token: str, address: str) -> Role | None:
+        """Return the role of a token; None for a wrong one, and for any from an address that sent too many wrong ones.
+        What one address sends keeps no other out."""
         now = time.monotonic()
-        if len(self._wrong) == _TRIES and now - self._wrong[0] < _WITHIN:
-            return None
-        for known, role in self._roles:
-            if hmac.compare_digest(known.encode(), token.encode("utf-8", "replace")):
-                return role
-        self._wrong.append(now)
-        return None
+        wrong = [at for at in self._wrong.pop(address, ()) if now - at < _WITHIN]
+        given = token.encode("utf-8", "replace")
+        roles = [role for known, role in self._roles if hmac.compare_digest(known.encode(), given)]
+        is_heeded = len(wrong) < _TRIES
+        if is_heeded and not roles:
+            wrong.append(now)
+        self._wrong[address] = wrong
+        if len(self._wrong) > _ADDRESSES:
+            del self._wrong[next(iter(self._wrong))]
+        return roles[0] if is_heeded and roles else None
 
     def session_of(self, request: Request) -> Session | None:
         """Whoever the cookie of a request names."""
@@ -92,12 +103,19 @@ class Access:
             return None
         return Session(name, "operator" if role == "operator" else "viewer", self._sign(f"form {name}"))
 
-    def welcome(self, response: Response, role: Role, *, secure: bool) -> None:
+    def welcome(self, request: Request, response: Response, role: Role) -> Response:
         """Give the answer a cookie of a new session."""
         claim = f"{secrets.token_hex(8)}.{role}.{int(time.time() + _LIFE)}"
         response.set_cookie(
-            COOKIE, f"{claim}.{self._sign(claim)}", max_age=int(_LIFE), httponly=True, samesite="strict", secure=secure
-        )
+            COOKIE, f"{claim}.{self._sign(claim)}", max_age=int(_LIFE), path=self.root or "/", httponly=True,
+            samesite="strict", secure=request.url.scheme == "https" or self._is_secure,
+        )  # fmt: skip
+        return response
+
+    def dismiss(self, response: Response) -> Response:
+        """Take the cookie of the session away."""
+        response.delete_cookie(COOKIE, path=self.root or "/")
+        return response
 
     def refuses(self, request: Request) -> str | None:
         """Why a request is not even looked at: a host name that is not ours, or a form from elsewhere."""
@@ -110,7 +128,13 @@ class Access:
         own = f"{request.url.scheme}://{request.headers.get('host', '')}"
         if origin is None:
             origin = "/".join(request.headers.get("referer", "").split("/")[:3])
-        return None if origin == own else "the form comes from another site"
+        if origin in (own, self._origin):
+            return None
+        return "the form comes from another site (behind a proxy, HOLDFAST_DASHBOARD__PUBLIC_URL says which this is)"
+
+    def below_root(self, path: str) -> str:
+        """Return a path as it is below the public address, whether or not a proxy has taken that away from it."""
+        return path if path.startswith(f"{self.root}/") else self.root + path
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
@@ -140,6 +164,8 @@ class Gate:
                 message = {**message, "headers": [*message["headers"], *extra]}
             await send(message)
 
+        path = self._access.below_root(scope["path"])
+        scope = {**scope, "path": path, "root_path": self._access.root}
         await self._answer(Request(scope, receive), guarded)
 
     async def _answer(self, request: Request, send: Send) -> None:
@@ -148,13 +174,10 @@ class Gate:
             await Response(why + "\n", 403, media_type="text/plain")(scope, receive, send)
             return
         session = access.session_of(request)
-        secure = request.url.scheme == "https"
-        if session is None and not request.url.path.startswith(_OPEN):
+        if session is None and not request.url.path.removeprefix(access.root).startswith(_OPEN):
+            answer: Response = RedirectResponse(f"{access.root}/login", 303)
             if access.is_open and request.method in SAFE:
-                answer: Response = RedirectResponse(_here(request), 303)
-                access.welcome(answer, access.role, secure=secure)
-            else:
-                answer = RedirectResponse("/login", 303)
+                answer = access.welcome(request, RedirectResponse(_here(request), 303), access.role)
             await answer(scope, receive, send)
             return
         scope["session"] = session

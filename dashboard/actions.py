@@ -1,4 +1,4 @@
-"""The actions of an operator. Each is asked for first, and each is in the audit log."""
+"""What forms ask for: the actions of an operator, each in the audit log, and another reading of a queue."""
 
 import math
 from collections.abc import Mapping
@@ -100,7 +100,7 @@ async def ask(visit: Visit) -> Response:
 
 
 async def read(visit: Visit) -> Response:
-    """Read the queue again. It stays as it is, but nobody else can read it meanwhile, so this is an operator's."""
+    """Read the queue again. It stays as it is."""
     visit.page.background.read(visit.queue)
     return visit.back()
 

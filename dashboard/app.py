@@ -53,7 +53,7 @@ def create_app(
             route("/operations/{name}", pages.operation),
             route("/operations/{name}/{request}", actions.ask, "POST"),
             route("/queues/{queue}", pages.queue),
-            route("/queues/{queue}/read", actions.read, "POST"),
+            route("/queues/{queue}/read", actions.read, "POST", may_send="viewer"),
             route("/queues/{queue}/note", actions.note, "POST"),
             route("/queues/{queue}/export", pages.export),
             route("/queues/{queue}/check", pages.check),

@@ -12,7 +12,6 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 
 from ..dead_letters import Forecast, export_lines, forecast, view
 from ..events import HoldfastError
-from .access import COOKIE
 from .visit import Visit, number
 
 PER_PAGE = 50
@@ -149,17 +148,14 @@ async def login(visit: Visit) -> Response:
     if visit.is_asked:
         return visit.show("login.html", wrong=False)
     request, access = visit.request, visit.page.access
-    role = access.admit(visit.fields.get("token", ""))
+    address = request.client.host if request.client else ""
+    role = access.admit(visit.fields.get("token", ""), address)
     if role is None:
-        visit.service.journal.log("page", "login refused", "", request.client.host if request.client else "")
+        visit.service.journal.log("page", "login refused", "", address)
         return visit.show("login.html", 403, wrong=True)
-    answer = visit.go("/")
-    access.welcome(answer, role, secure=request.url.scheme == "https")
-    return answer
+    return access.welcome(request, visit.go("/"), role)
 
 
 async def logout(visit: Visit) -> Response:
     """End the session."""
-    answer = visit.go("/login")
-    answer.delete_cookie(COOKIE)
-    return answer
+    return visit.page.access.dismiss(visit.go("/login"))

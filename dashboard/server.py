@@ -15,9 +15,11 @@ from ..events import ConfigurationError
 
 def listen(settings: DashboardSettings) -> socket.socket:
     """Return a socket that listens. Raises `ConfigurationError` naming the setting to change."""
-    if settings.token is None and settings.operator_token is None and not is_loopback(settings.host):
+    reached = f"PUBLIC_URL={settings.public_url}" if settings.public_url else f"HOST={settings.host}"
+    is_open = settings.token is None and settings.operator_token is None
+    if is_open and (settings.public_url or not is_loopback(settings.host)):
         raise ConfigurationError(
-            f"HOLDFAST_DASHBOARD__HOST={settings.host} is reached from other machines: set HOLDFAST_DASHBOARD__TOKEN "
+            f"HOLDFAST_DASHBOARD__{reached} is reached from other machines: set HOLDFAST_DASHBOARD__TOKEN "
             "or HOLDFAST_DASHBOARD__OPERATOR_TOKEN (16 characters or more), or stay on 127.0.0.1"
         )
     return telemetry.listen(settings.host, settings.port, "DASHBOARD")
@@ -33,11 +35,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-async def serve(app: Starlette, listening: socket.socket, *, started: Callable[[str], None]) -> None:
-    """Serve until the process is told to stop. `started` is called with the URL."""
+async def serve(
+    app: Starlette, listening: socket.socket, *, started: Callable[[str], None], proxies: str = ""
+) -> None:  # fmt: skip
+    """Serve until the process is told to stop. `started` is called with the URL. `proxies` are the addresses of those
+    who are believed when they say for whom they ask."""
     config = uvicorn.Config(
         app, log_config=None, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2,
-        proxy_headers=False,
+        proxy_headers=bool(proxies), forwarded_allow_ips=proxies,
     )  # fmt: skip
     server = uvicorn.Server(config)
     host, port = listening.getsockname()[:2]

@@ -61,14 +61,15 @@ class Visit:
         """Render a template."""
         page = self.page
         text = page.templates.get_template(template).render(
-            session=self.request.scope.get("session"), version=VERSION, path=self.request.url.path, queue=self.queue,
+            session=self.request.scope.get("session"), version=VERSION, queue=self.queue, root=page.access.root,
+            path=self.request.url.path.removeprefix(page.access.root),
             filters=self.selection, can_check=page.reader_of is not None, can_run=page.rehearse is not None, **values,
         )  # fmt: skip
         return HTMLResponse(text, status)
 
     def go(self, path: str) -> Response:
         """Lead on to another address of this page."""
-        return RedirectResponse(path, 303)
+        return RedirectResponse(self.page.access.root + path, 303)
 
     def back(self, below: str = "") -> Response:
         """Lead back to the queue, or what is below it, with the filters of this address."""

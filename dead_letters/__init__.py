@@ -4,6 +4,7 @@ from . import view
 from .index import Group, Index
 from .journal import Journal, Note, Operation, Request
 from .letter import Letter
+from .outage import Outage
 from .queues import DeadQueue
 from .reader import WornOut
 from .rehearsal import Forecast, Reader, ReaderOf, Rehearsal, forecast
@@ -13,7 +14,7 @@ from .selection import Selection, moment
 from .service import DeadLetters, export_lines
 
 __all__ = [
-    "DeadLetters", "DeadQueue", "Edit", "Forecast", "Group", "Index", "Journal", "Letter", "Note", "Operation", "Pace",
-    "Reader", "ReaderOf", "Rehearsal", "Request", "Selection", "WornOut", "export_lines", "forecast", "moment",
-    "replayed", "target_of", "view",
+    "DeadLetters", "DeadQueue", "Edit", "Forecast", "Group", "Index", "Journal", "Letter", "Note", "Operation",
+    "Outage", "Pace", "Reader", "ReaderOf", "Rehearsal", "Request", "Selection", "WornOut", "export_lines", "forecast",
+    "moment", "replayed", "target_of", "view",
 ]  # fmt: skip

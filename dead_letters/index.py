@@ -14,7 +14,7 @@ from typing import Any
 from ..events import ConfigurationError
 from .archive import from_json, to_json
 from .files import database
-from .letter import Letter, read_letter
+from .letter import REASONS, Letter, read_letter
 from .selection import Selection
 
 BATCH = 500
@@ -102,7 +102,7 @@ class Index:
         return int(self._db.execute("SELECT coalesce(max(returns) + 1, 0) FROM letters").fetchone()[0])
 
     def count(self, selection: Selection = Selection()) -> int:  # noqa: B008 (frozen)
-        where, values = selection.where()
+        where, values = self._where(selection)
         [count] = self._db.execute(f"SELECT count(*) FROM letters WHERE {where}", values).fetchone()
         return int(count if selection.limit is None else min(count, selection.limit))
 
@@ -131,7 +131,7 @@ class Index:
 
     def groups(self, selection: Selection = Selection()) -> list[Group]:  # noqa: B008 (frozen)
         """The selected letters by fingerprint, the largest group first."""
-        where, values = selection.where()
+        where, values = self._where(selection)
         rows = self._db.execute(
             "SELECT fingerprint, count(*), min(reason), min(error_type), min(error_message),"
             " json_group_array(DISTINCT handler), json_group_array(DISTINCT event_type),"
@@ -154,6 +154,14 @@ class Index:
     def close(self) -> None:
         self._db.close()
 
+    def _where(self, selection: Selection) -> tuple[str, list[Any]]:
+        """Return the condition. Raises `ConfigurationError` for a reason that neither is known nor in this queue."""
+        reason = selection.reason
+        if reason is not None and reason not in REASONS and reason not in (here := self.values("reason")):
+            valid = ", ".join(dict.fromkeys((*REASONS, *here)))
+            raise ConfigurationError(f"{reason[:60]!r} is no reason to die of; there are {valid}")
+        return selection.where()
+
     def _trends(self, where: str, values: list[Any], first: float, last: float) -> dict[str, list[int]]:
         width = (last - first) / BUCKETS or 1.0
         trends: dict[str, list[int]] = {}
@@ -166,7 +174,7 @@ class Index:
         return trends
 
     def _select(self, columns: str, selection: Selection, skip: int = 0) -> sqlite3.Cursor:
-        where, values = selection.where()
+        where, values = self._where(selection)
         limit = -1 if selection.limit is None else selection.limit
         table = "letters JOIN messages USING (position)" if "message" in columns else "letters"
         query = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY position LIMIT ? OFFSET ?"

@@ -62,8 +62,10 @@ class Operation:
 
     @property
     def status(self) -> str:
-        """Its state, `interrupted` where its process ended on the way."""
-        return "interrupted" if self.state == "running" and not self.is_running else self.state
+        """Its state; `interrupted` where its process ended on the way, `failed` where letters have failed again."""
+        if self.state == "running" and not self.is_running:
+            return "interrupted"
+        return "failed" if self.state in ("done", "waiting") and self.counts.get("failed") else self.state
 
     @property
     def unconfirmed(self) -> int:

@@ -16,6 +16,11 @@ _ERROR = re.compile(r"^([A-Za-z_][\w.<>]*)(?::|$)", re.MULTILINE)
 _NOT_PART_OF_IT = (h.EXCHANGE, h.ROUTING_KEY, h.RESTORED)
 _TEXT = 4_000
 _NAMES = {"delivery_limit": "delivery-limit"}
+REASONS = (
+    "exhausted", "refused", "unreadable", "unknown-type", "unsupported-version", "crashed", "expired", "too-large",
+    "fingerprint-mismatch", "delivery-limit", "rejected", "maxlen", "unknown",
+)  # fmt: skip
+"""Why letters die: as workers say, as RabbitMQ says, or nothing says so."""
 
 
 @dataclass(frozen=True, slots=True)

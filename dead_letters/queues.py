@@ -25,19 +25,27 @@ class DeadQueue:
     worker: str = ""
 
 
-async def resolve(broker: Broker, name: str) -> str:
-    """The dead-letter queue that a name means: `billing.charge` and `billing.charge.dead` mean the same.
+async def resolve(broker: Broker, name: str, *, any_queue: bool = False) -> str:
+    """The dead-letter queue that a name means: `billing.charge` and `billing.charge.dead` mean the same. Queues that
+    are not called as Holdfast calls those of dead letters are meant only with `any_queue`.
 
     Raises `TopologyMissing`."""
-    for candidate in (dead_letter_queue(name), name) if not name.endswith(DEAD_SUFFIX) else (name,):
+    dead = name if name.endswith(DEAD_SUFFIX) else dead_letter_queue(name)
+    there = list[str]()
+    for candidate in dict.fromkeys((dead, name)):
         try:
-            depth = await broker.count(candidate)
+            if await broker.count(candidate) is not None:
+                there.append(candidate)
         except ValueError:
             raise TopologyMissing(f"{name[:100]!r} can be no name of a queue") from None
-        if depth is not None:
-            return candidate
-    tried = f" (nor {dead_letter_queue(name)!r})" if not name.endswith(DEAD_SUFFIX) else ""
-    raise TopologyMissing(f"there is no queue {name!r}{tried}")
+    if dead in there or (there and any_queue):
+        return there[0]
+    if there:
+        raise TopologyMissing(
+            f"{name!r} is not a dead-letter queue of Holdfast, whose names end with {DEAD_SUFFIX}; "
+            "holdfast dead --any-queue works on any"
+        )
+    raise TopologyMissing(f"there is no queue {name!r}" + (f" (nor {dead!r})" if dead != name else ""))
 
 
 async def known_queues(broker: Broker) -> dict[str, str]:

@@ -18,6 +18,7 @@ from .archive import from_line, to_line
 from .files import file_name, folder_of, is_locked, write_lines
 from .index import Index
 from .journal import Journal, Kind, Operation, Request
+from .outage import Outage
 from .queues import DeadQueue, known_queues, resolve, several
 from .reader import WornOut, reading
 from .replay import Edit, target_of
@@ -31,10 +32,16 @@ SOON_READ = 5_000
 
 class DeadLetters:
     """The dead letters of one broker. What has to outlive the process is in a folder of files only their owner reads:
-    an index per queue, the journal of operations, the archives. `by` is who the audit log names."""
+    an index per queue, the journal of operations, the archives. `by` is who the audit log names. Names mean queues of
+    dead letters, or any with `any_queue`. What `outage` knows of the connection is said at once."""
 
-    def __init__(self, settings: Settings, broker: Broker, *, by: str | None = None) -> None:
+    def __init__(
+        self, settings: Settings, broker: Broker, *, by: str | None = None, any_queue: bool = False,
+        outage: Outage | None = None,
+    ) -> None:  # fmt: skip
         self.broker = broker
+        self.any_queue = any_queue
+        self.outage = outage or Outage()
         self.by = by or _whoever()
         self.folder = folder_of(settings)
         (self.folder / "archive").mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -51,7 +58,8 @@ class DeadLetters:
 
         A queue with a few thousand letters is read, unless it holds as many as at the last reading. (To look at its
         first letter alone would put that last: RabbitMQ returns it to the end.)"""
-        known = {await resolve(self.broker, name): "" for name in names} or await known_queues(self.broker)
+        self.outage.check()
+        known = {await self.resolve(name): "" for name in names} or await known_queues(self.broker)
         depths = await several(self.broker.count, known, at_a_time=8)
 
         async def look(name: str) -> DeadQueue | None:
@@ -70,7 +78,9 @@ class DeadLetters:
         return DeadQueue(queue, depth.ready, self.index(queue).oldest(), worker=worker)
 
     async def resolve(self, name: str) -> str:
-        return await resolve(self.broker, name)
+        """Return the dead-letter queue that a name means. Raises `TopologyMissing`, `BrokerUnavailable`."""
+        self.outage.check()
+        return await resolve(self.broker, name, any_queue=self.any_queue)
 
     def index(self, queue: str) -> Index:
         """The index of a dead-letter queue as it was last read."""

@@ -17,7 +17,7 @@ from ssl import SSLContext
 from typing import Any
 
 from aio_pika.abc import AbstractQueue
-from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
+from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity, ChannelPreconditionFailed
 from yarl import URL
 
 from ...events import BrokerUnavailable, Message, QueueInUse, TopologyMissing
@@ -33,6 +33,7 @@ _RPC = 300.0  # seconds for an answer: a queue that lends or takes back a hundre
 _LOOK_AGAIN = 30.0
 """Seconds without a message after which the queue is asked whether there is more. What is lent counts as gone from it
 before it arrives: of 65,535 letters the first came after 8 s."""
+_FIRST_LOOK = 2.0  # seconds without a first message after which the queue may be a stream
 _LOOKS = 250  # how often the queue is asked without more having come back
 _GONE_WITHIN = 1.0
 _LAST = "reader.last"  # what it is lent came after all the others, and is returned after them
@@ -88,7 +89,11 @@ class AmqpBrowser:
         try:
             while not complete.done():
                 self._more.clear()
-                await asyncio.wait(either, timeout=_LOOK_AGAIN, return_when=asyncio.FIRST_COMPLETED)
+                if not self._lent:
+                    await asyncio.wait(either, timeout=_FIRST_LOOK, return_when=asyncio.FIRST_COMPLETED)
+                    await self._refuse_a_stream()
+                if not complete.done():
+                    await asyncio.wait(either, timeout=_LOOK_AGAIN, return_when=asyncio.FIRST_COMPLETED)
                 if lost.done():
                     raise BrokerUnavailable(f"the connection was lost while {self._queue} was read")
                 if not complete.done() and not self._more.is_set() and await self._is_drained():
@@ -183,6 +188,20 @@ class AmqpBrowser:
             self._complete.set()
         if self._lent == self._prefetch * self._consumers and self._consumers < CONSUMERS:
             self._next = asyncio.create_task(self._consume())
+
+    async def _refuse_a_stream(self) -> None:
+        """Raise `QueueInUse` for a stream, which lends nothing that was in it before and of which nothing can be taken.
+        What kind a queue is RabbitMQ says where another kind is declared."""
+        if self._lent or self._channel.closing.done():
+            return
+        probe = await self._connection.open_channel()
+        try:
+            await probe.declare_queue(self._queue, durable=True, arguments={"x-queue-type": "classic"}, timeout=_RPC)
+        except ChannelPreconditionFailed as error:
+            if "'stream'" in str(error):
+                raise QueueInUse(f"{self._queue} is a stream: letters are read from queues alone") from None
+        except CONNECTION_ERRORS:  # nor is a user who may not declare it told
+            pass
 
     async def _is_drained(self) -> bool:
         try:

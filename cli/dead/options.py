@@ -52,30 +52,38 @@ _PACE: dict[str, Any] = {
     "wait": Wait,
     "keep_going": Annotated[bool, typer.Option("--keep-going", help="do not stop when letters fail again")],
 }
-_GROUPS = {"selection": _SELECTION, "pace": _PACE, "session": {"json": Json}}
-_DEFAULTS = {"canary": True, "wait": 60.0, "keep_going": False, "json": False}
+_SESSION: dict[str, Any] = {
+    "any_queue": Annotated[bool, typer.Option("--any-queue", help="also queues that are not for dead letters")],
+    "json": Json,
+}
+_GROUPS = {"selection": _SELECTION, "pace": _PACE, "session": _SESSION}
+_DEFAULTS = {"canary": True, "wait": 60.0, "keep_going": False, "json": False, "any_queue": False}
 
 
 def in_session(command: Callable[..., Awaitable[int]]) -> Callable[..., None]:
     """Make a Typer command of a function that returns its exit code. Its parameters `selection`, `pace` and `session`
     stand for the options that make up such a value; `session` is open while it runs."""
+    ours = inspect.signature(command).parameters
 
     @wraps(command)
     def run(**values: Any) -> None:
         from .session import in_new_session, pace_of, selection_of
 
-        builders: dict[str, Callable[..., Any]] = {"selection": selection_of, "pace": pace_of, "session": dict}
-        for name in builders.keys() & inspect.signature(command).parameters.keys():
-            values[name] = builders[name](**{option: values.pop(option) for option in _GROUPS[name]})
-        sys.exit(in_new_session(partial(command, **values), **values.pop("session")))
+        session = {option: values.pop(option) for option in _SESSION if option in values}
+        builders: dict[str, Callable[..., Any]] = {"selection": selection_of, "pace": pace_of}
+        for name, build in builders.items():
+            if name in ours:
+                values[name] = build(**{option: values.pop(option) for option in _GROUPS[name]})
+        sys.exit(in_new_session(partial(command, **values), **session))
 
+    names_a_queue = bool({"queue", "queues", "to"} & ours.keys())
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = list[inspect.Parameter]()
-    ours = inspect.signature(command).parameters.values()
-    for one in sorted(ours, key=lambda one: one.name == "session"):  # --json comes last
+    for one in sorted(ours.values(), key=lambda one: one.name == "session"):  # --json comes last
         for name, option in _GROUPS.get(one.name, {one.name: one.annotation}).items():
             default = one.default if one.name not in _GROUPS else _DEFAULTS.get(name)
-            parameters.append(inspect.Parameter(name, keyword, default=default, annotation=option))
+            if name != "any_queue" or names_a_queue:
+                parameters.append(inspect.Parameter(name, keyword, default=default, annotation=option))
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run

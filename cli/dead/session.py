@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ...broker import REGISTRY, open_broker
 from ...config import LogSettings, load_settings
-from ...dead_letters import DeadLetters, Edit, Operation, Pace, Request, Selection, target_of
+from ...dead_letters import DeadLetters, Edit, Operation, Outage, Pace, Request, Selection, target_of
 from ...dead_letters.view import letter_json
 from ...events import BrokerUnavailable, ConfigurationError, HoldfastError, Message
 from ...telemetry import configure_logging, neutral
@@ -33,19 +33,16 @@ _QUESTIONS = {
 
 
 @asynccontextmanager
-async def open_service() -> AsyncIterator[DeadLetters]:
+async def open_service(*, any_queue: bool = False) -> AsyncIterator[DeadLetters]:
     """Open the dead letters of the broker that the settings name. Raises `BrokerUnavailable` where it does not answer,
     `HoldfastError` where the files of the tools cannot be read or written."""
     settings = load_settings()
     configure_logging(LogSettings(level="CRITICAL"))
-    broker = await open_broker(settings, lambda fact: None)
+    outage = Outage()
+    broker = await open_broker(settings, outage)
     try:
-        with closing(DeadLetters(settings, broker)) as service:
-            try:
-                async with asyncio.timeout(CONNECT_WITHIN):
-                    await broker.count(REGISTRY)
-            except TimeoutError:
-                raise BrokerUnavailable("the broker does not answer") from None
+        with closing(DeadLetters(settings, broker, any_queue=any_queue, outage=outage)) as service:
+            await _until_reached(service)
             yield service
     except sqlite3.Error as error:
         files = "the files of the dead-letter tools, in HOLDFAST_DEAD_LETTERS__FOLDER"
@@ -54,11 +51,25 @@ async def open_service() -> AsyncIterator[DeadLetters]:
         await broker.close()
 
 
-def in_new_session(command: Callable[..., Awaitable[int]], *, json: bool) -> int:
+async def _until_reached(service: DeadLetters) -> None:
+    """Return once the broker has answered. The first failure to connect ends this: people see it at once."""
+    asked = asyncio.ensure_future(service.broker.count(REGISTRY))
+    failed = asyncio.ensure_future(service.outage.begun.wait())
+    await asyncio.wait({asked, failed}, timeout=CONNECT_WITHIN, return_when=asyncio.FIRST_COMPLETED)
+    failed.cancel()
+    if asked.done():
+        asked.result()
+    else:
+        asked.cancel()
+        service.outage.check()
+        raise BrokerUnavailable("the broker does not answer")
+
+
+def in_new_session(command: Callable[..., Awaitable[int]], *, json: bool, any_queue: bool = False) -> int:
     """Run a command with a session of its own. Returns the command's exit code."""
 
     async def run() -> int:
-        async with open_service() as service:
+        async with open_service(any_queue=any_queue) as service:
             return await command(session=Session(service, as_json=json))
 
     return asyncio.run(run())

@@ -120,7 +120,7 @@ def print_letter(letter: Letter, at: Console) -> None:
 def operation_line(operation: Operation) -> str:
     """Write in one line how an operation stands."""
     detail = f" ({neutral(operation.detail, 500)})" if operation.detail else ""
-    return f"{operation.id}: {operation.state}{detail}: {counts_of(operation, ' · ')}"
+    return f"{operation.id}: {operation.status}{detail}: {counts_of(operation, ' · ')}"
 
 
 def operations_table(operations: Iterable[Operation]) -> Table:

@@ -12,7 +12,7 @@ from commands import environment, holdfast
 from running import a_broker, depth
 
 from holdfast import Settings
-from holdfast.broker import Topology, resting_queue
+from holdfast.broker import Queue, Topology, resting_queue
 from holdfast.events import Message
 
 Dead = Callable[..., Any]
@@ -28,7 +28,12 @@ def dead(settings: Settings, tmp_path: Path, unique: str) -> Dead:
         HOLDFAST_IDEMPOTENCY__URL="memory://",
         HOLDFAST_DEAD_LETTERS__FOLDER=str(tmp_path / "state"),
     )
-    return lambda *arguments, **options: holdfast("dead", *arguments, folder=tmp_path, env=env, **options)
+
+    def run(*arguments: str, broker: str | None = None, **options: Any) -> Any:
+        own = env | ({"HOLDFAST_BROKER__URL": broker} if broker else {})
+        return holdfast("dead", *arguments, folder=tmp_path, env=own, **options)
+
+    return run
 
 
 @pytest.fixture
@@ -105,3 +110,73 @@ def test_an_operation_that_has_sent_all_is_not_paused_and_sends_nothing_again(
     [after] = json.loads(dead("operations", "--json").stdout)
 
     assert (after["state"], after["counts"]) == ("waiting", {"sent": 2})
+
+
+EACH = [
+    ("show",),
+    ("replay", "--dry-run"),
+    ("discard", "--dry-run"),
+    ("export", "out.ndjson"),
+    ("check", "app:worker"),
+    ("edit", "id-a", "app:worker", "--body", "-"),
+]
+
+
+@pytest.mark.parametrize("command", EACH, ids=[command[0] for command in EACH])
+async def test_a_queue_that_is_not_for_dead_letters_is_left_alone(
+    dead: Dead, letters: str, unique: str, settings: Settings, command: tuple[str, ...]
+) -> None:
+    """`holdfast dead discard payroll --yes` would empty a queue of somebody else's."""
+    theirs = f"{unique}.payroll"
+    async with a_broker(settings) as broker:
+        await broker.declare(Topology(queues=(resting_queue(theirs),)))
+        await broker.publish(Message(b"{}", "", theirs, message_id="m"), timeout=10)
+
+    refused = dead(command[0], theirs, *command[1:], stdin="{}")
+    meant = dead(command[0], theirs, *command[1:], "--any-queue", stdin="{}")
+
+    assert refused.returncode == 1 and "is not a dead-letter queue of Holdfast" in refused.stderr
+    assert "is not a dead-letter queue of Holdfast" not in meant.stderr
+    assert await depth(settings, theirs) == 1
+
+
+def test_list_and_import_take_any_queue_only_when_it_is_said(dead: Dead, letters: str, unique: str) -> None:
+    other = f"{unique}.other"
+    dead("export", letters, "out.ndjson")
+
+    refused = [dead("list", other, "--json"), dead("import", "out.ndjson", "--to", other, "--yes")]
+    meant = [dead("import", "out.ndjson", "--to", other, "--yes", "--any-queue"), dead("list", other, "--any-queue")]
+
+    assert f"{other}.dead" in refused[0].stdout  # what its name means
+    assert f"{other}.dead" in meant[1].stdout
+    assert [done.returncode for done in (*refused, *meant)] == [0, 0, 0, 0]
+
+
+def test_a_reason_that_is_misspelt_is_named_with_those_there_are(dead: Dead, letters: str) -> None:
+    wrong = dead("show", letters, "--reason", "exhaused")
+    none = dead("show", letters, "--reason", "crashed")
+
+    assert wrong.returncode == 1 and "'exhaused' is no reason" in wrong.stderr
+    assert "exhausted, refused, unreadable" in wrong.stderr and "rejected, maxlen" in wrong.stderr
+    assert none.returncode == 0 and "0 letter(s)" in none.stdout
+
+
+def test_a_broker_that_is_down_is_said_in_one_line_at_once(dead: Dead) -> None:
+    done = dead("list", broker="amqp://guest:guest@127.0.0.1:1/")
+
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "the broker at" in done.stderr and "refused" in done.stderr and "127.0.0.1:1" in done.stderr
+
+
+@pytest.mark.timeout(60)
+async def test_a_stream_is_named_and_not_waited_for(dead: Dead, unique: str, settings: Settings) -> None:
+    stream = f"{unique}.log.dead"
+    async with a_broker(settings) as broker:
+        await broker.declare(Topology(queues=(Queue(stream, {"x-queue-type": "stream"}),)))
+        await broker.publish(Message(b"{}", "", stream, message_id="m"), timeout=10)
+
+    for done in (dead("show", stream), dead("discard", stream, "--yes")):
+        assert (
+            done.returncode == 1
+            and done.stderr == f"holdfast: {stream} is a stream: letters are read from queues alone\n"
+        )

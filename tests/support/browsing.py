@@ -1,13 +1,16 @@
 """The dead-letter page as a program sees it: requests with a session, and forms with its token."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
-from holdfast.dashboard import Access, create_app
+from holdfast.config import DashboardSettings
+from holdfast.dashboard import Access, create_app, listen, serve
 from holdfast.dead_letters import DeadLetters
 
 BASE = "http://127.0.0.1:9465"
@@ -34,10 +37,27 @@ class Visitor:
 
 
 @asynccontextmanager
-async def a_visitor(desk: DeadLetters, access: Access | None = None, **options: Any) -> AsyncIterator[Visitor]:
+async def a_served_page(desk: DeadLetters, access: Access, public_url: str) -> AsyncIterator[str]:
+    """Serves a page over this desk, which trusts a proxy on this machine; gives its own address."""
+    listening = listen(DashboardSettings(port=0, token=SecretStr("x" * 16), public_url=public_url))
+    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    page = create_app(desk, access)
+    serving = asyncio.create_task(serve(page, listening, started=url.set_result, proxies="127.0.0.1"))
+    try:
+        yield await url
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        listening.close()
+
+
+@asynccontextmanager
+async def a_visitor(
+    desk: DeadLetters, access: Access | None = None, address: str = "127.0.0.1", **options: Any
+) -> AsyncIterator[Visitor]:
     """Visits a page over this desk; an operator on loopback unless `access` says otherwise."""
     app = create_app(desk, access or Access(role="operator"), **options)
     async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=True, client=(address, 123))
         async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
             yield Visitor(client)
