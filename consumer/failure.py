@@ -5,6 +5,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from ..events import Unreadable
 from ..telemetry import bounded, redact, text_of
 
 MESSAGE_LIMIT = 4_000
@@ -57,10 +58,13 @@ def _chain_of(error: BaseException) -> list[BaseException]:
 
 
 def _fingerprint(chain: list[BaseException]) -> str:
-    """Exception chain and frames, without line numbers, ids or folders: stable across deployments."""
+    """Exception chain and frames, without line numbers, ids or folders: stable across deployments. Where its
+    faults are, of a body that cannot be read."""
     parts: list[str] = []
     for error in chain:
         parts.append(_type_name(error))
+        if isinstance(error, Unreadable) and error.finding:
+            parts.append(error.finding)
         frames = traceback.extract_tb(error.__traceback__, limit=-_FRAMES)
         parts.extend(f"{PurePath(frame.filename).name}:{frame.name}" for frame in frames)
     return hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:16]

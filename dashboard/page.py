@@ -2,9 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -48,7 +47,7 @@ def templates() -> Environment:
         "plain": lambda value, limit=300: neutral(str(value), limit),
         "lines": lambda value, limit=view.BODY: neutral(str(value), limit, lines=True),
         "chart": chart,
-        "header": _header_text,
+        "header": view.header_text,
         "number": lambda value: f"{value:,}",
         "query": lambda filters: urlencode(filters.pairs()),
     }
@@ -66,9 +65,3 @@ def chart(counts: Sequence[int]) -> Markup:
     title = f"{sum(counts)} letters over the time shown"
     size = f'viewBox="0 0 {len(counts) * width} 20" width="{len(counts) * width}" height="20"'
     return Markup(f'<svg class="spark" role="img" aria-label="{title}" {size}>{bars}</svg>')
-
-
-def _header_text(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return neutral(value if isinstance(value, str) else repr(value), 4_000, lines=True)

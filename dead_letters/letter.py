@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from ..events import Message, origin, read_history, read_metadata
 from ..events import headers as h
+from ..telemetry import redact
 from .archive import to_json
 
 NO_TIME = datetime.fromtimestamp(0, UTC)
@@ -49,7 +50,7 @@ class Letter:
 
     @property
     def traceback(self) -> str:
-        return _text(self.message.headers.get(h.TRACEBACK), 100_000)
+        return redact(_text(self.message.headers.get(h.TRACEBACK), 100_000))
 
     @property
     def chain(self) -> list[str]:
@@ -113,7 +114,7 @@ def read_letter(message: Message, *, key: str, position: int, returns: int = 0) 
         handler=_text(headers.get(h.HANDLER), 200),
         target=target,
         error_type=error_type or "unknown",
-        error_message=error,
+        error_message=redact(error),
         fingerprint=fingerprint or _made_up(reason, target, message.type or origin_of(message)[1]),
         attempt=history.attempt,
         first_failed_at=_time(history.first_failed_at),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ..telemetry import neutral
+from ..telemetry import is_secret, neutral, redact
 from .archive import to_json
 from .journal import Operation
 from .letter import Letter
@@ -55,6 +55,14 @@ def body_text(body: bytes) -> tuple[str, str]:
 def when(moment: datetime | None) -> str:
     """Write a moment in UTC, to the second; nothing where it is unknown."""
     return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def header_text(name: str, value: object) -> str:
+    """Return the value of a header or property as text that no terminal obeys, without the secrets in it."""
+    if is_secret(name):
+        return "***"
+    text = value.isoformat() if isinstance(value, datetime) else value if isinstance(value, str) else repr(value)
+    return neutral(redact(text), 4_000, lines=True)
 
 
 def letter_json(letter: Letter, *, whole: bool = False) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def decode(decoder: Decoder, message: Message) -> Any:
     try:
         return decoder(data_of(message.body) if is_structured else message.body)
     except ValidationError as error:
-        raise Unreadable(describe(error)) from None
+        raise Unreadable(describe(error), finding_of(error)) from None
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"not JSON: {str(error)[:200]}") from None
     except Exception as error:  # a validator of the user's may raise anything
@@ -72,6 +72,13 @@ def describe(error: ValidationError) -> str:
     lines = [f"{'.'.join(str(part) for part in f['loc'])}: {f['msg']}" if f["loc"] else f["msg"] for f in findings[:20]]
     more = f"; and {len(findings) - 20} more" if len(findings) > 20 else ""
     return ("; ".join(lines) + more)[:4000]
+
+
+def finding_of(error: ValidationError) -> str:
+    """Return where pydantic's findings are and of which kind: `items.*.price: missing`, for an item of any number."""
+    findings = error.errors(include_input=False, include_url=False, include_context=False)
+    faults = {(".".join("*" if type(part) is int else str(part) for part in f["loc"]), f["type"]) for f in findings}
+    return "; ".join(f"{where}: {kind}" for where, kind in sorted(faults))
 
 
 def _check_format(message: Message) -> str:

@@ -72,7 +72,12 @@ class DecodeError(HoldfastError):
 
 
 class Unreadable(DecodeError):
-    """The body is not what the handler's type asks for."""
+    """The body is not what the handler's type asks for. `finding` says where and of what kind the faults are, in words
+    that are the same for every message with these faults."""
+
+    def __init__(self, text: str, finding: str = "") -> None:
+        super().__init__(text)
+        self.finding = finding
 
 
 class UnknownType(DecodeError):

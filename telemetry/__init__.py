@@ -13,6 +13,7 @@ from .log import fan_out as fan_out
 from .metrics import Metrics as Metrics
 from .page import metrics_of as metrics_of
 from .sanitise import bounded as bounded
+from .sanitise import is_secret as is_secret
 from .sanitise import neutral as neutral
 from .sanitise import redact as redact
 from .sanitise import text_of as text_of

@@ -22,14 +22,22 @@ _CUT = 40  # bytes kept free for the words between head and tail
 # colon is no port.
 _AUTHORITY = re.compile(r"(?<=://)[^\s/'\"?#]*@")
 _SLASHED = re.compile(r"(?<=://)[^\s/@:'\"]{0,200}:(?!\d{1,5}(?:[/?#\s]|$))[^\s'\"@]{0,200}@")
-_WORD = r"(?:pass(?:word|wd|phrase)|secret|token|api[_-]?key|access[_-]?key|credentials?)"
+_WORD = r"(?:pass(?:word|wd|phrase)|\bpwd|secret|token|(?:api|access|account)[_-]?key|credentials?)"
 _PAIR = re.compile(
     rf"(?i)((?:{_WORD}(?:[_-][a-z0-9_-]{{1,30}})?|\bpass)[\"']?\s*[=:]\s*)"
     r"(?:b?\"(?:[^\"\\]|\\.)*\"|b?'(?:[^'\\]|\\.)*'|[^\s&,;\"')}\]]+)"
 )
 _HEADER = re.compile(r"(?i)(authorization[\"']?\s*[=:]\s*[\"']?(?:(?:bearer|basic)\s+)?+)(?!\*)[^\s,;\"']+")
 _BEARER = re.compile(r"(?i)(\bbearer\s+)[\w.~+/-]{12,}=*")
-_MAYBE_SECRET = re.compile("[@=:]|earer ")  # without one of these, a text holds nothing of the above
+_COOKIE = re.compile(r"(?i)(\b(?:set-)?cookie[\"']?\s*[=:]\s*[\"']?)(?!\*)[^\s\"'][^\r\n\"']*")
+# What is a secret by its own looks: keys of AWS, Google, GitHub, Slack and Stripe, and JSON Web Tokens.
+_KEY = re.compile(
+    r"\b(?:A(?:KIA|SIA)[0-9A-Z]{16}|AIza[\w-]{35}|gh[pousr]_\w{20,255}|github_pat_\w{20,255}|xox[abeprs]-[\w-]{10,255}"
+    r"|[rs]k_live_\w{16,255}|eyJ[\w-]{5,}\.eyJ[\w-]{5,}(?:\.[\w-]*)?)"
+)
+_CARD = re.compile(r"(?<![\w.-])(?:3[47]|4\d|5[1-5]|2[2-7]|6[05])(?:[ -]?\d){11,17}(?![\w-])")
+_HAS_KEY = re.compile(r"A(?:KIA|SIA|Iza)|gh[pousr]_|github_pat_|xox|_live_|eyJ|\d{4}[ -]?\d{4}")
+_MAYBE_SECRET = re.compile(rf"[@=:]|earer |{_HAS_KEY.pattern}")  # otherwise a text holds nothing of the above
 # pydantic shows what it was given: that is the payload.
 _INPUT = re.compile(r"(?s)(input_value=).{0,200}?(, input_type=)")
 _NAME = re.compile(rf"(?i)(?:^|[_.-])(?:{_WORD}|access[_-]?key[_-]id|pass|authorization|(?:set-)?cookie)$|^secret[_-]")
@@ -46,9 +54,18 @@ def redact(text: str) -> str:
     if "@" in text:
         text = _SLASHED.sub("***@", _AUTHORITY.sub("***@", text))
     if "=" in text or ":" in text:
-        text = _PAIR.sub(r"\1***", _HEADER.sub(r"\1***", text))
+        text = _COOKIE.sub(r"\1***", _PAIR.sub(r"\1***", _HEADER.sub(r"\1***", text)))
         text = _INPUT.sub(r"\1***\2", text) if "input_value=" in text else text
+    if _HAS_KEY.search(text):
+        text = _CARD.sub(_masked, _KEY.sub("***", text))
     return _BEARER.sub(r"\1***", text) if "earer " in text else text
+
+
+def _masked(match: re.Match[str]) -> str:
+    """Return the number, or what may be shown of it where it is a card's: the last of its digits is right (Luhn)."""
+    digits = [int(character) for character in match[0] if character.isdigit()]
+    doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
+    return match[0] if (sum(digits[-1::-2]) + sum(doubled)) % 10 else "***"
 
 
 @lru_cache(1_000)

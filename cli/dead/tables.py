@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...dead_letters import DeadQueue, Group, Index, Letter, Note, Operation, Selection
-from ...dead_letters.view import age, body_text, counts_of, facts_of, letter_json, scaled
+from ...dead_letters.view import age, body_text, counts_of, facts_of, header_text, letter_json, scaled
 from ...events import ConfigurationError
 from ...telemetry import neutral
 from ..words import console, plain, print_json
@@ -112,7 +112,7 @@ def print_letter(letter: Letter, at: Console) -> None:
     at.print("\nheaders")
     for name, value in letter.message.headers.items():
         if not name.startswith("holdfast-"):
-            at.print(f"  {neutral(name, 200)}: {neutral(str(value), 1000)}", soft_wrap=True)
+            at.print(f"  {neutral(name, 200)}: {header_text(name, value)}", soft_wrap=True)
     at.print(f"\nbody ({len(letter.message.body):,} bytes)")
     at.print(body_text(letter.message.body)[0], soft_wrap=True)
 

@@ -10,11 +10,12 @@ from builders import NOON, a_history, a_message, an_incoming, some_metadata
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast import Event
 from holdfast.broker import headers_size
 from holdfast.consumer.copies import dead_letter, postponed_copy
 from holdfast.consumer.failure import describe_failure, summary
 from holdfast.consumer.outcome import DeadLetter, Postpone
-from holdfast.events import Message, read_history, read_metadata
+from holdfast.events import Message, Unreadable, decode, decoder_for, read_history, read_metadata
 from holdfast.events import headers as h
 
 BUDGET = 126_976
@@ -160,6 +161,25 @@ def test_like_failures_share_a_fingerprint_and_others_do_not() -> None:
 
     assert describe_failure(fails(1)).fingerprint == describe_failure(fails(2)).fingerprint
     assert describe_failure(fails(1)).fingerprint != describe_failure(raised(KeyError("order"))).fingerprint
+
+
+class Basket(Event, type="copies.basket"):
+    owner: str
+    prices: list[int]
+
+
+def test_bodies_that_cannot_be_read_are_grouped_by_where_and_how() -> None:
+    def unread(body: bytes) -> str:
+        with pytest.raises(Unreadable) as caught:
+            decode(decoder_for(Basket), a_message(body))
+        return describe_failure(caught.value).fingerprint
+
+    no_owner, also = unread(b'{"prices": []}'), unread(b'{"prices": [1, 2], "more": 1}')
+    odd_price, later = unread(b'{"owner": "a", "prices": ["x"]}'), unread(b'{"owner": "b", "prices": [1, "y"]}')
+    no_list = unread(b'{"owner": "a", "prices": 1}')
+
+    assert no_owner == also and odd_price == later
+    assert len({no_owner, odd_price, no_list, unread(b"{")}) == 4
 
 
 def test_secrets_in_an_error_never_reach_the_copy() -> None:

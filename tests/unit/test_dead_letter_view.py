@@ -75,6 +75,19 @@ def test_a_body_is_shown_by_what_it_is(body: bytes, text: str, form: str) -> Non
     assert body_text(body) == (text, form)
 
 
+def test_terminal_and_page_show_no_secret_of_what_other_software_wrote() -> None:
+    headers = {"holdfast-error-message": "Pwd=canary;", "cookie": "canary", "note": "Authorization: Bearer canary"}
+    letter = read_letter(a_message(headers=headers), key="k", position=1)
+
+    terminal = Console(file=io.StringIO(), width=200)
+    print_letter(letter, terminal)
+    page = ON_PAGE.from_string("{{ letter.error_message }}{% for n, v in items %}{{ n | header(v) }}{% endfor %}")
+    shown = page.render(letter=letter, items=headers.items())
+
+    for text in (shown, terminal.file.getvalue()):  # type: ignore[attr-defined]
+        assert "canary" not in text and "***" in text
+
+
 def test_a_chart_shows_every_count_and_the_highest_at_full_height() -> None:
     assert scaled([0, 1, 500, 1000], 8) == [0, 1, 4, 8]
     assert scaled([], 8) == [] and scaled([0, 0], 8) == [0, 0]

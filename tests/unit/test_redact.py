@@ -21,6 +21,10 @@ from holdfast.telemetry.sanitise import is_secret
         "Authorization: Bearer canary",
         "authorization=Basic canary",
         "sent with bearer canary.canary.canary",
+        "Server=db;Uid=app;Pwd=canary;",
+        "Cookie: session=canary; theme=canary",
+        "{'Set-Cookie': 'sid=canary; Path=/'}",
+        "AccountName=a;AccountKey=canary==",
         "1 validation error for Card\nnumber\n  not a number [type=int, input_value='canary, canary', input_type=str]",
     ],
 )
@@ -30,8 +34,29 @@ def test_a_secret_is_taken_out_of_a_text(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "secret",
+    [
+        "AKIA" + "IOSFODNN7EXAMPLE",
+        "AIza" + "SyD-9tSrke72PouQMnMX-a7eZSW0jkFMBWY",
+        "ghp_" + "16C7e42F292c6912E7710c838347Ae178B4a",
+        "xoxb-" + "17653672481-19874698323-pdFZKVeTuE8sk7oOcHrzzqgy",
+        "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
+        "4111 1111 1111 1111",
+        "5555-5555-5555-4444",
+        "378282246310005",
+    ],
+)
+def test_a_secret_is_known_by_its_looks(secret: str) -> None:
+    assert redact(f"the bank refused {secret}, sorry") == "the bank refused ***, sorry"
+    assert redact(f'{{"a": "{secret}"}}') == '{"a": "***"}'
+
+
+@pytest.mark.parametrize(
     "text",
     [
+        "order 4711471147114711, at 1767225600000000, event 01a22542-8aec-7fc4-a4a7-7b7506315510",
+        "4111111111111112 and 9111111111111111 are no cards, nor is AKIA",
         "https://host:8080/path@v1",
         "mail to a@b.c, or look at https://b.c/d",
         "tokens: 5, passing: 3, bypass=1, compass: north",
