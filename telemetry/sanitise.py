@@ -36,8 +36,9 @@ _KEY = re.compile(
     r"|[rs]k_live_\w{16,255}|eyJ[\w-]{5,}\.eyJ[\w-]{5,}(?:\.[\w-]*)?)"
 )
 _CARD = re.compile(r"(?<![\w.-])(?:3[47]|4\d|5[1-5]|2[2-7]|6[05])(?:[ -]?\d){11,17}(?![\w-])")
-_HAS_KEY = re.compile(r"A(?:KIA|SIA|Iza)|gh[pousr]_|github_pat_|xox|_live_|eyJ|\d{4}[ -]?\d{4}")
-_MAYBE_SECRET = re.compile(rf"[@=:]|earer |{_HAS_KEY.pattern}")  # otherwise a text holds nothing of the above
+_LOOKS = r"eyJ|AKIA|ASIA|AIza|gh[pousr]_|github_pat_|_live_|xox|[2-6]\d{3}(?:[ -]\d{4,6}[ -]\d|\d{9})"
+_HAS_KEY = re.compile(_LOOKS)
+_MAYBE_SECRET = re.compile(f"[@=:]|earer |{_LOOKS}")  # otherwise a text holds nothing of the above
 # pydantic shows what it was given: that is the payload.
 _INPUT = re.compile(r"(?s)(input_value=).{0,200}?(, input_type=)")
 _NAME = re.compile(rf"(?i)(?:^|[_.-])(?:{_WORD}|access[_-]?key[_-]id|pass|authorization|(?:set-)?cookie)$|^secret[_-]")
@@ -54,7 +55,8 @@ def redact(text: str) -> str:
     if "@" in text:
         text = _SLASHED.sub("***@", _AUTHORITY.sub("***@", text))
     if "=" in text or ":" in text:
-        text = _COOKIE.sub(r"\1***", _PAIR.sub(r"\1***", _HEADER.sub(r"\1***", text)))
+        text = _PAIR.sub(r"\1***", _HEADER.sub(r"\1***", text))
+        text = _COOKIE.sub(r"\1***", text) if "ookie" in text or "OOKIE" in text else text
         text = _INPUT.sub(r"\1***\2", text) if "input_value=" in text else text
     if _HAS_KEY.search(text):
         text = _CARD.sub(_masked, _KEY.sub("***", text))
