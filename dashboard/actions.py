@@ -65,6 +65,26 @@ async def edit(visit: Visit) -> Response:
     return _begin(visit, operation)
 
 
+async def edit_each(visit: Visit) -> Response:
+    """Show how the selected letters can be edited together, and with POST check that and replay them as new events."""
+    index, selection = visit.index, visit.selection
+    form = {name: visit.fields.get(name, "").replace("\r\n", "\n") for name in ("find", "put", "headers", "to")}
+    count, error = index.count(selection), ""
+    if not visit.is_asked:
+        try:
+            changed = Edit(None, _headers(form["headers"]), form["find"], form["put"])
+            if not changed.headers and not changed.find:
+                raise ConfigurationError("nothing is different")
+            if (reader_of := visit.page.reader_of) is not None:
+                read = reader_of(visit.queue, form["to"] or None)
+                for letter in index.letters(selection):
+                    read(letter, changed)
+            return _begin(visit, visit.service.edit_each(visit.queue, selection, changed, to=form["to"] or None))
+        except HoldfastError as trouble:
+            error = str(trouble)
+    return visit.show("edits.html", 400 if error else 200, count=count, error=error, **form)
+
+
 async def run(visit: Visit) -> Response:
     """Have the handler run on some of the letters, in a process of its own: its publishes are caught, its other effects
     are real."""

@@ -47,6 +47,7 @@ def templates() -> Environment:
         "plain": lambda value, limit=300: neutral(str(value), limit),
         "lines": lambda value, limit=view.BODY: neutral(str(value), limit, lines=True),
         "chart": chart,
+        "counts": view.counts_of,
         "header": view.header_text,
         "number": lambda value: f"{value:,}",
         "query": lambda filters: urlencode(filters.pairs()),

@@ -10,11 +10,12 @@ from urllib.parse import urlencode
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response, StreamingResponse
 
-from ..dead_letters import Forecast, export_lines, forecast, view
+from ..dead_letters import ORDERS, Forecast, export_lines, forecast, view
 from ..events import HoldfastError
 from .visit import Visit, number
 
 PER_PAGE = 50
+PER_QUEUE = 20
 
 USUAL = 10
 """Letters that the handler is run on unless the form says how many."""
@@ -39,13 +40,28 @@ async def queue(visit: Visit) -> Response:
     name, index, background, selection = visit.queue, visit.index, visit.page.background, visit.selection
     if index.read_at is None and name not in background.errors:
         background.read(name)
-    at, total = number(visit.request.query_params.get("page", "")) or 1, index.count(selection)
+    query, total = visit.request.query_params, index.count(selection)
+    at, sort = number(query.get("page", "")) or 1, query.get("sort", "")
+    sort = sort if sort in ORDERS else "newest"
     return visit.show(
         "queue.html", index=index, groups=index.groups(selection), total=total, number=at,
-        letters=list(islice(index.letters(selection, skip=(at - 1) * PER_PAGE), PER_PAGE)),
+        sort=sort,
+        letters=list(islice(index.letters(selection, skip=(at - 1) * PER_PAGE, order=sort), PER_PAGE)),
         last=max(1, -(-total // PER_PAGE)), notes=visit.service.journal.notes(name),
         error=background.errors.get(name, ""), reading=background.counts.get(name),
     )  # fmt: skip
+
+
+async def search(visit: Visit) -> Response:
+    """Show groups and letters of all queues, those that the filters choose. Queues that have grown are read first."""
+    service, selection = visit.service, visit.selection
+    indexes = {queue.queue: service.index(queue.queue) for queue in await service.queues() if queue.letters}
+    kinds = view.across({queue: index.groups(selection) for queue, index in indexes.items()})
+    letters = {}
+    if selection.pairs():
+        for queue, index in indexes.items():
+            letters[queue] = list(islice(index.letters(selection, order="newest"), PER_QUEUE))
+    return visit.show("search.html", kinds=kinds, letters=letters)
 
 
 async def letter(visit: Visit) -> Response:

@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from ..config import VERSION
 from ..dead_letters import DeadLetters, Index, Letter, Selection
+from ..events import ConfigurationError
 from .access import SAFE, Role, Session
 from .page import Page
 
@@ -89,6 +90,8 @@ def visits(
     async def answer(request: Request) -> Response:
         fields = {} if request.method in SAFE else await _fields(request, may_send)
         name, selection = request.path_params.get("queue"), Selection.of(request.query_params.multi_items())
+        if "chosen" in request.query_params and not selection.id:
+            raise ConfigurationError("no letter is selected")
         queue = "" if name is None else await page.service.resolve(name)
         return await handler(Visit(request, page, queue, selection, fields))
 

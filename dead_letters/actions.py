@@ -56,7 +56,8 @@ def _replacement(letter: Letter, operation: Operation) -> Message:
             return replayed(letter, operation=name, target=target, forced=bool(options.get("forced")))
         case "edit":
             target = target_of(letter, operation.queue, options.get("to"))
-            edit = Edit(base64.b64decode(options["body"]), options["headers"])
+            body = None if options["body"] is None else base64.b64decode(options["body"])
+            edit = Edit(body, options["headers"], options.get("find", ""), options.get("put", ""))
             return edited(letter, edit, operation=name, target=target)
         case "import":
             return _restored(letter.message, operation.queue, f"{name}/{letter.key}")

@@ -5,7 +5,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from .selection import Selection
 
 BATCH = 500
 BUCKETS = 24
-_VERSION = 3
+_VERSION = 4
 _SCHEMA = f"""
 DROP TABLE IF EXISTS letters;
 DROP TABLE IF EXISTS messages;
@@ -27,13 +27,24 @@ DROP TABLE IF EXISTS about;
 CREATE TABLE IF NOT EXISTS letters (
     position INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, event_id TEXT, event_type TEXT, version INTEGER,
     reason TEXT, handler TEXT, target TEXT, fingerprint TEXT, error_type TEXT, error_message TEXT,
-    failed_at REAL, worker TEXT, returns INTEGER, chain TEXT);
+    failed_at REAL, worker TEXT, returns INTEGER, chain TEXT, correlation_id TEXT);
 CREATE TABLE IF NOT EXISTS messages (position INTEGER PRIMARY KEY, message BLOB);
 CREATE INDEX IF NOT EXISTS by_fingerprint ON letters (fingerprint, failed_at);
 CREATE INDEX IF NOT EXISTS by_event ON letters (event_id);
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value REAL);
 PRAGMA user_version = {_VERSION};
 """
+
+
+ORDERS = {
+    "queue": "position",
+    "newest": "failed_at DESC, position DESC",
+    "oldest": "failed_at, position",
+    "event": "event_type, failed_at DESC",
+    "reason": "reason, failed_at DESC",
+    "error": "error_type, error_message, failed_at DESC",
+}
+"""The orders in which letters can be listed, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,7 @@ class Index:
 
     def __init__(self, path: Path | None) -> None:
         self._db = database(path, synchronous="OFF")
+        self._db.create_function("holds", 2, _holds, deterministic=True)
         if self._db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
             self._db.executescript(_SCHEMA)  # what was in it is read again; one that is whole may be being rewritten
 
@@ -80,7 +92,7 @@ class Index:
 
     def add(self, letters: Iterable[Letter]) -> None:
         new = list(letters)
-        self._db.executemany(f"INSERT OR IGNORE INTO letters VALUES ({', '.join('?' * 15)})", map(_row, new))
+        self._db.executemany(f"INSERT OR IGNORE INTO letters VALUES ({', '.join('?' * 16)})", map(_row, new))
         self._db.executemany(
             "INSERT OR IGNORE INTO messages VALUES (?, ?)", [(letter.position, _packed(letter)) for letter in new]
         )
@@ -110,9 +122,9 @@ class Index:
         """The keys of the selected letters in the order of the queue, each with the fingerprint of its failure."""
         return self._select("key, fingerprint", selection).fetchall()
 
-    def letters(self, selection: Selection, *, skip: int = 0) -> Iterator[Letter]:
-        """The selected letters, in the order of the queue, without the first `skip`."""
-        for key, position, returns, message in self._select("key, position, returns, message", selection, skip):
+    def letters(self, selection: Selection, *, skip: int = 0, order: str = "queue") -> Iterator[Letter]:
+        """The selected letters in one of `ORDERS`, that of the queue as a rule, without the first `skip`."""
+        for key, position, returns, message in self._select("key, position, returns, message", selection, skip, order):
             yield _letter(key, position, returns, message)
 
     def get(self, key: str) -> Letter | None:
@@ -173,12 +185,12 @@ class Index:
             trends.setdefault(fingerprint, [0] * BUCKETS)[min(bucket, BUCKETS - 1)] += count
         return trends
 
-    def _select(self, columns: str, selection: Selection, skip: int = 0) -> sqlite3.Cursor:
+    def _select(self, columns: str, selection: Selection, skip: int = 0, order: str = "queue") -> sqlite3.Cursor:
         where, values = self._where(selection)
         limit = -1 if selection.limit is None else selection.limit
-        table = "letters JOIN messages USING (position)" if "message" in columns else "letters"
-        query = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY position LIMIT ? OFFSET ?"
-        return self._db.execute(query, [*values, limit, skip])
+        letters = f"(SELECT * FROM letters WHERE {where} ORDER BY {ORDERS[order]} LIMIT ? OFFSET ?)"
+        table = f"{letters} JOIN messages USING (position)" if "message" in columns else letters
+        return self._db.execute(f"SELECT {columns} FROM {table} ORDER BY {ORDERS[order]}", [*values, limit, skip])
 
 
 def _row(letter: Letter) -> tuple[Any, ...]:
@@ -187,13 +199,23 @@ def _row(letter: Letter) -> tuple[Any, ...]:
     clean = [text.encode("utf-8", "replace").decode() for text in (*texts, letter.error_message[:1000])]
     return (
         letter.position, letter.key, letter.event_id, letter.event_type, letter.version, *clean, failed_at,
-        letter.worker, letter.returns, json.dumps(letter.chain),
+        letter.worker, letter.returns, json.dumps(letter.chain), letter.correlation_id,
     )  # fmt: skip
 
 
 def _packed(letter: Letter) -> bytes:
     """The message, in a table of its own: who looks for letters does not turn its pages."""
     return zlib.compress(json.dumps(to_json(letter.message)).encode(), 1)
+
+
+def _holds(message: bytes, text: str) -> bool:
+    """Whether each of these words is in the body of a message, in whatever case."""
+    body = str(json.loads(zlib.decompress(message)).get("body", ""))
+    if "\\u" in body:  # letters outside ASCII, as many senders write them
+        with suppress(ValueError):
+            body = json.dumps(json.loads(body), ensure_ascii=False)
+    body = body.lower()
+    return all(word in body for word in text.lower().split())
 
 
 def _letter(key: str, position: int, returns: int, message: bytes) -> Letter:

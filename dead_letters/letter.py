@@ -44,6 +44,7 @@ class Letter:
     first_failed_at: datetime | None
     failed_at: datetime | None
     worker: str
+    correlation_id: str
     is_foreign: bool
     returns: int
     message: Message
@@ -120,6 +121,7 @@ def read_letter(message: Message, *, key: str, position: int, returns: int = 0) 
         first_failed_at=_time(history.first_failed_at),
         failed_at=died_at if by_broker else failed_at,
         worker=_text(headers.get(h.WORKER), 200),
+        correlation_id=metadata.correlation_id or "",
         is_foreign=not ours and h.EVENT_ID not in headers,
         returns=returns,
         message=message,

@@ -14,15 +14,24 @@ _IDENTITY = (h.EVENT_ID, h.EVENT_TIME, h.EVENT_VERSION, h.CAUSATION_ID)
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What is to be different. `headers` with the value None are taken away."""
+    """What is to be different. Without a `body` the old one stays, with `put` where it has `find`. `headers` with the
+    value None are taken away. Raises `ConfigurationError` for a header that cannot be edited."""
 
-    body: bytes
+    body: bytes | None = None
     headers: Mapping[str, str | None] = field(default_factory=dict)
+    find: str = ""
+    put: str = ""
 
     def __post_init__(self) -> None:
         for name in self.headers:
             if not name or not h.is_senders(name) or name in _IDENTITY:
                 raise ConfigurationError(f"the header {name!r} is not one that can be edited")
+
+    def body_of(self, message: Message) -> bytes:
+        """Return the body that this makes of a message's."""
+        if self.body is not None or not self.find:
+            return message.body if self.body is None else self.body
+        return message.body.replace(self.find.encode(), self.put.encode())
 
 
 def target_of(letter: Letter, dead_queue: str, to: str | None = None) -> str:
@@ -63,7 +72,7 @@ def edited(letter: Letter, edit: Edit, *, operation: str, target: str) -> Messag
         if value is not None:
             headers[name] = value
     headers |= {h.EVENT_ID: edited_id(letter, operation), h.CAUSATION_ID: letter.event_id}
-    return replace(message, body=edit.body, headers=headers)
+    return replace(message, body=edit.body_of(message), headers=headers)
 
 
 def edited_id(letter: Letter, operation: str) -> str:

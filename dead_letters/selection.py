@@ -11,8 +11,10 @@ from ..events import ConfigurationError
 
 _SPAN = re.compile(r"(\d+)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_HAS_ID = """EXISTS (SELECT 1 FROM json_each(?)
-    WHERE substr(letters.key, 1, length(value)) = value OR letters.event_id = value)"""
+# A whole key does not mean those of letters that are alike, which end in -2, -3 ...
+_HAS_ID = """EXISTS (SELECT 1 FROM json_each(?) WHERE letters.event_id = value OR (
+    substr(letters.key, 1, length(value)) = value AND substr(letters.key, length(value) + 1, 1) != '-'))"""
+_HOLDS = "EXISTS (SELECT 1 FROM messages WHERE messages.position = letters.position AND holds(message, ?))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,9 @@ class Selection:
     """All letters for which each filter that is given holds: the options of `holdfast dead`, and the query of the
     page's addresses.
 
-    `id` has keys (or their beginnings) or event ids; `type` is an event's type; `moment` reads `since` and `until`;
-    `limit` keeps the first so many. Raises `ConfigurationError` for a time that cannot be read."""
+    `id` has keys (or their beginnings) or event ids; `type` is an event's type; `text` is in the error, the words of
+    `payload` in the body; `moment` reads `since` and `until`; `limit` keeps the first so many. Raises
+    `ConfigurationError` for a time that cannot be read."""
 
     id: tuple[str, ...] = ()
     reason: str | None = None
@@ -29,6 +32,8 @@ class Selection:
     fingerprint: str | None = None
     handler: str | None = None
     text: str | None = None
+    payload: str | None = None
+    correlation: str | None = None
     since: str | None = None
     until: str | None = None
     limit: int | None = None
@@ -58,8 +63,10 @@ class Selection:
             "instr(fingerprint, ?) = 1": self.fingerprint,
             _HAS_ID: json.dumps(self.id) if self.id else None,
             "instr(lower(error_type || char(10) || error_message), lower(?))": self.text,
+            "correlation_id = ?": self.correlation,
             "failed_at >= ?": _timestamp(self.since),
             "failed_at <= ?": _timestamp(self.until),
+            _HOLDS: self.payload,
         }
         given = {clause: value for clause, value in conditions.items() if value is not None}
         return " AND ".join(["1", *given]), list(given.values())

@@ -112,16 +112,19 @@ class DeadLetters:
 
     def edit(self, queue: str, key: str, edit: Edit, *, to: str | None = None) -> Operation:
         """Fix what one letter is to become."""
-        options = {"body": base64.b64encode(edit.body).decode(), "headers": dict(edit.headers), "to": to}
-        return self._begin("edit", queue, Selection(id=(key,)), options)
+        return self.edit_each(queue, Selection(id=(self.index(queue).only(key).key,)), edit, to=to)
+
+    def edit_each(self, queue: str, selection: Selection, edit: Edit, *, to: str | None = None) -> Operation:
+        """Fix what each of the selected letters is to become."""
+        body = None if edit.body is None else base64.b64encode(edit.body).decode()
+        options = {"body": body, "headers": dict(edit.headers), "find": edit.find, "put": edit.put, "to": to}
+        return self._begin("edit", queue, selection, options)
 
     def _begin(self, kind: Kind, queue: str, selection: Selection, options: Mapping[str, object]) -> Operation:
         index = self.index(queue)
         chosen = index.chosen(selection)
         if not chosen:
             raise ConfigurationError(f"no letter in {queue} matches")
-        if kind == "edit" and len(chosen) > 1:
-            raise ConfigurationError(f"{selection.id[0]!r} means {len(chosen)} letters; give more of the id")
         if kind != "discard":
             target_of(next(index.letters(selection)), queue, str(options["to"]) if options.get("to") else None)
         return self.journal.begin(kind, queue, chosen, by=self.by, options=options)
@@ -133,8 +136,8 @@ class DeadLetters:
         return self.folder / "archive" / f"{file_name(operation.queue)}.{operation.id}.ndjson"
 
     def edited_as(self, operation: Operation) -> str:
-        """The id of the event that an edit has made, as its archive tells."""
-        if operation.kind != "edit" or not (path := self.archive_of(operation)).exists():
+        """The id of the event that the edit of one letter has made, as its archive tells."""
+        if operation.kind != "edit" or operation.total > 1 or not (path := self.archive_of(operation)).exists():
             return ""
         with path.open("rb") as file:
             return next((str(from_line(line)[1].get("edited_as")) for line in file if line.endswith(b"\n")), "")

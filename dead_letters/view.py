@@ -1,14 +1,15 @@
 """Dead letters as people and programs see them: the terminal, the page and JSON show these values."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ..telemetry import is_secret, neutral, redact
 from .archive import to_json
+from .index import Group
 from .journal import Operation
-from .letter import Letter
+from .letter import NO_TIME, Letter
 
 BODY = 20_000
 """Characters of a body that are shown; the whole is exported or downloaded."""
@@ -55,6 +56,21 @@ def body_text(body: bytes) -> tuple[str, str]:
 def when(moment: datetime | None) -> str:
     """Write a moment in UTC, to the second; nothing where it is unknown."""
     return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def across(groups: Mapping[str, Sequence[Group]]) -> list[tuple[Group, int, dict[str, int]]]:
+    """Join the groups of several queues: one group of each kind of failure, the last seen, with the number of letters
+    in all and in each queue, the largest first."""
+    kinds = dict[str, list[tuple[str, Group]]]()
+    for queue, some in groups.items():
+        for group in some:
+            kinds.setdefault(group.fingerprint, []).append((queue, group))
+    joined = []
+    for alike in kinds.values():
+        counts = {queue: group.count for queue, group in alike}
+        last = max((group for _, group in alike), key=lambda group: group.last_seen or NO_TIME)
+        joined.append((last, sum(counts.values()), counts))
+    return sorted(joined, key=lambda kind: -kind[1])
 
 
 def header_text(name: str, value: object) -> str:

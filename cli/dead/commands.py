@@ -112,10 +112,9 @@ async def edit(
     from .rehearsal import reader_of
     from .session import edit_of
 
-    change = edit_of(body, header or [], no_header or [])
+    edited = edit_of(body, header or [], no_header or [])
     name = await session.read(queue, worn=worn)
     original = session.service.index(name).only(letter)
-    edited = change(original.message)
     reader_of(worker, name, to)(original, edited)
     session.consents(name, Selection(id=(original.key,)), "edit", to=to, yes=yes)
     return await session.carry_out(session.service.edit(name, original.key, edited, to=to), Pace(wait=wait))

@@ -60,7 +60,7 @@ def reader_of(worker: str, dead_queue: str, to: str | None) -> Reader:
         target = target_of(letter, dead_queue, to)
         if target not in specs:
             specs[target] = handler_of(worker, target)
-        message = letter.message if edit is None else replace(letter.message, body=edit.body)
+        message = letter.message if edit is None else replace(letter.message, body=edit.body_of(letter.message))
         incoming = read_incoming(message, datetime.now(UTC))
         metadata = replace(incoming.metadata, event_type=letter.event_type)
         specs[target].read(replace(incoming, metadata=metadata))

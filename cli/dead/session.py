@@ -17,7 +17,7 @@ from ...broker import REGISTRY, open_broker
 from ...config import LogSettings, load_settings
 from ...dead_letters import DeadLetters, Edit, Operation, Outage, Pace, Request, Selection, target_of
 from ...dead_letters.view import letter_json
-from ...events import BrokerUnavailable, ConfigurationError, HoldfastError, Message
+from ...events import BrokerUnavailable, ConfigurationError, HoldfastError
 from ...telemetry import configure_logging, neutral
 from ..words import console, print_json
 from .progress import bar, pausing
@@ -85,8 +85,8 @@ def pace_of(rate: float | None, wait: float, *, canary: bool, keep_going: bool) 
     return Pace(rate=rate, canary=canary and wait > 0, wait=wait, keep_going=keep_going)
 
 
-def edit_of(body: str | None, headers: Sequence[str], dropped: Sequence[str]) -> Callable[[Message], Edit]:
-    """Return what the options of `dead edit` make of a message. `body` names a file, or is `-` for standard input."""
+def edit_of(body: str | None, headers: Sequence[str], dropped: Sequence[str]) -> Edit:
+    """Return the edit that the options of `dead edit` make up. `body` names a file, or is `-` for standard input."""
     changes: dict[str, str | None] = dict.fromkeys(dropped)
     for text in headers:
         name, equals, value = text.partition("=")
@@ -96,7 +96,7 @@ def edit_of(body: str | None, headers: Sequence[str], dropped: Sequence[str]) ->
     if body is None and not changes:
         raise ConfigurationError("nothing is different; give --body, --header or --no-header")
     new = None if body is None else sys.stdin.buffer.read() if body == "-" else Path(body).read_bytes()
-    return lambda message: Edit(message.body if new is None else new, changes)
+    return Edit(new, changes)
 
 
 @dataclass(frozen=True, slots=True)

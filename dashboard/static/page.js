@@ -46,6 +46,11 @@ document.addEventListener("click", (event) => {
   if (button?.dataset.copies) copy(button);
 });
 
+document.addEventListener("change", (event) => {
+  if (!event.target.matches("[data-all]")) return;
+  for (const box of event.target.form.querySelectorAll("[name=id]")) box.checked = event.target.checked;
+});
+
 // A page that says so is fetched again in so many seconds, unless somebody is at work on it.
 const BUSY = "input:focus, textarea:focus, select:focus, input:checked, details[open], .here";
 

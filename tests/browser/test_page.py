@@ -112,7 +112,7 @@ async def test_a_replay_tries_a_few_first_and_is_paused_and_resumed(
         await page.get_by_text("Resume at another pace").click()
         await looked_at(page, "paused")
         await page.get_by_label("all at once").check()
-        await page.get_by_role("button", name="Resume so").click()
+        await page.get_by_role("button", name="Resume at this pace").click()
         await expect(page.locator(".progress .state")).to_have_text("done", timeout=30_000)
     await expect(page.get_by_text("14 handled")).to_be_visible()
 
@@ -150,7 +150,7 @@ async def test_what_if_reads_the_letters_and_runs_the_handler(page: Page, morgue
     await desk.read(morgue.dead)
 
     await page.goto(f"/queues/{morgue.dead}")
-    await page.get_by_role("link", name="What if?").click()
+    await page.get_by_role("link", name="Dry run").click()
     await expect(page.get_by_text("2 would be read, 1 would not")).to_be_visible()
     await page.get_by_role("button", name="Run it").click()  # the browser wants it ticked first
     await page.get_by_label("I know that it really runs").check()
@@ -181,6 +181,38 @@ async def test_notes_filters_and_keys(page: Page, morgue: Morgue, desk: DeadLett
     await expect(page.get_by_role("heading", name="History")).to_be_visible()
     await page.keyboard.press("?")
     await expect(page.get_by_role("heading", name="Keys")).to_be_visible()
+
+
+async def test_on_a_phone_each_letter_is_a_card_that_can_be_read(page: Page, morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill(*(f"o-{n}" for n in range(50)))
+    await desk.read(morgue.dead)
+    await page.set_viewport_size({"width": 390, "height": 844})
+
+    for name, address in (("letters", f"/queues/{morgue.dead}"), ("queues", "/"), ("search", "/search?payload=o-7")):
+        await page.goto(address)
+        await looked_at(page, f"phone-{name}")
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+    await page.goto(f"/queues/{morgue.dead}")
+    error = await page.locator("td.error").first.bounding_box()
+
+    assert error and error["width"] > 250
+    assert await page.evaluate("document.documentElement.scrollHeight") < 12_000
+
+
+async def test_letters_are_selected_and_replayed_together(page: Page, morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1", "o-2", "o-3")
+    await desk.read(morgue.dead)
+    morgue.charge.mended = True
+
+    async with running(morgue.worker()):
+        await page.goto(f"/queues/{morgue.dead}")
+        await page.get_by_label("Select all on this page").check()
+        await page.locator("[name=id]").first.uncheck()
+        await page.get_by_role("button", name="Replay…").click()
+        await page.get_by_role("button", name="Replay 2").click()
+        await expect(page.locator(".progress .state")).to_have_text("done", timeout=30_000)
+
+    assert morgue.charge.effects.total() == 2
 
 
 @pytest.mark.parametrize("body", HOSTILE, ids=["script", "control", "binary", "1 MB"])

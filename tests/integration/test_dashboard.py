@@ -143,7 +143,87 @@ async def test_what_is_not_there_is_told_on_a_page(desk: DeadLetters, unique: st
     assert all("That did not work" in answer.text for answer in answers)
 
 
+async def test_letters_are_listed_the_newest_first_and_sorted_as_asked(morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1")
+    await morgue.fill("o-2")
+    first, second = await contents(desk, morgue.dead)
+
+    async with a_visitor(desk) as visitor:
+        newest, oldest, odd = [
+            (await visitor.get(f"/queues/{morgue.dead}{query}")).text for query in ("", "?sort=oldest", "?sort=up")
+        ]
+
+    assert newest.index(second.key) < newest.index(first.key) and odd.index(second.key) < odd.index(first.key)
+    assert oldest.index(first.key) < oldest.index(second.key) and 'aria-sort="ascending"' in oldest
+
+
+async def test_a_letter_is_looked_for_by_its_body_and_its_chain_in_all_queues(
+    morgue: Morgue, desk: DeadLetters
+) -> None:
+    await morgue.fill("o-4711", "o-4712")
+    first, second = await contents(desk, morgue.dead)
+
+    async with a_visitor(desk) as visitor:
+        here = await visitor.get(f"/queues/{morgue.dead}?payload=order+4711")
+        everywhere = await visitor.get("/search?payload=order+4711")
+        letter = await visitor.get(f"/queues/{morgue.dead}/letters/{second.key}")
+        chain = await visitor.get(f"/search?correlation={second.correlation_id}")
+        groups = await visitor.get(f"/search?text={morgue.queue}")
+
+    for page in (here, everywhere):
+        assert first.key in page.text and second.key not in page.text
+    assert f'href="/search?correlation={second.correlation_id}"' in letter.text
+    assert second.key in chain.text and first.key not in chain.text and f"1 in {morgue.dead}" in chain.text
+    assert "No letter matches" in groups.text
+
+
 # What it does
+
+
+async def test_letters_that_are_selected_are_edited_together(morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1", "o-2", "o-3")
+    chosen = [letter.key for letter in await contents(desk, morgue.dead)][:2]
+    query = "?chosen=1&" + "&".join(f"id={key}" for key in chosen)
+    morgue.charge.mended = True
+
+    def reader_of(queue: str, to: str | None) -> object:
+        def read(letter: Letter, edit: Edit | None) -> None:
+            if edit is not None and b"o-" in edit.body_of(letter.message):
+                raise HoldfastError("order: begins with o")
+
+        return read
+
+    async with running(morgue.worker()), a_visitor(desk, reader_of=reader_of) as visitor:
+        listed = await visitor.get(f"/queues/{morgue.dead}")
+        address = f"/queues/{morgue.dead}/edit{query}"
+        asked = await visitor.get(address)
+        nothing = await visitor.post(address, find="", put="x")
+        refused = await visitor.post(address, find="order", put="order")
+        begun = await visitor.post(address, find="o-", put="p-", headers="ticket: T-1")
+        state = await until_over(desk, begun.headers["location"].rpartition("/")[2])
+        left = await contents(desk, morgue.dead)
+
+    assert all(f'name="id" value="{key}"' in listed.text for key in chosen) and 'formaction="/queues/' in listed.text
+    assert "Edit and replay 2 letters" in asked.text
+    assert (nothing.status_code, refused.status_code) == (400, 400) and "begins with o" in refused.text
+    assert (state, morgue.charge.effects, len(left)) == ("done", {"p-1": 1, "p-2": 1}, 1)
+
+
+async def test_letters_that_are_selected_are_replayed_and_discarded_and_none_is_not_all(
+    morgue: Morgue, desk: DeadLetters
+) -> None:
+    await morgue.fill("o-1", "o-2", "o-3")
+    first, second, _ = [letter.key for letter in await contents(desk, morgue.dead)]
+
+    async with a_visitor(desk) as visitor:
+        asked = [
+            (await visitor.get(f"/queues/{morgue.dead}/{what}?chosen=1&id={first}&id={second}")).text
+            for what in ("replay", "discard")
+        ]
+        none = [await visitor.get(f"/queues/{morgue.dead}/{what}?chosen=1") for what in ("replay", "discard", "edit")]
+
+    assert "Replay 2 letters?" in asked[0] and "Discard 2 letters?" in asked[1]
+    assert all(page.status_code == 400 and "no letter is selected" in page.text for page in none)
 
 
 async def test_letters_are_replayed_with_progress_and_confirmed_by_the_worker(
@@ -159,10 +239,11 @@ async def test_letters_are_replayed_with_progress_and_confirmed_by_the_worker(
         name = begun.headers["location"].rpartition("/")[2]
         moving = await visitor.get(f"/operations/{name}")
         shown = await until_shown(visitor, f"/operations/{name}", 'class="state done"')
+        listed = await visitor.get("/operations")
 
     assert "Replay 2 letters?" in asked.text and begun.status_code == 303
     assert 'data-refresh="1"' in moving.text and "data-refresh" not in shown
-    assert "<b>2</b> handled" in shown and morgue.charge.effects == {"o-1": 1, "o-2": 1}
+    assert "<b>2</b> handled" in shown and "2 handled" in listed.text and morgue.charge.effects == {"o-1": 1, "o-2": 1}
 
 
 async def test_a_discard_wants_the_number_typed_and_keeps_an_archive(morgue: Morgue, desk: DeadLetters) -> None:
@@ -466,7 +547,7 @@ async def test_with_tokens_nothing_is_shown_before_one_is_given(morgue: Morgue, 
         cookie = (await visitor.post("/login", token=TOKEN)).headers["set-cookie"]
 
     assert (before.status_code, before.headers["location"], wrong.status_code) == (303, "/login", 403)
-    assert "Replay" not in looking.text and "Replay" in acting.text
+    assert "Replay" not in looking.text and "Replay" in acting.text and "Log out" in looking.text
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie and TOKEN not in cookie
 
 

@@ -54,7 +54,8 @@ async def letters(settings: Settings, unique: str) -> str:
                 "odd": "1",
             }
             body = json.dumps({"order": order}).encode()
-            message = Message(body, "", f"{unique}.charge.dead", headers, type=f"{unique}.order", message_id=order)
+            about = {"type": f"{unique}.order", "message_id": order, "correlation_id": f"chain-{order}"}
+            message = Message(body, "", f"{unique}.charge.dead", headers, **about)
             await broker.publish(message, timeout=10)
     return f"{unique}.charge"
 
@@ -63,7 +64,7 @@ def test_every_filter_is_taken_by_every_command(dead: Dead, letters: str, unique
     every = [
         *("--id", "id-a", "--reason", "exhausted", "--type", f"{unique}.order", "--fingerprint", "3f2a"),
         *("--handler", "charge", "--text", "bank is away for a", "--since", "1h", "--until", "2100-01-01T00:00"),
-        *("--limit", "1"),
+        *("--limit", "1", "--payload", "ORDER a", "--correlation", "chain-a"),
     ]
 
     shown = dead("show", letters, *every, "--worn", "--json")

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast import ConfigurationError
-from holdfast.dead_letters import Index, Journal, Pace, Selection, moment
+from holdfast.dead_letters import ORDERS, Index, Journal, Pace, Selection, moment
 from holdfast.dead_letters.archive import from_line, to_line
 from holdfast.dead_letters.letter import Letter, key_of, read_letter
 from holdfast.dead_letters.replay import replayed, target_of
@@ -216,6 +216,37 @@ def test_an_index_can_be_opened_and_read_while_another_rewrites_it(tmp_path: Pat
         other.close()
 
     assert (seen, keys(index, Selection())) == (["a"], [])
+
+
+@pytest.mark.parametrize(
+    ("words", "selected"),
+    [("order 4711", "a"), ("4711 ORDER", "a"), ("müller", "b"), ("4712", ""), ("\\u00fc", ""), ("%", ""), ("zip", "c")],
+)
+def test_letters_are_selected_by_the_words_in_their_bodies(words: str, selected: str) -> None:
+    index = Index(None)
+    bodies = {"a": b'{"order":"4711"}', "b": b'{"name": "M\\u00fcller"}', "c": b"zip \xc3\xbc", "d": b"\xff4711 order"}
+    index.add(read_letter(a_message(body), key=key, position=n) for n, (key, body) in enumerate(bodies.items(), 1))
+
+    assert keys(index, Selection(payload=words)) == list(selected)
+
+
+def test_letters_are_listed_in_the_order_that_is_asked_for() -> None:
+    index = Index(None)
+    index.add(read_letter(_some_letter(n), key=f"{n}", position=10 - n) for n in (1, 2, 3))
+
+    orders = {order: "".join(one.key for one in index.letters(Selection(), order=order)) for order in ORDERS}
+    second = [one.key for one in index.letters(Selection(limit=1), order="newest", skip=1)]
+
+    assert orders == {"queue": "321", "newest": "321", "oldest": "123", "event": "321", "reason": "231", "error": "123"}
+    assert second == ["2"]
+
+
+def test_a_whole_key_does_not_mean_the_letters_that_are_alike() -> None:
+    index = Index(None)
+    index.add(read_letter(a_message(), key=key, position=n) for n, key in enumerate(("abc", "abc-2", "abcd"), 1))
+
+    assert keys(index, Selection(id=("abc",))) == ["abc", "abcd"]
+    assert keys(index, Selection(id=("abc-2",))) == ["abc-2"]
 
 
 @pytest.mark.parametrize("text", ["99999999999d", "800000d", "9" * 5_000 + "s"])

@@ -10,9 +10,9 @@ from rich.console import Console
 from holdfast import ConfigurationError
 from holdfast.cli.dead.tables import letters_table, print_letter
 from holdfast.dashboard.page import chart, templates
-from holdfast.dead_letters import Selection
+from holdfast.dead_letters import Index, Selection
 from holdfast.dead_letters.letter import Letter, read_letter
-from holdfast.dead_letters.view import age, body_text, scaled
+from holdfast.dead_letters.view import across, age, body_text, scaled
 
 ON_PAGE = templates()
 
@@ -92,6 +92,22 @@ def test_a_chart_shows_every_count_and_the_highest_at_full_height() -> None:
     assert scaled([0, 1, 500, 1000], 8) == [0, 1, 4, 8]
     assert scaled([], 8) == [] and scaled([0, 0], 8) == [0, 0]
     assert chart((0, 1, 2)).count("<rect") == 2
+
+
+def test_groups_of_several_queues_are_joined_by_the_kind_of_failure() -> None:
+    one, two = Index(None), Index(None)
+    one.add(
+        read_letter(a_message(bytes([n]), headers={"holdfast-fingerprint": "f1"}), key=str(n), position=n)
+        for n in (1, 2)
+    )
+    two.add(read_letter(a_message(headers={"holdfast-fingerprint": f"f{n}"}), key=str(n), position=n) for n in (1, 2))
+
+    joined = across({"a.dead": one.groups(), "b.dead": two.groups()})
+
+    assert [(group.fingerprint, count, counts) for group, count, counts in joined] == [
+        ("f1", 3, {"a.dead": 2, "b.dead": 1}),
+        ("f2", 1, {"b.dead": 1}),
+    ]
 
 
 def test_the_filters_of_an_address_are_those_of_the_command_line() -> None:
