@@ -113,17 +113,18 @@ def test_an_operation_that_has_sent_all_is_not_paused_and_sends_nothing_again(
     assert (after["state"], after["counts"]) == ("waiting", {"sent": 2})
 
 
-EACH = [
-    ("show",),
-    ("replay", "--dry-run"),
-    ("discard", "--dry-run"),
-    ("export", "out.ndjson"),
-    ("check", "app:worker"),
-    ("edit", "id-a", "app:worker", "--body", "-"),
-]
-
-
-@pytest.mark.parametrize("command", EACH, ids=[command[0] for command in EACH])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("show",),
+        ("replay", "--dry-run"),
+        ("discard", "--dry-run"),
+        ("export", "out.ndjson"),
+        ("check", "app:worker"),
+        ("edit", "id-a", "app:worker", "--body", "-"),
+    ],
+    ids=lambda command: command[0],
+)
 async def test_a_queue_that_is_not_for_dead_letters_is_left_alone(
     dead: Dead, letters: str, unique: str, settings: Settings, command: tuple[str, ...]
 ) -> None:
