@@ -49,7 +49,7 @@ async def test_from_the_queues_to_a_letter_and_replayed(page: Page, morgue: Morg
     await page.get_by_role("link", name=morgue.dead).click()
     await expect(page.get_by_role("heading", name="By what they died of")).to_be_visible()
     await looked_at(page, "queue")
-    await page.get_by_role("region", name="Letters").get_by_role("link").first.click()
+    await page.get_by_role("region", name="Letters").get_by_role("rowheader").get_by_role("link").first.click()
     await expect(page.get_by_role("heading", name="Traceback")).to_be_visible()
     await page.get_by_role("button", name="Copy").nth(1).click()
     assert "order" in await page.evaluate("navigator.clipboard.readText()")

@@ -116,7 +116,7 @@ async def test_the_pictures_of_the_runbook(page: Page, letters: None, desk: Dead
     await page.get_by_role("button", name="Keep").first.click()
     await expect(page.get_by_text("The bank is informed")).to_be_visible()
     await taken(page, "queue")
-    await page.get_by_role("region", name="Letters").get_by_role("link").first.click()
+    await page.get_by_role("region", name="Letters").get_by_role("rowheader").get_by_role("link").first.click()
     await expect(page.get_by_role("heading", name="Traceback")).to_be_visible()
     await taken(page, "letter", width=900, height=1000)
     async with running(worker):

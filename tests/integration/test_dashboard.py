@@ -22,6 +22,7 @@ from holdfast.dashboard import Access, listen
 from holdfast.dead_letters import DeadLetters, Edit, Letter, Selection
 from holdfast.dead_letters.archive import from_line
 from holdfast.events import ConfigurationError, HoldfastError, Message
+from holdfast.telemetry import Connected, Disconnected
 
 TOKEN, OPERATORS = "look-but-do-not-touch", "may-replay-and-discard"
 HOSTILE = [
@@ -175,6 +176,18 @@ async def test_a_letter_is_looked_for_by_its_body_and_its_chain_in_all_queues(
     assert f'href="/search?correlation={second.correlation_id}"' in letter.text
     assert second.key in chain.text and first.key not in chain.text and f"1 in {morgue.dead}" in chain.text
     assert "No letter matches" in groups.text
+
+
+async def test_while_the_broker_is_down_every_page_says_so_at_once(desk: DeadLetters, unique: str) -> None:
+    desk.outage(Disconnected("consume", "amqp://rabbit:5672/", "connection refused", 1.0))
+
+    async with a_visitor(desk) as visitor:
+        down = [await visitor.get(path) for path in ("/", f"/queues/{unique}.dead")]
+        desk.outage(Connected("consume", "amqp://rabbit:5672/", "RabbitMQ"))
+        up = await visitor.get("/")
+
+    assert [page.status_code for page in down] == [503, 400] and up.status_code == 200
+    assert all("amqp://rabbit:5672/ is unavailable: connection refused" in page.text for page in down)
 
 
 # What it does
