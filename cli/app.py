@@ -13,7 +13,6 @@ from .subcommands import events_app, topology_app
 app = typer.Typer(
     name="holdfast",
     epilog="\b\nExamples:\n  holdfast run app:worker\n  holdfast publish order.created '{}'\n  holdfast demo",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -103,19 +102,20 @@ def run(
 
 @app.command(
     short_help="check settings, handlers and topology",
-    epilog="\b\nExamples:\n  holdfast check app:worker\n  holdfast check app:worker --connect",
+    epilog="\b\nExamples:\n  holdfast check app:worker --all\n  holdfast check app:worker --connect",
 )
 def check(
     target: Target,
     connect: Annotated[
         bool, typer.Option("--connect", help="also reach the servers, and compare the topology with the broker's")
     ] = False,
+    every: Annotated[bool, typer.Option("--all", help="print the settings too that have their defaults")] = False,
 ) -> None:
     """Check settings, handlers and topology; without --connect, nothing is connected to. Exit 0, or 1 where the worker
     would not start."""
     from .check import check_worker
 
-    check_worker(target, connect=connect)
+    check_worker(target, connect=connect, every=every)
 
 
 @app.command(

@@ -8,7 +8,7 @@ from ssl import SSLContext
 from yarl import URL
 
 from ...events import BrokerUnavailable
-from ...telemetry import Connected, Disconnected, Emit, Role
+from ...telemetry import Blocked, Connected, Disconnected, Emit, Role, Unblocked
 from ..clock import Pause
 from ..codec import HEADER_BUDGET, header_budget
 from .connection import WiredConnection, close_quietly
@@ -20,6 +20,8 @@ RECONNECT = Pause(0.2, 4.0, jitter=1.0)
 
 STEADY = 5.0
 """Seconds after which a connection or consumer counts as one that worked."""
+
+_BLOCKED, _UNBLOCKED = b"\x00\x0a\x00\x3c", b"\x00\x0a\x00\x3d"  # class and method
 
 
 class Link:
@@ -99,6 +101,7 @@ class Link:
         connection = WiredConnection(self._url, context=self._tls)
         try:
             await connection.connect(self._connect_timeout)
+            connection.wire.splitter.tap(0, self)
             if self.on_connect is not None:
                 await while_open(connection, self.on_connect(connection))
             heed_cancellation()
@@ -117,6 +120,16 @@ class Link:
         finally:
             self._up = asyncio.get_running_loop().create_future()
             await close_quietly(connection, 5)
+
+    def take(self, kind: int, data: bytes, start: int, end: int) -> int:
+        """Emit what the broker says of its alarms (`connection.blocked`). Takes no frame: see `Tap`."""
+        method = data[start : start + 4]
+        if method == _BLOCKED:
+            reason = data[start + 5 : start + 5 + data[start + 4]].decode(errors="replace")
+            self._emit(Blocked(self._role, str(self), reason))
+        elif method == _UNBLOCKED:
+            self._emit(Unblocked(self._role, str(self)))
+        return 0
 
     def _refuse(self) -> None:
         self._refused = BrokerUnavailable(f"{self} refused this client: {self.last_error}")

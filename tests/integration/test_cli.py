@@ -17,6 +17,7 @@ from commands import Running, environment, holdfast
 from running import depth
 
 from holdfast import Settings
+from holdfast.config import known_variables
 
 
 @pytest.fixture
@@ -416,12 +417,36 @@ def test_headers_of_the_command_line_are_those_on_the_wire(folder: Path, env: di
 
 
 def test_check_says_what_the_topology_will_be(folder: Path, unique: str) -> None:
-    done = holdfast("check", "app:worker", folder=folder, env=environment(HOLDFAST_BROKER__QUEUE_TYPE="classic"))
+    env = environment(HOLDFAST_BROKER__QUEUE_TYPE="classic")
+    done = holdfast("check", "app:worker", "--all", folder=folder, env=env)
 
     assert f"queue {unique}.greet (classic), bound for {unique}.greeted" in done.stdout
     assert f"queue {unique}.greet.dead for its dead letters" in done.stdout
     assert "HOLDFAST_BROKER__URL = amqp://***@localhost:5672/" in done.stdout
     assert "delay ladder of 20 levels" in done.stdout
+
+
+def test_check_shows_the_settings_that_differ_from_their_defaults_and_counts_the_others(folder: Path) -> None:
+    env = environment(HOLDFAST_BROKER__URL="amqp://user:canary@nowhere.invalid/", HOLDFAST_WORKER__GRACE="30")
+
+    done, every = (holdfast("check", "app:worker", *flag, folder=folder, env=env) for flag in ((), ("--all",)))
+
+    shown, whole = ([line for line in run.stdout.splitlines() if " = " in line] for run in (done, every))
+    assert shown == [
+        "HOLDFAST_BROKER__URL = amqp://***@nowhere.invalid/  (environment)",
+        "HOLDFAST_WORKER__GRACE = 30.0  (environment)",
+        "HOLDFAST_HTTP__PORT = 0  (environment)",
+    ]
+    assert len(whole) == len(known_variables()) and set(shown) < set(whole)
+    assert f"\n{len(whole) - 3} other settings have their defaults (--all prints them)\n" in done.stdout
+
+
+def test_a_shell_is_given_the_names_of_the_commands(folder: Path) -> None:
+    asked = {"_HOLDFAST_COMPLETE": "complete_bash", "COMP_WORDS": "holdfast d", "COMP_CWORD": "1"}
+
+    done = holdfast(folder=folder, env=environment() | asked)
+
+    assert done.stdout.split() == ["doctor", "demo", "dashboard", "dead"]
 
 
 @contextmanager

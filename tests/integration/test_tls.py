@@ -232,7 +232,7 @@ def test_the_broker_is_reached_with_a_secret_from_a_file_and_check_says_where_fr
         **{f"HOLDFAST_BROKER__{variable}": "secret"},
     )
 
-    done = holdfast("check", "app:worker", folder=tmp_path, env=env)
+    done = holdfast("check", "app:worker", "--all", folder=tmp_path, env=env)
 
     assert done.returncode == 0, done.stderr
     lines = dict(line.split(" = ") for line in done.stdout.splitlines() if line.startswith("HOLDFAST_"))
