@@ -38,8 +38,8 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, pr
     ]
     render: list[Any] = [_in_order, structlog.processors.JSONRenderer(default=str)]
     if console:
-        plain, options = structlog.dev.plain_traceback, {"sort_keys": False, "pad_level": False}
-        renderer = structlog.dev.ConsoleRenderer(0, stream.isatty(), exception_formatter=plain, **options)
+        plain, colors = structlog.dev.plain_traceback, stream.isatty()
+        renderer = structlog.dev.ConsoleRenderer(0, colors, exception_formatter=plain, sort_keys=False, pad_level=False)
         render = [_for_console, renderer]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(

@@ -9,7 +9,10 @@ from typing import Any
 import yaml
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-_STRINGS, _LABELS = re.compile(r'"(?:\\.|[^"\\])*"'), re.compile(r"\b(?:by|on|without|group_left)\s*\([^)]*\)|\{[^}]*\}")
+_STRINGS, _LABELS = (
+    re.compile(r'"(?:\\.|[^"\\])*"'),
+    re.compile(r"\b(?:by|on|without|group_left)\s*\([^)]*\)|\{[^}]*\}"),
+)
 _DURATION, _NAME = re.compile(r"\[[^\]]*\]"), re.compile(r"\b[a-zA-Z_:][a-zA-Z0-9_:]*(?!\s*\()\b")
 _WORDS = {"and", "or", "unless", "on", "by", "without", "offset"}
 

@@ -109,7 +109,9 @@ def test_each_alarm_links_to_its_runbook_and_each_runbook_has_its_alarm() -> Non
 def test_each_runbook_says_where_to_look_and_what_to_do() -> None:
     sections = (ROOT / "docs" / "runbooks.md").read_text().split("\n## ")[1:]
 
-    assert [re.findall(r"^- (\w+): ", section, re.MULTILINE) for section in sections] == [["Look", "Do"]] * len(alerts())
+    assert [re.findall(r"^- (\w+): ", section, re.MULTILINE) for section in sections] == [["Look", "Do"]] * len(
+        alerts()
+    )
 
 
 def test_links_of_the_runbooks_lead_to_pages_and_sections() -> None:
