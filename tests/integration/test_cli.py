@@ -426,7 +426,7 @@ def test_check_says_what_the_topology_will_be(folder: Path, unique: str) -> None
     assert "delay ladder of 20 levels" in done.stdout
 
 
-def test_check_shows_the_settings_that_differ_from_their_defaults_and_counts_the_others(folder: Path) -> None:
+def test_check_shows_the_settings_that_differ_and_counts_those_that_do_not(folder: Path) -> None:
     env = environment(HOLDFAST_BROKER__URL="amqp://user:canary@nowhere.invalid/", HOLDFAST_WORKER__GRACE="30")
 
     done, every = (holdfast("check", "app:worker", *flag, folder=folder, env=env) for flag in ((), ("--all",)))
