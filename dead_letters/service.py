@@ -218,7 +218,7 @@ def _file(queue: str) -> str:
 
 def _folder_of(settings: Settings) -> str:
     """One folder for each broker and virtual host."""
-    parts = urlsplit(settings.broker.url.get_secret_value())
+    parts = urlsplit(settings.broker.urls[0])
     address = f"{parts.scheme}://{parts.hostname}:{parts.port}{parts.path}"
     return f"{_file(parts.hostname or 'memory')[:40]}-{hashlib.blake2b(address.encode(), digest_size=4).hexdigest()}"
 

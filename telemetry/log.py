@@ -21,9 +21,11 @@ from .sanitise import Line, safe_values
 def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, process: int | None = None) -> None:
     """Set up structlog and the standard library's logging: same fields, same format, to one stream (stderr).
 
-    JSON lines, or colours where `format` is `console`, or `auto` and the stream is a terminal. `process` is written on
-    each line: which of several this is.
+    JSON lines, or colours where `format` is `console`, or `auto` and the stream is a terminal; nothing is touched where
+    it is `none`. `process` is written on each line: which of several this is.
     """
+    if settings.format == "none":
+        return
     stream = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
     shared: list[Any] = [

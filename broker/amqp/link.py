@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from itertools import cycle
 from ssl import SSLContext
 
 from yarl import URL
@@ -11,7 +12,7 @@ from ...events import BrokerUnavailable
 from ...telemetry import Blocked, Connected, Disconnected, Emit, Role, Unblocked
 from ..clock import Pause
 from ..codec import HEADER_BUDGET, header_budget
-from .connection import WiredConnection, close_quietly
+from .connection import WiredConnection, close_quietly, shown
 from .errors import CONNECTION_ERRORS, explain, is_refusal
 from .lifetime import heed_cancellation, lost_as_error, while_open, why_closed
 
@@ -25,12 +26,15 @@ _BLOCKED, _UNBLOCKED = b"\x00\x0a\x00\x3c", b"\x00\x0a\x00\x3d"  # class and met
 
 
 class Link:
-    """A connection with a role of its own: a memory alarm that blocks publishing must not block acks."""
+    """A connection with a role of its own: a memory alarm that blocks publishing must not block acks.
+
+    Of several hosts each is tried in turn, in an order of chance: so the connections spread over them.
+    """
 
     def __init__(
         self,
         role: Role,
-        url: str,
+        urls: tuple[str, ...],
         *,
         heartbeat: int,
         connect_timeout: float,
@@ -39,7 +43,9 @@ class Link:
     ) -> None:
         self._role = role
         self._tls = tls
-        self._url = URL(url).update_query(heartbeat=heartbeat, name=f"holdfast {role}")
+        order = random.sample(urls, len(urls))
+        every = [URL(url).update_query(heartbeat=heartbeat, name=f"holdfast {role}") for url in order]
+        self._urls, self.url = cycle(every), every[0]
         self._connect_timeout = connect_timeout
         self._emit = emit
         self._up: asyncio.Future[WiredConnection] = asyncio.get_running_loop().create_future()
@@ -80,6 +86,7 @@ class Link:
         failures, was_up = 0, False
         loop = asyncio.get_running_loop()
         while True:
+            self.url = next(self._urls)
             try:
                 with lost_as_error:
                     connection = await self._connect()
@@ -98,7 +105,7 @@ class Link:
             await asyncio.sleep(delay)
 
     async def _connect(self) -> WiredConnection:
-        connection = WiredConnection(self._url, context=self._tls)
+        connection = WiredConnection(self.url, context=self._tls)
         try:
             await connection.connect(self._connect_timeout)
             connection.wire.splitter.tap(0, self)
@@ -138,8 +145,4 @@ class Link:
         self._up = asyncio.get_running_loop().create_future()
 
     def __str__(self) -> str:
-        return str(
-            URL.build(
-                scheme=self._url.scheme, host=self._url.host or "", port=self._url.explicit_port, path=self._url.path
-            )
-        )
+        return shown(self.url)

@@ -441,6 +441,35 @@ def test_check_shows_the_settings_that_differ_and_counts_those_that_do_not(folde
     assert f"\n{len(whole) - 3} other settings have their defaults (--all prints them)\n" in done.stdout
 
 
+def test_run_leaves_the_logging_of_the_application_alone_where_it_is_asked_to(
+    folder: Path, env: dict[str, str]
+) -> None:
+    app = folder / "app.py"
+    app.write_text(f"import logging\n\nlogging.basicConfig(format='MINE %(message)s', level='INFO')\n{app.read_text()}")
+    lines: list[list[str]] = []
+
+    for form in ("none", "json"):
+        with Running("run", "app:worker", folder=folder, env=env | {"HOLDFAST_LOG__FORMAT": form}) as worker:
+            worker.until(attached)
+            worker.stop()
+        lines.append([line for line in worker.log.splitlines() if "worker.started" in line])
+
+    [[mine], [ours]] = lines
+    assert mine.startswith("MINE event='worker.started' ")
+    assert json.loads(ours)["event"] == "worker.started"
+
+
+def test_on_windows_one_line_says_where_it_runs_instead(folder: Path) -> None:
+    program = "import sys; from holdfast.cli.app import main; sys.platform = 'win32'; main()"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, "run", "app:worker"], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "holdfast: Holdfast runs on Linux and macOS; on Windows, run it in WSL or in a container\n"
+
+
 def test_a_shell_is_given_the_names_of_the_commands(folder: Path) -> None:
     asked = {"_HOLDFAST_COMPLETE": "complete_bash", "COMP_WORDS": "holdfast d", "COMP_CWORD": "1"}
 

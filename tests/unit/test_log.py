@@ -222,6 +222,16 @@ def test_a_json_line_begins_with_its_time_its_level_and_its_event(written: Lines
     assert [list(line)[:3] for line in written()] == [["timestamp", "level", "event"]] * 2
 
 
+def test_with_the_format_none_logging_stays_as_the_application_set_it_up() -> None:
+    structlog.reset_defaults()
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+
+    configure_logging(LogSettings(format="none", level="DEBUG"))
+
+    assert (logging.getLogger().handlers, logging.getLogger().level) == (handlers, level)
+    assert not structlog.is_configured()
+
+
 async def test_a_blocked_loop_is_told_once_with_the_line_that_blocks_it() -> None:
     told, seen = list[Fact](), threading.Event()
 
