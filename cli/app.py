@@ -28,7 +28,7 @@ _WrongUsage: Any = typer.BadParameter.__bases__[0]
 def main() -> None:
     """The console script. Exits 0, or 1 after one line on stderr that says what is wrong; 2 for wrong usage."""
     if sys.platform == "win32":
-        _fail("Holdfast runs on Linux and macOS; on Windows, run it in WSL or in a container")
+        sys.exit("holdfast: Holdfast runs on Linux and macOS; on Windows, run it in WSL or in a container")
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="holdfast", standalone_mode=False)
     except _WrongUsage as error:

@@ -103,7 +103,7 @@ class Settled(Fact, log="delivery.settled", frozen=False):
         }
         for name in ("published", "delay", "reason", "error", "error_type"):
             if item := getattr(self, name):
-                line[name] = item
+                line[name] = round(item, 3) if name == "delay" else item
         if self.claim not in (None, "acquired"):
             line["claim"] = self.claim
         if self.completion not in (None, "recorded"):
