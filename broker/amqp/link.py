@@ -28,7 +28,7 @@ _BLOCKED, _UNBLOCKED = b"\x00\x0a\x00\x3c", b"\x00\x0a\x00\x3d"  # class and met
 class Link:
     """A connection with a role of its own: a memory alarm that blocks publishing must not block acks.
 
-    Of several hosts each is tried in turn, in an order of chance: so the connections spread over them.
+    Several hosts are tried in turn, in a random order, so that connections spread over them.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Link:
             await close_quietly(connection, 5)
 
     def take(self, kind: int, data: bytes, start: int, end: int) -> int:
-        """Emit what the broker says of its alarms (`connection.blocked`). Takes no frame: see `Tap`."""
+        """Emit the broker's alarms (`connection.blocked`) as facts. Takes no frame: see `Tap`."""
         method = data[start : start + 4]
         if method == _BLOCKED:
             reason = data[start + 5 : start + 5 + data[start + 4]].decode(errors="replace")

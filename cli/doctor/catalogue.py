@@ -67,7 +67,7 @@ CATALOGUE: dict[str, Kind] = {
     "arguments-differ": Kind(
         "warning",
         "Something was declared with other arguments than Holdfast's",
-        "Have whoever declares it take the arguments of `holdfast topology show MODULE:WORKER`.",
+        "Declare it with the arguments of `holdfast topology show MODULE:WORKER`: what Holdfast promises stands on them.",
     ),
     "binding-missing": Kind(
         "error",

@@ -68,7 +68,7 @@ def of_difference(difference: Difference, mode: Mode = "declare") -> Finding:
 
 
 def of_queues(topology: Topology, queues: Iterable[Mapping[str, Any]]) -> list[Finding]:
-    """Limits and modes in effect for our queues, as the management API tells them."""
+    """Return findings about the limits and modes in effect for our queues."""
     ours, findings = {queue.name: queue for queue in topology.queues}, list[Finding]()
     for row in queues:
         if (queue := ours.get(str(row.get("name")))) is None:
@@ -105,7 +105,8 @@ def _losses(queue: Queue, seen: Effective) -> tuple[list[str], list[str]]:
 
 
 def of_arguments(topology: Topology, queues: Iterable[Mapping[str, Any]]) -> list[Finding]:
-    """Arguments that others declared and that are not ours. What they have besides ours is judged by `of_queues`."""
+    """Return a finding for each queue that others declared with other values than ours. Arguments besides ours are no
+    finding: their effect is judged by `of_queues`."""
     ours, findings = {queue.name: queue.arguments for queue in topology.queues}, list[Finding]()
     for row in queues:
         name, theirs = str(row.get("name")), row.get("arguments") or {}
