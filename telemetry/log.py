@@ -157,7 +157,7 @@ def _numbered(process: int) -> Callable[[Any, str, Line], Line]:
 
 
 def _in_order(logger: Any, method: str, line: Line) -> Line:
-    """Put first what a reader looks for first."""
+    """Return the line with its time, its level and its event first."""
     return {name: line[name] for name in ("timestamp", "level", "event") if name in line} | dict(line)
 
 

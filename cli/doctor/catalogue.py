@@ -67,7 +67,7 @@ CATALOGUE: dict[str, Kind] = {
     "arguments-differ": Kind(
         "warning",
         "Something was declared with other arguments than Holdfast's",
-        "Declare it with the arguments of `holdfast topology show MODULE:WORKER`: what Holdfast promises stands on them.",
+        "Declare it with the arguments of `holdfast topology show MODULE:WORKER`: its promises need them.",
     ),
     "binding-missing": Kind(
         "error",
