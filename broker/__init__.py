@@ -18,6 +18,7 @@ from .port import Consumer as Consumer
 from .port import Delivery as Delivery
 from .port import Depth as Depth
 from .port import Held as Held
+from .port import Mode as Mode
 from .port import OnDelivery as OnDelivery
 from .topology import DEAD_SUFFIX as DEAD_SUFFIX
 from .topology import DELIVERY_LIMIT as DELIVERY_LIMIT

@@ -31,7 +31,7 @@ class Management:
     """The API that the settings name, or the one next to their broker. Methods raise `ManagementUnavailable`."""
 
     def __init__(self, settings: BrokerSettings) -> None:
-        broker = urlsplit(settings.url.get_secret_value())
+        broker = urlsplit(settings.urls[0])
         given = settings.management_url.get_secret_value() if settings.management_url else ""
         secure = broker.scheme == "amqps"
         host = f"[{broker.hostname}]" if ":" in (broker.hostname or "") else broker.hostname

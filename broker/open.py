@@ -20,7 +20,7 @@ async def open_broker(settings: Settings, emit: Emit) -> Broker:
     if url.startswith("amqps:") and not broker.verify:
         emit(TlsUnverified("HOLDFAST_BROKER__VERIFY"))
     return AmqpBroker(
-        url,
+        broker.urls,
         tls=tls_context(broker),
         heartbeat=broker.heartbeat,
         connect_timeout=broker.connect_timeout,

@@ -13,7 +13,6 @@ from .subcommands import events_app, topology_app
 app = typer.Typer(
     name="holdfast",
     epilog="\b\nExamples:\n  holdfast run app:worker\n  holdfast publish order.created '{}'\n  holdfast demo",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -28,6 +27,8 @@ _WrongUsage: Any = typer.BadParameter.__bases__[0]
 
 def main() -> None:
     """The console script. Exits 0, or 1 after one line on stderr that says what is wrong; 2 for wrong usage."""
+    if sys.platform == "win32":
+        sys.exit("holdfast: Holdfast runs on Linux and macOS; on Windows, run it in WSL or in a container")
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="holdfast", standalone_mode=False)
     except _WrongUsage as error:
@@ -103,19 +104,20 @@ def run(
 
 @app.command(
     short_help="check settings, handlers and topology",
-    epilog="\b\nExamples:\n  holdfast check app:worker\n  holdfast check app:worker --connect",
+    epilog="\b\nExamples:\n  holdfast check app:worker --all\n  holdfast check app:worker --connect",
 )
 def check(
     target: Target,
     connect: Annotated[
         bool, typer.Option("--connect", help="also reach the servers, and compare the topology with the broker's")
     ] = False,
+    every: Annotated[bool, typer.Option("--all", help="print the settings too that have their defaults")] = False,
 ) -> None:
     """Check settings, handlers and topology; without --connect, nothing is connected to. Exit 0, or 1 where the worker
     would not start."""
     from .check import check_worker
 
-    check_worker(target, connect=connect)
+    check_worker(target, connect=connect, every=every)
 
 
 @app.command(

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..broker import Topology, dead_letter_queue, ladder
-from ..config import LogSettings, environment, origins, unknown_variables
+from ..config import LogSettings, Settings, environment, origins, unknown_variables
 from ..consumer import HandlerSpec, Worker
 from ..events import ConfigurationError, TopologyDrift, TopologyMissing
 from ..idempotency import open_claims
@@ -16,9 +16,11 @@ from ..telemetry import configure_logging, redact
 from .load import load_worker
 
 
-def check_worker(target: str, *, connect: bool = False) -> None:
-    """Print settings, handlers and topology. Raises `ConfigurationError` for what cannot work; with `connect` also
-    `BrokerUnavailable`, `StoreUnavailable` and `TopologyError`."""
+def check_worker(target: str, *, connect: bool = False, every: bool = False) -> None:
+    """Print handlers, topology and the settings that are not left at their defaults, or `every` one.
+
+    Raises `ConfigurationError` for what cannot work; with `connect` also `BrokerUnavailable`, `StoreUnavailable` and
+    `TopologyError`."""
     worker = load_worker(target)
     settings = worker.settings
     if not worker.handlers:
@@ -29,11 +31,8 @@ def check_worker(target: str, *, connect: bool = False) -> None:
     console.print(f"worker {worker.name}: {len(worker.handlers)} handler(s)\n", markup=False)
     console.print(_handlers(worker))
     console.print()
-    came_from = origins(settings)
-    for group, values in settings:
-        for name, value in values:
-            variable = f"HOLDFAST_{group}__{name}".upper()
-            console.print(f"{variable} = {_shown(value)}  ({came_from[variable]})", markup=False, soft_wrap=True)
+    for line in _settings(settings, every=every):
+        console.print(line, markup=False, soft_wrap=True)
     for line in _topology(worker, worker.topology()):
         console.print(line, markup=False, soft_wrap=True)
     for line in unknown_variables(environment()):
@@ -43,6 +42,15 @@ def check_worker(target: str, *, connect: bool = False) -> None:
         for line in asyncio.run(_reached(worker)):
             console.print(line, markup=False, soft_wrap=True)
     console.print("\nok")
+
+
+def _settings(settings: Settings, *, every: bool) -> list[str]:
+    came_from = origins(settings)
+    values = {f"HOLDFAST_{group}__{name}".upper(): value for group, of in settings for name, value in of}
+    shown = [name for name in values if every or came_from[name] != "default"]
+    left = len(values) - len(shown)
+    lines = [f"{name} = {_shown(values[name])}  ({came_from[name]})" for name in shown]
+    return lines + ([f"{left} other settings have their defaults (--all prints them)"] if left else [])
 
 
 async def _reached(worker: Worker) -> list[str]:

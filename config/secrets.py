@@ -31,6 +31,13 @@ def with_password(url: SecretStr, password: str) -> SecretStr:
     return SecretStr(urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}")))
 
 
+def with_external_login(url: SecretStr) -> SecretStr:
+    """Return the URL with the login mechanism by which the client certificate names the user."""
+    parts = urlsplit(url.get_secret_value())
+    query = "&".join(part for part in (parts.query.replace("auth=external", ""), "auth=external") if part)
+    return SecretStr(urlunsplit(parts._replace(query=query)))
+
+
 def _readable(file: Path) -> Path:
     try:
         if not read_secret(file):

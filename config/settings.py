@@ -18,8 +18,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from ..events import ConfigurationError
-from .secrets import ExistingFile, SecretFile, read_secret, secret_of, with_password
-from .urls import BrokerUrl, ClaimsUrl, Host
+from .secrets import ExistingFile, SecretFile, read_secret, secret_of, with_external_login, with_password
+from .urls import BrokerUrl, ClaimsUrl, Host, each_host
 
 PREFIX = "HOLDFAST_"
 
@@ -70,21 +70,35 @@ class _ServerSettings(_Group):
 class BrokerSettings(_ServerSettings):
     """Settings of the broker: how to reach it and what to declare on it."""
 
+    auth: Literal["plain", "external"] = Field(
+        default="plain",
+        description="`external`: the client certificate names the user (the plugin `rabbitmq_auth_mechanism_ssl`)",
+    )
     url: BrokerUrl = Field(
         default=SecretStr("amqp://guest:guest@localhost:5672/"),
-        description="`amqp://`, `amqps://` (certificates are verified) or `memory://` (the in-process broker)",
+        description="`amqp://`, `amqps://` (certificates are verified) or `memory://` (the in-process broker); "
+        "of several hosts, `amqp://user@host:5672,host:5672/`, one is tried after the other",
     )
 
     @field_validator("url", mode="after")
     @classmethod
-    def _with_password(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+    def _with_login(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        if info.data.get("auth") == "external":
+            if not url.get_secret_value().startswith("amqps:") or info.data.get("cert_file") is None:
+                raise ValueError("AUTH=external needs amqps:// and a CERT_FILE")
+            return with_external_login(url)
         password = secret_of(info.data.get("password"), info.data.get("password_file"))
         return url if password is None else with_password(url, password)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """A URL for each host of the broker."""
+        return each_host(self.url.get_secret_value())
 
     management_url: SecretStr | None = Field(
         default=None,
         description="the management HTTP API, which `doctor` and `topology diff` ask; where it is not given: the "
-        "broker's host, port 15672 (with `amqps://`: https, 15671), as the broker's user",
+        "broker's first host, port 15672 (with `amqps://`: https, 15671), as the broker's user",
     )
     exchange: str = Field(
         default="events",
@@ -131,6 +145,11 @@ class IdempotencySettings(_ServerSettings):
         "forms, or `memory://`; where it is not given: "
         "`memory://` for a memory broker, else `redis://localhost:6379/0`",
     )
+    sentinel_username: str | None = Field(default=None, description="the user that Sentinels know, who have their own")
+    sentinel_password: SecretStr | None = Field(default=None, description="its password")
+    sentinel_password_file: SecretFile | None = Field(
+        default=None, description="a file holding it; overrides `SENTINEL_PASSWORD`"
+    )
     prefix: str = Field(
         default="holdfast", pattern=r"^[A-Za-z0-9_.:-]{1,40}$", description="how the names of all keys begin"
     )
@@ -161,8 +180,9 @@ class PublisherSettings(_Group):
 class LogSettings(_Group):
     """Settings of the log."""
 
-    format: Literal["auto", "json", "console"] = Field(
-        default="auto", description="`auto`: colours on a terminal, JSON elsewhere"
+    format: Literal["auto", "json", "console", "none"] = Field(
+        default="auto",
+        description="`auto`: colours on a terminal, JSON elsewhere; `none`: logging stays as your module sets it up",
     )
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         default="INFO", description="least severe level that is written"

@@ -2,23 +2,33 @@
 
 import re
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AfterValidator, SecretStr
+
+
+def each_host(url: str) -> tuple[str, ...]:
+    """Return a URL for each of the hosts that a URL names, separated by commas, in their order."""
+    parts = urlsplit(url)
+    login, at, hosts = parts.netloc.rpartition("@")
+    if "," not in hosts:
+        return (url,)
+    return tuple(urlunsplit(parts._replace(netloc=f"{login}{at}{host}")) for host in hosts.split(","))
 
 
 def _broker_url(secret: SecretStr) -> SecretStr:
     url = secret.get_secret_value()
     try:
-        parts = urlsplit(url)
-        port = parts.port
+        scheme = urlsplit(url).scheme
+        hosts = [urlsplit(one) for one in each_host(url)]
+        ports = [host.port for host in hosts]
     except ValueError:
         raise ValueError(_NO_URL) from None
-    if parts.scheme not in BROKER_SCHEMES:
+    if scheme not in BROKER_SCHEMES:
         raise ValueError(f"{_unknown(url)} {', '.join(BROKER_SCHEMES)}; write amqp://user:password@host:5672/")
-    if parts.scheme != "memory" and not parts.hostname:
+    if scheme != "memory" and not all(host.hostname for host in hosts):
         raise ValueError("names no host; write amqp://user:password@host:5672/")
-    if port == 0:
+    if 0 in ports:
         raise ValueError("names port 0")
     return secret
 

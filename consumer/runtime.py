@@ -74,6 +74,13 @@ class Runtime:
         store = (f"claim store: {error}",) if is_paused else ()
         return (*store, *(f"consumer of {each.spec.queue}" for each in wanted if not each.is_attached))
 
+    def event_of(self, task: "asyncio.Task[Any] | None") -> dict[str, str]:
+        """Return the handler and the id of the event that a task handles, if it does. Any thread may ask."""
+        for each in self._subscriptions:
+            if task is not None and (flight := each.pipeline.in_flight.get(task)) is not None:
+                return {"handler": each.spec.name, "event_id": flight.incoming.metadata.event_id}
+        return {}
+
     async def run(self, broker: Broker, state: Any, opened: OpenClaims) -> int:
         """Consume until `stop` is called. Returns how many deliveries were given back unfinished."""
         prefix, given = self._settings.idempotency.prefix, self._dependencies

@@ -201,7 +201,7 @@ class Worker:
         )
         middleware = (*self._middleware, *dependencies.middleware)
         self._runtime = Runtime(self.name, handlers, middleware, settings, emit, spans, dependencies)
-        self._watchdog = Watchdog(settings.worker.block_limit, emit)
+        self._watchdog = Watchdog(settings.worker.block_limit, emit, self._runtime.event_of)
         try:
             async with AsyncExitStack() as stack:
                 if metrics is not None:

@@ -108,4 +108,5 @@ def _moved_discriminator(word: str, value: Any, name: str) -> Any:
 
 
 def _key(text: str) -> str:
-    return _NOT_A_KEY.sub("_", text)
+    """Return a key for a text, another one for another text: `order._2A` for `order.*`."""
+    return _NOT_A_KEY.sub(lambda match: "".join(f"_{byte:02X}" for byte in match[0].encode()), text)

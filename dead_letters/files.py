@@ -18,7 +18,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 def folder_of(settings: Settings) -> Path:
     """Return the folder for the broker and virtual host of these settings. Raises `ConfigurationError`."""
-    folder, url = settings.dead_letters.folder, urlsplit(settings.broker.url.get_secret_value())
+    folder, url = settings.dead_letters.folder, urlsplit(settings.broker.urls[0])
     address = f"{url.scheme}://{url.hostname}:{url.port}{url.path}"
     try:
         return Path(folder).expanduser() / f"{file_name(url.hostname or 'memory')[:40]}-{_digest(address)}"

@@ -103,7 +103,7 @@ class Settled(Fact, log="delivery.settled", frozen=False):
         }
         for name in ("published", "delay", "reason", "error", "error_type"):
             if item := getattr(self, name):
-                line[name] = item
+                line[name] = round(item, 3) if name == "delay" else item
         if self.claim not in (None, "acquired"):
             line["claim"] = self.claim
         if self.completion not in (None, "recorded"):
@@ -227,6 +227,22 @@ class Disconnected(Fact, log="broker.disconnected", level="warning"):
     again_in: float
 
 
+class Blocked(Fact, log="broker.blocked", level="error"):
+    """An alarm of the broker (`reason`: memory or disk) blocks the connection of this `role`: publishes, retries and
+    dead letters wait."""
+
+    role: Role
+    url: str
+    reason: str
+
+
+class Unblocked(Fact, log="broker.unblocked"):
+    """The alarm is over, and what waited is published."""
+
+    role: Role
+    url: str
+
+
 class Attached(Fact, log="consumer.attached"):
     """A queue is consumed."""
 
@@ -243,11 +259,14 @@ class Detached(Fact, log="consumer.detached", level="warning"):
 
 
 class LoopBlocked(Fact, log="loop.blocked", level="error"):
-    """The event loop stood still for `seconds`: `stack` says where, `task` says in what."""
+    """The event loop stood still for `seconds`: `handler` and `event_id` say for which event, `stack` says where, and
+    `task` in what; no handler is named where other code blocks it."""
 
     seconds: float
     task: str
     stack: str
+    handler: str | None = None
+    event_id: str | None = None
 
 
 class Serving(Fact, log="http.serving"):

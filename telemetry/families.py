@@ -83,6 +83,9 @@ CLAIM_SECONDS = Family("holdfast_claim_seconds", "histogram", (), "How long a cl
 CONNECTED = Family(
     "holdfast_broker_connected", "gauge", ("role",), "1 while the connection that consumes or publishes is up.", "least"
 )
+BROKER_INFO = Family(
+    "holdfast_broker_info", "gauge", ("role", "vhost"), "The virtual host of each connection; always 1.", "most"
+)
 RECONNECTS = Family(
     "holdfast_broker_reconnects_total", "counter", ("role",), "Connections made after the first one was lost."
 )

@@ -21,9 +21,11 @@ from .sanitise import Line, safe_values
 def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, process: int | None = None) -> None:
     """Set up structlog and the standard library's logging: same fields, same format, to one stream (stderr).
 
-    JSON lines, or colours where `format` is `console`, or `auto` and the stream is a terminal. `process` is written on
-    each line: which of several this is.
+    JSON lines, or colours where `format` is `console`, or `auto` and the stream is a terminal; nothing is touched where
+    it is `none`. `process` is written on each line: which of several this is.
     """
+    if settings.format == "none":
+        return
     stream = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
     shared: list[Any] = [
@@ -33,13 +35,14 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None, *, pr
         safe_values,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False) if console else _ISO,
         *([_numbered(process)] if process is not None else []),
     ]
-    render: list[Any] = [structlog.processors.JSONRenderer(default=str)]
+    render: list[Any] = [_in_order, structlog.processors.JSONRenderer(default=str)]
     if console:
-        plain = structlog.dev.plain_traceback
-        render = [_for_console, structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
+        plain, colors = structlog.dev.plain_traceback, stream.isatty()
+        renderer = structlog.dev.ConsoleRenderer(0, colors, exception_formatter=plain, sort_keys=False, pad_level=False)
+        render = [_for_console, renderer]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -153,12 +156,35 @@ def _numbered(process: int) -> Callable[[Any, str, Line], Line]:
     return add
 
 
+def _in_order(logger: Any, method: str, line: Line) -> Line:
+    """Return the line with its time, its level and its event first."""
+    return {name: line[name] for name in ("timestamp", "level", "event") if name in line} | dict(line)
+
+
 def _for_console(logger: Any, method: str, line: Line) -> Line:
-    """Leave out fields that hold nothing, and indent line breaks, so that no text can pass for a line of the log."""
-    line = {name: value for name, value in line.items() if value is not None}
-    if isinstance(event := line.get("event"), str) and "\n" in event:
-        line["event"] = event.replace("\n", "\n    ")
-    return line
+    """Return a line that is short: its own fields first, then the context, each id once and nothing that is usual.
+
+    Line breaks are indented, so that no text can pass for a line of the log.
+    """
+    usual = {"attempt": 1, "correlation_id": line.get("event_id"), "logger": _of_holdfast(line)}
+    usual["handler"] = str(line.get("queue")).rpartition(".")[2]
+    event = str(line.get("event"))
+    if "event_id" in line:
+        event_type = line.pop("event_type", None)
+        event = f"{line.pop('outcome', '')} {event_type}" if event == Settled.log else event
+    own = {name: value for name, value in line.items() if name not in _CONTEXT}
+    context = {name: line[name] for name in _CONTEXT if name in line}
+    shown = {name: value for name, value in (own | context).items() if value not in (None, usual.get(name))}
+    return {**shown, "event": event.replace("\n", "\n    ")}
+
+
+def _of_holdfast(line: Line) -> str | None:
+    name = str(line.get("logger"))
+    return name if name.startswith("holdfast") else None
+
+
+_ISO = structlog.processors.TimeStamper(fmt="iso", utc=True)
+_CONTEXT = ("attempt", "handler", "queue", "causation_id", "correlation_id", "event_id")
 
 
 _STANDARD = structlog.wrap_logger(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from ..config import VERSION
 from ..events import Metadata
@@ -168,6 +169,7 @@ class Metrics:
             self._values[self._at[f.RECONNECTS][fact.role]] += 1
         self._connections.add(fact.role)
         self._set(f.CONNECTED, fact.role, 1.0)
+        self._set(f.BROKER_INFO, (fact.role, unquote(urlsplit(fact.url).path[1:]) or "/"), 1.0)
 
     def _disconnected(self, fact: facts.Disconnected) -> None:
         self._set(f.CONNECTED, fact.role, 0.0)

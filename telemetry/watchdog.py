@@ -5,21 +5,28 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, TypeAlias
 
 from .facts import Emit, LoopBlocked, LoopTurned
 
 _FRAMES = 25
 
+Task: TypeAlias = "asyncio.Task[Any] | None"
+
 
 class Watchdog:
     """A thread that emits one `LoopBlocked` each time the loop has not turned for `limit` seconds; the loop itself
-    cannot. While the loop turns, it emits a `LoopTurned` a few times a second."""
+    cannot. While the loop turns, it emits a `LoopTurned` a few times a second.
 
-    def __init__(self, limit: float, emit: Emit) -> None:
+    `event_of` returns the fields of `LoopBlocked` that name the event a task handles."""
+
+    def __init__(self, limit: float, emit: Emit, event_of: Callable[[Task], dict[str, str]] = lambda task: {}) -> None:
         self._limit = limit
         self._period = min(limit / 4, 0.25)
         self._emit = emit
+        self._event_of = event_of
         self._beat = time.monotonic()
         self._stopped = threading.Event()
         self._watching = False
@@ -55,7 +62,9 @@ class Watchdog:
             still = time.monotonic() - beat - self._period
             if still >= self._limit and beat != reported:
                 reported = beat
-                self._emit(LoopBlocked(still, _task_name(loop), _stack(watched)))
+                task = _task(loop)
+                name = "no task" if task is None else task.get_name()
+                self._emit(LoopBlocked(still, name, _stack(watched), **self._event_of(task)))
 
 
 def _stack(thread: int) -> str:
@@ -63,8 +72,7 @@ def _stack(thread: int) -> str:
     return "".join(traceback.format_stack(frame, limit=_FRAMES)) if frame is not None else "the thread is gone"
 
 
-def _task_name(loop: asyncio.AbstractEventLoop) -> str:
+def _task(loop: asyncio.AbstractEventLoop) -> Task:
     with suppress(RuntimeError):
-        task = asyncio.current_task(loop)
-        return task.get_name() if task is not None else "no task"
-    return "unknown"
+        return asyncio.current_task(loop)
+    return None

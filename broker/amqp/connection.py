@@ -190,6 +190,11 @@ class WiredConnection(aio_pika.Connection):
         raise ConnectionError(f"all {self._channel_max} channels of a connection are in use")
 
 
+def shown(url: URL) -> str:
+    """Return a URL without its user, its password and its query."""
+    return str(url.with_user(None).with_query(None))
+
+
 async def close_quietly(closable: WiredConnection | WiredChannel, timeout: float) -> None:
     """Close what may be lost already, within `timeout` seconds.
 

@@ -53,15 +53,17 @@ def _explained(error: BaseException) -> str:
             return explain_tls(error, "BROKER") or _text(error)
         case socket.gaierror():
             return f"the host's name leads nowhere: {error.strerror}"
-        case ConnectionRefusedError():
-            return _REFUSED
-        case OSError() if "Errno 111" in str(error):  # of several addresses, in words alone
+        case OSError() if isinstance(error, ConnectionRefusedError) or "Errno 111" in str(
+            error
+        ):  # of several addresses
             return _REFUSED
         case ProbableAuthenticationError():
             return (
                 "login refused: wrong user or password in HOLDFAST_BROKER__URL, "
                 "or a user that may not log in from here, as guest from another machine"
             )
+        case AuthenticationError():
+            return f"the broker offers no such login: see HOLDFAST_BROKER__AUTH ({_text(error)})"
         case InvalidFrameError() if is_refusal(error):
             return "the virtual host does not exist or is full, or this user may not enter it"
         case ConnectionNotAllowed():

@@ -3,15 +3,16 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from itertools import cycle
 from ssl import SSLContext
 
 from yarl import URL
 
 from ...events import BrokerUnavailable
-from ...telemetry import Connected, Disconnected, Emit, Role
+from ...telemetry import Blocked, Connected, Disconnected, Emit, Role, Unblocked
 from ..clock import Pause
 from ..codec import HEADER_BUDGET, header_budget
-from .connection import WiredConnection, close_quietly
+from .connection import WiredConnection, close_quietly, shown
 from .errors import CONNECTION_ERRORS, explain, is_refusal
 from .lifetime import heed_cancellation, lost_as_error, while_open, why_closed
 
@@ -21,14 +22,19 @@ RECONNECT = Pause(0.2, 4.0, jitter=1.0)
 STEADY = 5.0
 """Seconds after which a connection or consumer counts as one that worked."""
 
+_BLOCKED, _UNBLOCKED = b"\x00\x0a\x00\x3c", b"\x00\x0a\x00\x3d"  # class and method
+
 
 class Link:
-    """A connection with a role of its own: a memory alarm that blocks publishing must not block acks."""
+    """A connection with a role of its own: a memory alarm that blocks publishing must not block acks.
+
+    Several hosts are tried in turn, in a random order, so that connections spread over them.
+    """
 
     def __init__(
         self,
         role: Role,
-        url: str,
+        urls: tuple[str, ...],
         *,
         heartbeat: int,
         connect_timeout: float,
@@ -37,7 +43,9 @@ class Link:
     ) -> None:
         self._role = role
         self._tls = tls
-        self._url = URL(url).update_query(heartbeat=heartbeat, name=f"holdfast {role}")
+        order = random.sample(urls, len(urls))
+        every = [URL(url).update_query(heartbeat=heartbeat, name=f"holdfast {role}") for url in order]
+        self._urls, self.url = cycle(every), every[0]
         self._connect_timeout = connect_timeout
         self._emit = emit
         self._up: asyncio.Future[WiredConnection] = asyncio.get_running_loop().create_future()
@@ -78,6 +86,7 @@ class Link:
         failures, was_up = 0, False
         loop = asyncio.get_running_loop()
         while True:
+            self.url = next(self._urls)
             try:
                 with lost_as_error:
                     connection = await self._connect()
@@ -96,9 +105,10 @@ class Link:
             await asyncio.sleep(delay)
 
     async def _connect(self) -> WiredConnection:
-        connection = WiredConnection(self._url, context=self._tls)
+        connection = WiredConnection(self.url, context=self._tls)
         try:
             await connection.connect(self._connect_timeout)
+            connection.wire.splitter.tap(0, self)
             if self.on_connect is not None:
                 await while_open(connection, self.on_connect(connection))
             heed_cancellation()
@@ -118,6 +128,16 @@ class Link:
             self._up = asyncio.get_running_loop().create_future()
             await close_quietly(connection, 5)
 
+    def take(self, kind: int, data: bytes, start: int, end: int) -> int:
+        """Emit the broker's alarms (`connection.blocked`) as facts. Takes no frame: see `Tap`."""
+        method = data[start : start + 4]
+        if method == _BLOCKED:
+            reason = data[start + 5 : start + 5 + data[start + 4]].decode(errors="replace")
+            self._emit(Blocked(self._role, str(self), reason))
+        elif method == _UNBLOCKED:
+            self._emit(Unblocked(self._role, str(self)))
+        return 0
+
     def _refuse(self) -> None:
         self._refused = BrokerUnavailable(f"{self} refused this client: {self.last_error}")
         self._up.set_exception(self._refused)
@@ -125,8 +145,4 @@ class Link:
         self._up = asyncio.get_running_loop().create_future()
 
     def __str__(self) -> str:
-        return str(
-            URL.build(
-                scheme=self._url.scheme, host=self._url.host or "", port=self._url.explicit_port, path=self._url.path
-            )
-        )
+        return shown(self.url)

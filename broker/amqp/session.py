@@ -5,7 +5,6 @@ from contextlib import suppress
 from ssl import SSLContext
 
 from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
-from yarl import URL
 
 from ...events import BrokerUnavailable, Message, TopologyError, Unroutable
 from ...telemetry import Emit
@@ -28,7 +27,7 @@ class AmqpBroker:
 
     def __init__(
         self,
-        url: str,
+        urls: tuple[str, ...],
         *,
         heartbeat: int = 15,
         connect_timeout: float = 10.0,
@@ -36,11 +35,10 @@ class AmqpBroker:
         emit: Emit,
     ) -> None:
         self._emit = emit
-        self._url = URL(url).update_query(heartbeat=heartbeat)
         self._connect_timeout = connect_timeout
         self._tls = tls
         self._consuming, self._publishing = (
-            Link(role, url, heartbeat=heartbeat, connect_timeout=connect_timeout, tls=tls, emit=emit)
+            Link(role, urls, heartbeat=heartbeat, connect_timeout=connect_timeout, tls=tls, emit=emit)
             for role in ("consume", "publish")
         )
         self._publishing.on_connect = self._on_connect
@@ -115,7 +113,9 @@ class AmqpBroker:
             return await connection.open_channel()
 
     async def browse(self, queue: str, on_held: OnHeld) -> AmqpBrowser:
-        return await open_browser(self._url, queue, on_held, connect_timeout=self._connect_timeout, tls=self._tls)
+        return await open_browser(
+            self._publishing.url, queue, on_held, connect_timeout=self._connect_timeout, tls=self._tls
+        )
 
     async def close(self) -> None:
         for consumer in self._consumers:

@@ -64,6 +64,11 @@ CATALOGUE: dict[str, Kind] = {
         "Something exists with other arguments than this worker declares",
         "Make the setting match, or drain and delete it and have it declared anew: the worker does not start as it is.",
     ),
+    "arguments-differ": Kind(
+        "warning",
+        "Something was declared with other arguments than Holdfast's",
+        "Declare it with the arguments of `holdfast topology show MODULE:WORKER`: its promises need them.",
+    ),
     "binding-missing": Kind(
         "error",
         "A queue is not bound for an event that its handler takes",
@@ -81,8 +86,13 @@ CATALOGUE: dict[str, Kind] = {
     ),
     "policy-drops": Kind(
         "error",
-        "A policy lets the broker drop or expire what waits in one of our queues",
-        "Leave these queues out of the policy's pattern, or take the key out: Holdfast bounds nothing by dropping it.",
+        "The broker may drop or expire what waits in one of our queues",
+        "Leave these queues out of the policy's pattern, or take the key out; bound queues by overflow=reject-publish.",
+    ),
+    "delay-short": Kind(
+        "warning",
+        "A policy ends delays before their time",
+        "Leave the delay levels out of the policy's pattern: retries come earlier than their handlers ask for.",
     ),
     "consumer-timeout": Kind(
         "warning",

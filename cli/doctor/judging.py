@@ -1,14 +1,16 @@
 """From what was seen to findings: pure, so that each one can be shown in a test."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, assert_never
 
-from ...broker import DEAD_SUFFIX, DELIVERY_LIMIT, Comparison, Difference, Topology, ladder
+from ...broker import DEAD_SUFFIX, Comparison, Difference, Mode, Queue, Topology, ladder
 from ...config import Settings
 from ...consumer import HandlerSpec
 from .catalogue import Finding
+from .effective import Effective
 
 CONSUMER_TIMEOUT = 1800.0
 """Seconds: RabbitMQ's default, where no queue and no policy says otherwise. Of the node's own setting no API tells."""
@@ -17,7 +19,7 @@ CLOCK_TOLERANCE = 5.0
 """Seconds two clocks may be apart."""
 
 _OLDEST = (3, 10)
-_DROPS = ("message-ttl", "expires", "max-length", "max-length-bytes")
+_LIMITS = ("message-ttl", "expires", "max-length", "max-length-bytes")
 
 
 def of_settings(settings: Settings) -> list[Finding]:
@@ -40,8 +42,9 @@ def of_version(seen: Comparison) -> list[Finding]:
     return [Finding("broker-old", f"{seen.product} {seen.version}")]
 
 
-def of_difference(difference: Difference) -> Finding:
-    """A difference between broker and topology, by what it hurts."""
+def of_difference(difference: Difference, mode: Mode = "declare") -> Finding:
+    """A difference between broker and topology, by what it hurts. Arguments are compared at the start in the mode
+    `declare` alone."""
     match difference.kind:
         case "missing" if ladder.LEVELS in difference.object:
             code = "delay-missing"
@@ -49,6 +52,8 @@ def of_difference(difference: Difference) -> Finding:
             code = "dead-letters-missing"
         case "missing":
             code = "topology-missing"
+        case "differs" if mode != "declare":
+            code = "arguments-differ"
         case "differs":
             code = "topology-differs"
         case "unbound":
@@ -63,21 +68,52 @@ def of_difference(difference: Difference) -> Finding:
 
 
 def of_queues(topology: Topology, queues: Iterable[Mapping[str, Any]]) -> list[Finding]:
-    """Policies and limits in effect for our queues, as the management API tells them."""
-    ours = {queue.name: queue.arguments for queue in topology.queues}
-    findings = []
-    for queue in queues:
-        name, policy = str(queue.get("name")), queue.get("effective_policy_definition") or {}
-        if name not in ours:
+    """Return findings about the limits and modes in effect for our queues."""
+    ours, findings = {queue.name: queue for queue in topology.queues}, list[Finding]()
+    for row in queues:
+        if (queue := ours.get(str(row.get("name")))) is None:
             continue
-        limit = policy.get("delivery-limit")
-        if isinstance(limit, int) and 0 <= limit < min(int(ours[name].get("x-delivery-limit", DELIVERY_LIMIT)), 1000):
-            findings.append(Finding("delivery-limit-low", f"queue {name}: {limit} by policy {queue.get('policy')!r}"))
-        drops = [f"{key}={policy[key]}" for key in _DROPS if key in policy]
+        seen = Effective(row)
+        limit, declared = seen.limit("delivery-limit"), queue.arguments.get("x-delivery-limit")
+        if limit is not None and declared is not None and limit < min(declared, 1000):
+            message = f"queue {queue.name}: {seen.words(['delivery-limit'])}"
+            findings.append(Finding("delivery-limit-low", message))
+        drops, early = _losses(queue, seen)
         if drops:
-            findings.append(
-                Finding("policy-drops", f"queue {name}: {', '.join(drops)} by policy {queue.get('policy')!r}")
-            )
+            findings.append(Finding("policy-drops", f"queue {queue.name}: {seen.words(drops)}"))
+        if early:
+            findings.append(Finding("delay-short", f"queue {queue.name}: {seen.words(early)}"))
+    return findings
+
+
+def _losses(queue: Queue, seen: Effective) -> tuple[list[str], list[str]]:
+    """Return the keys by which a queue drops or expires more than Holdfast declares, and those by which a delay level
+    hands on too early."""
+    rejects = seen.mode("overflow") == "reject-publish"
+    lower = [
+        key
+        for key in _LIMITS
+        if (limit := seen.limit(key)) is not None and limit < queue.arguments.get(f"x-{key}", math.inf)
+    ]
+    is_level = queue.name.startswith(ladder.LEVELS)
+    early = [key for key in lower if key == "message-ttl" and is_level]  # what leaves a level too soon is not lost
+    drops = [key for key in lower if key not in early and not (rejects and key.startswith("max-length"))]
+    if queue.arguments.get("x-dead-letter-strategy") == "at-least-once":
+        safe = {"overflow": "reject-publish", "dead-letter-strategy": "at-least-once"}
+        drops += [key for key, mode in safe.items() if key in seen.policy and seen.mode(key) != mode]
+    return drops, early
+
+
+def of_arguments(topology: Topology, queues: Iterable[Mapping[str, Any]]) -> list[Finding]:
+    """Return a finding for each queue that others declared with other values than ours. Arguments besides ours are no
+    finding: their effect is judged by `of_queues`."""
+    ours, findings = {queue.name: queue.arguments for queue in topology.queues}, list[Finding]()
+    for row in queues:
+        name, theirs = str(row.get("name")), row.get("arguments") or {}
+        differing = [f"{key}={theirs.get(key)}, not {value}" for key, value in ours.get(name, {}).items()
+                     if theirs.get(key) != value]  # fmt: skip
+        if differing:
+            findings.append(Finding("arguments-differ", f"queue {name}: {'; '.join(differing)}"))
     return findings
 
 
@@ -113,12 +149,7 @@ def of_clock(broker: datetime | None, here: datetime) -> list[Finding]:
 _DEFAULT = (CONSUMER_TIMEOUT, "RabbitMQ's default")
 
 
-def _timeout(queue: Mapping[str, Any]) -> tuple[float, str]:
-    arguments, policy = queue.get("arguments") or {}, queue.get("effective_policy_definition") or {}
-    for values, name, where in (
-        (arguments, "x-consumer-timeout", "the queue's argument"),
-        (policy, "consumer-timeout", "by policy"),
-    ):
-        if isinstance(values.get(name), int):
-            return values[name] / 1000, where
-    return _DEFAULT
+def _timeout(row: Mapping[str, Any]) -> tuple[float, str]:
+    seen = Effective(row)
+    limit = seen.limit("consumer-timeout")
+    return _DEFAULT if limit is None else (limit / 1000, seen.origin("consumer-timeout"))

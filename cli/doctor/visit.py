@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from ...broker import Comparison, Management, ManagementUnavailable
+from ...broker import Comparison, Management, ManagementUnavailable, Topology
 from ...broker.amqp import compare_topology
 from ...config import Settings
 from ...consumer import HandlerSpec, short_windows, topology_of
@@ -11,7 +12,7 @@ from ...events import BrokerUnavailable, ConfigurationError
 from ...idempotency import StoreUnavailable, open_claims
 from ..topology import binding_differences
 from .catalogue import Finding
-from .judging import of_clock, of_difference, of_handlers, of_queues, of_settings, of_version
+from .judging import of_arguments, of_clock, of_difference, of_handlers, of_queues, of_settings, of_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +39,37 @@ async def examine_all(settings: Settings, handlers: tuple[HandlerSpec, ...]) -> 
 
 
 async def _broker(settings: Settings, handlers: tuple[HandlerSpec, ...]) -> tuple[str, list[Finding]]:
-    topology = topology_of(handlers, settings.broker)
+    topology, mode = topology_of(handlers, settings.broker), settings.broker.topology
     try:
         seen = await compare_topology(settings.broker, topology)
     except BrokerUnavailable as error:
         return "broker: not reached", [Finding("broker-unreachable", str(error))]
-    findings = of_version(seen) + [of_difference(difference) for difference in seen.differences]
-    managed, more = await _management(settings, handlers, seen)
-    return f"broker: {seen.product} {seen.version}; {managed}", findings + more
+    differences, asked = seen.differences, Management(settings.broker)
+    try:
+        queues = await asked.queues()
+        managed = await _management(asked, topology, seen, queues)
+    except ManagementUnavailable as error:
+        queues, words, managed = [], "management API: not read", [Finding("management-unread", str(error))]
+    else:
+        words = f"management API: {asked.url}"
+        if mode != "declare":  # AMQP names one argument of each queue that differs, harmless or not
+            listed = {f"queue {row.get('name')}" for row in queues}
+            differences = tuple(d for d in differences if d.kind != "differs" or d.object not in listed)
+            managed += of_arguments(topology, queues)
+    findings = of_version(seen) + [of_difference(difference, mode) for difference in differences]
+    findings += managed + of_handlers(handlers, settings, queues)
+    return f"broker: {seen.product} {seen.version}; {words}", findings
 
 
 async def _management(
-    settings: Settings, handlers: tuple[HandlerSpec, ...], seen: Comparison
-) -> tuple[str, list[Finding]]:
-    topology, asked = topology_of(handlers, settings.broker), Management(settings.broker)
-    try:
-        queues, bindings, alarms = await asked.queues(), await asked.bindings(), await asked.alarms()
-        clock = await asked.clock()
-    except ManagementUnavailable as error:
-        return "management API: not read", [
-            Finding("management-unread", str(error)),
-            *of_handlers(handlers, settings, ()),
-        ]
+    asked: Management, topology: Topology, seen: Comparison, queues: list[dict[str, Any]]
+) -> list[Finding]:
+    bindings, alarms, clock = await asked.bindings(), await asked.alarms(), await asked.clock()
     missing = {difference.object for difference in seen.differences if difference.kind == "missing"}
-    bound = binding_differences(topology, bindings, missing)
-    return f"management API: {asked.url}", [
+    return [
         *(Finding("broker-alarm", alarm) for alarm in alarms),
-        *map(of_difference, bound),
+        *map(of_difference, binding_differences(topology, bindings, missing)),
         *of_queues(topology, queues),
-        *of_handlers(handlers, settings, queues),
         *of_clock(clock, datetime.now(UTC)),
     ]
 

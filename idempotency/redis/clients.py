@@ -30,6 +30,8 @@ class Server:
     hosts: tuple[tuple[str, int], ...]
     service: str
     options: dict[str, Any]
+    for_sentinels: dict[str, Any]
+    """The options of connections to Sentinels, which have no databases, and logins of their own."""
 
     @classmethod
     def of(cls, url: str, settings: IdempotencySettings) -> "Server":
@@ -50,11 +52,14 @@ class Server:
             "socket_connect_timeout": settings.timeout,
             "protocol": 2,
         }
-        if kind != "cluster":
-            options["db"] = int(database.strip("/") or 0)
         if scheme == "rediss":
             options |= _tls(settings)
-        return cls(kind, tuple((host.hostname or "localhost", host.port or port) for host in named), service, options)
+        secret = secret_of(settings.sentinel_password, settings.sentinel_password_file)
+        for_sentinels = options | {"username": settings.sentinel_username, "password": secret}
+        if kind != "cluster":
+            options["db"] = int(database.strip("/") or 0)
+        addresses = tuple((host.hostname or "localhost", host.port or port) for host in named)
+        return cls(kind, addresses, service, options, for_sentinels)
 
     def asynchronous(self) -> AsyncClient:
         """Return a client for the loop. It connects when it is first used."""
@@ -63,7 +68,7 @@ class Server:
             nodes = [AsyncClusterNode(host, port) for host, port in self.hosts]
             return AsyncRedisCluster(startup_nodes=nodes, **options)
         if self.kind == "sentinel":
-            sentinels = AsyncSentinel(self.hosts, sentinel_kwargs=self._for_sentinels())
+            sentinels = AsyncSentinel(self.hosts, sentinel_kwargs=self.for_sentinels)
             return sentinels.master_for(self.service, **options)
         (host, port), *_ = self.hosts
         return AsyncRedis(host=host, port=port, **options)
@@ -74,7 +79,7 @@ class Server:
         if self.kind == "cluster":
             return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in self.hosts], **options)
         if self.kind == "sentinel":
-            sentinels = Sentinel(list(self.hosts), sentinel_kwargs=self._for_sentinels())
+            sentinels = Sentinel(list(self.hosts), sentinel_kwargs=self.for_sentinels)
             return sentinels.master_for(self.service, **options)
         (host, port), *_ = self.hosts
         return Redis(host=host, port=port, **options)
@@ -82,10 +87,6 @@ class Server:
     def _options(self, retry: Any) -> dict[str, Any]:
         quiet = MaintNotificationsConfig(enabled=False)
         return {**self.options, "retry": retry, "maint_notifications_config": quiet}
-
-    def _for_sentinels(self) -> dict[str, Any]:
-        """Sentinels have no databases, and logins of their own, which a URL cannot name."""
-        return {name: value for name, value in self.options.items() if name not in ("db", "username", "password")}
 
 
 def sentinels_of(client: Any) -> list[Any]:

@@ -51,5 +51,5 @@ worker = Worker("shop")
 async def charge(event: Order) -> None: ...
 
 
-@worker.handler(Charged, "audit.*")
+@worker.handler(Charged, "audit.*", "audit.#")
 async def note(event: Charged | dict[str, Any]) -> None: ...

@@ -17,6 +17,7 @@ from commands import Running, environment, holdfast
 from running import depth
 
 from holdfast import Settings
+from holdfast.config import known_variables
 
 
 @pytest.fixture
@@ -416,12 +417,65 @@ def test_headers_of_the_command_line_are_those_on_the_wire(folder: Path, env: di
 
 
 def test_check_says_what_the_topology_will_be(folder: Path, unique: str) -> None:
-    done = holdfast("check", "app:worker", folder=folder, env=environment(HOLDFAST_BROKER__QUEUE_TYPE="classic"))
+    env = environment(HOLDFAST_BROKER__QUEUE_TYPE="classic")
+    done = holdfast("check", "app:worker", "--all", folder=folder, env=env)
 
     assert f"queue {unique}.greet (classic), bound for {unique}.greeted" in done.stdout
     assert f"queue {unique}.greet.dead for its dead letters" in done.stdout
     assert "HOLDFAST_BROKER__URL = amqp://***@localhost:5672/" in done.stdout
     assert "delay ladder of 20 levels" in done.stdout
+
+
+def test_check_shows_the_settings_that_differ_and_counts_those_that_do_not(folder: Path) -> None:
+    env = environment(HOLDFAST_BROKER__URL="amqp://user:canary@nowhere.invalid/", HOLDFAST_WORKER__GRACE="30")
+
+    done, every = (holdfast("check", "app:worker", *flag, folder=folder, env=env) for flag in ((), ("--all",)))
+
+    shown, whole = ([line for line in run.stdout.splitlines() if " = " in line] for run in (done, every))
+    assert shown == [
+        "HOLDFAST_BROKER__URL = amqp://***@nowhere.invalid/  (environment)",
+        "HOLDFAST_WORKER__GRACE = 30.0  (environment)",
+        "HOLDFAST_HTTP__PORT = 0  (environment)",
+    ]
+    assert len(whole) == len(known_variables()) and set(shown) < set(whole)
+    assert f"\n{len(whole) - 3} other settings have their defaults (--all prints them)\n" in done.stdout
+
+
+def test_run_leaves_the_logging_of_the_application_alone_where_it_is_asked_to(
+    folder: Path, env: dict[str, str]
+) -> None:
+    app = folder / "app.py"
+    app.write_text(f"import logging\n\nlogging.basicConfig(format='MINE %(message)s', level='INFO')\n{app.read_text()}")
+    lines: list[list[str]] = []
+
+    for form in ("none", "json"):
+        with Running("run", "app:worker", folder=folder, env=env | {"HOLDFAST_LOG__FORMAT": form}) as worker:
+            worker.until(attached)
+            worker.stop()
+        lines.append([line for line in worker.log.splitlines() if "worker.started" in line])
+
+    [[mine], [ours]] = lines
+    assert mine.startswith("MINE event='worker.started' ")
+    assert json.loads(ours)["event"] == "worker.started"
+
+
+def test_on_windows_one_line_says_where_it_runs_instead(folder: Path) -> None:
+    program = "import sys; from holdfast.cli.app import main; sys.platform = 'win32'; main()"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, "run", "app:worker"], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "holdfast: Holdfast runs on Linux and macOS; on Windows, run it in WSL or in a container\n"
+
+
+def test_a_shell_is_given_the_names_of_the_commands(folder: Path) -> None:
+    asked = {"_HOLDFAST_COMPLETE": "complete_bash", "COMP_WORDS": "holdfast d", "COMP_CWORD": "1"}
+
+    done = holdfast(folder=folder, env=environment() | asked)
+
+    assert done.stdout.split() == ["doctor", "demo", "dashboard", "dead"]
 
 
 @contextmanager

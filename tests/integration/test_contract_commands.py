@@ -41,7 +41,7 @@ def test_what_there_is_is_shown_with_who_handles_and_who_publishes(shop: Path) -
         ("order.created", 1): (["charge"], []),
         ("order.created", 2): (["charge"], []),
     }
-    assert shown["raw"] == [{"type": "audit.*", "handler": "note", "queue": "shop.note"}]
+    assert shown["raw"] == [{"type": key, "handler": "note", "queue": "shop.note"} for key in ("audit.*", "audit.#")]
     assert shown["publishing_unsaid"] == ["note"]
     assert "shop.charge" in events(shop, "show")
 
@@ -90,7 +90,8 @@ def test_the_documents_are_valid_asyncapi_and_a_page_that_quotes(shop: Path) -> 
     schema = json.loads((ROOT / "tests" / "support" / "schemas" / "asyncapi-3.0.0.json").read_text())
     jsonschema.validate(document, schema)
     assert all(resolves(document, name) for name in references(document))
-    assert set(document["channels"]) == {"order.created", "order.charged", "audit._"}
+    assert set(document["channels"]) == {"order.created", "order.charged", "audit._2A", "audit._23"}
+    assert {document["channels"][key]["address"] for key in ("audit._2A", "audit._23")} == {"audit.*", "audit.#"}
     assert document["operations"]["charge.publishes.order.charged"]["action"] == "send"
     assert len(document["operations"]["charge.handles.order.created"]["messages"]) == 2
     page = (shop / "site" / "index.html").read_text()

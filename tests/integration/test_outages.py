@@ -1,13 +1,16 @@
 """Outages one after the other, and what others do to the queues meanwhile."""
 
 import asyncio
+from collections.abc import Callable
 
 from breaking import a_channel, through
-from proxy import proxy_to
-from running import a_worker, publish_all, running, settings_for, until_ready
+from proxy import LOOPBACK, proxy_to
+from pydantic import SecretStr
+from running import a_broker, a_worker, publish_all, running, settings_for, until_ready
 from waiting import Facts, eventually
 
 from holdfast import Context, Event, Settings
+from holdfast.broker.amqp import compare_topology
 from holdfast.telemetry import Connected, Paused, Resumed
 from holdfast.testing.servers import Node
 
@@ -47,6 +50,44 @@ async def test_outages_of_the_claim_store_leave_no_channels_behind(
         tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith("holdfast consumer ")]
 
     assert len(tasks) == 1
+
+
+async def test_of_several_hosts_the_others_are_tried_when_one_is_lost(settings: Settings) -> None:
+    facts, url = Facts(), settings.broker.url.get_secret_value()
+
+    async with proxy_to(url) as one, proxy_to(url) as two:
+        place = f"{LOOPBACK}:{one.port},{LOOPBACK}:{two.port},{LOOPBACK}:1"  # nobody listens at port 1
+        hosts = SecretStr(one.url(url).replace(f"{LOOPBACK}:{one.port}", place))
+        several = settings.model_copy(update={"broker": settings.broker.model_copy(update={"url": hosts})})
+        worker = a_worker(several, facts)
+
+        @worker.handler(Paid)
+        async def handle(event: Paid) -> None: ...
+
+        async with running(worker):
+            await publish_all(several, [Paid(order=1)])
+            await facts.settled("handled")
+            await one.refuse()
+            one.cut()
+            await facts.until_true(lambda: one.connections == 0, lambda: facts.all)
+            await until_ready(worker)
+            await publish_all(several, [Paid(order=2)])
+            await facts.settled("handled", count=2)
+            left = {fact.url.split("/")[2] for role in ROLES for fact in facts.of(Connected, of_role(role))[-1:]}
+        async with a_broker(several) as broker:
+            browser = await broker.browse(f"{worker.name}.handle.dead", lambda held: None)
+            await browser.close()
+        compared = await compare_topology(several.broker, worker.topology())
+
+    assert left == {f"{LOOPBACK}:{two.port}"}
+    assert [difference.kind for difference in compared.differences if difference.kind != "unread"] == []
+
+
+ROLES = ("consume", "publish")
+
+
+def of_role(role: str) -> Callable[[Connected], bool]:
+    return lambda fact: fact.role == role
 
 
 async def test_a_queue_that_somebody_else_has_for_himself_keeps_nobody_from_publishing(settings: Settings) -> None:

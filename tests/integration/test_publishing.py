@@ -28,7 +28,7 @@ from holdfast import (
 from holdfast.broker import Binding, Exchange, Queue, Topology, resting_queue
 from holdfast.events import Envelope, Message, uuid7
 from holdfast.events import headers as h
-from holdfast.telemetry import Published
+from holdfast.telemetry import Blocked, Published, Unblocked
 
 
 class Paid(Event, type="paid"):
@@ -317,7 +317,7 @@ async def test_a_blocked_broker_delays_publishes_but_not_acks(
             rabbitmq_node.ctl("set_vm_memory_high_watermark", "0.4")
 
 
-async def test_a_worker_whose_publishing_is_blocked_still_acks(rabbitmq_node: Any, unique: str) -> None:
+async def test_a_worker_whose_publishing_is_blocked_says_so_and_still_acks(rabbitmq_node: Any, unique: str) -> None:
     """Acks travel on a connection of their own: on a blocked one nobody would read them."""
     own = settings_for(rabbitmq_node.url, unique)
     facts, alarmed, go = Facts(), asyncio.Event(), asyncio.Event()
@@ -341,12 +341,17 @@ async def test_a_worker_whose_publishing_is_blocked_still_acks(rabbitmq_node: An
         try:
             alarmed.set()
             await eventually(is_blocked, True)
+            [blocked] = await facts.until(Blocked)
             go.set()
             await facts.settled("handled")
             await until_empty(rabbitmq_node, f"{worker.name}.quiet", expected=0)
         finally:
             await asyncio.to_thread(rabbitmq_node.ctl, "set_vm_memory_high_watermark", "0.4")
         await facts.settled("handled", count=3)
+        [unblocked] = await facts.until(Unblocked)
+
+    assert (blocked.role, unblocked.role) == ("publish", "publish")
+    assert blocked.reason == "low on memory" and "guest" not in blocked.url
 
 
 async def test_a_queue_without_a_leader_holds_up_no_publish_to_another(rabbitmq_node: Any, unique: str) -> None:

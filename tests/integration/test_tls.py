@@ -16,7 +16,8 @@ from redises import LOOPBACK, certificates, openssl, with_tls
 from running import a_broker, a_worker, publish_all, running
 from waiting import Facts
 
-from holdfast import ConfigurationError, Event, Settings, load_settings
+from holdfast import BrokerUnavailable, ConfigurationError, Event, Settings, load_settings
+from holdfast.broker import Topology
 from holdfast.config import IdempotencySettings
 from holdfast.idempotency import StoreUnavailable
 from holdfast.idempotency.redis import RedisClaims, RedisHeart
@@ -45,6 +46,33 @@ async def test_a_worker_with_a_client_certificate_publishes_handles_and_browses(
         async with a_broker(settings) as broker:
             browser = await broker.browse(f"{worker.name}.handle.dead", lambda held: None)
             await browser.close()
+
+
+async def test_a_client_certificate_can_name_the_user(rabbit: Rabbit, unique: str) -> None:
+    rabbit.node.ctl("add_user", "c", unique)
+    rabbit.node.ctl("set_permissions", "c", ".*", ".*", ".*")
+    url = f"amqps://{LOOPBACK}:{rabbit.tls_port}/"
+    settings, facts = settings_of(rabbit, unique, **rabbit.files, auth="external", url=url), Facts()
+    worker = a_worker(settings, facts)
+
+    @worker.handler(Paid)
+    async def handle(event: Paid) -> None: ...
+
+    async with running(worker):
+        await publish_all(settings, [Paid(order="1")])
+        await facts.settled("handled")
+        users = await asyncio.to_thread(rabbit.node.ctl, "list_connections", "user", "auth_mechanism")
+
+    assert users.split("\n").count("c\tEXTERNAL") >= 2
+
+
+async def test_a_login_that_the_broker_does_not_offer_is_said(rabbitmq_url: str, unique: str) -> None:
+    url = f"{rabbitmq_url}?auth=external"
+    settings = load_settings(_env_file=None, broker={"url": url, "exchange": unique}, idempotency={"url": "memory://"})
+
+    with pytest.raises(BrokerUnavailable, match="the broker offers no such login: see HOLDFAST_BROKER__AUTH"):
+        async with a_broker(settings) as broker:
+            await broker.declare(Topology())
 
 
 @pytest.mark.parametrize(
@@ -232,7 +260,7 @@ def test_the_broker_is_reached_with_a_secret_from_a_file_and_check_says_where_fr
         **{f"HOLDFAST_BROKER__{variable}": "secret"},
     )
 
-    done = holdfast("check", "app:worker", folder=tmp_path, env=env)
+    done = holdfast("check", "app:worker", "--all", folder=tmp_path, env=env)
 
     assert done.returncode == 0, done.stderr
     lines = dict(line.split(" = ") for line in done.stdout.splitlines() if line.startswith("HOLDFAST_"))

@@ -11,7 +11,10 @@ from apps import copy_app
 from commands import environment, holdfast
 from rabbits import Rabbit
 from redises import LOOPBACK, a_redis
+from running import a_broker, settings_for
 from waiting import eventually
+
+from holdfast.broker import Exchange, Queue, Topology, work_queue
 
 Tool = Callable[..., Any]
 
@@ -150,8 +153,35 @@ async def test_the_doctor_finds_what_is_unsafe_together(
         told = holdfast("doctor", "app:worker", folder=folder, env=unsafe)
 
     assert told.returncode == 1
-    assert f"queue {unique}.handle: 3 by policy '{unique}'" in told.stdout
+    assert f"queue {unique}.handle: delivery-limit=3 by policy '{unique}'" in told.stdout
     assert told.stdout.index("error: An alarm") < told.stdout.index("warning: Certificates are not verified")
+
+
+async def test_what_operators_declare_and_limit_is_judged_by_its_effect(
+    folder: Path, env: dict[str, str], rabbit: Rabbit, unique: str
+) -> None:
+    """A queue with a single active consumer, declared by others; bounded by rejecting, by an operator's policy."""
+    name, verify = f"{unique}.handle", env | {"HOLDFAST_BROKER__TOPOLOGY": "verify"}
+    theirs = work_queue(name, kind="quorum", exchange=unique, keys=(f"{unique}.order",))
+    dead, work = theirs.queues
+    work = Queue(name, {**work.arguments, "x-single-active-consumer": True})
+    async with a_broker(settings_for(rabbit.node.url, unique)) as broker:
+        await broker.declare(Topology((Exchange(unique),), (dead, work), theirs.bindings))
+    copy_app("one_queue", folder, NAME=unique, TYPE=f"{unique}.order")
+    rabbit.node.ctl("set_operator_policy", unique, f"^{name}$", '{"max-length": 100000}', "--apply-to", "queues")
+
+    async def found() -> dict[str, str]:
+        done = await asyncio.to_thread(holdfast, "doctor", "app:worker", "--json", folder=folder, env=verify)
+        ours = codes(done).items()
+        return {code: message for code, message in ours if name in message and code != "binding-missing"}
+
+    bounded = await found()
+    operator = '{"delivery-limit": 3, "max-length": 100000}'
+    rabbit.node.ctl("set_operator_policy", unique, f"^{name}$", operator, "--apply-to", "queues")
+
+    assert bounded == {}
+    expected = {"delivery-limit-low": f"queue {name}: delivery-limit=3 by operator policy '{unique}'"}
+    await eventually(found, expected)
 
 
 def test_what_cannot_be_reached_or_read_is_said_plainly(folder: Path, env: dict[str, str], rabbit: Rabbit) -> None:

@@ -335,12 +335,13 @@ async def test_a_blocked_loop_fails_the_liveness_probe_and_the_log_names_the_fra
     async with running(worker, http=True):
         site = await site_of(facts)
         await publish_all(settings, [Paid(order="o-1")])
-        await facts.settled("handled")
+        [settled] = await facts.settled("handled")
         [blocked] = await facts.until(LoopBlocked)
         live_again = await site.live()
 
     assert answers[-1][0] == 503 and answers[-1][1]["live"] is False and answers[-1][1]["still"] >= 0.5
     assert "in ask" in blocked.stack
+    assert (blocked.handler, blocked.event_id) == ("handle", settled.metadata.event_id)
     assert live_again[0] == 200
 
 

@@ -9,15 +9,23 @@ from typing import Any
 import yaml
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-_STRINGS, _LABELS = re.compile(r'"(?:\\.|[^"\\])*"'), re.compile(r"\b(?:by|on|without)\s*\([^)]*\)|\{[^}]*\}")
+_STRINGS, _LABELS = (
+    re.compile(r'"(?:\\.|[^"\\])*"'),
+    re.compile(r"\b(?:by|on|without|group_left)\s*\([^)]*\)|\{[^}]*\}"),
+)
 _DURATION, _NAME = re.compile(r"\[[^\]]*\]"), re.compile(r"\b[a-zA-Z_:][a-zA-Z0-9_:]*(?!\s*\()\b")
 _WORDS = {"and", "or", "unless", "on", "by", "without", "offset"}
 
 
+def rules() -> list[dict[str, Any]]:
+    """Every rule, those that record included."""
+    found = yaml.safe_load((DEPLOY / "prometheus" / "holdfast.rules.yml").read_text())
+    return [rule for group in found["groups"] for rule in group["rules"]]
+
+
 def alerts() -> list[dict[str, Any]]:
     """Every alert rule."""
-    rules = yaml.safe_load((DEPLOY / "prometheus" / "holdfast.rules.yml").read_text())
-    return [rule for group in rules["groups"] for rule in group["rules"]]
+    return [rule for rule in rules() if "alert" in rule]
 
 
 def dashboard() -> dict[str, Any]:
@@ -31,7 +39,7 @@ def dashboard_queries() -> Iterator[str]:
     asked = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
     asked += [annotation["expr"] for annotation in board["annotations"]["list"]]
     for query in asked:
-        yield query.replace("$__rate_interval", "1m").replace("$queue", ".+")
+        yield re.sub(r"\$(?:vhost|instance|queue)", ".+", query.replace("$__rate_interval", "1m"))
 
 
 def names_in(query: str) -> set[str]:

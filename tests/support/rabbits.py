@@ -49,7 +49,7 @@ def a_rabbit() -> Iterator[Rabbit]:
         (data / "home").mkdir()
         certificates(data)
         rabbit = Rabbit(ConsoleRabbitMQ(programs, data), free_port(), free_port(), data)
-        (data / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        (data / "enabled_plugins").write_text("[rabbitmq_management,rabbitmq_auth_mechanism_ssl].\n")
         (data / "rabbitmq.conf").write_text(
             f"listeners.ssl.default = {LOOPBACK}:{rabbit.tls_port}\n"
             f"ssl_options.cacertfile = {data}/ca.pem\n"
@@ -57,6 +57,9 @@ def a_rabbit() -> Iterator[Rabbit]:
             f"ssl_options.keyfile = {data}/s.key\n"
             "ssl_options.verify = verify_peer\n"
             "ssl_options.fail_if_no_peer_cert = true\n"
+            "ssl_cert_login_from = common_name\n"
+            "auth_mechanisms.1 = PLAIN\n"
+            "auth_mechanisms.2 = EXTERNAL\n"
             "collect_statistics_interval = 500\n"
             f"management.tcp.port = {rabbit.management_port}\n"
             f"management.tcp.ip = {LOOPBACK}\n"

@@ -85,14 +85,17 @@ def _users(folder: Path, *more: str, besides: str = "") -> tuple[Path, dict[str,
 
 @contextmanager
 def with_sentinel(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """URL of a service of two servers, one the other's replica."""
+    """URL of a service of two servers, one the other's replica; their Sentinel asks for a login."""
     with a_redis(folder) as master, a_redis(folder, "--replicaof", f"{LOOPBACK} {master}"):
         config = folder / "sentinel.conf"
         config.write_text(
             f"sentinel monitor orders {LOOPBACK} {master} 1\nsentinel down-after-milliseconds orders 500\n"
+            "user default off\nuser watcher on >s3cret ~* &* +@all\n"
         )
-        with a_redis(folder, str(config), "--sentinel") as sentinel:
-            yield f"redis+sentinel://{LOOPBACK}:{sentinel}/orders/0", {}
+        login = ("--user", "watcher", "--pass", "s3cret", "--no-auth-warning")
+        with a_redis(folder, str(config), "--sentinel", cli=login) as sentinel:
+            settings = {"sentinel_username": "watcher", "sentinel_password": "s3cret"}
+            yield f"redis+sentinel://{LOOPBACK}:{sentinel}/orders/0", settings
 
 
 @contextmanager

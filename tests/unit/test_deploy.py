@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import jsonschema
@@ -23,11 +24,12 @@ KUBERNETES = ROOT / "deploy" / "kubernetes"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 PROMETHEUS: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+OPERATORS = {"keda.sh": "keda.json", "monitoring.coreos.com": "prometheus-operator.json"}
 DRAIN = 15  # seconds after the grace that docs/operations.md asks for
 
 
 def manifests() -> Iterator[dict[str, Any]]:
-    for file in sorted(KUBERNETES.glob("*.yaml")):
+    for file in sorted(KUBERNETES.glob("**/*.yaml")):
         yield from (found for found in yaml.safe_load_all(file.read_text()) if found["kind"] != "Kustomization")
 
 
@@ -53,8 +55,8 @@ def example_worker() -> Worker:
 @pytest.mark.parametrize("found", tuple(manifests()), ids=lambda found: found["kind"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_each_manifest_fits_its_schema(found: dict[str, Any]) -> None:
-    if found["apiVersion"].startswith("keda.sh/"):
-        jsonschema.validate(found, json.loads((ROOT / "tests" / "support" / "schemas" / "keda.json").read_text()))
+    if schema := OPERATORS.get(found["apiVersion"].partition("/")[0]):
+        jsonschema.validate(found, json.loads((ROOT / "tests" / "support" / "schemas" / schema).read_text()))
     else:
         kubernetes_validate.validate(found, "1.33", strict=True)
 
@@ -119,6 +121,23 @@ def test_probes_prometheus_and_the_health_check_ask_where_the_worker_serves() ->
     assert pod["metadata"]["annotations"]["prometheus.io/port"] == str(port)
     assert PROMETHEUS["scrape_configs"][0]["dns_sd_configs"][0]["port"] == port
     assert f"EXPOSE {port}" in DOCKERFILE and f"'{port}') + '/livez'" in DOCKERFILE
+
+
+def test_the_prometheus_operator_finds_the_pods_and_their_port() -> None:
+    monitor, pod = manifest("PodMonitor")["spec"], manifest("Deployment")["spec"]["template"]
+    [endpoint] = monitor["podMetricsEndpoints"]
+
+    assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert endpoint["port"] in [port["name"] for port in container()["ports"]]
+    assert endpoint["path"] == pod["metadata"]["annotations"]["prometheus.io/path"]
+
+
+def test_the_prometheus_operator_is_given_the_rules_word_for_word() -> None:
+    rules = (ROOT / "deploy" / "prometheus" / "holdfast.rules.yml").read_text()
+
+    _, _, given = (KUBERNETES / "operator" / "prometheusrule.yaml").read_text().partition("\nspec:\n")
+
+    assert given == indent("groups:" + rules.partition("groups:")[2], "  ")
 
 
 def test_keda_counts_every_queue_of_the_worker() -> None:

@@ -9,9 +9,10 @@ from typing import Any, get_args
 import pytest
 
 from holdfast import Event, Retry, Settings, Worker, load_settings
-from holdfast.broker import Binding, Comparison, Difference, Queue, Topology
+from holdfast.broker import Binding, Comparison, Difference, Queue, Topology, ladder, registry
 from holdfast.cli.doctor.catalogue import CATALOGUE
 from holdfast.cli.doctor.judging import (
+    of_arguments,
     of_clock,
     of_difference,
     of_handlers,
@@ -78,6 +79,88 @@ def test_policies_that_race_our_retries_are_found(policy: dict[str, Any] | None,
     assert [finding.code for finding in of_queues(topology, queues)] == codes
 
 
+REJECTS = {"x-queue-type": "quorum", "x-overflow": "reject-publish"}
+LEVEL = {**REJECTS, "x-message-ttl": 6400, "x-dead-letter-strategy": "at-least-once"}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "policy", "codes"),
+    [
+        ("w.handle", REJECTS, {"max-length": 10}, []),
+        ("w.handle", REJECTS, {"max-length": 10, "overflow": "drop-head"}, ["policy-drops"]),
+        ("w.handle", {"x-overflow": "reject-publish"}, {"max-length": 10, "overflow": "drop-head"}, []),
+        ("w.handle", {}, {"max-length": 10, "overflow": "reject-publish"}, []),
+        ("w.handle", {"x-max-length": 10}, {}, ["policy-drops"]),
+        ("w.handle", {"x-single-active-consumer": True}, {}, []),
+        ("w.handle", {"x-delivery-limit": 5}, {"delivery-limit": 50}, ["delivery-limit-low"]),
+        ("classic", {}, {"delivery-limit": 5}, []),
+        ("holdfast.delays.06", LEVEL, {"message-ttl": 3_600_000}, []),
+        ("holdfast.delays.06", LEVEL, {"message-ttl": 1000}, ["delay-short"]),
+        ("holdfast.delays.06", LEVEL, {"max-length": 10}, []),
+        ("holdfast.delays.06", LEVEL, {"expires": 1000}, ["policy-drops"]),
+        ("holdfast.delays.06", LEVEL, {"overflow": "drop-head"}, ["policy-drops"]),
+        ("holdfast.delays.06", LEVEL, {"dead-letter-strategy": "at-most-once"}, ["policy-drops"]),
+        ("holdfast.queues", {"x-max-length": 10_000}, {"max-length": 20_000}, []),
+    ],
+)
+def test_what_is_in_effect_is_judged_and_not_the_key_of_a_policy(
+    name: str, arguments: dict[str, Any], policy: dict[str, Any], codes: list[str]
+) -> None:
+    declared = (
+        Queue("w.handle", {**REJECTS, "x-delivery-limit": 100}),
+        Queue("classic"),
+        level_6(),
+        *registry().queues,
+    )
+    row = {"name": name, "arguments": arguments, "effective_policy_definition": policy, "policy": "p"}
+
+    assert [finding.code for finding in of_queues(Topology(queues=declared), [row])] == codes
+
+
+def level_6() -> Queue:
+    return next(queue for queue in ladder.ladder(60).queues if queue.name == "holdfast.delays.06")
+
+
+@pytest.mark.parametrize(
+    ("policy", "operator_policy", "words"),
+    [
+        ("p", None, "by policy 'p'"),
+        (None, "o", "by operator policy 'o'"),
+        ("p", "o", "by policy 'p' or operator policy 'o'"),
+        ("", "", "by the queue's argument"),
+    ],
+)
+def test_the_origin_of_a_limit_is_named(policy: str | None, operator_policy: str | None, words: str) -> None:
+    limits = {"expires": 9} if policy or operator_policy else {}
+    row = {"name": "q", "arguments": {"x-expires": 9}, "effective_policy_definition": limits}
+    row |= {"policy": policy, "operator_policy": operator_policy}
+
+    [finding] = of_queues(Topology(queues=(Queue("q"),)), [row])
+
+    assert finding.message == f"queue q: expires=9 {words}"
+
+
+def test_arguments_that_others_declared_are_compared_with_ours_alone() -> None:
+    topology = Topology(queues=(Queue("q", {"x-queue-type": "quorum", "x-delivery-limit": 100}),))
+    alike = {
+        "name": "q",
+        "arguments": {"x-queue-type": "quorum", "x-delivery-limit": 100, "x-single-active-consumer": True},
+    }
+    other = {"name": "q", "arguments": {"x-queue-type": "quorum"}}
+
+    assert of_arguments(topology, [alike, {"name": "theirs", "arguments": {}}]) == []
+    assert [(finding.code, finding.message) for finding in of_arguments(topology, [other])] == [
+        ("arguments-differ", "queue q: x-delivery-limit=None, not 100")
+    ]
+
+
+@pytest.mark.parametrize("mode", ["verify", "skip"])
+def test_other_arguments_are_no_error_where_nothing_is_declared(mode: Any) -> None:
+    found = of_difference(Difference("differs", "queue w.handle", "told"), mode)
+
+    assert (found.code, found.kind.severity) == ("arguments-differ", "warning")
+
+
 @pytest.mark.parametrize(
     ("timeout", "immediate", "queue", "found"),
     [
@@ -86,6 +169,12 @@ def test_policies_that_race_our_retries_are_found(policy: dict[str, Any] | None,
         (500, 1, {}, True),
         (901, 0, {"arguments": {"x-consumer-timeout": 7_200_000}}, False),
         (60, 0, {"effective_policy_definition": {"consumer-timeout": 100_000}}, True),
+        (
+            901,
+            0,
+            {"arguments": {"x-consumer-timeout": 7_200_000}, "effective_policy_definition": {"consumer-timeout": 1}},
+            True,
+        ),
     ],
 )
 def test_a_handler_that_may_outlast_the_consumer_timeout_is_found(

@@ -5,6 +5,7 @@ import contextvars
 import io
 import json
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -180,6 +181,55 @@ def test_console_output_is_for_people_and_auto_knows_a_terminal_from_a_file() ->
     people, machine = stream.getvalue().splitlines()
     assert "hello" in people and "\x1b[2J" not in people
     assert json.loads(machine)["event"] == "machine"
+
+
+def test_on_the_console_an_event_is_one_short_line_with_its_id_once() -> None:
+    event_id = "0199a0c1-7d7e-7000-8000-000000000001"
+    metadata = some_metadata(event_id=event_id, correlation_id=event_id, event_type="order.created")
+
+    def handled() -> None:
+        bind_handler(queue="billing.charge", handler="charge")
+        bind_event(metadata, 1)
+        structlog.get_logger("holdfast.handler.charge").info("charged", amount="9.50")
+        FactLog()(Settled("billing.charge", "charge", metadata, 1, "handled", 0.012))
+
+    with set_up(LogSettings(format="console")) as stream:
+        contextvars.copy_context().run(handled)
+
+    time, context = r"\d\d:\d\d:\d\d", f"queue=billing.charge event_id={event_id}"
+    mine, settled = stream.getvalue().splitlines()
+    assert re.fullmatch(rf"{time} \[info\] charged amount=9.50 {context}", mine)
+    assert re.fullmatch(rf"{time} \[info\] handled order.created seconds=0.012 {context}", settled)
+    assert len(settled) <= 120
+
+
+def test_on_the_console_what_is_unusual_is_shown() -> None:
+    metadata = some_metadata(event_id="e-2", correlation_id="e-1", causation_id="e-1", event_type="order.created")
+
+    with set_up(LogSettings(format="console")) as stream:
+        FactLog()(Settled("emails", "send", metadata, 2, "postponed", 0.5, delay=4.0, error="E: x"))
+
+    assert stream.getvalue().split("] ")[1] == (
+        "postponed order.created seconds=0.5 delay=4.0 error='E: x' attempt=2 handler=send queue=emails "
+        "causation_id=e-1 correlation_id=e-1 event_id=e-2\n"
+    )
+
+
+def test_a_json_line_begins_with_its_time_its_level_and_its_event(written: Lines) -> None:
+    FactLog()(a_settled())
+    logging.getLogger("theirs").warning("hello", extra={"order": 7})
+
+    assert [list(line)[:3] for line in written()] == [["timestamp", "level", "event"]] * 2
+
+
+def test_with_the_format_none_logging_stays_as_the_application_set_it_up() -> None:
+    structlog.reset_defaults()
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+
+    configure_logging(LogSettings(format="none", level="DEBUG"))
+
+    assert (logging.getLogger().handlers, logging.getLogger().level) == (handlers, level)
+    assert not structlog.is_configured()
 
 
 async def test_a_blocked_loop_is_told_once_with_the_line_that_blocks_it() -> None:

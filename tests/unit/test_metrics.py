@@ -50,6 +50,7 @@ PROMISED = {
     "holdfast_completions_total": ("queue", "result"),
     "holdfast_claim_seconds": (),
     "holdfast_broker_connected": ("role",),
+    "holdfast_broker_info": ("role", "vhost"),
     "holdfast_broker_reconnects_total": ("role",),
     "holdfast_consumer_attached": ("queue",),
     "holdfast_paused": ("queue", "reason"),
@@ -192,6 +193,17 @@ def test_connections_and_consumers_are_seen_to_go_and_to_come_back() -> None:
     assert seen == [(1, 0), (1, 1), (0, 1), (0, 0), (1, 0), (1, 1), (1, 0)]
     assert registry.get_sample_value("holdfast_broker_reconnects_total", {"role": "consume"}) == 1
     assert registry.get_sample_value("holdfast_broker_reconnects_total", {"role": "publish"}) == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "vhost"), [("amqp://h", "/"), ("amqp://h/", "/"), ("amqp://h/%2F", "/"), ("amqps://h:1/a%2Fb", "a/b")]
+)
+def test_a_connection_names_its_virtual_host(url: str, vhost: str) -> None:
+    metrics, registry = some_metrics()
+
+    metrics(Connected("consume", url, "RabbitMQ"))
+
+    assert registry.get_sample_value("holdfast_broker_info", {"role": "consume", "vhost": vhost}) == 1
 
 
 def test_a_pause_is_seen_while_it_lasts() -> None:

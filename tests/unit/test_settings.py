@@ -34,6 +34,9 @@ def test_arguments_beat_the_environment_which_beats_the_file_which_beats_the_def
         ("HOLDFAST_BROKER__URL", "http://host/", "the scheme 'http' is not one of amqp, amqps, memory"),
         ("HOLDFAST_BROKER__URL", "amqp:///", "names no host"),
         ("HOLDFAST_BROKER__URL", "amqp://h:99999/", "is not a URL"),
+        ("HOLDFAST_BROKER__URL", "amqp://h:5672,h:99999/", "is not a URL"),
+        ("HOLDFAST_BROKER__URL", "amqp://h:5672,,g/", "names no host"),
+        ("HOLDFAST_BROKER__URL", "amqp://h,g:0/", "names port 0"),
         ("HOLDFAST_BROKER__URL", "", "the scheme '' is not"),
         ("HOLDFAST_BROKER__QUEUE_TYPE", "stream", "should be 'quorum' or 'classic'"),
         ("HOLDFAST_BROKER__TOPOLOGY", "maybe", "should be 'declare', 'verify' or 'skip'"),
@@ -106,6 +109,8 @@ def test_a_variable_that_nothing_reads_is_named_with_what_was_probably_meant() -
         ({"password_file": "binary"}, "HOLDFAST_BROKER__PASSWORD_FILE: binary holds no text"),
         ({"url_file": "wrong"}, "HOLDFAST_BROKER__URL: the scheme 'http'"),
         ({"url": "amqp://host/", "password": "canary"}, "HOLDFAST_BROKER__URL: names no user for the PASSWORD"),
+        ({"auth": "external"}, "HOLDFAST_BROKER__URL: AUTH=external needs amqps:// and a CERT_FILE"),
+        ({"auth": "external", "url": "amqps://host/"}, "HOLDFAST_BROKER__URL: AUTH=external needs amqps://"),
         (
             {"ca_file": "wrong"},
             "HOLDFAST_BROKER__URL: begins with amqp://, so CA_FILE would have no effect; write amqps://",
@@ -122,6 +127,35 @@ def test_a_file_that_does_not_serve_is_one_line_that_names_the_variable(broker: 
 
     [line] = caught.value.faults
     assert line.startswith(fault) and "canary" not in line
+
+
+@pytest.mark.parametrize(
+    ("url", "urls"),
+    [
+        ("amqp://h/", ("amqp://h/",)),
+        ("amqps://u:p%2C@a:1,[::1]:2,c/v?x=1", tuple(f"amqps://u:p%2C@{h}/v?x=1" for h in ("a:1", "[::1]:2", "c"))),
+        ("memory://", ("memory://",)),
+    ],
+)
+def test_each_host_of_the_broker_has_a_url(url: str, urls: tuple[str, ...]) -> None:
+    assert load_settings(broker={"url": url}).broker.urls == urls
+
+
+def test_the_password_of_a_file_is_that_of_every_host() -> None:
+    Path("password").write_text("p@ss\n")
+
+    urls = load_settings(broker={"url": "amqp://me@a,b:1/", "password_file": "password"}).broker.urls
+
+    assert urls == ("amqp://me:p%40ss@a/", "amqp://me:p%40ss@b:1/")
+
+
+def test_a_login_by_certificate_is_part_of_the_url() -> None:
+    Path("c.pem").touch()
+
+    for url in ("amqps://h/v", "amqps://h/v?auth=external"):
+        broker = load_settings(broker={"url": url, "auth": "external", "cert_file": "c.pem"}).broker
+
+        assert broker.urls == ("amqps://h/v?auth=external",)
 
 
 def test_secrets_of_files_end_in_the_url(tmp_path: Path) -> None:

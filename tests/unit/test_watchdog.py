@@ -81,6 +81,16 @@ async def test_a_blocked_loop_is_told_with_seconds_task_and_stack(told: Told, wa
     assert "in charge" in fact.stack and "stand_still_until_it_is_noticed" in fact.stack
 
 
+async def test_it_is_told_which_event_the_blocking_task_handles(told: Told) -> None:
+    task = asyncio.current_task()
+    watchdog = Watchdog(0.1, told, lambda of: {"handler": "charge", "event_id": "e-1"} if of is task else {})
+    watchdog.start(asyncio.get_running_loop())
+    told.stand_still_until_it_is_noticed()
+    watchdog.stop()
+
+    assert (told.facts[0].handler, told.facts[0].event_id) == ("charge", "e-1")
+
+
 async def test_it_is_told_from_a_thread_of_its_own(told: Told, watchdog: Watchdog) -> None:
     told.stand_still_until_it_is_noticed()
 
