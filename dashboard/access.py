@@ -134,7 +134,8 @@ class Access:
 
     def below_root(self, path: str) -> str:
         """Return a path as it is below the public address, whether or not a proxy has taken that away from it."""
-        return path if path.startswith(f"{self.root}/") else self.root + path
+        whole = f"{path}/" if path == self.root else path
+        return whole if whole.startswith(f"{self.root}/") else self.root + path
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()

@@ -1,21 +1,27 @@
 """Dead letters: browse, replay, edit, archive (floor 4, next to the consumer)."""
 
-from . import view
-from .index import ORDERS, Group, Index
-from .journal import Journal, Note, Operation, Request
-from .letter import Letter
-from .outage import Outage
-from .queues import DeadQueue
-from .reader import WornOut
-from .rehearsal import Forecast, Reader, ReaderOf, Rehearsal, forecast
-from .replay import Edit, replayed, target_of
-from .runner import Pace
-from .selection import Selection, moment
-from .service import DeadLetters, export_lines
-
-__all__ = [
-    "ORDERS",
-    "DeadLetters", "DeadQueue", "Edit", "Forecast", "Group", "Index", "Journal", "Letter", "Note", "Operation",
-    "Outage", "Pace", "Reader", "ReaderOf", "Rehearsal", "Request", "Selection", "WornOut", "export_lines", "forecast",
-    "moment", "replayed", "target_of", "view",
-]  # fmt: skip
+from . import view as view
+from .index import ORDERS as ORDERS
+from .index import Group as Group
+from .index import Index as Index
+from .journal import Journal as Journal
+from .journal import Note as Note
+from .journal import Operation as Operation
+from .journal import Request as Request
+from .letter import Letter as Letter
+from .outage import Outage as Outage
+from .queues import DeadQueue as DeadQueue
+from .reader import WornOut as WornOut
+from .rehearsal import Forecast as Forecast
+from .rehearsal import Reader as Reader
+from .rehearsal import ReaderOf as ReaderOf
+from .rehearsal import Rehearsal as Rehearsal
+from .rehearsal import forecast as forecast
+from .replay import Edit as Edit
+from .replay import replayed as replayed
+from .replay import target_of as target_of
+from .runner import Pace as Pace
+from .selection import Selection as Selection
+from .selection import moment as moment
+from .service import DeadLetters as DeadLetters
+from .service import export_lines as export_lines

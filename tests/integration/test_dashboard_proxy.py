@@ -39,7 +39,7 @@ async def test_somebody_logs_in_through_a_proxy_with_tls_below_a_path(
         tls_front(tmp_path, port, behind, path=path, strips=strips),
         httpx.AsyncClient(verify=trusting, follow_redirects=True) as browser,
     ):
-        door = await browser.get(f"{public}/")
+        door = await browser.get(public if path and not strips else f"{public}/")
         origin = {"origin": f"https://localhost:{port}"}
         entered = await browser.post(f"{public}/login", data={"token": TOKEN}, headers=origin)
         style = await browser.get(f"{public}/static/style.css")
