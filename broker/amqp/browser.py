@@ -12,6 +12,7 @@ the channel closed and with the connection cut):
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from ssl import SSLContext
 from typing import Any
@@ -22,7 +23,7 @@ from yarl import URL
 
 from ...events import BrokerUnavailable, Message, QueueInUse, TopologyMissing
 from ..port import Depth, Held, OnHeld
-from .connection import WiredChannel, WiredConnection, close_quietly, untapped
+from .connection import WiredChannel, WiredConnection, close_quietly, connect_to_one, untapped
 from .deliveries import Deliveries
 from .errors import CONNECTION_ERRORS, explain
 from .lifetime import lost_as_error
@@ -239,7 +240,7 @@ class AmqpBrowser:
 
 
 async def open_browser(
-    url: URL,
+    urls: Sequence[URL],
     queue: str,
     on_held: OnHeld,
     *,
@@ -247,20 +248,21 @@ async def open_browser(
     prefetch: int = PREFETCH,
     tls: SSLContext | None = None,
 ) -> AmqpBrowser:
-    """See `Broker.browse`. `prefetch` is what one consumer holds at most."""
-    connection = WiredConnection(url.update_query(name="holdfast browse"), context=tls)
-    browser = AmqpBrowser(connection, queue, on_held, prefetch=prefetch)
+    """See `Broker.browse`. Reads from the first of `urls` that answers; one consumer holds `prefetch` at most."""
+    connection = None
     try:
         with lost_as_error:
-            await connection.connect(connect_timeout)
+            named = [url.update_query(name="holdfast browse") for url in urls]
+            connection = await connect_to_one(named, connect_timeout, tls)
+            browser = AmqpBrowser(connection, queue, on_held, prefetch=prefetch)
             await browser.start()
-    except CONNECTION_ERRORS as error:
-        await close_quietly(connection, 1)
+    except BaseException as error:
+        if connection is not None:
+            await close_quietly(connection, 1)
+        if not isinstance(error, CONNECTION_ERRORS):
+            raise
         right = "configure" if f"'{queue}.reader'" in str(error) else "read"
         raise BrokerUnavailable(f"cannot read {queue}: {explain(error, right=right)}") from None
-    except BaseException:
-        await close_quietly(connection, 1)
-        raise
     return browser
 
 

@@ -5,7 +5,7 @@ Whole frames may be written to the socket next to aiormq's.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from ssl import SSLContext
 from typing import Any
@@ -16,7 +16,8 @@ from aiormq.abc import AbstractChannel, AbstractConnection, ExceptionType
 from aiormq.exceptions import ChannelInvalidStateError
 from yarl import URL
 
-from .lifetime import while_open
+from .errors import CONNECTION_ERRORS
+from .lifetime import lost_as_error, while_open
 from .splitter import FRAME_MAX, Splitter
 
 CHANNELS = 65_535
@@ -188,6 +189,21 @@ class WiredConnection(aio_pika.Connection):
             if number not in self.below.channels and number not in self._opening:
                 return number
         raise ConnectionError(f"all {self._channel_max} channels of a connection are in use")
+
+
+async def connect_to_one(urls: Sequence[URL], timeout: float, tls: SSLContext | None) -> WiredConnection:
+    """Return a connection to the first host that answers. Raises the error of the last host."""
+    for number, url in enumerate(urls, 1):
+        connection = WiredConnection(url, context=tls)
+        try:
+            with lost_as_error:
+                await connection.connect(timeout)
+            break
+        except BaseException as error:
+            await close_quietly(connection, 1)
+            if number == len(urls) or not isinstance(error, CONNECTION_ERRORS):
+                raise
+    return connection
 
 
 def shown(url: URL) -> str:

@@ -44,8 +44,8 @@ class Link:
         self._role = role
         self._tls = tls
         order = random.sample(urls, len(urls))
-        every = [URL(url).update_query(heartbeat=heartbeat, name=f"holdfast {role}") for url in order]
-        self._urls, self.url = cycle(every), every[0]
+        self.urls = [URL(url).update_query(heartbeat=heartbeat, name=f"holdfast {role}") for url in order]
+        self._next, self.url = cycle(self.urls), self.urls[0]
         self._connect_timeout = connect_timeout
         self._emit = emit
         self._up: asyncio.Future[WiredConnection] = asyncio.get_running_loop().create_future()
@@ -86,7 +86,7 @@ class Link:
         failures, was_up = 0, False
         loop = asyncio.get_running_loop()
         while True:
-            self.url = next(self._urls)
+            self.url = next(self._next)
             try:
                 with lost_as_error:
                     connection = await self._connect()

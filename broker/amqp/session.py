@@ -114,7 +114,7 @@ class AmqpBroker:
 
     async def browse(self, queue: str, on_held: OnHeld) -> AmqpBrowser:
         return await open_browser(
-            self._publishing.url, queue, on_held, connect_timeout=self._connect_timeout, tls=self._tls
+            self._publishing.urls, queue, on_held, connect_timeout=self._connect_timeout, tls=self._tls
         )
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from ...config import BrokerSettings
 from ...events import BrokerUnavailable, TopologyDrift, TopologyError, TopologyMissing
 from ..open import tls_context
 from ..topology import Binding, Comparison, Difference, Exchange, Queue, Topology
-from .connection import WiredChannel, WiredConnection, close_quietly, shown
+from .connection import WiredChannel, WiredConnection, close_quietly, connect_to_one, shown
 from .errors import CONNECTION_ERRORS, explain
 from .lifetime import lost_as_error, while_open
 
@@ -149,26 +149,15 @@ def difference(text: str) -> str:
 @asynccontextmanager
 async def _connection(settings: BrokerSettings) -> AsyncIterator[WiredConnection]:
     """A connection for tools, which workers have no use for."""
-    connection = await _connected(settings)
+    named = [URL(url).update_query(name="holdfast look", heartbeat=settings.heartbeat) for url in settings.urls]
+    connection = None
     try:
         with lost_as_error:
+            connection = await connect_to_one(named, settings.connect_timeout, tls_context(settings))
             yield connection
     except CONNECTION_ERRORS as error:
-        raise BrokerUnavailable(f"{shown(connection.url)}: {explain(error)}") from None
+        server = named[-1] if connection is None else connection.url
+        raise BrokerUnavailable(f"{shown(server)}: {explain(error)}") from None
     finally:
-        await close_quietly(connection, 1)
-
-
-async def _connected(settings: BrokerSettings) -> WiredConnection:
-    """Connect to the first host that answers. Raises `BrokerUnavailable` with the errors of all."""
-    errors = []
-    for url in (URL(url).update_query(name="holdfast look", heartbeat=settings.heartbeat) for url in settings.urls):
-        connection = WiredConnection(url, context=tls_context(settings))
-        try:
-            with lost_as_error:
-                await connection.connect(settings.connect_timeout)
-                return connection
-        except CONNECTION_ERRORS as error:
+        if connection is not None:
             await close_quietly(connection, 1)
-            errors.append(f"{shown(url)}: {explain(error)}")
-    raise BrokerUnavailable("; ".join(errors))

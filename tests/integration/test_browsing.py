@@ -27,7 +27,7 @@ async def test_many_consumers_of_one_reader_return_what_they_hold_in_order(
         for cut in (False, True, False):
             held: list[Held] = []
             url = URL(proxy.url(rabbitmq_url))
-            browser = await open_browser(url, unique, held.append, connect_timeout=10, prefetch=10)
+            browser = await open_browser((url,), unique, held.append, connect_timeout=10, prefetch=10)
             await browser.caught_up()
             readings.append([one.message.body for one in held])
             if cut:
