@@ -7,7 +7,6 @@ from .codec import decode as decode
 from .codec import decoder_for as decoder_for
 from .codec import encode as encode
 from .envelope import Envelope as Envelope
-from .envelope import metadata_headers as metadata_headers
 from .envelope import seal as seal
 from .envelope import to_message as to_message
 from .errors import BrokerUnavailable as BrokerUnavailable
@@ -38,6 +37,7 @@ from .ids import derived_id as derived_id
 from .ids import uuid7 as uuid7
 from .incoming import Incoming as Incoming
 from .incoming import Names as Names
+from .incoming import metadata_headers as metadata_headers
 from .incoming import origin as origin
 from .incoming import read_history as read_history
 from .incoming import read_incoming as read_incoming

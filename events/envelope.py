@@ -92,19 +92,3 @@ def to_message(
         timestamp=metadata.time,
         app_id=metadata.source or None,
     )
-
-
-def metadata_headers(metadata: Metadata) -> dict[str, Any]:
-    """Return the headers from which the same metadata are read. Type, source and correlation id are properties.
-
-    `to_message` writes the same ones itself: it is one function less for every publish.
-    """
-    carried = {
-        h.EVENT_ID: metadata.event_id,
-        h.EVENT_VERSION: metadata.version,
-        h.EVENT_TIME: metadata.time.isoformat(),
-        h.EVENT_KEY: metadata.key,
-        h.CAUSATION_ID: metadata.causation_id,
-        h.TRACEPARENT: metadata.traceparent,
-    }
-    return {name: value for name, value in carried.items() if value is not None}
