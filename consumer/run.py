@@ -218,7 +218,7 @@ def _in_thread(spec: HandlerSpec, threads: Executor) -> Handler:
         run = contextvars.copy_context().run
         future = asyncio.get_running_loop().run_in_executor(threads, run, _thread_safe, function, arguments)
         try:
-            returned = await asyncio.shield(future)
+            returned: Any = await asyncio.shield(future)
             return returned if returned is None else await finish(returned)
         except CancelledError:
             if not future.done():
