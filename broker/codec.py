@@ -34,14 +34,13 @@ _FLAGS = struct.Struct(">H")
 _LONG = struct.Struct(">I")
 _TIME = struct.Struct(">Q")
 _INTEGER = struct.Struct(">cq")
-_FLOAT = struct.Struct(">cf")
+_FLOAT = struct.Struct(">cd")
 _DECIMAL = struct.Struct(">Bi")
 _END = b"\xce"
 _PUBLISH = b"\x00\x3c\x00\x28\x00\x00"
 _MANDATORY = b"\x01"
 _PERSISTENT = b"\x02"
 _OCTETS = [bytes((number,)) for number in range(256)]
-_LARGEST_FLOAT = 3.4028235677973366e38  # a float goes as 32 bits; larger ones round to more than they hold
 _LAST_SECOND = 0xFFFF_FFFF  # pamqp reads a later one as milliseconds
 
 
@@ -133,9 +132,7 @@ def _encode_scalar(value: Any) -> bytes:
         case int():
             return _INTEGER.pack(b"l", value)
         case float():
-            if _LARGEST_FLOAT <= abs(value) < float("inf"):
-                raise ValueError("the number does not fit a 32 bit float")
-            return _FLOAT.pack(b"f", value)
+            return _FLOAT.pack(b"d", value)
         case Decimal():
             return b"D" + _encode_decimal(value)
         case datetime():

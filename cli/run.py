@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -79,8 +79,11 @@ async def _left_behind() -> bool:
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """As `asyncio.run`."""
+    runner: Callable[[Coroutine[Any, Any, T]], T] = asyncio.run
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(main)
-    return uvloop.run(main)
+        pass
+    else:
+        runner = uvloop.run
+    return runner(main)  # not within `except`: each failure of a handler would have the ImportError in its chain

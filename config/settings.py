@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from ..events import ConfigurationError
+from ..events import ConfigurationError, Names
 from .secrets import ExistingFile, SecretFile, read_secret, secret_of, with_external_login, with_password
 from .urls import BrokerUrl, ClaimsUrl, Host, each_host
 
@@ -127,12 +127,25 @@ class WorkerSettings(_Group):
         default=30.0, description="seconds running handlers have to finish after SIGTERM"
     )
     max_body: int = Field(default=1_048_576, ge=1, le=134_217_728, description="largest body taken or published, bytes")
+    id_headers: tuple[str, ...] = Field(
+        default=(),
+        description="headers with the event's id, for messages of other producers, the first that is there counts: "
+        '`["NServiceBus.MessageId"]`',
+    )
+    type_headers: tuple[str, ...] = Field(
+        default=(), description='headers with the type of the event, likewise: `["__TypeId__"]`'
+    )
     block_limit: Seconds = Field(
         default=1.0, description="seconds the event loop may stand still before the log names the code that blocks it"
     )
     live_limit: Seconds = Field(
         default=10.0, description="seconds the event loop may stand still before `/livez` fails"
     )
+
+    @property
+    def names(self) -> Names:
+        """The headers in which producers of other kinds put id and type."""
+        return Names(self.id_headers, self.type_headers)
 
 
 class IdempotencySettings(_ServerSettings):

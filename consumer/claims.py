@@ -67,7 +67,12 @@ class HandlerClaims:
     emit: Emit
 
     async def acquire(self, incoming: Incoming, ready: Ready, slot: Slot) -> Claimed:
-        """An event whose last run ended with its process is a suspect: it is claimed again once it is alone."""
+        """An event whose last run ended with its process is a suspect: it is claimed again once it is alone.
+
+        An id that is a guess is not claimed: another event may have the same.
+        """
+        if not incoming.has_id and self.spec.key is None:
+            return Claimed(ready)
         try:
             claim = self._request(incoming, ready.event)
         except Exception as error:  # noqa: BLE001 (the user's key function)

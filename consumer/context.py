@@ -1,7 +1,7 @@
 """What a handler knows and may do besides its event, and what the runtime keeps of one run of it."""
 
 import asyncio
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Coroutine, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,9 +9,20 @@ import structlog
 
 from ..broker import REAL, Clock
 from ..config import Settings
-from ..events import Event, HoldfastError, Message, Metadata, PublishError, as_published, derived_id, seal
+from ..events import (
+    Event,
+    Headers,
+    HoldfastError,
+    Message,
+    Metadata,
+    PublishError,
+    as_published,
+    derived_id,
+    seal,
+)
+from ..events import headers as h
 from ..idempotency import Lease
-from ..publisher import message_for
+from ..publisher import message_for, with_headers
 from ..telemetry import Spans
 
 
@@ -32,12 +43,16 @@ class Surroundings:
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """One run of a handler: the `owner` of its claim, the messages it published, the threads it runs in that have not
-    ended, and whether it is over."""
+    """One run of a handler: the `owner` of its claim, the headers that its message `carried`, and whether its event
+    brought an id; then the messages it published, the threads it runs in that have not ended, the calls that middleware
+    made of it, and whether it is over."""
 
     owner: bytes
+    carried: Headers = field(default_factory=dict)
+    has_id: bool = True
     outbox: list[Message] = field(default_factory=list)
     threads: list["asyncio.Future[Any]"] = field(default_factory=list)
+    calls: list[Coroutine[Any, Any, Any]] = field(default_factory=list)
     is_over: bool = False
 
 
@@ -59,6 +74,11 @@ class Context:
         return self.metadata.event_id
 
     @property
+    def headers(self) -> dict[str, Any]:
+        """The headers that the producer gave the message, without those of Holdfast and of the broker."""
+        return {name: value for name, value in self._run.carried.items() if h.is_free(name)}
+
+    @property
     def lease_lost(self) -> bool:
         """Whether this worker's heartbeat stopped reaching the claim store while the handler ran. Another worker may
         be handling the event by now: a long handler looks here before each effect, and raises `RetryLater`."""
@@ -69,15 +89,24 @@ class Context:
         """A structlog logger; every line it writes carries the event's id."""
         return structlog.get_logger(f"holdfast.handler.{self._surroundings.handler}")
 
-    def publish(self, event: Event, *, delay: float | None = None, key: str | None = None) -> Awaitable[Metadata]:
+    def publish(
+        self,
+        event: Event,
+        *,
+        delay: float | None = None,
+        key: str | None = None,
+        event_id: str | None = None,
+        headers: Headers | None = None,
+    ) -> Awaitable[Metadata]:
         """Publish an event once this handler has succeeded; nothing is sent if it fails.
 
         Its id is derived from this event's id, the handler and the position, so that a redelivered event
-        publishes the same ids again. `delay` is in seconds. `key` identifies the aggregate instead of the event's
-        own key field. A `def` handler calls this without `await`.
+        publishes the same ids again; `event_id` names another. (Where this event came without an id, each run publishes
+        new ids.) `delay` is in seconds. `key` identifies the aggregate instead of the event's own key field. `headers`
+        travel with the message, beside those of Holdfast. A `def` handler calls this without `await`.
 
         Raises `PublishError` for what can never be sent: a field with no JSON form, a body too large, a type that the
-        handler's `publishes=` leaves out.
+        handler's `publishes=` leaves out, a header that is not the application's to give.
         """
         around, run = self._surroundings, self._run
         if run.is_over:
@@ -85,11 +114,14 @@ class Context:
         if around.publishes is not None and event.__event_type__ not in around.publishes:
             raise PublishError(f"{around.handler}: {event.__event_type__} is not among the events of its publishes=")
         event = as_published(event, around.settings.publisher.versions)
-        identity = derived_id(self.metadata.event_id, around.handler, len(run.outbox))
+        if event_id is None and run.has_id:  # else a new one: another event may have the id that was guessed
+            event_id = derived_id(self.metadata.event_id, around.handler, len(run.outbox))
         now, trace = around.clock.now(), around.spans.current()
         envelope = seal(
-            event, source=around.source, cause=self.metadata, event_id=identity, key=key, now=now, trace=trace
+            event, source=around.source, cause=self.metadata, event_id=event_id, key=key, now=now, trace=trace
         )
+        if headers is not None:
+            envelope = with_headers(envelope, headers)
         run.outbox.append(message_for(envelope, around.settings, delay))
         return _Ready(envelope.metadata)
 
@@ -105,6 +137,11 @@ class _Ready:
     def __await__(self) -> Generator[Any, None, Metadata]:
         yield from ()
         return self._value
+
+
+def note_call(context: Context, call: Coroutine[Any, Any, Any]) -> None:
+    """Note that middleware called the handler, which has ended once the call has."""
+    context._run.calls.append(call)
 
 
 def note_thread(context: Context, thread: "asyncio.Future[Any]") -> None:

@@ -1,6 +1,7 @@
 """The copies a delivery can leave behind: one that comes back later, one that rests in the dead-letter queue.
 
-A copy keeps body and properties; its `message_id` is new. Of the headers that came along it takes what is the
+A copy keeps the body. What was read of the message, in whatever form it came, is written as Holdfast writes it, so
+that the copy is read as the same event; its `message_id` is new. Of the headers that came along it takes what is the
 sender's own: never RabbitMQ's bookkeeping, nothing that would route the copy elsewhere (`CC`), and only what fits.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 
 from ..broker import EncodedHeaders, dead_letter_queue, header_size, ladder
 from ..config import VERSION
-from ..events import History, Incoming, Message, Metadata, origin, uuid7
+from ..events import History, Incoming, Message, metadata_headers, origin, uuid7
 from ..events import headers as h
 from .failure import describe_failure, summary
 from .outcome import DeadLetter, Postpone
@@ -33,9 +34,9 @@ def postponed_copy(
 ) -> Message:
     """Return the copy that comes back to `queue` after the decided delay: as the next attempt, or as the same one if
     it only waits. `traced` is this attempt in its trace; the next one is linked to it."""
-    message, metadata, history = incoming.message, incoming.metadata, incoming.history
-    exchange, key = origin(message)
-    ours = _identity(metadata) | {h.QUEUE: queue, h.EXCHANGE: exchange, h.ROUTING_KEY: key}
+    history = incoming.history
+    exchange, key = origin(incoming.message)
+    ours = metadata_headers(incoming.metadata) | {h.QUEUE: queue, h.EXCHANGE: exchange, h.ROUTING_KEY: key}
     if decision.error is None:
         ours |= _unchanged(history) | {h.HELD_MS: round(1000 * (history.held_for + decision.delay))}
     else:
@@ -47,7 +48,7 @@ def postponed_copy(
     if traced is not None:
         ours[h.TRACED] = traced
     level, address, levels = ladder.address(ladder.rounded(decision.delay), ladder.to_queue(queue))
-    return _copy(message, level, address, ours | levels, budget)
+    return _copy(incoming, level, address, ours | levels, budget)
 
 
 def dead_letter(
@@ -60,10 +61,10 @@ def dead_letter(
     budget: int,
 ) -> Message:
     """Return the copy for the dead-letter queue of `queue`, with the final error and its history."""
-    message, metadata, history = incoming.message, incoming.metadata, incoming.history
-    exchange, key = origin(message)
+    history = incoming.history
+    exchange, key = origin(incoming.message)
     failure = describe_failure(decision.error, budget)
-    ours = _identity(metadata) | {
+    ours = metadata_headers(incoming.metadata) | {
         h.REASON: decision.reason,
         h.ERROR_TYPE: failure.type,
         h.ERROR_MESSAGE: failure.message,
@@ -78,12 +79,7 @@ def dead_letter(
         h.EXCHANGE: exchange,
         h.ROUTING_KEY: key,
     }
-    return _copy(message, "", dead_letter_queue(queue), ours, budget)
-
-
-def _identity(metadata: Metadata) -> dict[str, Any]:
-    """The id must survive: a copy has a new `message_id`, and a foreign message may have had no other."""
-    return {h.EVENT_ID: metadata.event_id, h.EVENT_TIME: metadata.time.isoformat()}
+    return _copy(incoming, "", dead_letter_queue(queue), ours, budget)
 
 
 def _unchanged(history: History) -> dict[str, Any]:
@@ -92,14 +88,25 @@ def _unchanged(history: History) -> dict[str, Any]:
     return {h.ATTEMPT: history.attempt} | {name: value for name, value in known.items() if value is not None}
 
 
-def _copy(message: Message, exchange: str, key: str, ours: Mapping[str, Any], budget: int) -> Message:
+def _copy(incoming: Incoming, exchange: str, key: str, ours: dict[str, Any], budget: int) -> Message:
+    message, metadata = incoming.message, incoming.metadata
+    if not incoming.has_id:
+        ours[h.GUESSED_ID] = True
     theirs = {
         name: value
         for name, value in message.headers.items()
-        if name not in ours and (name in h.KEPT or h.is_senders(name))
+        if name not in ours and name not in h.IDENTITY and (name in h.KEPT or h.is_senders(name))
     }
-    fitting = _fit(theirs, ours, budget)
-    return replace(message, exchange=exchange, routing_key=key, headers=fitting, message_id=uuid7())
+    return replace(
+        message,
+        exchange=exchange,
+        routing_key=key,
+        headers=_fit(theirs, ours, budget),
+        message_id=uuid7(),
+        type=metadata.event_type or None,
+        correlation_id=metadata.correlation_id,
+        app_id=metadata.source or None,
+    )
 
 
 def _fit(theirs: dict[str, Any], ours: Mapping[str, Any], budget: int) -> EncodedHeaders:

@@ -25,3 +25,8 @@ class Expired(HoldfastError):
 
 class HeldTooLong(HoldfastError):
     """Another worker held the event longer than any handler may take."""
+
+
+class WorkNotDone(HoldfastError):
+    """The handler returned what should have been done (an event, an exception, a generator), or middleware did not
+    await it."""

@@ -16,6 +16,7 @@ from ..events import (
     Message,
     UnknownType,
     UnsupportedVersion,
+    check_fields,
     decode,
     lineage,
 )
@@ -77,6 +78,7 @@ class HandlerSpec:
         """
         self.readers = self._make_readers()
         for event in self.publishes or ():
+            check_fields(event)
             wanted = older.get(event.__event_type__, event.__event_version__)
             if wanted < event.__event_version__ and wanted not in {e.__event_version__ for e in lineage(event)}:
                 raise ConfigurationError(

@@ -6,8 +6,8 @@ from asyncio import CancelledError, Task
 from typing import Any
 
 from ..broker import Delivery
-from ..events import UnknownType, Unreadable, UnsupportedVersion, headers, origin, read_incoming
-from ..telemetry import MissingId, PipelineFailed, QueueFigures, SettlementStale, bind_event, bind_handler
+from ..events import Incoming, UnknownType, Unreadable, UnsupportedVersion, headers, read_incoming
+from ..telemetry import IdGuessed, MissingId, PipelineFailed, QueueFigures, SettlementStale, bind_event, bind_handler
 from .claims import Claims
 from .context import Surroundings
 from .decide import decide, policy_of, refuse_size
@@ -62,24 +62,31 @@ class Pipeline:
         self._life = self._traced if tools.spans.are_recorded else self._process
         self._policy = policy_of(spec, around.settings, cancel_grace)
         self._settler = Settler(spec, tools)
+        self._names = around.settings.worker.names
         left = self._go_on_without_handler
         self._runner = Runner(spec, handler, around, tools, cancel_grace=cancel_grace, on_abandoned=left)
 
     def start(self, delivery: Delivery, slot: Slot) -> None:
         """Begin the life of a delivery that has a slot."""
         message = delivery.message
-        incoming = read_incoming(message, self._tools.clock.now())
+        incoming = read_incoming(message, self._tools.clock.now(), self._names)
         identity, context = identity_of(message), self._context.copy()
         flight = InFlight(delivery, incoming, identity, slot, context)
         if identity is not None:
             self._by_identity[identity] = flight
-        if not (incoming.has_id or self._knows_of_missing_ids):
-            self._knows_of_missing_ids = True
-            self._tools.emit(MissingId(self._spec.queue, origin(message)[1]))
+        if not incoming.has_id:
+            self._report_missing_id(incoming)
         self.figures.in_flight += 1
         flight.task = task = asyncio.get_running_loop().create_task(self._life(flight), context=context)
         self.in_flight[task] = flight
         task.add_done_callback(self._end)
+
+    def _report_missing_id(self, incoming: Incoming) -> None:
+        """Count each message without an id, and log the first."""
+        self._tools.emit(IdGuessed(self._spec.queue))
+        if not self._knows_of_missing_ids:
+            self._knows_of_missing_ids = True
+            self._tools.emit(MissingId(self._spec.queue, incoming.metadata.event_type))
 
     async def _process(self, flight: InFlight) -> None:
         """The life of a delivery: read, claim, run until it is decided what becomes of it."""

@@ -2,14 +2,13 @@
 
 import inspect
 import re
-import types
-import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..events import ConfigurationError, Event, Kind
 from .handler import HandlerSpec, Key, OnOutage
 from .retry import Retry
+from .signature import Members, kind_of, signature_of, takes, title
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,180}")
 _PATTERN = re.compile(r"[A-Za-z0-9_*#-]+(\.[A-Za-z0-9_*#-]+)*")
@@ -32,12 +31,12 @@ def handler_spec(
     on_outage: OnOutage | None,
 ) -> HandlerSpec:
     """Check what the user wrote and make it data. Raises `ConfigurationError`, one line naming the handler."""
-    title = name or str(getattr(function, "__name__", type(function).__name__))
-    where = f"handler {title!r} of worker {worker!r}"
-    queue = queue or f"{worker}.{title}"
-    annotation, takes_context = _signature(function, where)
-    kinds = _kinds(events, annotation, where)
-    for label, text in (("name", title), ("queue", queue)):
+    called = name or str(getattr(function, "__name__", type(function).__name__))
+    where = f"handler {called!r} of worker {worker!r}"
+    queue = queue or f"{worker}.{called}"
+    signature = signature_of(function, events, where)
+    kinds = _kinds(events, signature.members, where)
+    for label, text in (("name", called), ("queue", queue)):
         if not _NAME.fullmatch(text):
             raise ConfigurationError(f"{where}: {label}={text!r} may hold letters, digits and _.:- alone, at most 180")
     if not isinstance(retry, Retry):
@@ -51,13 +50,13 @@ def handler_spec(
         raise ConfigurationError(f"{where}: on_outage={on_outage!r}; give 'pause', 'process', or None for the setting")
     _check_key(key, kinds, idempotent, where)
     return HandlerSpec(
-        name=title,
+        name=called,
         queue=queue,
         function=function,
         kinds=kinds,
         publishes=_published(publishes, where),
-        takes_context=takes_context,
-        is_async=_is_async(function),
+        takes_context=signature.takes_context,
+        is_async=signature.is_async,
         retry=retry,
         timeout=timeout,
         concurrency=concurrency,
@@ -73,6 +72,8 @@ def _check_key(key: Key | None, kinds: Mapping[str, tuple[Kind, ...]], idempoten
         return
     if not idempotent:
         raise ConfigurationError(f"{where}: key= means nothing with idempotent=False")
+    if inspect.iscoroutinefunction(key):
+        raise ConfigurationError(f"{where}: key= is an async function; give a plain one")
     if callable(key):
         return
     if not isinstance(key, str):
@@ -84,19 +85,23 @@ def _check_key(key: Key | None, kinds: Mapping[str, tuple[Kind, ...]], idempoten
             raise ConfigurationError(f"{where}: {kind.__name__} has no field {key!r} for key=")
 
 
-def _kinds(
-    events: tuple[type[Event] | str, ...], annotation: tuple[Kind, ...], where: str
-) -> dict[str, tuple[Kind, ...]]:
+def _kinds(events: tuple[type[Event] | str, ...], members: Members, where: str) -> dict[str, tuple[Kind, ...]]:
     kinds: dict[str, tuple[Kind, ...]] = {}
-    for event in events or tuple(a for a in annotation if isinstance(a, type) and issubclass(a, Event)):
+    classes = [event for event in events if isinstance(event, type)]
+    for event in events or tuple(m for m in members or () if isinstance(m, type) and issubclass(m, Event)):
         if isinstance(event, str):
-            key, kind, twice = event, _kind_of_name(annotation), event in kinds
+            key, twice = event, event in kinds
             if not _PATTERN.fullmatch(key) or len(key) > 150:
                 raise ConfigurationError(f"{where}: event {key!r} is not a dotted name such as 'order.created'")
+            kind: Kind = _kind_of_name(key, members, classes, where)
         elif isinstance(event, type) and issubclass(event, Event) and event is not Event:
             key, kind = event.__event_type__, event
             twice = any(_version(other) in (None, event.__event_version__) for other in kinds.get(key, ()))
-            _check_taken(event, annotation, where)
+            if not takes(members, event):
+                annotated = title(members)
+                raise ConfigurationError(
+                    f"{where} is for {event.__name__}, but its first parameter is annotated {annotated}"
+                )
         else:
             raise ConfigurationError(f"{where}: {event!r} is neither an Event class nor the name of an event type")
         if twice:
@@ -107,16 +112,23 @@ def _kinds(
     return kinds
 
 
-def _check_taken(event: type[Event], annotation: tuple[Kind, ...], where: str) -> None:
-    """Where the first parameter says what it takes, that must be what it will get."""
-    if annotation and not any(isinstance(taken, type) and issubclass(event, taken) for taken in annotation):
-        names = " | ".join(getattr(taken, "__name__", str(taken)) for taken in annotation)
-        raise ConfigurationError(f"{where} is for {event.__name__}, but its first parameter is annotated {names}")
-
-
-def _kind_of_name(annotation: tuple[Kind, ...]) -> Kind:
-    """What an event named by text becomes: what the parameter says, where that is one thing, or else a `dict`."""
-    return annotation[0] if len(annotation) == 1 else dict
+def _kind_of_name(key: str, members: Members, classes: list[type], where: str) -> Kind:
+    """Return what an event named by text becomes: what the parameter says, or a `dict` where it says nothing."""
+    if members is None:
+        return dict
+    kinds = dict.fromkeys(kind_of(member) for member in members)
+    if None in kinds or Event in kinds:
+        raise ConfigurationError(
+            f"{where}: its first parameter is annotated {title(members)}, and {key!r} is named by text: "
+            "that becomes one of your Event classes, a dict or bytes"
+        )
+    left = [kind for kind in kinds if kind not in classes] or list(kinds)
+    if len(left) != 1 or left[0] is None:
+        raise ConfigurationError(
+            f"{where}: its first parameter is annotated {title(members)}, and nothing says which of them {key!r} is; "
+            "give the classes instead of the name, or one of dict and bytes"
+        )
+    return left[0]
 
 
 def _published(publishes: Iterable[type[Event]] | None, where: str) -> tuple[type[Event], ...] | None:
@@ -130,55 +142,6 @@ def _published(publishes: Iterable[type[Event]] | None, where: str) -> tuple[typ
 
 def _version(kind: Kind) -> int | None:
     return kind.__event_version__ if issubclass(kind, Event) else None
-
-
-def _signature(function: Callable[..., Any], where: str) -> tuple[tuple[Kind, ...], bool]:
-    """What the first parameter is annotated with, and whether there is a second one.
-
-    The annotation's kinds are empty where it says nothing, or something that is no event. Raises
-    `ConfigurationError` for what cannot be called with an event.
-    """
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"{where}: {function!r} is not a function") from None
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise ConfigurationError(f"{where} has a `yield`, so calling it would run nothing; a handler returns")
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if positional and positional[0].name in ("self", "cls"):
-        raise ConfigurationError(
-            f"{where} is a method without its object; register it bound: handler(Event)(service.method)"
-        )
-    if not positional or len(required) > 2 or any(p not in positional[:2] for p in required):
-        raise ConfigurationError(f"{where}: a handler takes the event and, if it likes, the context: (event, ctx)")
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception:  # noqa: BLE001 (an annotation may be any expression)
-        hints = {}
-    return _kinds_of(hints.get(positional[0].name, Any)), len(positional) > 1
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-
-
-def _kinds_of(hint: Any) -> tuple[Kind, ...]:
-    """The kinds of a union, or of one annotation; nothing where a part of it is none of ours."""
-    is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-    members = [member for member in (typing.get_args(hint) if is_union else (hint,)) if member is not types.NoneType]
-    kinds = [_kind(member) for member in members]
-    return tuple(kind for kind in kinds if kind is not None) if None not in kinds else ()
-
-
-def _kind(annotation: Any) -> Kind | None:
-    plain = typing.get_origin(annotation) or annotation
-    if plain in (dict, Mapping):
-        return dict
-    if plain is bytes or (isinstance(plain, type) and issubclass(plain, Event)):
-        return plain
-    return None
 
 
 def short_windows(handlers: Iterable[HandlerSpec], window: float) -> list[str]:

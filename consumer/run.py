@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..broker import Countdown, Pause, sleep
-from ..events import Message, NotPermitted, PublishRefused, Reject, RetryLater
+from ..events import ConfigurationError, Message, NotPermitted, PublishRefused, Reject, RetryLater
 from ..publisher import send
 from ..telemetry import HandlerAbandoned
 from .context import Context, Run, Surroundings, note_thread
 from .dependencies import Tools
-from .errors import HandlerExit, HandlerTimeout
+from .errors import HandlerExit, HandlerTimeout, WorkNotDone
 from .handler import Handler, HandlerSpec, Middleware
 from .in_flight import InFlight
 from .outcome import Abandoned, Failed, Interrupted, Outcome, Refused, Succeeded, Unpublished
+from .returned import check_finished, finish, watched
 
 _SUCCEEDED = Succeeded()
 _AGAIN = Pause(0.1, 1.0)  # between two tries to publish what a handler published
@@ -67,12 +68,17 @@ class Runner:
         """
         began, incoming, around, task = time.perf_counter(), flight.incoming, self._around, flight.task
         claim = flight.claimed.claim
-        run = Run(claim.owner if claim is not None else around.lease.owner)
+        owner = claim.owner if claim is not None else around.lease.owner
+        run = Run(owner, incoming.message.headers, incoming.has_id)
         attempt, redelivered = incoming.history.attempt, flight.delivery.redelivered
         context = Context(incoming.metadata, attempt, around.queue, redelivered, around.state, around, run)
         self._overdue.add(flight)
         try:
-            await self._handler(event, context)
+            returned = await self._handler(event, context)
+            if returned is not None:
+                await finish(returned)
+            if run.calls:
+                check_finished(run.calls)
         except BaseException as error:  # noqa: BLE001 (whatever a handler raises has a defined end)
             failed = self._after_error(flight, task, run, error)
             return Ran(await failed, before.runs + 1, before.seconds + time.perf_counter() - began)
@@ -101,7 +107,7 @@ class Runner:
             return await self._after_cancellation(flight, run, error)
         if isinstance(error, RetryLater):
             return Failed(error, error.after)
-        if isinstance(error, Reject):
+        if isinstance(error, Reject | WorkNotDone):
             return Refused(error, "refused")
         return Failed(error)
 
@@ -179,10 +185,17 @@ def _because(error: Exception, cause: BaseException | None) -> Exception:
 
 
 def compose(spec: HandlerSpec, middleware: tuple[Middleware, ...], threads: Executor) -> Handler:
-    """Return the user's function in one form, inside the middleware; the first of those is the outermost."""
+    """Return the user's function in one form, inside the middleware; the first of those is the outermost.
+
+    Raises `ConfigurationError` for middleware that returns no function.
+    """
     handler = _on_loop(spec) if spec.is_async else _in_thread(spec, threads)
     for wrap in reversed(middleware):
-        handler = wrap(handler)
+        wrapped: Any = wrap(watched(handler))
+        if not callable(wrapped):
+            name = getattr(wrap, "__name__", wrap)
+            raise ConfigurationError(f"middleware {name}: it returned {wrapped!r:.80}, not a function (event, ctx)")
+        handler = wrapped
     return handler
 
 
@@ -205,7 +218,8 @@ def _in_thread(spec: HandlerSpec, threads: Executor) -> Handler:
         run = contextvars.copy_context().run
         future = asyncio.get_running_loop().run_in_executor(threads, run, _thread_safe, function, arguments)
         try:
-            return await asyncio.shield(future)
+            returned: Any = await asyncio.shield(future)
+            return returned if returned is None else await finish(returned)
         except CancelledError:
             if not future.done():
                 note_thread(context, future)

@@ -23,6 +23,18 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Lifespan: TypeAlias = Callable[..., AbstractAsyncContextManager[Any]]
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _plain(word: str, functions: Iterable[F]) -> tuple[F, ...]:
+    """Return the functions. Raises `ConfigurationError` for one that is async: its coroutine would never run."""
+    functions = tuple(functions)
+    for function in functions:
+        if inspect.iscoroutinefunction(function):
+            raise ConfigurationError(f"{word} {function.__name__} is an async function; write it with def")
+    return functions
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """Whether a worker takes messages from all its queues, and what is missing where it does not. `live` is False
@@ -60,8 +72,8 @@ class Worker:
         self.name = name
         self._settings = settings
         self._lifespan = lifespan
-        self._middleware = tuple(middleware)
-        self._listeners = tuple(listeners)
+        self._middleware = _plain("middleware", middleware)
+        self._listeners = _plain("listener", listeners)
         self._handlers: dict[str, HandlerSpec] = {}
         self._runtime: Runtime | None = None
         self._dependencies = Dependencies()
@@ -149,7 +161,7 @@ class Worker:
     def configure(self, *, settings: Settings | None = None, listeners: Iterable[Callable[[Fact], None]] = ()) -> None:
         """Replace the settings and add listeners, before the worker runs: for whoever embeds it."""
         self._settings = settings or self._settings
-        self._listeners += tuple(listeners)
+        self._listeners += _plain("listener", listeners)
 
     def topology(self) -> Topology:
         """What this worker needs on the broker."""

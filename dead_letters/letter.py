@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ..events import Message, origin, read_history, read_metadata
@@ -91,7 +91,9 @@ class Keys:
 def read_letter(message: Message, *, key: str, position: int, returns: int = 0) -> Letter:
     """What a message in a dead-letter queue says of itself. Nothing in it is trusted to be there or to be text."""
     headers = message.headers
-    metadata, history = read_metadata(message, NO_TIME), read_history(message)
+    exchange, key_at_first = origin_of(message)
+    metadata = read_metadata(replace(message, exchange=exchange, routing_key=key_at_first), NO_TIME)
+    history = read_history(message)
     deaths = h.deaths(message.headers)
     death = deaths[0] if deaths else {}
     ours = _text(headers.get(h.REASON))
@@ -109,14 +111,14 @@ def read_letter(message: Message, *, key: str, position: int, returns: int = 0) 
         key=key,
         position=position,
         event_id=metadata.event_id,
-        event_type=message.type or origin_of(message)[1],
+        event_type=metadata.event_type,
         version=metadata.version,
         reason=reason or "unknown",
         handler=_text(headers.get(h.HANDLER), 200),
         target=target,
         error_type=error_type or "unknown",
         error_message=redact(error),
-        fingerprint=fingerprint or _made_up(reason, target, message.type or origin_of(message)[1]),
+        fingerprint=fingerprint or _made_up(reason, target, metadata.event_type),
         attempt=history.attempt,
         first_failed_at=_time(history.first_failed_at),
         failed_at=died_at if by_broker else failed_at,

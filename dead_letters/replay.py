@@ -5,7 +5,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..broker import DEAD_SUFFIX
-from ..events import ConfigurationError, Message, derived_id, read_metadata, replay_mark, uuid7
+from ..events import (
+    ConfigurationError,
+    Message,
+    derived_id,
+    metadata_headers,
+    read_metadata,
+    replay_mark,
+    uuid7,
+)
 from ..events import headers as h
 from .letter import NO_TIME, Letter, origin_of
 
@@ -48,31 +56,36 @@ def replayed(letter: Letter, *, operation: str, target: str, forced: bool) -> Me
     """The same event for `target` alone, as its first attempt. `forced`: also where the event has completed."""
     message = letter.message
     exchange, key = origin_of(message)
-    metadata = read_metadata(message, NO_TIME)
-    ours: dict[str, Any] = {
-        h.EVENT_ID: letter.event_id,
-        h.REPLAY: replay_mark(operation, letter.key),
-        h.EXCHANGE: exchange,
-        h.ROUTING_KEY: key,
-    }
-    if metadata.time != NO_TIME:
-        ours[h.EVENT_TIME] = metadata.time.isoformat()
+    ours: dict[str, Any] = {h.REPLAY: replay_mark(operation, letter.key), h.EXCHANGE: exchange, h.ROUTING_KEY: key}
+    if letter.event_id != message.headers.get(h.EVENT_ID):  # no worker has read it: it is to be read as it came
+        ours[h.MESSAGE_ID] = message.headers.get(h.MESSAGE_ID, message.message_id or "")
     if forced:
         ours[h.REPLAY_FORCED] = operation
-    theirs = {name: value for name, value in message.headers.items() if h.is_senders(name)}
+    theirs = {n: value for n, value in message.headers.items() if h.is_senders(n) or n == h.GUESSED_ID}
     return replace(message, exchange="", routing_key=target, headers={**theirs, **ours}, message_id=uuid7())
 
 
 def edited(letter: Letter, edit: Edit, *, operation: str, target: str) -> Message:
     """A new event made of an old one, which it names as its cause. Its id is the same however often this is asked."""
     message = replayed(letter, operation=operation, target=target, forced=False)
-    headers = dict(message.headers)
+    metadata = read_metadata(message, NO_TIME)
+    rewritten = (*h.IDENTITY, h.MESSAGE_ID, h.GUESSED_ID)
+    headers = {n: value for n, value in message.headers.items() if n not in rewritten} | metadata_headers(metadata)
+    if metadata.time == NO_TIME:
+        del headers[h.EVENT_TIME]
     for name, value in edit.headers.items():
         headers.pop(name, None)
         if value is not None:
             headers[name] = value
     headers |= {h.EVENT_ID: edited_id(letter, operation), h.CAUSATION_ID: letter.event_id}
-    return replace(message, body=edit.body_of(message), headers=headers)
+    return replace(
+        message,
+        body=edit.body_of(message),
+        headers=headers,
+        type=metadata.event_type or None,
+        correlation_id=metadata.correlation_id,
+        app_id=metadata.source or None,
+    )
 
 
 def edited_id(letter: Letter, operation: str) -> str:

@@ -31,9 +31,13 @@ from .errors import Unreadable as Unreadable
 from .errors import Unroutable as Unroutable
 from .errors import UnsupportedVersion as UnsupportedVersion
 from .event import Event as Event
+from .event import check_fields as check_fields
+from .ids import check_id as check_id
 from .ids import derived_id as derived_id
 from .ids import uuid7 as uuid7
 from .incoming import Incoming as Incoming
+from .incoming import Names as Names
+from .incoming import metadata_headers as metadata_headers
 from .incoming import origin as origin
 from .incoming import read_history as read_history
 from .incoming import read_incoming as read_incoming

@@ -1,7 +1,7 @@
 """CloudEvents 1.0: attributes read from both forms, envelopes written in either (AMQP binding, JSON format).
 
 Binary: attributes are headers named `cloudEvents:id` (or `cloudEvents_id`, or RabbitMQ's `ce-id`), the body is data.
-Structured: the body is a JSON object that holds attributes and data.
+Structured: the body is a JSON object that holds attributes and data; some producers send it as `text/plain`.
 """
 
 import base64
@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from pydantic_core import from_json, to_json
 
+from .body import content_type_of, unpacked
 from .message import Message
 
 if TYPE_CHECKING:
@@ -21,23 +22,39 @@ if TYPE_CHECKING:
 Form: TypeAlias = Literal["plain", "cloudevents-binary", "cloudevents-structured"]
 
 STRUCTURED = "application/cloudevents+json"
-_PREFIXES = ("cloudEvents:", "cloudEvents_", "ce-")
+PREFIXES = ("cloudEvents:", "cloudEvents_", "ce-")
 
 
 def attributes_of(message: Message) -> Mapping[str, Any] | None:
     """Return the attributes of a CloudEvent 1.x; None for any other message. Never raises."""
-    if (message.content_type or "").partition(";")[0].strip().lower() == STRUCTURED:
-        try:
-            attributes = from_json(message.body)
-        except (ValueError, RecursionError):
-            return None
-    else:
-        prefix = next((p for p in _PREFIXES if f"{p}specversion" in message.headers), None)
-        if prefix is None:
-            return None
-        attributes = {name.removeprefix(prefix): v for name, v in message.headers.items() if name.startswith(prefix)}
-    is_one = isinstance(attributes, dict) and str(attributes.get("specversion", "")).startswith("1.")
-    return attributes if is_one and all(attributes.get(name) for name in ("id", "source", "type")) else None
+    if is_structured(message):
+        return _attributes_in(message)
+    prefix = next((p for p in PREFIXES if f"{p}specversion" in message.headers), None)
+    if prefix is None:
+        return None
+    given = {name.removeprefix(prefix): v for name, v in message.headers.items() if name.startswith(prefix)}
+    return given if _is_event(given) else None
+
+
+def is_structured(message: Message) -> bool:
+    """Return whether a message is a CloudEvent in structured form, by its content type, or as text by its body."""
+    kind = content_type_of(message)
+    return kind == STRUCTURED or (kind == "text/plain" and _attributes_in(message) is not None)
+
+
+def _attributes_in(message: Message) -> Mapping[str, Any] | None:
+    try:
+        given = from_json(unpacked(message))
+    except (ValueError, RecursionError):
+        return None
+    return given if isinstance(given, dict) and _is_event(given) else None
+
+
+def _is_event(attributes: Mapping[str, Any]) -> bool:
+    """Return whether the attributes that every CloudEvent has are there; an id may be a number."""
+    given = (attributes.get(name) for name in ("id", "source", "type"))
+    is_whole = all(type(value) is int or (isinstance(value, str) and value) for value in given)
+    return is_whole and str(attributes.get("specversion", "")).startswith("1.")
 
 
 def data_of(body: bytes) -> bytes:
@@ -58,7 +75,7 @@ def in_form(envelope: "Envelope", form: Form) -> "Envelope":
         return envelope
     attributes = _attributes(envelope)
     if form == "cloudevents-binary":
-        prefixed = {f"{_PREFIXES[0]}{name}": value for name, value in attributes.items()}
+        prefixed = {f"{PREFIXES[0]}{name}": value for name, value in attributes.items()}
         return replace(envelope, headers={**envelope.headers, **prefixed})
     head = json.dumps({**attributes, "datacontenttype": envelope.content_type}, ensure_ascii=False).encode()
     return replace(envelope, body=head[:-1] + b', "data": ' + envelope.body + b"}", content_type=STRUCTURED)

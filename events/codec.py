@@ -6,9 +6,11 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json
 
-from .cloudevents import STRUCTURED, data_of
+from .body import BYTE_ORDER_MARK, COMPRESSED, content_type_of, encoding_of, unpacked
+from .cloudevents import data_of, is_structured
 from .errors import PublishError, Unreadable
 from .event import Event
+from .forms import extra_of
 from .message import Message
 
 Kind: TypeAlias = type[Event] | type[dict[str, Any]] | type[bytes]
@@ -38,10 +40,10 @@ def decoder_for(kind: Kind) -> Decoder:
 
 
 def _reader_of(kind: type[Event]) -> Decoder:
-    validate = kind.__pydantic_validator__.validate_json
+    validate, extra = kind.__pydantic_validator__.validate_json, extra_of(kind)
 
     def read(body: bytes) -> Event:
-        event: Event = validate(body, extra="ignore")
+        event: Event = validate(body, extra=extra)
         if b"NaN" in body or b"Infinity" in body:  # a field of type Any takes them; JSON has neither
             from_json(body, allow_inf_nan=False)
         return event
@@ -54,10 +56,15 @@ def decode(decoder: Decoder, message: Message) -> Any:
 
     Raises `Unreadable`; its text names the field at fault and holds no payload.
     """
-    is_plain = decoder is bytes or (message.content_type == "application/json" and not message.content_encoding)
-    is_structured = not is_plain and _check_format(message) == STRUCTURED
+    body, is_raw = message.body, decoder is bytes
     try:
-        return decoder(data_of(message.body) if is_structured else message.body)
+        if not (is_raw or (message.content_type == "application/json" and not message.content_encoding)):
+            body = _json_of(message)
+        elif body.startswith(BYTE_ORDER_MARK) and not is_raw:
+            body = body[len(BYTE_ORDER_MARK) :]
+        return decoder(body)
+    except Unreadable:
+        raise
     except ValidationError as error:
         raise Unreadable(describe(error), finding_of(error)) from None
     except (ValueError, RecursionError) as error:
@@ -81,14 +88,16 @@ def finding_of(error: ValidationError) -> str:
     return "; ".join(f"{where}: {kind}" for where, kind in sorted(faults))
 
 
-def _check_format(message: Message) -> str:
-    encoding = (message.content_encoding or "").lower()
-    if encoding not in _CHARSETS:
-        raise Unreadable(f"content encoding {encoding[:60]!r} is not supported; send UTF-8 JSON as it is")
-    kind = (message.content_type or "").partition(";")[0].strip().lower()
+def _json_of(message: Message) -> bytes:
+    """Return the JSON text of a message in any form that is read. Raises `Unreadable`, and `ValueError` for a body that
+    is not what its properties say."""
+    encoding, kind = encoding_of(message), content_type_of(message)
+    if encoding not in _CHARSETS and encoding not in COMPRESSED:
+        raise Unreadable(f"content encoding {encoding[:60]!r} is not supported; send UTF-8 JSON as it is, or as gzip")
     if kind not in _JSON_TYPES and not kind.endswith("+json"):
         raise Unreadable(f"content type {kind[:60]!r} is not JSON; declare the handler's event as bytes to take it raw")
-    return kind
+    body = unpacked(message)
+    return data_of(body) if is_structured(message) else body
 
 
 def _read_object(body: bytes) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from . import headers as h
 from .codec import encode
 from .event import Event
-from .ids import uuid7
+from .ids import check_id, uuid7
 from .message import Headers, Message, Metadata
 
 
@@ -36,8 +36,11 @@ def seal(
     `cause` is the event being handled, if any. `trace` holds the headers that continue a trace; without them that of
     `cause` goes on.
 
-    Raises `PublishError` where a field cannot be written as JSON.
+    Raises `PublishError` where a field cannot be written as JSON, and for an `event_id` that is not a text of 1 to 255
+    bytes.
     """
+    if event_id is not None:
+        check_id(event_id)
     identity, trace = event_id or uuid7(), dict(trace or {})
     if key is None and event.__event_key__ is not None:
         key = str(getattr(event, event.__event_key__))

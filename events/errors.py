@@ -26,6 +26,7 @@ HoldfastError
 │   └── RetryLater              try again after this many seconds
 ├── HandlerTimeout              a handler did not finish within its time (`consumer`, as all up to `Crashed`)
 ├── HandlerExit                 a handler raised SystemExit or its like, or cancelled itself
+├── WorkNotDone                 a handler returned work instead of doing it, or middleware did not await it
 ├── Expired                     the event is older than its policy's `max_age`
 ├── HeldTooLong                 another worker held the event longer than any handler may take
 ├── FingerprintMismatch         the event's key was used for another payload within the window

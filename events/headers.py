@@ -23,6 +23,12 @@ HELD_MS = "holdfast-held-ms"
 NOTE = "holdfast-note"
 TRACED = "holdfast-traceparent"
 
+# On copies of a message that brought no id: its event id is a guess.
+GUESSED_ID = "holdfast-guessed-id"
+
+# On dead letters that are replayed: the `message_id` they came with, which is the id of those that no worker has read.
+MESSAGE_ID = "holdfast-message-id"
+
 # On what waits on the delay ladder: one for each level, which ends with its two digits.
 LEVEL = "holdfast-level-"
 
@@ -46,6 +52,9 @@ RESTORED = "holdfast-restored"
 OURS = "holdfast-"
 KEPT = (REPLAY, REPLAY_FORCED)
 
+IDENTITY = frozenset({EVENT_ID, EVENT_VERSION, EVENT_KEY, EVENT_TIME, CAUSATION_ID, TRACEPARENT})
+"""The headers that hold metadata."""
+
 # RabbitMQ's own. Up to 3.13 a client-sent x-death makes the broker drop what it takes for a
 # cycle, so copies never carry these.
 BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
@@ -58,6 +67,12 @@ ROUTES = frozenset({"CC", "BCC"})
 def is_senders(name: str) -> bool:
     """Whether a header is its sender's own: not Holdfast's, not the broker's, and no route."""
     return not (name in ROUTES or name.startswith((OURS, *BROKERS_OWN)))
+
+
+@lru_cache(maxsize=1_000)
+def is_free(name: str) -> bool:
+    """Whether a header means nothing to Holdfast and to the broker: handlers see it, and publishers may give it."""
+    return is_senders(name) and name not in IDENTITY and name != TRACESTATE
 
 
 def deaths(headers: Mapping[str, Any]) -> list[dict[str, Any]]:

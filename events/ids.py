@@ -5,8 +5,11 @@ import time
 import uuid
 from collections import deque
 
+from .errors import PublishError
+
 _VARIANT = "89ab"
 _RANDOM, _PAGE = 10, 256
+_LONGEST = 255  # bytes of an id: it may travel on as a property
 _pool: deque[bytes] = deque()
 os.register_at_fork(after_in_child=_pool.clear)  # a child that used the same bytes would make the same ids
 _DERIVED = uuid.UUID("6ed1a2f5-0bb8-5d0c-9a3f-1f6a52f0c0de")
@@ -32,6 +35,16 @@ def random_bytes() -> bytes:
         except IndexError:
             page = os.urandom(_RANDOM * _PAGE)
             _pool.extend(page[at : at + _RANDOM] for at in range(0, len(page), _RANDOM))
+
+
+def check_id(event_id: object) -> None:
+    """Raise `PublishError` for what cannot be the id of an event: it travels as text of 1 to 255 bytes."""
+    try:
+        is_one = isinstance(event_id, str) and 0 < len(event_id.encode()) <= _LONGEST
+    except UnicodeEncodeError:
+        is_one = False
+    if not is_one:
+        raise PublishError(f"event_id={event_id!r:.80} is not a text of 1 to {_LONGEST} bytes")
 
 
 def derived_id(event_id: str, handler: str, position: int) -> str:

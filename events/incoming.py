@@ -14,6 +14,7 @@ MAX_TEXT = 255  # bytes, of what may travel on as a property
 MAX_ATTEMPT = 1_000_000
 MAX_HELD_MS = 1_000_000_000
 _LONGEST_TIME = 42  # characters of ISO 8601, with microseconds in time and offset
+_LARGEST_NUMBER = 2**64
 _NONE_YET = History()
 
 
@@ -21,7 +22,8 @@ _NONE_YET = History()
 class Incoming:
     """A message and all that its headers say of it.
 
-    Without `has_id` the message brought no id, and the event's id is a digest of the body.
+    Without `has_id` the message brought no id, and the event's id is a guess: a digest of what the message holds, which
+    another event may share.
     """
 
     message: Message
@@ -30,7 +32,18 @@ class Incoming:
     has_id: bool
 
 
-def read_incoming(message: Message, now: datetime) -> Incoming:
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The headers in which producers of other kinds put an event's id and its type, the first that is there counts."""
+
+    id: tuple[str, ...] = ()
+    type: tuple[str, ...] = ()
+
+
+_NO_NAMES = Names()
+
+
+def read_incoming(message: Message, now: datetime, names: Names = _NO_NAMES) -> Incoming:
     """Return the message with its metadata, its history and whether it brought an id.
 
     The same as `read_metadata` and `read_history` return, in one pass for a message as Holdfast writes it.
@@ -39,9 +52,9 @@ def read_incoming(message: Message, now: datetime) -> Incoming:
     headers = message.headers
     history = read_history(message) if h.ATTEMPT in headers or h.HELD_MS in headers else _NONE_YET
     if (metadata := _as_written(message)) is not None:
-        return Incoming(message, metadata, history, True)
-    has_id = bool(_text(headers.get(h.EVENT_ID)) or _text(message.message_id))
-    return Incoming(message, read_metadata(message, now), history, has_id)
+        return Incoming(message, metadata, history, h.GUESSED_ID not in headers)
+    metadata, has_id = _read(message, now, names)
+    return Incoming(message, metadata, history, has_id)
 
 
 def _as_written(message: Message) -> Metadata | None:
@@ -53,8 +66,8 @@ def _as_written(message: Message) -> Metadata | None:
     event_id, version, time = carried(h.EVENT_ID), carried(h.EVENT_VERSION), carried(h.EVENT_TIME)
     if not event_id or not message.type or type(version) is not int or type(time) is not str:
         return None
-    source, key, correlation_id = message.app_id or "", carried(h.EVENT_KEY) or "", message.correlation_id or ""
-    causation_id, traceparent = carried(h.CAUSATION_ID) or "", carried(h.TRACEPARENT) or ""
+    source, key, correlation_id = message.app_id or "", carried(h.EVENT_KEY, ""), message.correlation_id or ""
+    causation_id, traceparent = carried(h.CAUSATION_ID, ""), carried(h.TRACEPARENT, "")
     texts = (event_id, message.type, source, key, correlation_id, causation_id, traceparent)
     try:
         joined, moment = "".join(texts), datetime.fromisoformat(time)
@@ -76,40 +89,53 @@ def _as_written(message: Message) -> Metadata | None:
     )
 
 
-def read_metadata(message: Message, now: datetime) -> Metadata:
+def read_metadata(message: Message, now: datetime, names: Names = _NO_NAMES) -> Metadata:
     """Return the metadata of a message from any producer.
 
     `type`, or else the routing key, names the event; the `event-id` header, or else `message_id`,
-    or else a digest of the body is its id. A CloudEvent's attributes take precedence without that header:
-    its source and id together are the id. `now` is the event's time where no time was sent.
+    or else a digest of type, routing key, source and body is its id. A CloudEvent's attributes, and the headers in
+    `names`, take precedence without the `event-id` header: source and id of a CloudEvent together are the id. `now` is
+    the event's time where no time was sent.
     """
+    return _read(message, now, names)[0]
+
+
+def _read(message: Message, now: datetime, names: Names) -> tuple[Metadata, bool]:
+    """Return the metadata, and whether the message brought an id."""
     carried = message.headers.get
-    if h.EVENT_ID not in message.headers and (event := attributes_of(message)) is not None:
-        return _of_cloudevent(message, event, now)
-    return Metadata(
-        _text(carried(h.EVENT_ID)) or _text(message.message_id) or _digest_of(message.body),
-        _text(message.type) or origin(message)[1],
+    if h.EVENT_ID in message.headers:
+        names = _NO_NAMES
+    elif (event := attributes_of(message)) is not None:
+        return _of_cloudevent(message, event, now), True
+    own_id = _text(carried(h.MESSAGE_ID, message.message_id))
+    given_id = _identifier(carried(h.EVENT_ID)) or _first(message, names.id) or own_id
+    event_type = _first(message, names.type) or _text(message.type) or origin(message)[1]
+    source = _text(message.app_id) or ""
+    metadata = Metadata(
+        given_id or _guess(event_type, origin(message)[1], source, message.body),
+        event_type,
         _time(carried(h.EVENT_TIME)) or _aware(message.timestamp) or now,
         _whole(carried(h.EVENT_VERSION), 1, MAX_ATTEMPT),
-        _text(message.app_id) or "",
-        _text(carried(h.EVENT_KEY)),
+        source,
+        _identifier(carried(h.EVENT_KEY)),
         _text(message.correlation_id),
-        _text(carried(h.CAUSATION_ID)),
+        _identifier(carried(h.CAUSATION_ID)),
         _text(carried(h.TRACEPARENT)),
     )
+    return metadata, given_id is not None and h.GUESSED_ID not in message.headers
 
 
 def _of_cloudevent(message: Message, event: Mapping[str, Any], now: datetime) -> Metadata:
     identity = f"{event['source']}#{event['id']}"  # an id alone is unique within its source only
     return Metadata(
-        identity if len(identity.encode()) <= MAX_TEXT else _digest_of(identity.encode()),
+        _text(identity) or _digest_of(identity.encode("utf-8", "replace")),
         _text(event["type"]) or origin(message)[1],
         _moment(event.get("time")) or _aware(message.timestamp) or now,
         _whole(event.get("eventversion"), 1, MAX_ATTEMPT),
-        _text(event["source"]) or "",
-        _text(event.get("subject")),
-        _text(message.correlation_id) or _text(event.get("correlationid")),
-        _text(event.get("causationid")),
+        _identifier(event["source"]) or "",
+        _identifier(event.get("subject")),
+        _text(message.correlation_id) or _identifier(event.get("correlationid")),
+        _identifier(event.get("causationid")),
         _text(event.get("traceparent")),
     )
 
@@ -136,9 +162,40 @@ def origin(message: Message) -> tuple[str, str]:
     return message.exchange, message.routing_key
 
 
-def _digest_of(body: bytes) -> str:
-    """Return the event id of a message that brought none."""
-    return "sha256:" + hashlib.sha256(body).hexdigest()
+def metadata_headers(metadata: Metadata) -> dict[str, Any]:
+    """Return the headers from which the same metadata are read. Type, source and correlation id are properties.
+
+    `to_message` writes the same ones itself: it is one function less for every publish.
+    """
+    carried = {
+        h.EVENT_ID: metadata.event_id,
+        h.EVENT_VERSION: metadata.version,
+        h.EVENT_TIME: metadata.time.isoformat(),
+        h.EVENT_KEY: metadata.key,
+        h.CAUSATION_ID: metadata.causation_id,
+        h.TRACEPARENT: metadata.traceparent,
+    }
+    return {name: value for name, value in carried.items() if value is not None}
+
+
+def _guess(event_type: str, routing_key: str, source: str, body: bytes) -> str:
+    """Return the event id of a message that brought none: the same for messages that differ in nothing."""
+    head = "".join(f"{len(part)}:{part}" for part in (event_type, routing_key, source))
+    return _digest_of(head.encode("utf-8", "replace") + body)
+
+
+def _digest_of(identity: bytes) -> str:
+    return "sha256:" + hashlib.sha256(identity).hexdigest()
+
+
+def _first(message: Message, names: tuple[str, ...]) -> str | None:
+    """Return the first of these headers that holds an identifier."""
+    return next((text for name in names if (text := _identifier(message.headers.get(name)))), None)
+
+
+def _identifier(value: object) -> str | None:
+    """Return an id, a key or a type; many programs number what they send."""
+    return str(value) if type(value) is int and abs(value) < _LARGEST_NUMBER else _text(value)
 
 
 def _text(value: object, limit: int = MAX_TEXT) -> str | None:
@@ -146,9 +203,13 @@ def _text(value: object, limit: int = MAX_TEXT) -> str | None:
 
 
 def _is_short(value: object, limit: int = MAX_TEXT) -> TypeGuard[str]:
+    """Return whether it is a text of at most `limit` bytes. One with half a surrogate pair cannot be written again."""
     if not isinstance(value, str) or len(value) > limit:
         return False
-    return value.isascii() or len(value.encode("utf-8", "replace")) <= limit
+    try:
+        return value.isascii() or len(value.encode()) <= limit
+    except UnicodeEncodeError:
+        return False
 
 
 def _whole(value: object, default: int, maximum: int) -> int:

@@ -2,4 +2,5 @@
 
 from .dispatch import message_for as message_for
 from .dispatch import send as send
+from .dispatch import with_headers as with_headers
 from .publisher import Publisher as Publisher

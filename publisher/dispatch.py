@@ -1,11 +1,13 @@
 """From an envelope to the message that is published: at once, or through the delay ladder."""
 
 import time
+from dataclasses import replace
 
-from ..broker import Broker, ladder
+from ..broker import Broker, headers_size, ladder
 from ..config import Settings
 from ..events import (
     Envelope,
+    Headers,
     Message,
     NotConnected,
     PublishError,
@@ -18,6 +20,25 @@ from ..events import (
     to_message,
 )
 from ..telemetry import Emit, Published, PublishResult, Spans
+
+_CLOUD_EVENTS = ("cloudEvents:", "cloudEvents_", "ce-")
+
+
+def with_headers(envelope: Envelope, given: Headers) -> Envelope:
+    """Return the envelope with headers of the application's own.
+
+    Raises `PublishError` naming a header that is Holdfast's, the broker's or a CloudEvent's, or that AMQP cannot carry.
+    """
+    for name in given:
+        if not isinstance(name, str) or not name or not headers.is_free(name) or name.startswith(_CLOUD_EVENTS):
+            raise PublishError(
+                f"{envelope.metadata.event_type}: the header {name!r:.60} is not the application's to give"
+            )
+    try:
+        headers_size(given)
+    except ValueError as error:
+        raise PublishError(f"{envelope.metadata.event_type}: {error}") from None
+    return replace(envelope, headers={**given, **envelope.headers})
 
 
 def message_for(envelope: Envelope, settings: Settings, delay: float | None) -> Message:

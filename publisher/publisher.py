@@ -11,9 +11,9 @@ from typing import Self
 
 from ..broker import REAL, Broker, Clock, events_exchange, ladder, open_broker
 from ..config import Settings, load_settings
-from ..events import Envelope, Event, Metadata, PublishError, as_published, seal
+from ..events import Envelope, Event, Headers, Metadata, PublishError, as_published, check_id, seal
 from ..telemetry import Emit, FactLog, open_spans
-from .dispatch import message_for, send
+from .dispatch import message_for, send, with_headers
 
 PIPELINE = 500
 """How many events of one `publish_many` are in flight at once."""
@@ -74,16 +74,21 @@ class Publisher:
         event: Event | Envelope,
         *,
         metadata: Metadata | None = None,
+        event_id: str | None = None,
+        headers: Headers | None = None,
         delay: float | None = None,
         at: datetime | None = None,
     ) -> Metadata:
         """Publish one event, now, after `delay` seconds, or `at` a time. Returns its metadata.
 
-        `metadata` replaces the generated one, for instance to publish again after `PublishTimeout`. `delay` is at most
-        `HOLDFAST_BROKER__MAX_DELAY` and exact to 0.1 s. `at` has a time zone; a time that is past means now.
+        `metadata` replaces the generated one, for instance to publish again after `PublishTimeout`; its type and
+        version are those of the event. `event_id` is the event's id, 1 to 255 bytes, instead of a new one. `headers`
+        travel with the message, beside those of Holdfast. `delay` is at most `HOLDFAST_BROKER__MAX_DELAY` and exact to
+        0.1 s. `at` has a time zone; a time that is past means now.
 
         Raises `Unroutable`, `PublishRefused`, `PublishTimeout` (outcome unknown), `NotConnected` and `TooLarge`, all of
-        them `PublishError`. A delay out of its range, both `delay` and `at`, and a field that has no JSON form raise
+        them `PublishError`. A delay out of its range, both `delay` and `at`, both `metadata` and `event_id`, metadata
+        of another event, a header that is not the application's to give, and a field that has no JSON form raise
         `PublishError` too. The first delayed publish raises `TopologyError` where the delay ladder cannot be declared.
         """
         settings = self._settings
@@ -91,9 +96,13 @@ class Publisher:
             delay = _seconds_until(at, delay, self._clock.now())
         if not isinstance(event, Envelope):
             event = as_published(event, settings.publisher.versions) if settings.publisher.versions else event
-            event = seal(event, source=self._source, now=self._clock.now())
+            event = seal(event, source=self._source, event_id=event_id, now=self._clock.now())
+        elif event_id is not None:
+            raise PublishError("event_id= is for an event; an Envelope has its metadata")
         if metadata is not None:
-            event = replace(event, metadata=metadata)
+            event = _with(event, metadata, event_id)
+        if headers is not None:
+            event = with_headers(event, headers)
         message = message_for(event, settings, delay)
         if self._broker is None:
             raise PublishError("the publisher is not open; use it inside `async with Publisher() as publisher:`")
@@ -143,6 +152,20 @@ class Publisher:
             async with asyncio.timeout(timeout):
                 await asyncio.shield(self._declaring)
                 self._has_ladder = True
+
+
+def _with(envelope: Envelope, metadata: Metadata, event_id: str | None) -> Envelope:
+    """Return the envelope with metadata of the caller's, which must be that of the same type and version."""
+    if event_id is not None:
+        raise PublishError("give metadata or event_id, not both")
+    check_id(metadata.event_id)
+    sealed = envelope.metadata
+    for name in ("event_type", "version"):
+        given, own = getattr(metadata, name), getattr(sealed, name)
+        if given != own:
+            raise PublishError(f"metadata has {name}={given!r:.80}, and the event has {own!r}")
+    key = sealed.key if metadata.key is None else metadata.key
+    return replace(envelope, metadata=replace(metadata, key=key))
 
 
 def _seconds_until(at: datetime, delay: float | None, now: datetime) -> float:

@@ -139,11 +139,19 @@ class HandlerAbandoned(Fact, log="handler.abandoned", level="error"):
     timeout: float
 
 
-class MissingId(Fact, log="event.without_id"):
-    """A message brought no id; a digest of its body stands for it. Logged once per queue."""
+class MissingId(Fact, log="event.without_id", level="warning"):
+    """A message brought no id, so its event is not claimed: if it comes twice, it is handled twice. Logged once per
+    queue; `holdfast_messages_without_id_total` counts them. `HOLDFAST_WORKER__ID_HEADERS` names headers with ids.
+    """
 
     queue: str
     event_type: str
+
+
+class IdGuessed(Fact):
+    """A message brought no id. Emitted for each."""
+
+    queue: str
 
 
 class CrashSuspected(Fact, log="event.suspected", level="warning"):

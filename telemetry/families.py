@@ -31,6 +31,12 @@ class Family:
 
 
 RECEIVED = Family("holdfast_messages_received_total", "counter", ("queue",), "Deliveries taken from the broker.")
+WITHOUT_ID = Family(
+    "holdfast_messages_without_id_total",
+    "counter",
+    ("queue",),
+    "Deliveries of messages that brought no id: their events are not claimed, and handled again if they come again.",
+)
 SETTLED = Family(
     "holdfast_messages_settled_total",
     "counter",

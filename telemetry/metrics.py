@@ -79,6 +79,7 @@ class Metrics:
         self._listen: dict[type[Fact], Callable[[Any], None]] = {
             facts.ConsumerStarted: self._consumer_started,
             Settled: self._settled,
+            facts.IdGuessed: self._id_guessed,
             facts.Published: self._publish,
             facts.Connected: self._connected,
             facts.Disconnected: self._disconnected,
@@ -115,6 +116,7 @@ class Metrics:
     def _consumer_started(self, fact: facts.ConsumerStarted) -> None:
         """From here on each series of the queue is there, so that a rate over it sees its first message."""
         self.refresh()
+        self._add(f.WITHOUT_ID, (fact.queue,))
         received, *gauges = (self._at[family][fact.queue] for family in (f.RECEIVED, f.IN_FLIGHT, f.ATTACHED))
         with self._copying:
             self._consumers[fact.queue] = Consumer(fact.figures, self._values[received], received, *gauges)
@@ -137,6 +139,9 @@ class Metrics:
             values[self._at[f.RETRIES][fact.queue, fact.handler, self._errors.bounded(fact.error_type)]] += 1
         elif fact.outcome == "dead_lettered":
             values[self._at[f.DEAD_LETTERS][fact.queue, fact.handler, str(fact.reason)]] += 1
+
+    def _id_guessed(self, fact: facts.IdGuessed) -> None:
+        self._add(f.WITHOUT_ID, (fact.queue,), 1.0)
 
     def _ending(self, fact: Settled, way: tuple[str | None, ...]) -> Ending:
         at, event_type, handler = self._at, fact.metadata.event_type, (fact.queue, fact.handler)

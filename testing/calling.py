@@ -9,8 +9,9 @@ from ..broker import REAL
 from ..config import load_settings
 from ..consumer import Context, Worker
 from ..consumer.context import Run, Surroundings
+from ..consumer.returned import finish
 from ..consumer.run import compose
-from ..events import Event, Metadata, read_metadata, seal
+from ..events import Event, Headers, Metadata, read_metadata, seal
 from ..idempotency import no_claims
 from ..telemetry import open_spans
 from .records import Published
@@ -22,8 +23,16 @@ class RecordingContext(Context):
 
     published: list[Published] = field(default_factory=list)
 
-    def publish(self, event: Event, *, delay: float | None = None, key: str | None = None) -> Awaitable[Metadata]:
-        ready = Context.publish(self, event, delay=delay, key=key)
+    def publish(
+        self,
+        event: Event,
+        *,
+        delay: float | None = None,
+        key: str | None = None,
+        event_id: str | None = None,
+        headers: Headers | None = None,
+    ) -> Awaitable[Metadata]:
+        ready = Context.publish(self, event, delay=delay, key=key, event_id=event_id, headers=headers)
         metadata = read_metadata(self._run.outbox[-1], self._surroundings.clock.now())
         self.published.append(Published(event, metadata, delay))
         return ready
@@ -37,12 +46,14 @@ async def call(
     state: Any = None,
     redelivered: bool = False,
     metadata: Metadata | None = None,
+    headers: Headers | None = None,
 ) -> RecordingContext:
     """Call a handler once, as a worker would: `async def` on the loop, `def` in a thread, with or without a context.
 
     Returns the context it was given; `published` on it are the events. `state` is what the worker's lifespan would
-    yield. Raises whatever the handler raises. Retries, time-outs, middleware and idempotency are the worker's: for
-    those there is `Harness`.
+    yield, `headers` are those its message came with. Raises whatever the handler raises, and `WorkNotDone` where a
+    worker would dead-letter the event for what it returned. Retries, time-outs, middleware and idempotency are the
+    worker's: for those there is `Harness`.
     """
     worker = Worker("call")
     worker.handler(type(event) if isinstance(event, Event) else "call.event")(handler)
@@ -53,9 +64,10 @@ async def call(
     around = Surroundings(
         spec.queue, spec.name, worker.name, state, settings, lease, open_spans(), publishes=spec.publish_types
     )
-    context = RecordingContext(metadata, attempt, spec.queue, redelivered, state, around, Run(lease.owner))
+    run = Run(lease.owner, headers or {})
+    context = RecordingContext(metadata, attempt, spec.queue, redelivered, state, around, run)
     with ThreadPoolExecutor(1) as threads:
-        await compose(spec, (), threads)(event, context)
+        await finish(await compose(spec, (), threads)(event, context))
     return context
 
 

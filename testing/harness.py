@@ -12,12 +12,12 @@ from ..events import (
     ConfigurationError,
     Envelope,
     Event,
+    Headers,
     HoldfastError,
     Message,
     Metadata,
     Unroutable,
     read_metadata,
-    seal,
     uuid7,
 )
 from ..publisher import Publisher
@@ -91,13 +91,16 @@ class Harness:
         event: Event | Envelope,
         *,
         metadata: Metadata | None = None,
+        event_id: str | None = None,
+        headers: Headers | None = None,
         delay: float | None = None,
         at: datetime | None = None,
     ) -> Metadata:
         """Publish an event as `Publisher.publish` does. Raises `Unroutable` where no handler here takes its type."""
         self._check_running()
-        envelope = event if isinstance(event, Envelope) else seal(event, source="test", now=self._clock.now())
-        sent = await self._publisher.publish(envelope, metadata=metadata, delay=delay, at=at)
+        sent = await self._publisher.publish(
+            event, metadata=metadata, event_id=event_id, headers=headers, delay=delay, at=at
+        )
         self._check_taken(sent)
         return sent
 
@@ -108,7 +111,7 @@ class Harness:
         given = {"type": event_type, "message_id": uuid7(), "content_type": "application/json"} | properties
         message = Message(body, self._exchange, event_type, **given)
         await self._session.publish(message, timeout=None)
-        self._check_taken(read_metadata(message, self._clock.now()))
+        self._check_taken(read_metadata(message, self._clock.now(), self._workers[0].settings.worker.names))
 
     async def settle(self, *, within: float = 30 * 86400.0) -> None:
         """Let everything happen that is to happen, at most `within` seconds from now: retries and delayed events too.

@@ -51,7 +51,8 @@ def stage_for(workers: Sequence[Worker], *, patience: float, seed: int) -> Stage
     """A stage of its own for these workers; `seed` is where the jitter of delays falls."""
     handlers = {spec.queue: spec for worker in workers for spec in worker.selected()}
     clock, seen = VirtualClock(), Seen(handlers)
-    server = WatchedServer(f"memory://harness-{next(_numbers)}", clock, tuple(handlers))
+    names = workers[0].settings.worker.names
+    server = WatchedServer(f"memory://harness-{next(_numbers)}", clock, tuple(handlers), names)
     claims = MemoryClaims(ttl=workers[0].settings.idempotency.ttl, clock=clock.time)
     faults = Faults(changed=seen.changed)
     return Stage(clock, random.Random(seed), server, claims, faults, seen, patience)

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from ..broker import Binding, Clock, Exchange, Queue, Topology, dead_letter_queue, ladder
 from ..broker.memory import Server
-from ..events import Message, headers, read_metadata, uuid7
+from ..events import Message, Names, headers, read_metadata, uuid7
 
 EventInQueue: TypeAlias = tuple[str, str]
 """An event's id and the queue of a handler: what must end somewhere."""
@@ -24,10 +24,11 @@ class Taken:
 
 
 class WatchedServer(Server):
-    """A server in which events are to end in `queues_of_handlers`."""
+    """A server in which events are to end in `queues_of_handlers`; `names` are the headers of ids and types."""
 
-    def __init__(self, url: str, clock: Clock, queues_of_handlers: tuple[str, ...]) -> None:
+    def __init__(self, url: str, clock: Clock, queues_of_handlers: tuple[str, ...], names: Names) -> None:
         super().__init__(url, clock)
+        self._names = names
         self.taken: list[Taken] = []
         self.takes_twice = False
         self._handlers = queues_of_handlers
@@ -36,7 +37,7 @@ class WatchedServer(Server):
         super().publish(message)
         if not is_event(message):
             return
-        event_id = read_metadata(message, self._clock.now()).event_id
+        event_id = read_metadata(message, self._clock.now(), self._names).event_id
         queues = tuple(name for name in self._listeners(message) if name in self._handlers)
         self.taken.append(Taken(message, event_id, queues))
         if self.takes_twice:
@@ -50,7 +51,7 @@ class WatchedServer(Server):
     def resting(self) -> set[EventInQueue]:
         """What is queued: in the queue of a handler, or on the delay ladder on its way to one."""
         return {
-            (read_metadata(message, self._clock.now()).event_id, target)
+            (read_metadata(message, self._clock.now(), self._names).event_id, target)
             for name, queue in self.queues.items()
             for message in (*(entry.message for entry in queue.ready), *queue.stranded)
             for target in self._going_to(name, message)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import pytest
 from builders import some_settings
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from pages import ROOT
 from pydantic import BaseModel, Field, create_model
@@ -262,7 +262,10 @@ def test_what_is_called_compatible_is_readable(
     pair: tuple[dict[str, Any], dict[str, Any]], data: st.DataObject
 ) -> None:
     old, new = pair
-    before, after = a_class(old), a_class(new)
+    try:
+        before, after = a_class(old), a_class(new)
+    except ConfigurationError:
+        reject()  # its own class cannot read what it writes
     ways = [(old, before, after), (new, after, before)]
 
     for written, writer, reader in ways:

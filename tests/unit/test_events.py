@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import pytest
 from builders import NOON, OrderCreated, a_message, some_metadata
@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from holdfast import ConfigurationError, Event, PublishError, Unreadable
 from holdfast.events import (
     Message,
+    Names,
     decode,
     decoder_for,
     derived_id,
@@ -21,6 +22,7 @@ from holdfast.events import (
     headers,
     origin,
     read_history,
+    read_incoming,
     read_metadata,
     seal,
     to_message,
@@ -64,6 +66,89 @@ def test_a_class_defined_again_as_in_a_notebook_replaces_itself() -> None:
             __annotations__ = fields
 
     assert set(Shipped.model_fields) == {"b"}
+
+
+Content = TypeVar("Content")
+
+
+class Wrapped(Event, Generic[Content], type="events.wrapped", version=3, key="number"):
+    number: int
+    content: Content
+
+
+def test_a_generic_class_with_its_parameters_is_the_same_event() -> None:
+    class OfText(Wrapped[str]): ...
+
+    for cls in (Wrapped[int], Wrapped[OrderCreated], Wrapped[list[int]]):
+        assert (cls.__event_type__, cls.__event_version__, cls.__event_key__) == ("events.wrapped", 3, "number")
+    sealed = seal(Wrapped[int](number=7, content=1), source="s").metadata
+    assert (sealed.event_type, sealed.version, sealed.key) == ("events.wrapped", 3, "7")
+    assert decode(decoder_for(Wrapped[int]), a_message(b'{"number": 1, "content": 2}')) == Wrapped[int](
+        number=1, content=2
+    )
+    assert (OfText.__event_type__, OfText.__event_version__, OfText.__event_key__) == ("of.text", 1, "number")
+
+
+def test_generic_classes_of_two_names_may_not_share_a_type() -> None:
+    class Other(Event, Generic[Content], type="events.local"):
+        content: Content
+
+    class Local(Event, Generic[Content], type="events.local", version=2):
+        content: Content
+
+    assert Other[int].__event_type__ == Local[int].__event_type__
+    with pytest.raises(ConfigurationError, match="is Other already"):
+
+        class Third(Event, type="events.local"): ...
+
+
+def test_a_subclass_with_a_version_is_that_version_of_its_class() -> None:
+    class Order(Event, key="number"):
+        number: int
+
+    class OrderV2(Order, version=2):
+        total: int = 0
+
+    class OrderV3(OrderV2, version=3): ...
+
+    class Bill(Event, type="events.bill", key="number"):
+        number: int
+
+    class DetailedBill(Bill, version=2): ...
+
+    class Refund(Order): ...
+
+    class Other(Bill, type="events.other", version=4, key="total"):
+        total: int
+
+    identities = [
+        (cls.__event_type__, cls.__event_version__, cls.__event_key__)
+        for cls in (OrderV2, OrderV3, DetailedBill, Refund, Other)
+    ]
+    assert identities == [
+        ("order", 2, "number"),
+        ("order", 3, "number"),
+        ("events.bill", 2, "number"),
+        ("refund", 1, "number"),
+        ("events.other", 4, "total"),
+    ]
+
+
+def test_a_version_of_what_may_be_no_event_of_its_own_is_asked_about() -> None:
+    class Base(Event):
+        tenant: str
+
+    with pytest.raises(ConfigurationError, match=r"class Paid: version=2 of which type\? Give type='base' for"):
+
+        class Paid(Base, version=2): ...
+
+
+@pytest.mark.parametrize("name", ["Größe", "注文", "OrderÇa"])
+def test_letters_outside_ascii_never_vanish_from_a_type(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"class {name}: its name has letters that a type cannot have; give"):
+        type(name, (Event,), {"__annotations__": {}})
+    given: Any = type(name, (Event,), {"__annotations__": {}}, type=f"events.size.{len(name)}")
+    assert given.__event_type__ == f"events.size.{len(name)}"
 
 
 class NoJson: ...
@@ -123,7 +208,8 @@ def test_what_is_encoded_decodes_to_an_equal_event() -> None:
         (b"\xff\xfe", {}, "JSON"),
         (b"", {}, "JSON"),
         (b"{}", {"content_type": "application/x-python-serialize"}, "content type"),
-        (b"{}", {"content_encoding": "gzip"}, "content encoding"),
+        (b"{}", {"content_encoding": "br"}, "content encoding"),
+        (b"{}", {"content_encoding": "gzip"}, "cannot be unpacked"),
         (b"[" * 100_000, {}, "JSON"),
     ],
 )
@@ -205,6 +291,47 @@ def test_a_foreign_message_is_named_by_type_or_routing_key_and_known_by_id_or_di
 @pytest.mark.parametrize("forged", [-1, 0, True, "x", "9" * 30, 2**62, None, [1], {"a": 1}, 1.5])
 def test_a_forged_attempt_counts_as_the_first(forged: object) -> None:
     assert read_history(a_message(headers={headers.ATTEMPT: forged})).attempt == 1
+
+
+@pytest.mark.parametrize("number", [42, 0, -7, 2**63])
+def test_ids_and_keys_that_are_numbers_are_taken_as_text(number: int) -> None:
+    carried = {headers.EVENT_ID: number, headers.EVENT_KEY: number, headers.CAUSATION_ID: number}
+    incoming = read_incoming(a_message(headers=carried, message_id=None), NOON)
+
+    metadata = incoming.metadata
+    assert (metadata.event_id, metadata.key, metadata.causation_id) == (str(number),) * 3
+    assert incoming.has_id
+
+
+@pytest.mark.parametrize("value", [True, 2**70, "", None, b"7", [7]])
+def test_what_cannot_be_an_id_is_none(value: object) -> None:
+    assert not read_incoming(a_message(headers={headers.EVENT_ID: value}, message_id=None), NOON).has_id
+
+
+@pytest.mark.parametrize(
+    "changes", [{"type": "other"}, {"routing_key": "other"}, {"app_id": "other"}, {"body": b"other"}]
+)
+def test_a_guessed_id_holds_all_that_makes_a_message_another_event(changes: dict[str, Any]) -> None:
+    same: dict[str, Any] = {"body": b"{}", "message_id": None, "app_id": "shop"}
+
+    ids = {read_metadata(a_message(**{**same, **change}), NOON).event_id for change in ({}, {}, changes)}
+
+    assert len(ids) == 2
+
+
+def test_headers_of_other_names_hold_id_and_type_where_they_are_named() -> None:
+    names = Names(id=("x-id", "Acme.MessageId"), type=("__TypeId__",))
+    theirs = a_message(headers={"Acme.MessageId": 7, "__TypeId__": "com.acme.Order"}, message_id="m-1", type="t")
+    ours = a_message(headers={headers.EVENT_ID: "e-1", "x-id": "x", "__TypeId__": "com.acme.Order"})
+    plain = a_message()
+
+    read = [read_metadata(message, NOON, names) for message in (theirs, ours, plain)]
+
+    assert [(one.event_id, one.event_type) for one in read] == [
+        ("7", "com.acme.Order"),
+        ("e-1", "order.created"),
+        ("m-1", "order.created"),
+    ]
 
 
 @given(

@@ -26,6 +26,7 @@ from holdfast.events import (
     seal,
     to_message,
 )
+from holdfast.events.cloudevents import attributes_of
 
 TEXTS = st.one_of(
     st.sampled_from(["", "e-1", "order.created", "é" * 128, "é" * 127, "x" * 255, "x" * 256, "\ud800", "NaN", "1"]),
@@ -67,6 +68,8 @@ NAMES = st.sampled_from(
         headers.TRACED,
         headers.EXCHANGE,
         headers.ROUTING_KEY,
+        headers.GUESSED_ID,
+        headers.MESSAGE_ID,
         *CLOUD_EVENTS,
     ]
 )
@@ -89,11 +92,22 @@ STRUCTURED = (
 
 def apart(message: Message) -> Incoming:
     """The same by the readers that look at one value after another."""
-    has_id = any(
-        isinstance(text, str) and 0 < len(text.encode("utf-8", "replace")) <= 255
-        for text in (message.headers.get(headers.EVENT_ID), message.message_id)
-    )
-    return Incoming(message, read_metadata(message, NOON), read_history(message), has_id)
+    return Incoming(message, read_metadata(message, NOON), read_history(message), brought_id(message))
+
+
+def fits(text: str) -> bool:
+    """Whether a text can be an id: half a surrogate pair cannot be written again."""
+    return 0 < len(text.encode(errors="replace")) <= 255 and "\ud800" not in text
+
+
+def brought_id(message: Message) -> bool:
+    """Whether there is an id in a header, in `message_id` or in a CloudEvent that is not known to be a guess."""
+    if headers.EVENT_ID not in message.headers and attributes_of(message) is not None:
+        return True
+    ids = (message.headers.get(headers.EVENT_ID), message.headers.get(headers.MESSAGE_ID, message.message_id))
+    texts = (str(one) if type(one) is int and n == 0 else one for n, one in enumerate(ids))
+    is_there = any(isinstance(text, str) and fits(text) for text in texts)
+    return is_there and headers.GUESSED_ID not in message.headers
 
 
 def written(form: Any = "plain") -> Message:

@@ -16,6 +16,7 @@ from holdfast.telemetry import (
     Detached,
     Disconnected,
     Draining,
+    IdGuessed,
     Links,
     LoopTurned,
     Metrics,
@@ -103,6 +104,18 @@ def test_a_settled_delivery_is_counted_by_its_outcome_and_timed() -> None:
     assert registry.get_sample_value("holdfast_claims_total", {"queue": "q", "result": "acquired"}) == 1
     assert registry.get_sample_value("holdfast_claims_total", {"queue": "q", "result": "duplicate"}) == 1
     assert registry.get_sample_value("holdfast_claim_seconds_count") == 2
+
+
+def test_each_message_without_an_id_is_counted_by_its_queue_from_nothing_on() -> None:
+    metrics, registry = some_metrics()
+    a_consumer(metrics)
+    name, queue = "holdfast_messages_without_id_total", {"queue": "q"}
+
+    before = registry.get_sample_value(name, queue)
+    for _ in range(3):
+        metrics(IdGuessed("q"))
+
+    assert (before, registry.get_sample_value(name, queue)) == (0, 3)
 
 
 @pytest.mark.parametrize("result", ["recorded", "fenced", "absent", "unrecorded"])

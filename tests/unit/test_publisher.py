@@ -1,17 +1,24 @@
 """Publishing many events: as many tasks as there are events, one result for each, and errors as they are."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from builders import OrderCreated, some_settings
+from builders import OrderCreated, some_metadata, some_settings
 from calls import calls
+from waiting import Arrivals
 
-from holdfast import Metadata, Publisher, PublishError, TooLarge
+from holdfast import Context, Event, Metadata, Publisher, PublishError, Settings, TooLarge, Worker, downcast
 from holdfast.broker import Binding, Delivery, Queue, Topology, ladder
 from holdfast.broker.memory import MemoryBroker
+from holdfast.events import Message, seal
+from holdfast.events import headers as h
 from holdfast.publisher.publisher import PIPELINE
+from holdfast.testing import Harness, call
 
 
 @pytest.fixture
@@ -128,3 +135,155 @@ async def test_a_delayed_event_says_where_it_was_published(publisher: Publisher)
         "events",
         "order.created",
     )
+
+
+async def test_metadata_of_another_event_is_refused(publisher: Publisher) -> None:
+    event = OrderCreated(order_id="a")
+
+    for changes, fault in (
+        ({"version": 1}, "metadata has version=1, and the event has 2"),
+        (
+            {"event_type": "order.cancelled"},
+            "metadata has event_type='order.cancelled', and the event has 'order.created'",
+        ),
+        ({"event_id": ""}, "event_id='' is not a text of 1 to 255 bytes"),
+    ):
+        with pytest.raises(PublishError, match=fault):
+            await publisher.publish(event, metadata=some_metadata(**{"version": 2, **changes}))
+
+
+async def test_an_event_published_again_with_its_metadata_is_the_same_event(publisher: Publisher) -> None:
+    event = OrderCreated(order_id="a")
+
+    first = await publisher.publish(event)
+    again = await publisher.publish(event, metadata=first)
+    by_hand = await publisher.publish(event, metadata=some_metadata(version=2))
+
+    assert again == first
+    assert (by_hand.key, by_hand.event_id) == ("a", "e-1"), "a key that is not given is the event's own"
+
+
+async def test_metadata_and_an_event_in_an_older_version_agree() -> None:
+    settings = some_settings(broker={"url": "memory://older"}, publisher={"versions": {"publishing.priced": 1}})
+    async with Publisher(settings) as publisher, listening("memory://older", settings) as _:
+        sent = await publisher.publish(PricedV2(cents=100))
+        again = await publisher.publish(PricedV2(cents=100), metadata=sent)
+        with pytest.raises(PublishError, match="metadata has version=2, and the event has 1"):
+            await publisher.publish(PricedV2(cents=100), metadata=replace(sent, version=2))
+
+    assert (sent.version, again) == (1, sent)
+
+
+async def test_an_event_id_and_headers_of_the_application_travel_with_the_event(publisher: Publisher) -> None:
+    headers = {"tenant": "blue", "tries": 3, "ratio": 0.1, "tags": ["a", {"b": None}]}
+
+    async with listening("memory://publisher", publisher._settings, "mine") as taken:
+        sent = await publisher.publish(OrderCreated(order_id="a"), event_id="order-7", headers=headers)
+        later = await publisher.publish(OrderCreated(order_id="b"), headers={"tenant": "red"}, delay=0.1)
+
+    assert (sent.event_id, sent.correlation_id) == ("order-7", "order-7")
+    [message] = [one for one in taken if one.headers[h.EVENT_ID] == "order-7"]
+    assert {name: value for name, value in message.headers.items() if h.is_free(name)} == headers
+    assert later.event_id != "order-7"
+
+
+RESERVED = [
+    *(h.EVENT_ID, h.EVENT_VERSION, h.EVENT_KEY, h.EVENT_TIME, h.CAUSATION_ID, h.TRACEPARENT, h.TRACESTATE),
+    *("holdfast-attempt", "holdfast-anything", "x-death", "x-delivery-count", "CC", "BCC", "", 7),
+    *("cloudEvents:id", "cloudEvents_type", "ce-source"),
+]
+
+
+@pytest.mark.parametrize("name", RESERVED)
+async def test_a_header_that_is_not_the_application_s_is_refused(publisher: Publisher, name: Any) -> None:
+    with pytest.raises(PublishError, match=f"the header {name!r} is not the application's to give"):
+        await publisher.publish(OrderCreated(order_id="a"), headers={name: "x"})
+
+
+@pytest.mark.parametrize(
+    "headers", [{"x" * 129: 1}, {"a": object()}, {"a": 2**70}, {"a": "\ud800"}, {"a": {"b": {1: 2}}}]
+)
+async def test_a_header_that_amqp_cannot_carry_is_refused(publisher: Publisher, headers: dict[str, Any]) -> None:
+    with pytest.raises(PublishError, match=r"order\.created: header '"):
+        await publisher.publish(OrderCreated(order_id="a"), headers=headers)
+
+
+@pytest.mark.parametrize("event_id", ["", "x" * 256, "é" * 128, "\ud800", 7])
+async def test_an_event_id_that_cannot_travel_is_refused(publisher: Publisher, event_id: Any) -> None:
+    with pytest.raises(PublishError, match="is not a text of 1 to 255 bytes"):
+        await publisher.publish(OrderCreated(order_id="a"), event_id=event_id)
+
+
+async def test_what_says_the_same_twice_is_refused(publisher: Publisher) -> None:
+    event = OrderCreated(order_id="a")
+
+    with pytest.raises(PublishError, match="give metadata or event_id, not both"):
+        await publisher.publish(event, metadata=some_metadata(version=2), event_id="e-1")
+    with pytest.raises(PublishError, match="event_id= is for an event"):
+        await publisher.publish(seal(event, source="s"), event_id="e-1")
+
+
+async def test_a_handler_publishes_with_an_id_and_headers_and_sees_those_it_was_given() -> None:
+    async def handle(event: OrderCreated, ctx: Context) -> None:
+        await ctx.publish(PricedV2(cents=1), event_id="priced-1", headers=ctx.headers)
+        await ctx.publish(PricedV2(cents=2))
+
+    given = {
+        "tenant": "blue",
+        "x-death": [{}],
+        "CC": ["x"],
+        "holdfast-attempt": 1,
+        "event-key": "k",
+        "tracestate": "a=b",
+    }
+    ctx = await call(handle, OrderCreated(order_id="a"), headers=given)
+
+    assert ctx.headers == {"tenant": "blue"}
+    [first, second] = ctx.published
+    assert first.metadata.event_id == "priced-1" and second.metadata.event_id != "priced-1"
+
+    async with Harness(handling(handle)) as harness:
+        await harness.publish(OrderCreated(order_id="a"), headers={"tenant": "red"}, event_id="o-1")
+        await harness.settle()
+    assert [run.metadata.event_id for run in harness.handled] == ["o-1"]
+    assert harness.published[0].metadata.event_id == "priced-1"
+
+
+async def test_a_handler_that_publishes_what_can_never_be_sent_is_told_at_once() -> None:
+    async def handle(event: OrderCreated, ctx: Context) -> None:
+        await ctx.publish(PricedV2(cents=1), headers={"event-id": "x"})
+
+    with pytest.raises(PublishError, match="not the application's to give"):
+        await call(handle, OrderCreated(order_id="a"))
+
+
+class PricedV1(Event, type="publishing.priced", version=1):
+    euros: int
+
+
+class PricedV2(Event, type="publishing.priced", version=2):
+    cents: int
+
+
+@downcast(PricedV2, PricedV1)
+def in_euros(new: PricedV2) -> PricedV1:
+    return PricedV1(euros=new.cents // 100)
+
+
+def handling(function: Callable[..., Any]) -> Worker:
+    worker = Worker("publishing", settings=some_settings())
+    worker.handler(OrderCreated)(function)
+    return worker
+
+
+@asynccontextmanager
+async def listening(url: str, settings: Settings, queue: str = "all") -> AsyncIterator[list[Message]]:
+    """What comes to a queue that listens to everything, once the block has ended."""
+    broker, taken = MemoryBroker(url), Arrivals[Delivery]()
+    binding = Binding(settings.broker.exchange, queue, "#")
+    await broker.declare(Topology(queues=(Queue(queue),), bindings=(binding,)))
+    messages: list[Message] = []
+    yield messages
+    await broker.consume(queue, prefetch=100, on_delivery=taken)
+    messages.append((await taken.next()).message)
+    await broker.close()
