@@ -120,6 +120,7 @@ class Pipeline:
             completion = await self._settler.make_durable(flight, ending)
         except CancelledError:  # the grace period is over: nothing is durable yet, so another worker takes it
             ending = GIVE_BACK
+        if isinstance(ending, GiveBack):
             await self._settler.let_go(flight.claimed.claim)
 
         flight.is_settling = True

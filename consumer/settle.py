@@ -41,7 +41,7 @@ class Settler:
             case Ack():
                 return None if claim is None else await self.tools.claims.complete(claim)
             case GiveBack():
-                await self.let_go(claim)
+                pass  # its claim is let go just before it goes back
             case Postpone():
                 if claim is not None:
                     await self.tools.claims.release(claim)
@@ -82,7 +82,7 @@ class Settler:
                 pause = _HOLD.seconds(failures, self.tools.luck())
                 failures += 1
                 self.tools.emit(CopyHeld(self.spec.queue, flight.incoming.metadata.event_id, str(error), pause))
-                await sleep(self.tools.clock, pause)
+            await sleep(self.tools.clock, pause)
 
 
 def settled(flight: InFlight, ran: Ran, ending: Ending, completion: Completed | None, spec: HandlerSpec) -> Settled:

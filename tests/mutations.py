@@ -47,8 +47,8 @@ MUTATIONS = (
         1,
         "a copy that was refused is taken for durable",
         "consumer/settle.py",
-        "                await sleep(self.tools.clock, pause)\n",
-        "                return\n",
+        "            await sleep(self.tools.clock, pause)\n",
+        "            return\n",
         "tests/integration/test_endings.py tests/integration/test_outages.py tests/integration/test_faults.py",
     ),
     Mutation(

@@ -93,6 +93,7 @@ class AmqpConsumer:
         failures = 0
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
+            is_gone = False
             try:
                 with lost_as_error:
                     lost = await self._attach()
@@ -105,9 +106,9 @@ class AmqpConsumer:
             except (TopologyError, BrokerUnavailable) as refusal:
                 error = str(refusal)
             except CONNECTION_ERRORS as cause:
-                error = explain(cause, right="read")
-                if isinstance(cause, ChannelNotFoundEntity):
-                    error = await self._restore(error)
+                error, is_gone = explain(cause, right="read"), isinstance(cause, ChannelNotFoundEntity)
+            if is_gone:
+                error = await self._restore(error)
             self._tag = None
             if self._stopping.is_set():
                 return
