@@ -89,5 +89,5 @@ def edited(letter: Letter, edit: Edit, *, operation: str, target: str) -> Messag
 
 
 def edited_id(letter: Letter, operation: str) -> str:
-    """The id of the event that an edit makes of a letter. Letters whose ids were guessed may share theirs; keys differ."""
+    """The id of the event that an edit makes of a letter. Letters may share a guessed id, and never their key."""
     return derived_id(letter.event_id, f"{operation}/{letter.key}", 0)
