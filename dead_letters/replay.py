@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 from ..broker import DEAD_SUFFIX
@@ -17,6 +18,7 @@ from ..events import (
 from ..events import headers as h
 from .letter import NO_TIME, Letter, origin_of
 
+_ANOTHER_TIME = NO_TIME + timedelta(days=1)
 _IDENTITY = (h.EVENT_ID, h.EVENT_TIME, h.EVENT_VERSION, h.CAUSATION_ID)
 
 
@@ -71,7 +73,7 @@ def edited(letter: Letter, edit: Edit, *, operation: str, target: str) -> Messag
     metadata = read_metadata(message, NO_TIME)
     rewritten = (*h.IDENTITY, h.MESSAGE_ID, h.GUESSED_ID)
     headers = {n: value for n, value in message.headers.items() if n not in rewritten} | metadata_headers(metadata)
-    if metadata.time == NO_TIME:
+    if read_metadata(message, _ANOTHER_TIME).time != metadata.time:  # none was sent
         del headers[h.EVENT_TIME]
     for name, value in edit.headers.items():
         headers.pop(name, None)

@@ -207,6 +207,7 @@ def test_a_replay_of_what_the_broker_dead_lettered_is_read_as_its_original(messa
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(messages, st.booleans())
+@example(a_message(headers={h.EVENT_TIME: "1970-01-01T00:00:00+00:00"}), False)
 def test_an_edit_is_read_as_its_original_but_for_what_was_edited(message: Message, by_us: bool) -> None:
     original = wired(replace(message, headers={n: v for n, v in message.headers.items() if not n.startswith("Acme")}))
     incoming = read_incoming(original, NOON)
