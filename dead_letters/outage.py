@@ -7,10 +7,11 @@ from ..telemetry import Connected, Disconnected, Fact
 
 
 class Outage:
-    """Listens to facts. `begun` is done once a connection was lost, or could not be made, for the first time."""
+    """Listens to facts. `begun` is set once a connection to each of the broker's `hosts` has failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, hosts: int = 1) -> None:
         self.begun = asyncio.Event()
+        self._hosts = hosts
         self._errors: dict[str, str] = {}
 
     def __call__(self, fact: Fact) -> None:
@@ -19,7 +20,9 @@ class Outage:
             self._errors.pop(fact.role, None)
         elif isinstance(fact, Disconnected):
             self._errors[fact.role] = f"the broker at {fact.url} is unavailable: {fact.error}"
-            self.begun.set()
+            self._hosts -= 1
+            if self._hosts <= 0:
+                self.begun.set()
 
     def check(self) -> None:
         """Raise `BrokerUnavailable` while a connection is down."""

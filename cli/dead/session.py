@@ -38,7 +38,7 @@ async def open_service(*, any_queue: bool = False) -> AsyncIterator[DeadLetters]
     `HoldfastError` where the files of the tools cannot be read or written."""
     settings = load_settings()
     configure_logging(LogSettings(level="CRITICAL"))
-    outage = Outage()
+    outage = Outage(len(settings.broker.urls))
     broker = await open_broker(settings, outage)
     try:
         with closing(DeadLetters(settings, broker, any_queue=any_queue, outage=outage)) as service:
@@ -52,7 +52,7 @@ async def open_service(*, any_queue: bool = False) -> AsyncIterator[DeadLetters]
 
 
 async def _until_reached(service: DeadLetters) -> None:
-    """Return once the broker has answered. The first failure to connect ends this: people see it at once."""
+    """Return once the broker has answered. Where each of its hosts has failed once, people see it at once."""
     asked = asyncio.ensure_future(service.broker.count(REGISTRY))
     failed = asyncio.ensure_future(service.outage.begun.wait())
     await asyncio.wait({asked, failed}, timeout=CONNECT_WITHIN, return_when=asyncio.FIRST_COMPLETED)
