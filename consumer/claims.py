@@ -88,9 +88,11 @@ class HandlerClaims:
                 answer = await self.store.claim(claim, alone=True, max_crashes=most)
                 seconds += time.perf_counter() - began
         except StoreUnavailable:
-            return await self._without_store(ready)
+            answer = None
         except CancelledError:  # the store may hold the claim already
             return Claimed(Interrupted(), claim, None, seconds)
+        if answer is None:
+            return await self._without_store(ready)
         if type(answer) is Acquired:
             outcome = Ready(ready.event, answer.crashes) if answer.crashes else ready
             return Claimed(outcome, claim, "acquired", seconds)

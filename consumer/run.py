@@ -72,6 +72,7 @@ class Runner:
         run = Run(owner, incoming.message.headers, incoming.has_id)
         attempt, redelivered = incoming.history.attempt, flight.delivery.redelivered
         context = Context(incoming.metadata, attempt, around.queue, redelivered, around.state, around, run)
+        failure: BaseException | None = None
         self._overdue.add(flight)
         try:
             returned = await self._handler(event, context)
@@ -80,11 +81,13 @@ class Runner:
             if run.calls:
                 check_finished(run.calls)
         except BaseException as error:  # noqa: BLE001 (whatever a handler raises has a defined end)
-            failed = self._after_error(flight, task, run, error)
-            return Ran(await failed, before.runs + 1, before.seconds + time.perf_counter() - began)
+            failure = error
         self._overdue.remove(flight)
         run.is_over = True
-        if task.cancelling():
+        if failure is not None:
+            outcome = await self._after_error(flight, task, run, failure)
+            failure = None  # its traceback holds this frame
+        elif task.cancelling():
             outcome = await self._after_cancellation(flight, run, None)
         else:
             outcome = _SUCCEEDED if not run.outbox else await self._publish(run)
@@ -100,8 +103,6 @@ class Runner:
         return Succeeded(len(run.outbox))
 
     async def _after_error(self, flight: InFlight, task: Task[None], run: Run, error: BaseException) -> Outcome:
-        self._overdue.remove(flight)
-        run.is_over = True
         ends_tasks = isinstance(error, CancelledError | SystemExit | KeyboardInterrupt | GeneratorExit)
         if ends_tasks or task.cancelling():
             return await self._after_cancellation(flight, run, error)
