@@ -16,6 +16,7 @@ from .port import Busy as Busy
 from .port import Claim as Claim
 from .port import ClaimStore as ClaimStore
 from .port import Completion as Completion
+from .port import Danger as Danger
 from .port import Done as Done
 from .port import Endangered as Endangered
 from .port import Heart as Heart

@@ -75,11 +75,14 @@ Completion: TypeAlias = Literal["recorded", "fenced", "absent"]
 again."""
 
 
+Danger: TypeAlias = Literal["redis-unread", "redis-old", "redis-evicts", "redis-forgets"]
+
+
 @dataclass(frozen=True, slots=True)
 class Endangered:
     """A property of a store that may make events repeat, by a stable code and in words."""
 
-    code: Literal["redis-unread", "redis-old", "redis-evicts", "redis-forgets"]
+    code: Danger
     text: str
 
 

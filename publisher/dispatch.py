@@ -1,6 +1,7 @@
 """From an envelope to the message that is published: at once, or through the delay ladder."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ..broker import Broker, headers_size, ladder
@@ -29,7 +30,8 @@ def with_headers(envelope: Envelope, given: Headers) -> Envelope:
 
     Raises `PublishError` naming a header that is Holdfast's, the broker's or a CloudEvent's, or that AMQP cannot carry.
     """
-    for name in given:
+    names: Iterable[object] = given
+    for name in names:
         if not isinstance(name, str) or not name or not headers.is_free(name) or name.startswith(_CLOUD_EVENTS):
             raise PublishError(
                 f"{envelope.metadata.event_type}: the header {name!r:.60} is not the application's to give"
