@@ -29,7 +29,9 @@ from .topology import Difference as Difference
 from .topology import Exchange as Exchange
 from .topology import Queue as Queue
 from .topology import Topology as Topology
+from .topology import binding_differences as binding_differences
 from .topology import dead_letter_queue as dead_letter_queue
+from .topology import described as described
 from .topology import events_exchange as events_exchange
 from .topology import matches as matches
 from .topology import registry as registry

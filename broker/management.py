@@ -30,7 +30,7 @@ class Response:
 class Management:
     """The API that the settings name, or the one next to their broker. Methods raise `ManagementUnavailable`."""
 
-    def __init__(self, settings: BrokerSettings) -> None:
+    def __init__(self, settings: BrokerSettings, *, timeout: float | None = None) -> None:
         broker = urlsplit(settings.urls[0])
         given = settings.management_url.get_secret_value() if settings.management_url else ""
         secure = broker.scheme == "amqps"
@@ -41,7 +41,7 @@ class Management:
         self._authorization = "Basic " + base64.b64encode(words.encode()).decode()
         self._vhost = quote(unquote(broker.path[1:]) or "/", safe="")
         self._tls = tls_context(settings)
-        self._timeout = settings.connect_timeout
+        self._timeout = timeout or settings.connect_timeout
 
     async def bindings(self) -> list[dict[str, Any]]:
         """Return all bindings of the virtual host."""

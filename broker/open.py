@@ -19,13 +19,8 @@ async def open_broker(settings: Settings, emit: Emit) -> Broker:
 
     if url.startswith("amqps:") and not broker.verify:
         emit(TlsUnverified("HOLDFAST_BROKER__VERIFY"))
-    return AmqpBroker(
-        broker.urls,
-        tls=tls_context(broker),
-        heartbeat=broker.heartbeat,
-        connect_timeout=broker.connect_timeout,
-        emit=emit,
-    )
+    tls_context(broker)  # a file that is no certificate ends the start
+    return AmqpBroker(broker, emit=emit)
 
 
 def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:

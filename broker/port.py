@@ -137,8 +137,8 @@ class Broker(Sender, Reader, Protocol):
     """A supervised connection to a broker. Made by `open_broker`."""
 
     async def declare(self, topology: Topology, mode: Mode = "declare") -> None:
-        """Make the broker match `topology`, now and after each reconnect (`declare`), check that its
-        names exist (`verify`), or trust that they do (`skip`).
+        """Make the broker match `topology`, now and after each reconnect (`declare`), check that it
+        exists, bindings included (`verify`), or trust that it does (`skip`).
 
         Raises `TopologyDrift`, `TopologyMissing`, `BrokerUnavailable`."""
         ...

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from ..broker import Topology, dead_letter_queue, ladder
+from ..broker import ManagementUnavailable, Topology, dead_letter_queue, ladder
 from ..config import LogSettings, Settings, environment, origins, unknown_variables
 from ..consumer import HandlerSpec, Worker
 from ..events import ConfigurationError, TopologyDrift, TopologyMissing
@@ -57,7 +57,7 @@ async def _reached(worker: Worker) -> list[str]:
     """What answered. Raises what would keep the worker from starting."""
     settings, lines = worker.settings, []
     if not settings.broker.url.get_secret_value().startswith("memory:"):
-        from ..broker.amqp import compare_topology
+        from ..broker.amqp import compare_topology, verify_bindings
 
         seen = await compare_topology(settings.broker, worker.topology())
         drift = [difference.message for difference in seen.differences if difference.kind == "differs"]
@@ -66,6 +66,11 @@ async def _reached(worker: Worker) -> list[str]:
             raise TopologyDrift("\n".join(drift))
         if missing and settings.broker.topology == "verify":
             raise TopologyMissing("\n".join(missing))
+        if settings.broker.topology == "verify":
+            try:
+                await verify_bindings(settings.broker, worker.topology())
+            except ManagementUnavailable as error:
+                lines.append(f"\nbindings are not verified: {error}")
         lines.append(f"\nbroker reached: {seen.product} {seen.version}, {len(missing)} exchanges and queues to declare")
     if not settings.claims_url.startswith("memory:"):
         opened = open_claims(settings, lambda fact: None)

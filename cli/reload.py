@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..events import ConfigurationError
+from .signals import heeded
 
 
 def run_reloading() -> NoReturn:
@@ -23,7 +24,7 @@ def run_reloading() -> NoReturn:
         stopping.set()
         child.tell_to_stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in heeded():
         signal.signal(number, stop)
     child.start()
     for changes in watch(Path.cwd(), watch_filter=PythonFilter(), stop_event=stopping, raise_interrupt=False):

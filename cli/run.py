@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -16,6 +15,7 @@ from ..consumer.runtime import HANDLER_THREAD
 from ..events import HoldfastError
 from ..telemetry import FactLog, SettingUnknown, WorkerFailed, configure_logging
 from .load import load_worker
+from .signals import end_when_signalled, heed, heed_no_more
 
 T = TypeVar("T")
 
@@ -24,32 +24,55 @@ _LAST_WORDS = 1.0  # seconds that handlers left behind have to end with the proc
 
 def run_worker(target: str, *, concurrency: int | None, only: tuple[str, ...]) -> int:
     """Run until a signal. Returns the exit code: 0 when drained, 1 when forced by a second signal or failed."""
+    end_when_signalled()
     worker = load_worker(target)
     configure_logging(worker.settings.log)
     for line in unknown_variables(environment()):
         FactLog()(SettingUnknown(line))
-    return run(until_signalled(worker, concurrency, only, http=True))
+    stopping = Stopping(worker)
+
+    async def until_signalled() -> int:
+        heed(stopping.hear)
+        return await run_to_end(worker, stopping, concurrency, only, http=True)
+
+    return run(until_signalled())
 
 
-async def until_signalled(worker: Worker, concurrency: int | None, only: tuple[str, ...], *, http: bool) -> int:
-    """Run on this process' signals: the first drains, the second ends it at once. Returns the exit code."""
+class Stopping:
+    """How often a worker was told to stop: once, it drains; twice, it ends at once. A third time ends the process as
+    if we were not there."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._was_told = False
+        self.at_once = False
+        """Whether it was told twice."""
+
+    def hear(self, counts: bool = True) -> None:
+        """A signal came. Where it does not count, it never means at once."""
+        if counts and self._was_told:
+            self.end_at_once()
+        elif not self._was_told:
+            self._was_told = True
+            self._worker.stop()
+
+    def end_at_once(self) -> None:
+        """End it, whatever came before. Call it on the loop."""
+        self.at_once = True
+        self._worker.stop(now=True)
+        heed_no_more()
+
+
+async def run_to_end(
+    worker: Worker, stopping: Stopping, concurrency: int | None, only: tuple[str, ...], *, http: bool
+) -> int:
+    """Run until the worker was told to stop. Returns the exit code: 0 when drained."""
     loop, threads = asyncio.get_running_loop(), ThreadPoolExecutor(thread_name_prefix=f"{HANDLER_THREAD}-to-thread")
     loop.set_default_executor(threads)  # of our own, to know whether one of its threads is stuck
-    signals, code = 0, 1
-
-    def stop() -> None:
-        nonlocal signals
-        signals += 1
-        worker.stop(now=signals > 1)
-        if signals > 1:  # a third one ends the process as if we were not there
-            loop.remove_signal_handler(signal.SIGTERM)
-            loop.remove_signal_handler(signal.SIGINT)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    code = 1
     try:
         await worker.run(only=only, concurrency=concurrency, http=http)
-        code = 0 if signals < 2 else 1
+        code = int(stopping.at_once)
     except (HoldfastError, ExceptionGroup):  # main() has a line for these
         raise
     except Exception as error:  # noqa: BLE001 (the user's lifespan)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from difflib import get_close_matches
 from os import environ
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from ..events import ConfigurationError, Names
 from .secrets import ExistingFile, SecretFile, read_secret, secret_of, with_external_login, with_password
-from .urls import BrokerUrl, ClaimsUrl, Host, each_host
+from .urls import BrokerUrl, ClaimsUrl, ExchangeName, Host, ManagementUrl, each_host
 
 PREFIX = "HOLDFAST_"
 
@@ -32,7 +32,9 @@ class _Group(BaseModel):
 
 
 class _ServerSettings(_Group):
-    """Settings for reaching a server besides its URL: secrets in files, and TLS. Files are read at the start."""
+    """Settings for reaching a server besides its URL: secrets in files, and TLS. `current` reads the files again."""
+
+    group: ClassVar[str]
 
     url_file: SecretFile | None = Field(
         default=None, description="a file holding the URL, such as a mounted secret; overrides `URL`"
@@ -66,9 +68,22 @@ class _ServerSettings(_Group):
             raise ValueError(f"begins with {scheme}://, so {given[0].upper()} would have no effect; write {secure}://")
         return url
 
+    def current(self) -> Self:
+        """Return these settings with the secrets that their files hold now, which may have been replaced.
+
+        Raises `ConfigurationError` naming the variable."""
+        if self.url_file is None and self.password_file is None:
+            return self
+        try:
+            return self.model_validate(self.model_dump())
+        except ValidationError as error:
+            raise ConfigurationError(*_faults(error, self.group)) from None
+
 
 class BrokerSettings(_ServerSettings):
     """Settings of the broker: how to reach it and what to declare on it."""
+
+    group = "broker"
 
     auth: Literal["plain", "external"] = Field(
         default="plain",
@@ -95,12 +110,12 @@ class BrokerSettings(_ServerSettings):
         """A URL for each host of the broker."""
         return each_host(self.url.get_secret_value())
 
-    management_url: SecretStr | None = Field(
+    management_url: ManagementUrl | None = Field(
         default=None,
         description="the management HTTP API, which `doctor` and `topology diff` ask; where it is not given: the "
         "broker's first host, port 15672 (with `amqps://`: https, 15671), as the broker's user",
     )
-    exchange: str = Field(
+    exchange: ExchangeName = Field(
         default="events",
         min_length=1,
         max_length=200,
@@ -150,6 +165,8 @@ class WorkerSettings(_Group):
 
 class IdempotencySettings(_ServerSettings):
     """Settings of claims: where they are kept, for how long, and what happens while that store is unavailable."""
+
+    group = "idempotency"
 
     url: ClaimsUrl | None = Field(
         default=None,
@@ -288,8 +305,7 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        faults = error.errors(include_input=False, include_url=False, include_context=False)
-        raise ConfigurationError(*(_fault(f) for f in faults)) from None
+        raise ConfigurationError(*_faults(error)) from None
     except SettingsError as error:
         raise ConfigurationError(f"{PREFIX}*: {error}") from None
     except RecursionError:
@@ -332,8 +348,14 @@ def _fields_of(group: Any) -> dict[str, Any]:
     return dict(group.model_fields)
 
 
-def _fault(error: ErrorDetails) -> str:
-    name = variable(error["loc"])
+def _faults(error: ValidationError, *group: str) -> list[str]:
+    """Return one line for each fault; `group` is the one that was read alone."""
+    faults = error.errors(include_input=False, include_url=False, include_context=False)
+    return [_fault(fault, group) for fault in faults]
+
+
+def _fault(error: ErrorDetails, group: tuple[str, ...]) -> str:
+    name = variable((*group, *error["loc"]))
     if error["type"] == "extra_forbidden":
         return _unknown(name)
     return f"{name}: {_plain(error['msg'])}"

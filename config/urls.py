@@ -1,8 +1,8 @@
-"""Checks of the servers' URLs, made when the settings are read."""
+"""Checks of the servers' URLs, made when the settings are read: a part that would have no meaning is refused."""
 
 import re
 from typing import Annotated
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, SecretStr
 
@@ -25,11 +25,15 @@ def _broker_url(secret: SecretStr) -> SecretStr:
     except ValueError:
         raise ValueError(_NO_URL) from None
     if scheme not in BROKER_SCHEMES:
-        raise ValueError(f"{_unknown(url)} {', '.join(BROKER_SCHEMES)}; write amqp://user:password@host:5672/")
-    if scheme != "memory" and not all(host.hostname for host in hosts):
-        raise ValueError("names no host; write amqp://user:password@host:5672/")
+        raise ValueError(f"{_unknown(url)} {', '.join(BROKER_SCHEMES)}; {_BROKER_EXAMPLE}")
+    if scheme == "memory":
+        return secret
+    if not all(host.hostname for host in hosts):
+        raise ValueError(f"names no host; {_BROKER_EXAMPLE}")
     if 0 in ports:
         raise ValueError("names port 0")
+    if hosts[0].query.lower() not in ("auth=plain", "auth=external"):
+        _refuse_rest(hosts[0], _BROKER_OPTIONS)
     return secret
 
 
@@ -52,11 +56,35 @@ def _claims_url(secret: SecretStr) -> SecretStr:
         raise ValueError("names port 0")
     if len(hosts) > 1 and "+" not in scheme:
         raise ValueError("names several hosts; write redis+sentinel:// or redis+cluster://")
-    if "+sentinel" in scheme and not parts.path.strip("/"):
-        raise ValueError("names no service; write redis+sentinel://host:26379,host:26379/mymaster")
-    if "+cluster" in scheme and parts.path.strip("/") not in ("", "0"):
-        raise ValueError("names a database; a cluster has number 0 alone")
+    _refuse_rest(parts, _CLAIMS_OPTIONS)
+    path, fault = _CLAIMS_PATHS[scheme.partition("+")[2]]
+    if not re.fullmatch(path, parts.path, re.ASCII):
+        raise ValueError(fault)
     return secret
+
+
+def _management_url(secret: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(secret.get_secret_value())
+        is_url = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        raise ValueError(_NO_URL) from None
+    if not is_url:
+        raise ValueError("write http://host:15672 or https://host:15671")
+    _refuse_rest(parts, {})
+    return secret
+
+
+def _refuse_rest(parts: SplitResult, options: dict[str, str]) -> None:
+    """Refuse what follows the path. Of that no more is quoted than the name of an option: the rest may be a part of a
+    password."""
+    if parts.fragment:
+        raise ValueError("has a # in it, which has no meaning there; in a user name or a password it is written %23")
+    name = parts.query.partition("=")[0].lower()
+    if name in options:
+        raise ValueError(f"has ?{name}=, which has no meaning there; write {options[name]}")
+    if parts.query:
+        raise ValueError("has a ? in it, which has no meaning there; in a user name or a password it is written %3F")
 
 
 def _host(name: str) -> str:
@@ -64,6 +92,14 @@ def _host(name: str) -> str:
         name.encode("idna")
     except UnicodeError:
         raise ValueError("is no host name or address") from None
+    return name
+
+
+def _exchange(name: str) -> str:
+    if name.startswith("amq.") and name != "amq.topic":
+        raise ValueError("begins with amq., which RabbitMQ keeps for exchanges of its own, and is not amq.topic")
+    if name.startswith(("holdfast.delay", "holdfast.unrouted")):
+        raise ValueError("is the name of an exchange of the delay ladder")
     return name
 
 
@@ -80,7 +116,36 @@ BROKER_SCHEMES = ("amqp", "amqps", "memory")
 CLAIM_SCHEMES = (
     "redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster", "memory",
 )  # fmt: skip
+_BROKER_EXAMPLE = "write amqp://user:password@host:5672/"
 _CLAIMS_EXAMPLE = "write redis://user:password@host:6379/0"
+_SENTINEL_EXAMPLE = "write redis+sentinel://host:26379,host:26379/mymaster/0"
+_BROKER_OPTIONS = {
+    "heartbeat": "HOLDFAST_BROKER__HEARTBEAT",
+    "timeout": "HOLDFAST_BROKER__CONNECT_TIMEOUT",
+    "connection_timeout": "HOLDFAST_BROKER__CONNECT_TIMEOUT",
+    "cafile": "HOLDFAST_BROKER__CA_FILE",
+    "certfile": "HOLDFAST_BROKER__CERT_FILE",
+    "keyfile": "HOLDFAST_BROKER__KEY_FILE",
+    "no_verify_ssl": "HOLDFAST_BROKER__VERIFY",
+}
+_CLAIMS_OPTIONS = {
+    "db": "the number of the database behind the host, as in redis://host:6379/3",
+    "password": "HOLDFAST_IDEMPOTENCY__PASSWORD",
+    "socket_timeout": "HOLDFAST_IDEMPOTENCY__TIMEOUT",
+    "ssl_ca_certs": "HOLDFAST_IDEMPOTENCY__CA_FILE",
+    "ssl_certfile": "HOLDFAST_IDEMPOTENCY__CERT_FILE",
+    "ssl_keyfile": "HOLDFAST_IDEMPOTENCY__KEY_FILE",
+    "ssl_cert_reqs": "HOLDFAST_IDEMPOTENCY__VERIFY",
+}
+_CLAIMS_PATHS = {
+    "": (r"/?\d{0,9}", f"names a database that is not a number; {_CLAIMS_EXAMPLE}"),
+    "sentinel": (r"/[^/]+(/\d{0,9})?", f"names no service, or a database that is not a number; {_SENTINEL_EXAMPLE}"),
+    "cluster": (r"/?0?", "names a database; a cluster has number 0 alone"),
+}
+"""What may follow the host, by the kind of Redis, and the fault otherwise."""
+
 ClaimsUrl = Annotated[SecretStr, AfterValidator(_claims_url)]
 BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
+ManagementUrl = Annotated[SecretStr, AfterValidator(_management_url)]
+ExchangeName = Annotated[str, AfterValidator(_exchange)]
 Host = Annotated[str, AfterValidator(_host)]

@@ -1,25 +1,38 @@
 """One run of a worker: declare, consume, follow the claim store, drain when it is to stop."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..broker import Broker
 from ..config import Settings
 from ..idempotency import OpenClaims, StoreUnavailable, WorkerClaims
-from ..telemetry import ClaimsEndangered, Draining, Emit, Paused, Resumed, Spans, Started, Stopped
+from ..telemetry import (
+    ClaimsEndangered,
+    Draining,
+    Emit,
+    Lasting,
+    Paused,
+    Resumed,
+    Spans,
+    Started,
+    Stopped,
+    keep_running,
+)
 from .claims import HandlerClaims, Unclaimed
 from .context import Surroundings
 from .dependencies import Dependencies, Tools
 from .handler import HandlerSpec, Middleware, topology_of
 from .in_flight import InFlight
+from .interruption import Interruption
 from .pipeline import Pipeline
 from .receipts import announce
 from .registration import short_windows
 from .run import compose
 from .slots import Slots
 from .subscription import Subscription
+from .unrouted import watch_unrouted
 
 HANDLER_THREAD = "holdfast-handler"
 """How the names of threads that run `def` handlers begin."""
@@ -53,14 +66,20 @@ class Runtime:
         self._threads = ThreadPoolExecutor(settings.worker.concurrency, thread_name_prefix=HANDLER_THREAD)
         self._slots = Slots(settings.worker.concurrency)
         self._subscriptions: list[Subscription] = []
-        self._following: asyncio.Task[None] | None = None
-        self._announcing: asyncio.Task[None] | None = None
+        self._paused: set[Subscription] = set()
+        self._lasting: dict[Lasting, asyncio.Task[None]] = {}
         self._started = False
+        self.starting, self.leaving = Interruption(), Interruption()
+        self.is_leaving = False
+        """Whether the run is over, but for the lifespan. It is left in peace unless a stop at once comes only then."""
 
     def stop(self, *, now: bool) -> None:
         self._stop.set()
+        self.starting.interrupt()
         if now:
             self._stop_now.set()
+        if now and self.is_leaving:
+            self.leaving.interrupt()
 
     def missing(self) -> tuple[str, ...]:
         """Return what keeps this worker from being ready."""
@@ -84,23 +103,33 @@ class Runtime:
     async def run(self, broker: Broker, state: Any, opened: OpenClaims) -> int:
         """Consume until `stop` is called. Returns how many deliveries were given back unfinished."""
         prefix, given = self._settings.idempotency.prefix, self._dependencies
-        self._claims = WorkerClaims(opened, prefix=prefix, clock=given.clock, luck=given.luck)
-        stopping = asyncio.create_task(self._stop.wait())
+        self._claims = WorkerClaims(opened, prefix=prefix, clock=given.clock, luck=given.luck, emit=self._emit)
         try:
-            await self._take_lease(opened)
-            if not await self._declared(broker, stopping):
-                return 0
-            self._subscriptions = [self._subscription(spec, broker, state) for spec in self._handlers]
-            self._following = asyncio.create_task(self._follow(), name="holdfast consumers")
-            self._announcing = asyncio.create_task(announce(broker, self._name, self._handlers, self._emit))
-            self._emit(self._start())
-            await asyncio.wait({self._following, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if self._following.done():
-                self._following.result()
+            async with self.starting.block():
+                await asyncio.gather(self._learn(), opened.lease.start())
+                topology = topology_of(self._handlers, self._settings.broker)
+                await broker.declare(topology, self._settings.broker.topology)
+            if not self.starting.is_over:
+                self._subscriptions = [self._subscription(spec, broker, state) for spec in self._handlers]
+                self._last("consumers", self._follow)
+                self._last("registry", lambda: announce(broker, self._name, self._handlers, self._emit))
+                self._last("unrouted", lambda: watch_unrouted(broker, self._emit))
+                self._emit(self._start())
+                await self._stop.wait()
         finally:
-            stopping.cancel()
             unfinished = await asyncio.shield(self._drain())
         return unfinished
+
+    def _last(self, name: Lasting, work: Callable[[], Awaitable[None]]) -> None:
+        """Do this until the worker stops."""
+        running = keep_running(name, work, self._emit)
+        self._lasting[name] = asyncio.create_task(running, name=f"holdfast {name}")
+
+    async def _end(self, *names: Lasting) -> None:
+        tasks = [self._lasting.pop(name) for name in names if name in self._lasting]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self) -> Started:
         queues = tuple(spec.queue for spec in self._handlers)
@@ -133,23 +162,19 @@ class Runtime:
         lane = self._slots.lane(limit, pipeline.start)
         return Subscription(spec, broker, pipeline, lane, prefetch=prefetch, pauses=spec.pauses(settings), emit=emit)
 
-    async def _take_lease(self, opened: OpenClaims) -> None:
-        """Take the lease, and report what endangers the claims. A store that is unavailable is waited for, paused."""
+    async def _learn(self) -> None:
+        """Report what endangers the claims. A store that is unavailable is waited for, paused."""
+        for text in short_windows(self._handlers, self._settings.idempotency.ttl):
+            self._emit(ClaimsEndangered(text))
         try:
-            findings = await opened.findings()
+            await self._claims.learn()
         except StoreUnavailable as error:
             self._claims.mark_unavailable(error)
-            findings = []
-        await opened.lease.start()
-        short = short_windows(self._handlers, self._settings.idempotency.ttl)
-        for text in [*(finding.text for finding in findings), *short]:
-            self._emit(ClaimsEndangered(text))
 
     async def _follow(self) -> None:
         """Attach each subscription; detach those that pause while the claim store is unavailable, and attach them
         again after it."""
-        claims, clock = self._claims, self._dependencies.clock
-        paused: set[Subscription] = set()
+        claims, clock, paused = self._claims, self._dependencies.clock, self._paused
         while True:
             error = claims.error
             if error is not None:
@@ -169,25 +194,10 @@ class Runtime:
             self._started = True
             await claims.changed()
 
-    async def _declared(self, broker: Broker, stopping: asyncio.Task[Any]) -> bool:
-        """Wait for the broker and declare the topology. Returns False if the worker is stopped before that."""
-        topology = topology_of(self._handlers, self._settings.broker)
-        declaring = asyncio.create_task(broker.declare(topology, self._settings.broker.topology))
-        try:
-            await asyncio.wait({declaring, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if declaring.done():
-                declaring.result()
-            return declaring.done()
-        finally:
-            declaring.cancel()
-            await asyncio.gather(declaring, return_exceptions=True)
-
     async def _drain(self) -> int:
         """Take nothing more, give back what waits, let what runs finish, give back the rest."""
         self._stop.set()
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait({self._following})
+        await self._end("consumers", "unrouted")
         grace = self._settings.worker.grace
         self._emit(Draining(self._name, len(self._in_flight()), grace))
         await asyncio.gather(*(each.detach() for each in self._subscriptions))
@@ -195,8 +205,7 @@ class Runtime:
         self._claims.stop_pausing()
         unfinished = await self._finish(grace)
         await asyncio.gather(*(each.close() for each in self._subscriptions))
-        if self._announcing is not None:
-            self._announcing.cancel()
+        await self._end("registry")
         await self._claims.close(_FLUSH_PATIENCE)
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._emit(Stopped(self._name, unfinished))

@@ -212,25 +212,34 @@ class Worker:
             (log, spans, self._links, *((metrics,) if metrics else ()), *self._listeners, *dependencies.listeners)
         )
         middleware = (*self._middleware, *dependencies.middleware)
-        self._runtime = Runtime(self.name, handlers, middleware, settings, emit, spans, dependencies)
-        self._watchdog = Watchdog(settings.worker.block_limit, emit, self._runtime.event_of)
+        runtime = self._runtime = Runtime(self.name, handlers, middleware, settings, emit, spans, dependencies)
+        self._watchdog = Watchdog(settings.worker.block_limit, emit, runtime.event_of)
+        unfinished = 0
         try:
-            async with AsyncExitStack() as stack:
+            async with runtime.leaving.block(), AsyncExitStack() as stack:
                 if metrics is not None:
-                    endpoint = Endpoint(settings.http, collect=metrics.collect, live=self._live, ready=self._ready)
+                    live, ready = self._live, self._ready
+                    endpoint = Endpoint(settings.http, collect=metrics.collect, live=live, ready=ready, emit=emit)
                     emit(Serving(endpoint.start()))
                     stack.callback(endpoint.stop)
                 self._watchdog.start(asyncio.get_running_loop())
                 stack.callback(self._watchdog.stop)
-                state = await self._enter_lifespan(stack)
+                stack.callback(setattr, runtime, "is_leaving", False)
+                state = None
+                async with runtime.starting.block():
+                    state = await self._enter_lifespan(stack)
+                stack.callback(setattr, runtime, "is_leaving", True)
+                if runtime.starting.is_over:
+                    return 0
                 broker = await dependencies.open_broker(settings, emit)
                 stack.push_async_callback(broker.close)
                 is_idempotent = any(spec.idempotent for spec in handlers)
                 claims = dependencies.open_claims(settings, emit) if is_idempotent else no_claims()
-                return await self._runtime.run(broker, state, claims)
+                unfinished = await runtime.run(broker, state, claims)
         finally:
             self._runtime = self._watchdog = None
             self._dependencies = Dependencies()
+        return unfinished  # not within the block, which an interruption may leave
 
     def _live(self) -> tuple[bool, dict[str, Any]]:
         health = self.health()

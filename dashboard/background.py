@@ -1,11 +1,9 @@
 """The background of the page: operations, readings of queues and runs of handlers, a task each."""
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable
 
 from ..dead_letters import DeadLetters, Operation, Pace, Rehearsal, Selection
-from ..events import HoldfastError
 
 
 class Background:
@@ -64,8 +62,8 @@ class Background:
         async def do() -> None:
             try:
                 await work()
-            except (HoldfastError, OSError, sqlite3.Error) as error:  # a full disk, too
-                self.errors[name] = str(error)
+            except Exception as error:  # noqa: BLE001 (whatever it is, whoever watches has to see it)
+                self.errors[name] = str(error) or type(error).__name__
             finally:
                 self._tasks.pop(name, None)
 

@@ -29,6 +29,12 @@ async def receiving(broker: Broker, operation: str, journal: Journal, tell: Call
     heard = asyncio.Event()
 
     async def hear() -> None:
+        try:
+            await read_all()
+        finally:
+            heard.set()
+
+    async def read_all() -> None:
         nonlocal left
         while True:
             if left <= 0:
@@ -48,7 +54,11 @@ async def receiving(broker: Broker, operation: str, journal: Journal, tell: Call
     try:
         async with asyncio.timeout(30):
             await heard.wait()
+        if hearing.done():
+            hearing.result()
         yield
+        if hearing.done():  # with an error, as when the disk of the journal is full: nothing was heard since
+            hearing.result()
     finally:
         hearing.cancel()
         await asyncio.gather(hearing, return_exceptions=True)

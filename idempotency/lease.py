@@ -9,9 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..telemetry import ClaimsLost, Emit, LeaseLost, LeaseTaken
+from ..telemetry import ClaimsLost, Emit, LeaseLost, LeaseTaken, keep_turning
 from .port import Heart, StoreUnavailable
 
+_PATIENCE = 3.0  # seconds to wait for the first heartbeat, and for the end of the lease
 _SAFE = 0.8  # of a lease: after that we stop, before another worker may take the claims over
 
 
@@ -31,6 +32,7 @@ class Lease:
         """Until when, by `time.monotonic`, this owner is alive for certain."""
         self._due = threading.Event()  # the next heartbeat, before its time
         self._is_stopped = False
+        self._has_beaten, self._has_ended = asyncio.Event(), asyncio.Event()
         self._thread: threading.Thread | None = None
         self._call_on_loop: Callable[..., object] = lambda *_: None
         self.owner = secrets.token_bytes(8)
@@ -44,14 +46,14 @@ class Lease:
         return owner in (None, self.owner) and time.monotonic() < self.safe_until
 
     async def start(self) -> None:
-        """Send a heartbeat now, and more in the background. Where the store is unavailable, it is tried again there."""
+        """Send heartbeats in the background, and return with the first one; where it does not arrive, without it."""
         self._call_on_loop = asyncio.get_running_loop().call_soon_threadsafe
         if self._seconds == math.inf:
             self._beat()
         else:
-            await asyncio.to_thread(self._beat)
-            self._thread = threading.Thread(target=self._run, name="holdfast-lease", daemon=True)
+            self._thread = threading.Thread(target=self._live, name="holdfast-lease", daemon=True)
             self._thread.start()
+            await _within(_PATIENCE, self._has_beaten)
 
     def renew_now(self) -> None:
         """Send a heartbeat at once: the store lost keys, perhaps this one, and until it is there again others may take
@@ -62,20 +64,23 @@ class Lease:
         """End the lease: every claim that is left is free at once."""
         self._is_stopped = True
         self._due.set()
-        self._call_on_loop = lambda *_: None
         self._renewed = self.safe_until = -math.inf
         if self._seconds == math.inf:
             self._heart.stop(self.owner)
-        else:
-            await asyncio.to_thread(self._end)
+        elif self._thread is not None:
+            await _within(_PATIENCE, self._has_ended)
+        self._call_on_loop = lambda *_: None
 
-    def _end(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
-        with suppress(StoreUnavailable):  # it ends by itself
+    def _live(self) -> None:
+        keep_turning("heartbeat", self._run, lambda fact: self._report(self._emit, fact))
+        self._renewed = self.safe_until = -math.inf
+        with suppress(Exception):  # it ends by itself
             self._heart.stop(self.owner)
+        self._report(lambda _: self._has_ended.set(), None)
 
     def _run(self) -> None:
+        self._beat()
+        self._report(lambda _: self._has_beaten.set(), None)
         while not self._is_due_to_stop():
             if self._renewed > -math.inf and not self.holds():
                 self._change_owner()
@@ -119,6 +124,12 @@ class Lease:
     def _report(self, listener: Callable[[Any], object], value: object) -> None:
         with suppress(RuntimeError):  # the loop has closed
             self._call_on_loop(listener, value)
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _unforeseen(error: Exception) -> StoreUnavailable:

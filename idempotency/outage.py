@@ -13,7 +13,8 @@ from itertools import count, repeat
 from typing import Literal, TypeAlias
 
 from ..broker import Clock, Pause, sleep
-from ..events import Message, Metadata
+from ..events import ConfigurationError, Message, Metadata
+from ..telemetry import ClaimsEndangered, Emit, keep_running
 from .open import OpenClaims
 from .port import Answer, Busy, Claim, Completion, StoreUnavailable
 
@@ -39,7 +40,7 @@ class WorkerClaims:
     accepts them; those that fail are repeated when the store is back. `luck` gives 0 to 1, where jitter falls.
     """
 
-    def __init__(self, opened: OpenClaims, *, prefix: str, clock: Clock, luck: Callable[[], float]) -> None:
+    def __init__(self, opened: OpenClaims, *, prefix: str, clock: Clock, luck: Callable[[], float], emit: Emit) -> None:
         self.error: str | None = None
         self.unavailable_since = 0.0
         self.tokens = map(int.to_bytes, count(int.from_bytes(secrets.token_bytes(8)) >> 1), repeat(8))
@@ -47,6 +48,9 @@ class WorkerClaims:
         self.lease = opened.lease
         self.lease.on_failure = self.mark_unavailable
         self._store = opened.store
+        self._findings = opened.findings
+        self._known: set[str] = set()  # findings that were reported
+        self._emit = emit
         self._prefix = prefix
         self._clock = clock
         self._luck = luck
@@ -109,7 +113,8 @@ class WorkerClaims:
             self.error, self.unavailable_since = str(error), self._clock.time()
             self._paused.clear()
             self._changed.set()
-            self._recovery = asyncio.create_task(self._recover(), name="holdfast claim store recovery")
+            recovering = keep_running("recovery", self._recover, self._emit)
+            self._recovery = asyncio.create_task(recovering, name="holdfast claim store recovery")
         return error
 
     async def changed(self) -> None:
@@ -146,6 +151,15 @@ class WorkerClaims:
         await self.lease.stop()
         await self._store.close()
 
+    async def learn(self) -> None:
+        """Ask the store about itself, which may be another one than before. What endangers the claims is reported.
+
+        Raises `StoreUnavailable`, and `ConfigurationError` where it refuses the login or is not a claim store."""
+        for finding in await self._findings():
+            if finding.text not in self._known:
+                self._known.add(finding.text)
+                self._emit(ClaimsEndangered(finding.text))
+
     async def _recover(self) -> None:
         is_short = self._clock.time() - self._back_since < _STEADY
         self._short_recoveries = self._short_recoveries + 1 if is_short else 0
@@ -154,10 +168,11 @@ class WorkerClaims:
             pause = _NEXT_PROBE if failures else _FIRST_PROBE
             await sleep(self._clock, pause.seconds(self._short_recoveries + failures, self._luck()))
             try:
+                await self.learn()
                 await self._probe()
                 await self._flush_backlog()
                 break
-            except StoreUnavailable as error:
+            except (StoreUnavailable, ConfigurationError) as error:  # a login may be refused until it is there
                 self.error = str(error)
                 failures += 1
         self.error, self._recovery, self._back_since = None, None, self._clock.time()

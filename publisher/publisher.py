@@ -12,7 +12,7 @@ from typing import Self
 from ..broker import REAL, Broker, Clock, events_exchange, ladder, open_broker
 from ..config import Settings, load_settings
 from ..events import Envelope, Event, Headers, Metadata, PublishError, as_published, check_id, seal
-from ..telemetry import Emit, FactLog, open_spans
+from ..telemetry import Emit, FactLog, fan_out, open_spans
 from .dispatch import message_for, send, with_headers
 
 PIPELINE = 500
@@ -42,7 +42,7 @@ class Publisher:
         self._settings = settings or load_settings()
         self._source = source
         self._clock = clock
-        self._emit = emit or FactLog()
+        self._emit = FactLog() if emit is None else fan_out((emit,))  # of the user's: it may raise
         self._broker: Broker | None = None
         self._has_ladder = False
         self._declaring: asyncio.Future[None] | None = None

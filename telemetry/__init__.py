@@ -2,6 +2,7 @@
 event being handled, the watchdog."""
 
 from .facts import *  # noqa: F403 (each fact is described in one place)
+from .forks import keep_from_forks as keep_from_forks
 from .http import Endpoint as Endpoint
 from .http import listen as listen
 from .links import Links as Links
@@ -20,4 +21,7 @@ from .sanitise import text_of as text_of
 from .shared_figures import SharedFigures as SharedFigures
 from .spans import Spans as Spans
 from .spans import open_spans as open_spans
+from .supervision import keep_running as keep_running
+from .supervision import keep_turning as keep_turning
+from .supervision import report as report
 from .watchdog import Watchdog as Watchdog

@@ -16,6 +16,12 @@ Role: TypeAlias = Literal["consume", "publish"]
 SettledAs: TypeAlias = Literal["handled", "duplicate", "postponed", "dead_lettered", "given_back"]
 ClaimResult: TypeAlias = Literal["acquired", "duplicate", "busy", "mismatch", "crashed", "unprotected", "unavailable"]
 CompletionResult: TypeAlias = Literal["recorded", "fenced", "absent", "unrecorded"]
+Lasting: TypeAlias = Literal[
+    "connection", "consumer", "consumers", "redeclaration", "registry", "unrouted", "recovery", "heartbeat",
+    "watchdog", "probes", "processes", "reports",
+]  # fmt: skip
+"""The tasks and threads that last as long as their worker."""
+
 PublishResult: TypeAlias = Literal[
     "confirmed", "unroutable", "refused", "timeout", "not_connected", "too_large", "failed"
 ]
@@ -218,6 +224,33 @@ class PipelineFailed(Fact, log="pipeline.failed", level="critical"):
     again_in: float
 
 
+class TopologyUnverified(Fact, log="topology.unverified", level="warning"):
+    """With `HOLDFAST_BROKER__TOPOLOGY=verify`: the bindings could not be read, and one may be missing."""
+
+    error: str
+
+
+class Unrouted(Fact, log="messages.unrouted", level="error"):
+    """Retries or delayed events left the delay ladder and no queue took them: `messages` rest in `holdfast.unrouted`.
+
+    Emitted whenever their number has changed; without any it has no line."""
+
+    messages: int
+
+    def severity(self) -> Level:
+        """Return `error`, or `info` once none is left."""
+        return self.level if self.messages else "info"
+
+
+class TaskFailed(Fact, log="task.failed", level="critical"):
+    """A `task` that lasts as long as the worker met an error that Holdfast does not know; it goes on in `again_in`
+    seconds."""
+
+    task: Lasting
+    error: BaseException
+    again_in: float
+
+
 class Connected(Fact, log="broker.connected"):
     """A connection is up, with its `role` and `server`."""
 
@@ -264,6 +297,19 @@ class Detached(Fact, log="consumer.detached", level="warning"):
     queue: str
     error: str
     again_in: float
+
+
+class PublishingHeld(Fact, log="publishing.held", level="error"):
+    """Connected, but no channel can be opened to publish to `target`; it is tried again until one can be."""
+
+    target: str
+    error: str
+
+
+class PublishingResumed(Fact, log="publishing.resumed"):
+    """A channel to publish to `target` is open again, or nobody waits for it any more."""
+
+    target: str
 
 
 class LoopBlocked(Fact, log="loop.blocked", level="error"):

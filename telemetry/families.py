@@ -108,6 +108,19 @@ LOOP_LAG = Family(
     "The longest the event loop was late within the last 15 seconds.",
     "most",
 )
+UNROUTED = Family(
+    "holdfast_unrouted",
+    "gauge",
+    (),
+    "Messages in `holdfast.unrouted`: retries and delayed events that no queue took.",
+    "most",
+)
+TASK_FAILURES = Family(
+    "holdfast_task_failures_total",
+    "counter",
+    ("task",),
+    "Errors that Holdfast does not know, in a task that lasts as long as the worker and went on.",
+)
 BUILD_INFO = Family("holdfast_build_info", "gauge", ("version",), "Which Holdfast this is; always 1.", "most")
 PROCESSES = Family("holdfast_processes", "gauge", (), "Worker processes that run, with `--processes`.")
 PROCESS_DEATHS = Family(

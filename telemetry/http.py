@@ -7,12 +7,18 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..config import HttpSettings
 from ..events import ConfigurationError
+from .facts import Emit
+from .forks import keep_from_forks
+from .log import FactLog
+from .supervision import keep_turning
 
 if TYPE_CHECKING:
+    import uvicorn
     from prometheus_client import CollectorRegistry, Metric
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -38,6 +44,7 @@ class Endpoint:
         live: Probe,
         ready: Probe,
         others: "CollectorRegistry | None" = None,
+        emit: Emit | None = None,
     ) -> None:
         from prometheus_client import REGISTRY, CollectorRegistry
 
@@ -48,28 +55,19 @@ class Endpoint:
         self._registry.register(_Joined(collect, REGISTRY if others is None else others))
         self._pages: dict[str, asyncio.Task[tuple[bytes, str]]] = {}
         self._made = float("-inf")
+        self._emit = emit or FactLog()
         self._thread: threading.Thread | None = None
-        self._stop: Callable[[], None] = lambda: None
+        self._server: uvicorn.Server | None = None
+        self._is_stopped = False
 
     def start(self) -> str:
         """Listen, and serve in a thread. Returns the URL.
 
         Raises `ConfigurationError` where the port is taken or the address is not this machine's.
         """
-        import uvicorn
-
         listening = listen(self._settings.host, self._settings.port, "HTTP")
-        config = uvicorn.Config(
-            self._application(), log_config=None, log_level="warning", access_log=False, lifespan="off",
-            server_header=False, timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        server = uvicorn.Server(config)
-
-        def stop() -> None:
-            server.should_exit = True
-
-        self._stop = stop
-        serve = lambda: asyncio.run(server.serve(sockets=[listening]))  # noqa: E731
+        keep_from_forks(listening.fileno())
+        serve = partial(keep_turning, "probes", partial(self._serve, listening), self._emit)
         self._thread = threading.Thread(target=serve, name="holdfast-http", daemon=True)
         self._thread.start()
         host, port = listening.getsockname()[:2]
@@ -77,9 +75,26 @@ class Endpoint:
 
     def stop(self) -> None:
         """Answer the requests that have arrived, and stop."""
-        self._stop()
+        self._is_stopped = True
+        if self._server is not None:
+            self._server.should_exit = True
         if self._thread is not None:
             self._thread.join(5)
+
+    def _serve(self, listening: socket.socket) -> None:
+        import uvicorn
+
+        config = uvicorn.Config(
+            self._application(), log_config=None, log_level="warning", access_log=False, lifespan="off",
+            server_header=False, timeout_graceful_shutdown=1,
+        )  # fmt: skip
+        self._server = uvicorn.Server(config)
+        self._server.should_exit = self._is_stopped
+        self._pages.clear()
+        with listening.dup() as mine:
+            keep_from_forks(mine.fileno())
+            asyncio.run(self._server.serve(sockets=[mine]))
+        listening.close()
 
     def _application(self) -> "Starlette":
         from starlette.applications import Starlette

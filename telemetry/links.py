@@ -7,6 +7,8 @@ _HEARD = frozenset(
     (
         facts.Connected,
         facts.Disconnected,
+        facts.PublishingHeld,
+        facts.PublishingResumed,
         facts.ConsumerStarted,
         facts.Attached,
         facts.Detached,
@@ -17,10 +19,12 @@ _HEARD = frozenset(
 
 
 class Links:
-    """`down` names the connections that are not up. `QueueFigures.attached` of each announced queue is kept here."""
+    """`down` names the connections and channels that are not up. Of each announced queue, `QueueFigures.attached` is
+    kept here."""
 
     def __init__(self) -> None:
         self._up: set[Role] = set()
+        self._held: dict[str, None] = {}
         self._queues: dict[str, QueueFigures] = {}
 
     def listener_for(self, kind: type[Fact]) -> Emit | None:
@@ -33,6 +37,10 @@ class Links:
                 self._up.add(role)
             case facts.Disconnected(role):
                 self._up.discard(role)
+            case facts.PublishingHeld(target):
+                self._held[target] = None
+            case facts.PublishingResumed(target):
+                self._held.pop(target, None)
             case facts.ConsumerStarted(queue, figures):
                 self._queues[queue] = figures
             case facts.Attached(queue) if queue in self._queues:
@@ -46,6 +54,9 @@ class Links:
                 pass
 
     def down(self) -> tuple[str, ...]:
-        """Return the connections that are not up, those that never were included."""
+        """Return the connections that are not up, those that never were included, and what cannot be published to."""
         roles: tuple[Role, ...] = ("consume", "publish")
-        return tuple(f"connection to {role}" for role in roles if role not in self._up)
+        return (
+            *(f"connection to {role}" for role in roles if role not in self._up),
+            *(f"channel to publish to {target}" for target in tuple(self._held)),
+        )

@@ -90,6 +90,8 @@ class Metrics:
             facts.Stopped: self._stopped,
             facts.ProcessStarted: self._process_started,
             facts.ProcessDied: self._process_died,
+            facts.Unrouted: self._unrouted,
+            facts.TaskFailed: self._task_failed,
         }
         self._set(f.BUILD_INFO, VERSION, 1.0)
 
@@ -191,6 +193,7 @@ class Metrics:
 
     def _started(self, fact: facts.Started) -> None:
         self._registered |= frozenset(fact.event_types)
+        self._add(f.UNROUTED, ())
         for role in ("consume", "publish"):
             self._add(f.CONNECTED, role)
             self._add(f.RECONNECTS, role)
@@ -199,6 +202,12 @@ class Metrics:
         self.refresh()
         self._zero(f.CONNECTED)
         self._zero(f.PAUSED)
+
+    def _unrouted(self, fact: facts.Unrouted) -> None:
+        self._set(f.UNROUTED, (), float(fact.messages))
+
+    def _task_failed(self, fact: facts.TaskFailed) -> None:
+        self._add(f.TASK_FAILURES, fact.task, 1.0)
 
     def _process_started(self, fact: facts.ProcessStarted) -> None:
         self._add(f.PROCESSES, (), 1.0)

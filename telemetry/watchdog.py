@@ -7,9 +7,11 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 from .facts import Emit, LoopBlocked, LoopTurned
+from .supervision import keep_turning
 
 _FRAMES = 25
 
@@ -38,7 +40,8 @@ class Watchdog:
         self._beat = time.monotonic()
         self._timer = loop.call_later(self._period, self._turn, loop)
         watched = threading.get_ident()
-        threading.Thread(target=self._watch, args=(loop, watched), name="holdfast-watchdog", daemon=True).start()
+        watch = partial(keep_turning, "watchdog", partial(self._watch, loop, watched), self._emit)
+        threading.Thread(target=watch, name="holdfast-watchdog", daemon=True).start()
 
     def still(self) -> float:
         """Return for how many seconds the loop has not turned; 0 where it is not watched. Any thread may ask."""

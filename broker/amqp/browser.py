@@ -97,6 +97,8 @@ class AmqpBrowser:
                     await asyncio.wait(either, timeout=_LOOK_AGAIN, return_when=asyncio.FIRST_COMPLETED)
                 if lost.done():
                     raise BrokerUnavailable(f"the connection was lost while {self._queue} was read")
+                if self._next is not None and self._next.done():
+                    self._next.result()
                 if not complete.done() and not self._more.is_set() and await self._is_drained():
                     break  # messages that were there have expired, or were taken, before they could be lent
         finally:

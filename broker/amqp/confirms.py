@@ -131,9 +131,15 @@ class PublishChannel:
             self._flush()
         return await verdict
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no publish is in flight."""
+        return not self._confirms.waiting and not self._frames
+
     async def close(self) -> None:
-        """Close the channel, with what waits written."""
+        """Close the channel, with what waits written. Nothing may be written behind the word that closes it."""
         self._flush()
+        self._confirms.is_closed = True
         await close_quietly(self._channel, 2)
 
     def _flush(self) -> None:

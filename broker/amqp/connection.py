@@ -16,6 +16,10 @@ from aiormq.abc import AbstractChannel, AbstractConnection, ExceptionType
 from aiormq.exceptions import ChannelInvalidStateError
 from yarl import URL
 
+from ...config import BrokerSettings
+from ...events import ConfigurationError
+from ...telemetry import keep_from_forks
+from ..open import tls_context
 from .errors import CONNECTION_ERRORS
 from .lifetime import lost_as_error, while_open
 from .splitter import FRAME_MAX, Splitter
@@ -59,6 +63,7 @@ class Wire(TransportFactory):
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
         transport.set_write_buffer_limits(high=_AT_ONCE)
+        keep_from_forks(transport.get_extra_info("socket").fileno())
         self.splitter, self.transport = reader.splitter, transport
         self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         return reader, self._writer
@@ -135,7 +140,8 @@ class WiredConnection(aio_pika.Connection):
         self.wire = Wire()
         self.kwargs["transport_factory"] = self.wire  # for aiormq: aio-pika hands these arguments on
         self.below: AbstractConnection
-        self._channel_max = CHANNELS
+        self.channel_max = CHANNELS
+        """How many channels may be open at once."""
         self._numbers: Iterator[int]
         self._opening: set[int] = set()
 
@@ -143,11 +149,12 @@ class WiredConnection(aio_pika.Connection):
         """Connect within `timeout` seconds."""
         async with asyncio.timeout(timeout):
             await super().connect()
-        assert self.transport is not None
+        if self.transport is None:
+            raise ConnectionError("aio-pika opened no connection")
         self.below = self.transport.connection
         self.wire.splitter.largest = self.below.connection_tune.frame_max or _NO_LIMIT
-        self._channel_max = self.below.connection_tune.channel_max or CHANNELS
-        self._numbers = cycle(range(1, self._channel_max + 1))
+        self.channel_max = self.below.connection_tune.channel_max or CHANNELS
+        self._numbers = cycle(range(1, self.channel_max + 1))
 
     @property
     def is_closed(self) -> bool:
@@ -185,10 +192,27 @@ class WiredConnection(aio_pika.Connection):
         """Return a number that was not in use for long. aiormq gives out that of a channel the broker has just closed;
         but where ten frames wait to be written it has not answered that closing, and RabbitMQ then ends the connection
         (`second 'channel.open' seen`)."""
-        for number in islice(self._numbers, self._channel_max):
+        for number in islice(self._numbers, self.channel_max):
             if number not in self.below.channels and number not in self._opening:
                 return number
-        raise ConnectionError(f"all {self._channel_max} channels of a connection are in use")
+        raise ConnectionError(
+            f"all {self.channel_max} channels of this connection are in use: raise channel_max of RabbitMQ above "
+            "the number of queues, or run fewer handlers in one process (--only)"
+        )
+
+
+def addresses_now(settings: BrokerSettings, purpose: str) -> tuple[list[URL], SSLContext | None]:
+    """Return a URL for each host, and the TLS context, for a new connection; `purpose` is in its name.
+
+    Files with passwords and certificates are read again for each. Raises `ConnectionError` naming one that is wrong.
+    """
+    try:
+        settings = settings.current()
+        context = tls_context(settings)
+    except ConfigurationError as error:
+        raise ConnectionError(str(error)) from None
+    name, heartbeat = f"holdfast {purpose}", settings.heartbeat
+    return [URL(url).update_query(name=name, heartbeat=heartbeat) for url in settings.urls], context
 
 
 async def connect_to_one(urls: Sequence[URL], timeout: float, tls: SSLContext | None) -> WiredConnection:

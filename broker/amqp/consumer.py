@@ -9,7 +9,7 @@ from aio_pika.abc import AbstractQueue
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from ...events import BrokerUnavailable, Message, TopologyError
-from ...telemetry import Attached, Detached, Emit
+from ...telemetry import Attached, Detached, Emit, keep_running, report
 from ..port import Delivery, OnDelivery
 from .connection import RPC, WiredChannel, close_quietly, untapped
 from .deliveries import TRAVEL, Deliveries
@@ -43,7 +43,8 @@ class AmqpConsumer:
         self._queue: AbstractQueue | None = None
         self._tag: str | None = None
         self._stopping = asyncio.Event()
-        self._task = asyncio.create_task(self._supervise(), name=f"holdfast consumer {queue}")
+        supervising = keep_running("consumer", self._supervise, emit)
+        self._task = asyncio.create_task(supervising, name=f"holdfast consumer {queue}")
 
     @property
     def attached(self) -> bool:
@@ -107,6 +108,9 @@ class AmqpConsumer:
                 error = str(refusal)
             except CONNECTION_ERRORS as cause:
                 error, is_gone = explain(cause, right="read"), isinstance(cause, ChannelNotFoundEntity)
+            except Exception as cause:  # noqa: BLE001 (whatever it is, another channel is tried)
+                error = explain(cause)
+                report("consumer", cause, self._emit)
             if is_gone:
                 error = await self._restore(error)
             self._tag = None

@@ -1,18 +1,19 @@
 """One connection under supervision: connect, hand out, notice the loss, connect again, for ever."""
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
-from itertools import cycle
-from ssl import SSLContext
+from itertools import count
 
 from yarl import URL
 
+from ...config import BrokerSettings
 from ...events import BrokerUnavailable
-from ...telemetry import Blocked, Connected, Disconnected, Emit, Role, Unblocked
+from ...telemetry import Blocked, Connected, Disconnected, Emit, Role, Unblocked, keep_running, report
 from ..clock import Pause
 from ..codec import HEADER_BUDGET, header_budget
-from .connection import WiredConnection, close_quietly, shown
+from .connection import WiredConnection, addresses_now, close_quietly, shown
 from .errors import CONNECTION_ERRORS, explain, is_refusal
 from .lifetime import heed_cancellation, lost_as_error, while_open, why_closed
 
@@ -31,26 +32,18 @@ class Link:
     Several hosts are tried in turn, in a random order, so that connections spread over them.
     """
 
-    def __init__(
-        self,
-        role: Role,
-        urls: tuple[str, ...],
-        *,
-        heartbeat: int,
-        connect_timeout: float,
-        tls: SSLContext | None = None,
-        emit: Emit,
-    ) -> None:
+    def __init__(self, role: Role, settings: BrokerSettings, emit: Emit) -> None:
         self._role = role
-        self._tls = tls
-        order = random.sample(urls, len(urls))
-        self.urls = [URL(url).update_query(heartbeat=heartbeat, name=f"holdfast {role}") for url in order]
-        self._next, self.url = cycle(self.urls), self.urls[0]
-        self._connect_timeout = connect_timeout
+        self._settings = settings
+        self._turns = count(random.randrange(len(settings.urls)))
+        self.turn = next(self._turns)
+        """Number of the host of this connection, or of the one that was tried last."""
+        self.url = URL(settings.urls[self.turn])
         self._emit = emit
         self._up: asyncio.Future[WiredConnection] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
         self._refused: BrokerUnavailable | None = None
+        self._was_up = False
         self.on_connect: Callable[[WiredConnection], Awaitable[None]] | None = None
         self.last_error = "not connected yet"
         self.header_budget = HEADER_BUDGET
@@ -66,7 +59,8 @@ class Link:
         Raises `BrokerUnavailable` while the broker refuses login or virtual host and there never was a connection.
         """
         if self._task is None:
-            self._task = asyncio.create_task(self._supervise(), name=f"holdfast link {self._role}")
+            supervising = keep_running("connection", self._supervise, self._emit)
+            self._task = asyncio.create_task(supervising, name=f"holdfast link {self._role}")
         while True:
             if self._refused is not None:
                 raise self._refused
@@ -83,21 +77,20 @@ class Link:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _supervise(self) -> None:
-        failures, was_up = 0, False
-        loop = asyncio.get_running_loop()
+        failures, loop = 0, asyncio.get_running_loop()
         while True:
-            self.url = next(self._next)
+            since = math.inf
             try:
                 with lost_as_error:
                     connection = await self._connect()
+                    since = loop.time()
+                    await self._hold(connection)
             except CONNECTION_ERRORS as error:
-                self.last_error, self._refused = explain(error), None
-                if is_refusal(error) and not was_up:
-                    self._refuse()  # raised to whoever asks; a limit may be lifted, so it is tried again
-            else:
-                was_up, since, self._refused = True, loop.time(), None
-                await self._hold(connection)
-                failures = 0 if loop.time() - since > STEADY else failures
+                self._fail(error)
+            except Exception as error:  # noqa: BLE001 (whatever it is, the connection is gone)
+                self._fail(error)
+                report("connection", error, self._emit)
+            failures = 0 if loop.time() - since > STEADY else failures
             delay = RECONNECT.seconds(failures, random.random())
             failures += 1
             if self._refused is None:
@@ -105,9 +98,12 @@ class Link:
             await asyncio.sleep(delay)
 
     async def _connect(self) -> WiredConnection:
-        connection = WiredConnection(self.url, context=self._tls)
+        self.turn = next(self._turns)
+        urls, context = addresses_now(self._settings, self._role)
+        self.url = urls[self.turn % len(urls)]
+        connection = WiredConnection(self.url, context=context)
         try:
-            await connection.connect(self._connect_timeout)
+            await connection.connect(self._settings.connect_timeout)
             connection.wire.splitter.tap(0, self)
             if self.on_connect is not None:
                 await while_open(connection, self.on_connect(connection))
@@ -119,10 +115,11 @@ class Link:
 
     async def _hold(self, connection: WiredConnection) -> None:
         """Hand the connection out until it is lost."""
-        self.header_budget = header_budget(connection.frame_max)
-        self._up.set_result(connection)
-        self._emit(Connected(self._role, str(self), " ".join(connection.server)))
         try:
+            self.header_budget = header_budget(connection.frame_max)
+            self._was_up, self._refused = True, None
+            self._up.set_result(connection)
+            self._emit(Connected(self._role, str(self), " ".join(connection.server)))
             self.last_error = await why_closed(connection)
         finally:
             self._up = asyncio.get_running_loop().create_future()
@@ -137,6 +134,11 @@ class Link:
         elif method == _UNBLOCKED:
             self._emit(Unblocked(self._role, str(self)))
         return 0
+
+    def _fail(self, error: Exception) -> None:
+        self.last_error, self._refused = explain(error), None
+        if is_refusal(error) and not self._was_up:
+            self._refuse()  # raised to whoever asks; a limit may be lifted, so it is tried again
 
     def _refuse(self) -> None:
         self._refused = BrokerUnavailable(f"{self} refused this client: {self.last_error}")

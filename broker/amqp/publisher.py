@@ -10,15 +10,22 @@ from typing import TypeAlias, assert_never
 from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 
 from ...events import Message, NotConnected, PublishRefused, PublishTimeout, Unroutable
+from ...telemetry import Emit, PublishingHeld, PublishingResumed
 from ..codec import Packed, address, pack
 from .confirms import PublishChannel
-from .connection import RPC
+from .connection import RPC, WiredConnection, close_quietly
 from .errors import CONNECTION_ERRORS, explain, publish_error
 from .lifetime import lost_as_error, while_open
 from .link import Link
 
 IN_FLIGHT = 500
 """Publishes with a time limit that may wait for their confirm at once. Copies have none: prefetch bounds them."""
+
+RESERVED = 3
+"""Channels of a connection that are left for declaring and asking, where RabbitMQ allows few."""
+
+_AGAIN = 0.05  # seconds between two tries to open a channel
+_TRIES = 20  # until it is reported that none can be opened
 
 Target: TypeAlias = tuple[str, str]
 """An exchange, or the default exchange and a queue."""
@@ -27,10 +34,12 @@ Target: TypeAlias = tuple[str, str]
 class AmqpPublisher:
     """Publishes on the connection of one link."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, emit: Emit) -> None:
         self._link = link
+        self._emit = emit
         self._open: dict[Target, PublishChannel] = {}
         self._opening: dict[Target, asyncio.Task[PublishChannel]] = {}
+        self._making = 0  # channels that are being opened now
         self._slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def publish(self, message: Message, timeout: float | None) -> None:
@@ -50,8 +59,9 @@ class AmqpPublisher:
                     await self._confirm(message, packed, target)
         except TimeoutError:
             if is_sent or self._link.connected:
+                why = f" ({self._link.last_error})" if target in self._opening else ""
                 raise PublishTimeout(
-                    f"no confirm for {address(message)} within {timeout:g} s; it may or may not be in a queue"
+                    f"no confirm for {address(message)} within {timeout:g} s; it may or may not be in a queue{why}"
                 ) from None
             raise NotConnected(
                 f"not sent to {address(message)}: no connection to {self._link} within {timeout:g} s "
@@ -102,15 +112,59 @@ class AmqpPublisher:
             return await asyncio.shield(task)
 
     async def _create(self, target: Target) -> PublishChannel:
-        connection = await self._link.connection()
-        channel = await connection.open_channel(confirms=True)
+        """Open the channel of a target, however often that fails; report it once where the connection is not the
+        reason."""
+        name, is_held = target[0] or target[1], False
+        try:
+            while True:
+                connection = await self._link.connection()
+                try:
+                    with lost_as_error:
+                        await self._make_room(connection)
+                        return await self._channel(connection, target)
+                except AMQPChannelError:
+                    raise
+                except CONNECTION_ERRORS as error:
+                    self._link.last_error = explain(error)
+                    if not (is_held or connection.is_closed):
+                        is_held = True
+                        self._emit(PublishingHeld(name, self._link.last_error))
+                await asyncio.sleep(_AGAIN)
+        finally:
+            if is_held:
+                self._emit(PublishingResumed(name))
+
+    async def _make_room(self, connection: WiredConnection) -> None:
+        """Close channels on which nothing is in flight, the earliest first, where RabbitMQ allows too few of them.
+
+        Raises `ConnectionError` where each has something in flight for too long."""
+        most, tries = max(1, connection.channel_max - RESERVED), _TRIES
+        while len(self._open) + self._making >= most:
+            idle = next((target for target, channel in self._open.items() if channel.is_idle), None)
+            if idle is not None:
+                await self._open.pop(idle).close()
+            elif tries := tries - 1:
+                await asyncio.sleep(_AGAIN)
+            else:
+                raise ConnectionError(
+                    f"all {most} channels to publish on wait for confirms: raise channel_max of RabbitMQ"
+                )
+
+    async def _channel(self, connection: WiredConnection, target: Target) -> PublishChannel:
         exchange, _ = target
-        if exchange:
-            # Asked before anything is in flight: a publish to a missing exchange would close a busy channel.
+        self._making += 1
+        try:
+            channel = await connection.open_channel(confirms=True)
             try:
-                await while_open(connection, channel.declare_exchange(exchange, passive=True, timeout=RPC))
-            except ChannelNotFoundEntity:
-                raise Unroutable(f"exchange {exchange!r} does not exist on {self._link}") from None
+                if exchange:  # asked before anything is in flight: a publish to a missing one closes a busy channel
+                    await while_open(connection, channel.declare_exchange(exchange, passive=True, timeout=RPC))
+            except BaseException:
+                await close_quietly(channel, 1)
+                raise
+        except ChannelNotFoundEntity:
+            raise Unroutable(f"exchange {exchange!r} does not exist on {self._link}") from None
+        finally:
+            self._making -= 1
         self._open[target] = publishing = PublishChannel(channel, connection.frame_max)
         channel.closing.add_done_callback(lambda _: self._forget(target, publishing))
         return publishing

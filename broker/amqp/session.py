@@ -2,17 +2,18 @@
 
 import asyncio
 from contextlib import suppress
-from ssl import SSLContext
 
 from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 
+from ...config import BrokerSettings
 from ...events import BrokerUnavailable, Message, TopologyError, Unroutable
-from ...telemetry import Emit
+from ...telemetry import Emit, TopologyUnverified, keep_running
+from ..management import ManagementUnavailable
 from ..port import Consumer, Depth, Mode, OnDelivery, OnHeld
 from ..topology import Topology
 from . import topology as topologies
 from .browser import AmqpBrowser, depth_of, open_browser
-from .connection import WiredChannel, WiredConnection
+from .connection import WiredChannel, WiredConnection, addresses_now
 from .consumer import AmqpConsumer
 from .errors import CONNECTION_ERRORS, explain
 from .lifetime import heed_cancellation, lost_as_error
@@ -25,24 +26,12 @@ _REDECLARE_EVERY = 2.0  # seconds: however much is unroutable, the topology is d
 class AmqpBroker:
     """RabbitMQ. See `broker.port.Broker`."""
 
-    def __init__(
-        self,
-        urls: tuple[str, ...],
-        *,
-        heartbeat: int = 15,
-        connect_timeout: float = 10.0,
-        tls: SSLContext | None = None,
-        emit: Emit,
-    ) -> None:
+    def __init__(self, settings: BrokerSettings, *, emit: Emit) -> None:
         self._emit = emit
-        self._connect_timeout = connect_timeout
-        self._tls = tls
-        self._consuming, self._publishing = (
-            Link(role, urls, heartbeat=heartbeat, connect_timeout=connect_timeout, tls=tls, emit=emit)
-            for role in ("consume", "publish")
-        )
+        self._settings = settings
+        self._consuming, self._publishing = (Link(role, settings, emit) for role in ("consume", "publish"))
         self._publishing.on_connect = self._on_connect
-        self._publisher = AmqpPublisher(self._publishing)
+        self._publisher = AmqpPublisher(self._publishing, emit)
         self._consumers: list[AmqpConsumer] = []
         self._idle: list[WiredChannel] = []  # to ask on
         self._declared = Topology()
@@ -73,6 +62,10 @@ class AmqpBroker:
                 self._declared += topology
             case "verify":
                 await topologies.verify(connection, topology)
+                try:
+                    await topologies.verify_bindings(self._settings, topology)
+                except ManagementUnavailable as error:
+                    self._emit(TopologyUnverified(str(error)))
             case "skip":
                 pass
 
@@ -108,14 +101,18 @@ class AmqpBroker:
         while self._idle:
             if not (channel := self._idle.pop()).is_closed:
                 return channel
-        async with asyncio.timeout(self._connect_timeout):
+        async with asyncio.timeout(self._settings.connect_timeout):
             connection = await self._publishing.connection()
             return await connection.open_channel()
 
     async def browse(self, queue: str, on_held: OnHeld) -> AmqpBrowser:
-        return await open_browser(
-            self._publishing.urls, queue, on_held, connect_timeout=self._connect_timeout, tls=self._tls
-        )
+        limit, turn = self._settings.connect_timeout, self._publishing.turn
+        try:
+            urls, tls = addresses_now(self._settings, "browse")
+        except ConnectionError as error:
+            raise BrokerUnavailable(f"cannot read {queue}: {error}") from None
+        first = turn % len(urls)
+        return await open_browser(urls[first:] + urls[:first], queue, on_held, connect_timeout=limit, tls=tls)
 
     async def close(self) -> None:
         for consumer in self._consumers:
@@ -140,10 +137,12 @@ class AmqpBroker:
         """Declare the topology again, because some of it may be gone. The caller of the publish gets its error; whoever
         holds a copy tries again."""
         now = asyncio.get_running_loop().time()
-        if self._declared == Topology() or now - self._declared_at < _REDECLARE_EVERY:
+        is_declaring = self._redeclaring is not None and not self._redeclaring.done()
+        if is_declaring or self._declared == Topology() or now - self._declared_at < _REDECLARE_EVERY:
             return
         self._declared_at = now
-        self._redeclaring = asyncio.create_task(self._restore(), name="holdfast redeclare")
+        restoring = keep_running("redeclaration", self._restore, self._emit)
+        self._redeclaring = asyncio.create_task(restoring, name="holdfast redeclare")
 
     async def _restore(self) -> None:
         with suppress(TopologyError, *CONNECTION_ERRORS), lost_as_error:

@@ -15,9 +15,12 @@ from yarl import URL
 
 from ...config import BrokerSettings
 from ...events import BrokerUnavailable, TopologyDrift, TopologyError, TopologyMissing
+from .. import ladder
+from ..management import Management
 from ..open import tls_context
-from ..topology import Binding, Comparison, Difference, Exchange, Queue, Topology
-from .connection import WiredChannel, WiredConnection, close_quietly, connect_to_one, shown
+from ..topology import Binding, Comparison, Difference, Exchange, Queue, Topology, binding_differences
+from .browser import depth_of
+from .connection import WiredChannel, WiredConnection, addresses_now, close_quietly, connect_to_one, shown
 from .errors import CONNECTION_ERRORS, explain
 from .lifetime import lost_as_error, while_open
 
@@ -25,6 +28,8 @@ _INEQUIVALENT = re.compile(
     r"inequivalent arg '(.+?)' for (\w+) '(.+?)' in vhost '.*?': received (.+?) but current is (.+)"
 )
 _TIMEOUT = 30.0
+_MANAGEMENT_TIMEOUT = 3.0  # seconds: a worker waits for it before it starts
+_NAMED = 10  # bindings that are missing
 
 Item: TypeAlias = Exchange | Queue | Binding
 
@@ -36,8 +41,21 @@ async def declare(connection: WiredConnection, topology: Topology) -> None:
 
 
 async def verify(connection: WiredConnection, topology: Topology) -> None:
-    """Check that every exchange and queue exists (bindings cannot be read over AMQP). Raises `TopologyMissing`."""
+    """Check that every exchange and queue exists (see `verify_bindings` for the rest). Raises `TopologyMissing`."""
     await while_open(connection, _walk(connection, (*topology.exchanges, *topology.queues), passive=True))
+
+
+async def verify_bindings(settings: BrokerSettings, topology: Topology) -> None:
+    """Check that every binding exists: without one of the ladder's, a queue would never see its retries again.
+
+    AMQP does not list bindings, so the management API is asked. Raises `TopologyMissing`, `ManagementUnavailable`."""
+    if not topology.bindings:
+        return
+    there = await Management(settings.current(), timeout=_MANAGEMENT_TIMEOUT).bindings()
+    missing = [one.message for one in binding_differences(topology, there) if one.kind == "unbound"]
+    if missing:
+        more = [f"{len(missing) - _NAMED} more bindings are missing"] if len(missing) > _NAMED else []
+        raise TopologyMissing("\n".join((*missing[:_NAMED], *more, "`holdfast topology apply` declares them")))
 
 
 async def apply_topology(settings: BrokerSettings, topology: Topology) -> None:
@@ -53,7 +71,18 @@ async def compare_topology(settings: BrokerSettings, topology: Topology) -> Comp
     async with _connection(settings) as connection:
         items: tuple[Exchange | Queue, ...] = (*topology.exchanges, *topology.queues)
         compared = [await _compare(connection, item) for item in items]
-        return Comparison(*connection.server, tuple(one for one in compared if one is not None))
+        differences = tuple(one for one in compared if one is not None)
+        return Comparison(*connection.server, differences, await _unrouted(connection))
+
+
+async def _unrouted(connection: WiredConnection) -> int:
+    channel = await connection.open_channel(timeout=_TIMEOUT)
+    try:
+        return (await depth_of(channel, ladder.UNROUTED)).ready
+    except ChannelNotFoundEntity:
+        return 0
+    finally:
+        await close_quietly(channel, 5)
 
 
 async def _walk(connection: WiredConnection, items: tuple[Item, ...], *, passive: bool) -> None:
@@ -149,11 +178,13 @@ def difference(text: str) -> str:
 @asynccontextmanager
 async def _connection(settings: BrokerSettings) -> AsyncIterator[WiredConnection]:
     """A connection for tools, which workers have no use for."""
-    named = [URL(url).update_query(name="holdfast look", heartbeat=settings.heartbeat) for url in settings.urls]
+    tls_context(settings)  # a file that is no certificate is an error of the configuration
+    named = [URL(url) for url in settings.urls]
     connection = None
     try:
         with lost_as_error:
-            connection = await connect_to_one(named, settings.connect_timeout, tls_context(settings))
+            named, context = addresses_now(settings, "look")
+            connection = await connect_to_one(named, settings.connect_timeout, context)
             yield connection
     except CONNECTION_ERRORS as error:
         server = named[-1] if connection is None else connection.url

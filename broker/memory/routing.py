@@ -26,6 +26,10 @@ class Routing:
         self._bindings.setdefault(binding.source, {})[binding] = None
         self._routes.clear()
 
+    def has(self, binding: Binding) -> bool:
+        """Return whether it was bound."""
+        return binding in self._bindings.get(binding.source, ())
+
     def unbind_queue(self, queue: str) -> None:
         """Take away every binding of a queue."""
         for source, bindings in self._bindings.items():

@@ -10,7 +10,7 @@ from ...events import Message, PublishRefused, QueueInUse, TopologyDrift, Topolo
 from ..clock import REAL, Clock, Timer
 from ..codec import address
 from ..port import OnHeld
-from ..topology import Binding, Exchange, Queue, Topology
+from ..topology import Binding, Exchange, Queue, Topology, described
 from .browser import MemoryBrowser
 from .queue import Entry, MemoryQueue, Taker, completes_a_cycle, died
 from .routing import Routing
@@ -78,9 +78,10 @@ class Server:
         self._dead_letter_again()
 
     def verify(self, topology: Topology) -> None:
-        """Check that every exchange and queue exists. Raises `TopologyMissing` naming each that does not."""
+        """Check that everything exists. Raises `TopologyMissing` naming each that does not."""
         missing = [f"no exchange '{e.name}'" for e in topology.exchanges if not self._has_exchange(e.name)]
         missing += [f"no queue '{queue.name}'" for queue in topology.queues if queue.name not in self.queues]
+        missing += [f"no {described(b)}" for b in topology.bindings if not self._routing.has(b)]
         if missing:
             raise TopologyMissing(f"{', '.join(missing)} on {self.url}; {_HOW_TO_DECLARE}")
 

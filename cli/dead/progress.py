@@ -1,13 +1,13 @@
 """An operation while a command carries it out: its bar, and the signals that pause it."""
 
 import asyncio
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ...dead_letters import DeadLetters, Operation
 from ...telemetry import neutral
+from ..signals import heeded
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def _short(operation: Operation) -> str:
 @contextmanager
 def pausing(service: DeadLetters, operation: Operation) -> Iterator[None]:
     """Pause the operation on the first Ctrl-C or SIGTERM, when the letters in flight are done; the second one ends."""
-    loop, signals = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+    loop, signals = asyncio.get_running_loop(), heeded()
 
     def leave() -> None:
         for number in signals:

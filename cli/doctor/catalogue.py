@@ -79,6 +79,12 @@ CATALOGUE: dict[str, Kind] = {
         "A queue is bound for events that no handler takes",
         "Remove the binding, once no worker of an older version runs: such events are dead-lettered as unknown-type.",
     ),
+    "unrouted": Kind(
+        "error",
+        "Retries or delayed events found no queue",
+        "Run `holdfast topology apply MODULE:WORKER`, then "
+        "`holdfast dead replay holdfast.unrouted --to QUEUE --any-queue`.",
+    ),
     "delivery-limit-low": Kind(
         "warning",
         "The delivery limit in effect races our retries",

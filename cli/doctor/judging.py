@@ -42,6 +42,11 @@ def of_version(seen: Comparison) -> list[Finding]:
     return [Finding("broker-old", f"{seen.product} {seen.version}")]
 
 
+def of_unrouted(seen: Comparison) -> list[Finding]:
+    """What left the delay ladder, and no queue took."""
+    return [Finding("unrouted", f"{seen.unrouted} message(s) in {ladder.UNROUTED}")] if seen.unrouted else []
+
+
 def of_difference(difference: Difference, mode: Mode = "declare") -> Finding:
     """A difference between broker and topology, by what it hurts. Arguments are compared at the start in the mode
     `declare` alone."""

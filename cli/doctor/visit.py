@@ -4,15 +4,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ...broker import Comparison, Management, ManagementUnavailable, Topology
+from ...broker import Comparison, Management, ManagementUnavailable, Topology, binding_differences
 from ...broker.amqp import compare_topology
 from ...config import Settings
 from ...consumer import HandlerSpec, short_windows, topology_of
 from ...events import BrokerUnavailable, ConfigurationError
 from ...idempotency import StoreUnavailable, open_claims
-from ..topology import binding_differences
 from .catalogue import Finding
-from .judging import of_arguments, of_clock, of_difference, of_handlers, of_queues, of_settings, of_version
+from .judging import (
+    of_arguments,
+    of_clock,
+    of_difference,
+    of_handlers,
+    of_queues,
+    of_settings,
+    of_unrouted,
+    of_version,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,7 @@ async def _broker(settings: Settings, handlers: tuple[HandlerSpec, ...]) -> tupl
             listed = {f"queue {row.get('name')}" for row in queues}
             differences = tuple(d for d in differences if d.kind != "differs" or d.object not in listed)
             managed += of_arguments(topology, queues)
-    findings = of_version(seen) + [of_difference(difference, mode) for difference in differences]
+    findings = of_version(seen) + of_unrouted(seen) + [of_difference(difference, mode) for difference in differences]
     findings += managed + of_handlers(handlers, settings, queues)
     return f"broker: {seen.product} {seen.version}; {words}", findings
 

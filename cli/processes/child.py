@@ -1,5 +1,6 @@
 """One of several worker processes: `python -m holdfast.cli.processes.child ASSIGNMENT`, started by the parent."""
 
+import asyncio
 import mmap
 import os
 import select
@@ -8,15 +9,18 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from ...consumer import Worker
 from ...events import HoldfastError
-from ...telemetry import Fact, LeaseTaken, Metrics, SharedFigures, configure_logging
+from ...telemetry import Emit, Fact, FactLog, LeaseTaken, Metrics, SharedFigures, configure_logging, keep_turning
 from ...telemetry.shared_figures import ROOM
 from ..load import load_worker
-from ..run import run, until_signalled
+from ..run import Stopping, run, run_to_end
+from ..signals import end_when_signalled, heed
 from .protocol import Assignment, Report
 
 _EVERY = 0.2  # seconds between two looks at the worker
@@ -28,15 +32,19 @@ class Channel:
     """Reports to the parent from a thread of its own, also while the loop is blocked, and keeps the figures that the
     parent reads fresh; tells this process to stop once the parent is gone."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, emit: Emit | None = None) -> None:
         self._socket = channel
+        self._emit = emit or FactLog()
         self._worker: Worker | None = None
         self._metrics: Metrics | None = None
         self._owner: str | None = None
         self._sending = threading.Lock()
+        self.end_at_once: Callable[[], object] = lambda: None
+        """Called from the thread when the parent was told twice: signals of others, as of systemd, do not count."""
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="holdfast-reports", daemon=True).start()
+        reporting = partial(keep_turning, "reports", self._run, self._emit)
+        threading.Thread(target=reporting, name="holdfast-reports", daemon=True).start()
 
     def watch(self, worker: Worker, metrics: Metrics) -> None:
         self._worker, self._metrics = worker, metrics
@@ -52,7 +60,11 @@ class Channel:
 
     def _run(self) -> None:
         last, sent = None, float("-inf")
-        while not select.select([self._socket], [], [], _EVERY)[0]:  # nothing is ever sent: readable means closed
+        while True:
+            if select.select([self._socket], [], [], _EVERY)[0]:
+                if not self._socket.recv(1):
+                    break
+                self.end_at_once()
             if self._metrics is not None:
                 self._metrics.refresh()
             report = self._report()
@@ -78,7 +90,15 @@ class Channel:
         os._exit(1)
 
 
+async def _until_told(worker: Worker, channel: Channel, assignment: Assignment) -> int:
+    stopping = Stopping(worker)
+    heed(lambda counts: stopping.hear(counts=False))
+    channel.end_at_once = partial(asyncio.get_running_loop().call_soon_threadsafe, stopping.end_at_once)
+    return await run_to_end(worker, stopping, assignment.concurrency, assignment.only, http=False)
+
+
 def main() -> int:
+    end_when_signalled()
     assignment = Assignment.from_text(sys.argv[1])
     memory = mmap.mmap(assignment.figures, ROOM)
     os.close(assignment.figures)
@@ -88,7 +108,7 @@ def main() -> int:
         worker = load_worker(assignment.target)
         configure_logging(worker.settings.log, process=assignment.number)
         channel.watch(worker, Metrics(SharedFigures(memory)))
-        return run(until_signalled(worker, assignment.concurrency, assignment.only, http=False))
+        return run(_until_told(worker, channel, assignment))
     except HoldfastError as error:
         channel.failed(str(error))
     except ExceptionGroup as group:

@@ -42,6 +42,11 @@ class ChildProcess:
         """The incarnation of its process in the claim store."""
         return bytes.fromhex(self.report.owner) if self.report.owner else None
 
+    @property
+    def running(self) -> int | None:
+        """The number in the system of its process, if that has not ended."""
+        return self.process.pid if self.process is not None and self.process.returncode is None else None
+
     async def start(self, environment: Mapping[str, str]) -> int:
         """Start a process that leads a group of its own: Ctrl-C in the terminal reaches the parent alone. Returns its
         number in the system."""
@@ -71,10 +76,15 @@ class ChildProcess:
             with suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
+    def end_at_once(self) -> None:
+        """Have its process end without a grace period."""
+        if self._channel is not None:
+            with suppress(OSError):
+                self._channel.send(b"!")
+
     async def ended(self) -> int:
         """Wait for the end of its process. Returns the exit code, or minus the signal's number."""
-        assert self.process is not None
-        code = await self.process.wait()
+        code = await self.process.wait() if self.process is not None else 0
         while self._channel is not None and select.select([self._channel], [], [], 0)[0]:
             self._read()  # its last words
         return code

@@ -5,6 +5,7 @@ import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from ...telemetry import (
     Serving,
     configure_logging,
     fan_out,
+    keep_running,
     metrics_of,
 )
 from ..load import load_worker
+from ..signals import end_when_signalled, heed
 from .child_process import ChildProcess
 from .protocol import Assignment
 
@@ -45,6 +48,7 @@ def run_processes(target: str, *, processes: int, concurrency: int | None, only:
 
     Raises `ConfigurationError` where the worker cannot be loaded, or none of its processes can start.
     """
+    end_when_signalled()
     worker = load_worker(target)
     worker.selected(only)
     settings = worker.settings
@@ -64,6 +68,7 @@ def run_processes(target: str, *, processes: int, concurrency: int | None, only:
             live=supervisor.live,
             ready=supervisor.ready,
             others=_others(folder),
+            emit=emit,
         )
         emit(Serving(endpoint.start()))
         stack.callback(endpoint.stop)
@@ -86,10 +91,9 @@ class Supervisor:
         self._refused: list[str] = []
 
     async def run(self) -> int:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
-        codes = await asyncio.gather(*(self._keep(child) for child in self._children))
+        heed(self._hear)
+        keeping = [keep_running("processes", partial(self._keep, child), self._emit) for child in self._children]
+        codes = await asyncio.gather(*keeping)
         if self._refused:
             raise ConfigurationError(*dict.fromkeys(self._refused))
         return 0 if not any(codes) else 1
@@ -107,8 +111,15 @@ class Supervisor:
         missing = [f"process {child.number}: {what}" for child in self._children for what in child.missing()]
         return not missing, {"ready": not missing, "missing": missing}
 
+    def _hear(self, counts: bool) -> None:
+        """A signal came: the first is handed on, the second means at once, if it counts."""
+        if not self._stopping.is_set():
+            self._stop()
+        elif counts:
+            for child in self._children:
+                child.end_at_once()
+
     def _stop(self) -> None:
-        """Each signal is handed on: the second one means at once."""
         self._stopping.set()
         for child in self._children:
             child.signal(signal.SIGTERM)
@@ -119,7 +130,7 @@ class Supervisor:
         while not self._stopping.is_set():
             began = loop.time()
             try:
-                pid = await child.start(self._environment)
+                pid = child.running or await child.start(self._environment)
             except OSError as error:  # the machine has no memory or no process left: the others go on
                 failures += 1
                 await self._pause(

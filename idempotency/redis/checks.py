@@ -9,38 +9,51 @@ from ...events import ConfigurationError
 from ..port import Endangered
 from .clients import AsyncClient
 from .errors import FAULTS, REFUSED, unavailable
+from .lua import FLAGGED
 
 
-async def check(client: AsyncClient) -> tuple[list[Endangered], int | None]:
-    """Return the findings, and the major version of the server; None where this user may not read it.
+async def check(client: AsyncClient) -> tuple[list[Endangered], bool]:
+    """Return the findings, and whether scripts may have flags (`lua.py`), which no version is asked for: this user may
+    not be allowed to read it.
 
     Raises `StoreUnavailable`, and `ConfigurationError` where the login is refused or the server is not Redis.
     """
     try:
-        server, memory, persistence = [await _info(client, part) for part in ("server", "memory", "persistence")]
-    except REFUSED as error:
-        if isinstance(error, faults.NoPermissionError):
+        has_flags = await _knows_flags(client)
+        try:
+            info = await _info(client)
+        except faults.NoPermissionError:
             text = "this user may not read INFO: eviction, persistence and version of Redis are unchecked"
-            return [Endangered("redis-unread", text)], None
+            return [Endangered("redis-unread", text)], has_flags
+    except REFUSED as error:
         raise ConfigurationError(f"HOLDFAST_IDEMPOTENCY__URL: Redis refused the login: {error}") from None
     except faults.InvalidResponse as error:
         raise ConfigurationError(f"HOLDFAST_IDEMPOTENCY__URL: what answers there is not Redis: {error}") from None
     except FAULTS as error:
         raise unavailable(error) from None
-    version = str(server.get("redis_version", "7"))
-    major = int(version.partition(".")[0])
-    return [*_version(version, major), *_eviction(memory), *await _persistence(client, persistence)], major
+    version = str(info.get("redis_version", ""))
+    return [*_version(version, has_flags), *_eviction(info), *await _persistence(client, info)], has_flags
 
 
-async def _info(client: AsyncClient, section: str) -> dict[str, Any]:
+async def _info(client: AsyncClient) -> dict[str, Any]:
     if isinstance(client, AsyncRedisCluster):
         await client.initialize()
-        return dict(await client.info(section, target_nodes=client.get_primaries()[0]))
-    return dict(await client.info(section))
+        return dict(await client.info(target_nodes=client.get_primaries()[0]))
+    return dict(await client.info())
 
 
-def _version(version: str, major: int) -> list[Endangered]:
-    if major >= 7:
+async def _knows_flags(client: AsyncClient) -> bool:
+    try:
+        await client.eval(FLAGGED, 0)
+    except faults.NoPermissionError:
+        return True  # a claim says which right is lacking
+    except faults.ResponseError as error:
+        return "compiling" not in str(error)
+    return True
+
+
+def _version(version: str, has_flags: bool) -> list[Endangered]:
+    if has_flags and version.partition(".")[0] not in ("2", "3", "4", "5", "6"):
         return []
     text = f"Redis {version} is older than 7: out of memory, it refuses completions as well, and events repeat"
     return [Endangered("redis-old", text)]

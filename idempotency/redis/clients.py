@@ -13,13 +13,18 @@ from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
+from redis.credentials import CredentialProvider
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from ...config import IdempotencySettings, secret_of
+from ...events import ConfigurationError
 
 AsyncClient: TypeAlias = "AsyncRedis | AsyncRedisCluster"
 Client: TypeAlias = "Redis | RedisCluster"
+
+_QUIET = MaintNotificationsConfig(enabled=False)
+_LOGIN = ("username", "password", "credential_provider")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +37,32 @@ class Server:
     options: dict[str, Any]
     for_sentinels: dict[str, Any]
     """The options of connections to Sentinels, which have no databases, and logins of their own."""
+    timeout: float
+
+    @property
+    def patience(self) -> float:
+        """Seconds in which every host was asked, as when the first of several Sentinels is down, and the server twice.
+        With less, the hosts behind the first would never be asked."""
+        return 2 * self.timeout * (1 + len(self.hosts) * (self.kind != ""))
 
     @classmethod
     def of(cls, url: str, settings: IdempotencySettings) -> "Server":
         """Return the parts of a `redis://`, `rediss://`, `redis+sentinel://` or `redis+cluster://` URL."""
         parts = urlsplit(url)
         scheme, _, kind = parts.scheme.partition("+")
-        login, _, hosts = parts.netloc.rpartition("@")
-        user, _, password = login.partition(":")
+        userinfo, _, hosts = parts.netloc.rpartition("@")
+        user, _, password = userinfo.partition(":")
         port = 26379 if kind == "sentinel" else 6379
         named = [urlsplit(f"//{host}") for host in hosts.split(",")]
         service, _, database = parts.path.strip("/").rpartition("/") if kind == "sentinel" else ("", "", parts.path)
         if kind == "sentinel" and not service:
             service, database = database, "0"
+        given = secret_of(settings.password, settings.password_file) or unquote(password)
+        login: dict[str, Any] = {"username": unquote(user) or None, "password": given or None}
+        if settings.url_file is not None or settings.password_file is not None:
+            login = {"credential_provider": FileCredentials(settings)}
         options: dict[str, Any] = {
-            "username": unquote(user) or None,
-            "password": secret_of(settings.password, settings.password_file) or unquote(password) or None,
+            **login,
             "socket_timeout": settings.timeout,
             "socket_connect_timeout": settings.timeout,
             "protocol": 2,
@@ -55,11 +70,12 @@ class Server:
         if scheme == "rediss":
             options |= _tls(settings)
         secret = secret_of(settings.sentinel_password, settings.sentinel_password_file)
-        for_sentinels = options | {"username": settings.sentinel_username, "password": secret}
+        others = {name: value for name, value in options.items() if name not in _LOGIN}
+        for_sentinels = others | {"username": settings.sentinel_username, "password": secret}
         if kind != "cluster":
             options["db"] = int(database.strip("/") or 0)
         addresses = tuple((host.hostname or "localhost", host.port or port) for host in named)
-        return cls(kind, addresses, service, options, for_sentinels)
+        return cls(kind, addresses, service, options, for_sentinels, settings.timeout)
 
     def asynchronous(self) -> AsyncClient:
         """Return a client for the loop. It connects when it is first used."""
@@ -68,7 +84,12 @@ class Server:
             nodes = [AsyncClusterNode(host, port) for host, port in self.hosts]
             return AsyncRedisCluster(startup_nodes=nodes, **options)
         if self.kind == "sentinel":
-            sentinels = AsyncSentinel(self.hosts, sentinel_kwargs=self.for_sentinels)
+            once = {
+                **self.for_sentinels,
+                "retry": AsyncRetry(NoBackoff(), 0),
+                "maint_notifications_config": _QUIET,
+            }  # then the next one is asked
+            sentinels = AsyncSentinel(self.hosts, sentinel_kwargs=once)
             return sentinels.master_for(self.service, **options)
         (host, port), *_ = self.hosts
         return AsyncRedis(host=host, port=port, **options)
@@ -79,14 +100,32 @@ class Server:
         if self.kind == "cluster":
             return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in self.hosts], **options)
         if self.kind == "sentinel":
-            sentinels = Sentinel(list(self.hosts), sentinel_kwargs=self.for_sentinels)
+            once = {**self.for_sentinels, "retry": Retry(NoBackoff(), 0), "maint_notifications_config": _QUIET}
+            sentinels = Sentinel(list(self.hosts), sentinel_kwargs=once)
             return sentinels.master_for(self.service, **options)
         (host, port), *_ = self.hosts
         return Redis(host=host, port=port, **options)
 
     def _options(self, retry: Any) -> dict[str, Any]:
-        quiet = MaintNotificationsConfig(enabled=False)
-        return {**self.options, "retry": retry, "maint_notifications_config": quiet}
+        return {**self.options, "retry": retry, "maint_notifications_config": _QUIET}
+
+
+class FileCredentials(CredentialProvider):
+    """User and password as files hold them now: redis-py asks with each connection."""
+
+    def __init__(self, settings: IdempotencySettings) -> None:
+        self._settings = settings
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """Return a password, or a user and a password. Raises `ConnectionError` where a file cannot be read."""
+        try:
+            settings = self._settings.current()
+        except ConfigurationError as error:
+            raise faults.ConnectionError(str(error)) from None
+        url = settings.url.get_secret_value() if settings.url is not None else ""
+        user, _, password = urlsplit(url).netloc.rpartition("@")[0].partition(":")
+        password = secret_of(settings.password, settings.password_file) or unquote(password)
+        return (unquote(user), password) if user else (password,)
 
 
 def sentinels_of(client: Any) -> list[Any]:

@@ -37,9 +37,10 @@ class Script:
         self.source = (_FLAGS if allow_oom else "") + _FOR_EACH % body.strip()
         self.sha = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
-    def for_version(self, major: int) -> "Script":
-        """Return the script for a server of this major version: before Redis 7 a script has no flags."""
-        return self if major >= 7 else Script(self._body)
+    @property
+    def without_flags(self) -> "Script":
+        """The same for a server older than Redis 7, whose scripts have no flags. It is not served without memory."""
+        return Script(self._body)
 
 
 # a: token, fingerprint, owner, window (ms), alone (1 or 0), max_crashes.
@@ -106,3 +107,6 @@ RELEASE = Script(
 # The key is an owner's heartbeat; ARGV: its life (ms). SET itself is not served when memory has run out; but whoever
 # holds claims then is alive, and may complete them.
 BEAT = _FLAGS + "return redis.call('SET', KEYS[1], '1', 'PX', ARGV[1], 'GET')"
+
+# Asks whether the server knows flags: an older one does not compile it.
+FLAGGED = _FLAGS + "return 1"

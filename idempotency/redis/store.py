@@ -42,7 +42,8 @@ class RedisClaims:
     """See `idempotency.ClaimStore`."""
 
     def __init__(self, url: str, settings: IdempotencySettings) -> None:
-        self._client = Server.of(url, settings).asynchronous()
+        server = Server.of(url, settings)
+        self._client, self._patience = server.asynchronous(), server.patience
         self._settings = settings
         self._window = round(settings.ttl * 1000)
         self._complete, self._release = lua.COMPLETE, lua.RELEASE
@@ -78,9 +79,13 @@ class RedisClaims:
 
     async def findings(self) -> list[Endangered]:
         """Return what of this server endangers the claims. Raises `StoreUnavailable`, `ConfigurationError`."""
-        findings, major = await check(self._client)
-        if major is not None:
-            self._complete, self._release = lua.COMPLETE.for_version(major), lua.RELEASE.for_version(major)
+        try:
+            async with asyncio.timeout(self._patience):
+                findings, has_flags = await check(self._client)
+        except TimeoutError as error:
+            raise unavailable(error) from None
+        scripts = (lua.COMPLETE, lua.RELEASE)
+        self._complete, self._release = scripts if has_flags else (script.without_flags for script in scripts)
         return findings
 
     async def _life_of(self, owner: bytes) -> float:
@@ -91,7 +96,7 @@ class RedisClaims:
     async def _execute(self, groups: "Sequence[Group]", full: bool) -> list[Any]:
         """Run scripts in one pipeline. Returns a reply or an error for each."""
         try:
-            async with asyncio.timeout(2 * self._settings.timeout):
+            async with asyncio.timeout(self._patience):
                 pipeline = self._client.pipeline(transaction=False)
                 for group in groups:
                     name, script = ("EVAL", group.script.source) if full else ("EVALSHA", group.script.sha)
@@ -187,9 +192,11 @@ class Batches:
                             elif not future.done():
                                 future.set_result(answer)
                 batch = again
-        except BaseException as error:
-            self._give_up(batch, StoreUnavailable(f"the claim store's connection ended: {type(error).__name__}"))
-            raise
+        except BaseException as error:  # whoever waits for an answer has it, whatever it is
+            why = f"{type(error).__name__}: {error}".removesuffix(": ")
+            self._give_up(batch, StoreUnavailable(f"the claim store's connection ended: {why}"))
+            if not isinstance(error, Exception):
+                raise
         finally:
             self._task = None
 

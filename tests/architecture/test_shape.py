@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType
 
-import pytest
-
 import holdfast
 
 ROOT = Path(__file__).parents[2]
@@ -132,13 +130,12 @@ def test_every_public_name_says_what_it_is() -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("folder", ["consumer", "idempotency"])
-def test_nothing_depends_on_an_assert(folder: str) -> None:
+def test_nothing_depends_on_an_assert_which_python_leaves_out_with_o() -> None:
     asserts = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
-        for path, tree in sources(folder)
+        for path, tree in sources(*(folder.parent.name for folder in ROOT.glob("*/__init__.py")))
         for node in ast.walk(tree)
-        if isinstance(node, ast.Assert)
+        if isinstance(node, ast.Assert) and path.relative_to(ROOT).parts[0] != "testing"  # asserting is its trade
     ]
 
     assert asserts == []

@@ -219,6 +219,25 @@ async def test_sigterm_under_load_drains_all_and_nothing_is_lost(
     assert crew.ledger("done") == crew.ledger("began") == Counter(orders)
 
 
+async def test_a_signal_to_every_process_as_systemd_sends_it_drains_each_once(
+    folder: Path, env: dict[str, str], settings: Settings
+) -> None:
+    async with a_crew(2, folder, env, settings) as (crew, _):
+        await crew.publish(*(f"o-{number}" for number in range(8)), does="hang")
+        await crew.until_noted(lambda: len(crew.ledger("began")) == 8)
+        for pid in (crew.running.process.pid, *crew.pids.values()):
+            os.kill(pid, signal.SIGTERM)
+        await crew.until(lambda: len(crew.lines("worker.draining")) == 2)
+        for pid in crew.pids.values():
+            os.kill(pid, signal.SIGTERM)
+        crew.let_go()
+        code = await asyncio.to_thread(crew.running.process.wait, 60)
+
+    assert code == 0
+    assert crew.ledger("done") == crew.ledger("began")
+    assert {line["unfinished"] for line in crew.lines("worker.stopped")} == {0}
+
+
 async def test_a_second_sigterm_ends_all_at_once(folder: Path, env: dict[str, str], settings: Settings) -> None:
     async with a_crew(2, folder, env, settings) as (crew, site):
         await crew.publish("1", "2", does="hang")

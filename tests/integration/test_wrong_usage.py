@@ -49,6 +49,45 @@ def test_a_folder_below_an_unknown_home_is_told_with_its_variable(tmp_path: Path
     assert "HOLDFAST_DEAD_LETTERS__FOLDER=~nobody-of-this-name/state" in told
 
 
+@pytest.mark.parametrize("part", ["/mydb", "?db=3", "/name/0"])
+def test_what_a_url_cannot_mean_is_one_line_of_check_already(tmp_path: Path, env: dict[str, str], part: str) -> None:
+    copy_app("one_queue", tmp_path)
+
+    told = one_line(
+        holdfast("check", "app:worker", folder=tmp_path, env=env | {"HOLDFAST_IDEMPOTENCY__URL": f"redis://h{part}"})
+    )
+
+    assert told.startswith("holdfast: HOLDFAST_IDEMPOTENCY__URL: ")
+
+
+WRONG = {
+    "nothing": {},
+    "a scheme": {"HOLDFAST_BROKER__URL": "http://host"},
+    "a number": {"HOLDFAST_WORKER__CONCURRENCY": "0"},
+    "a file": {"HOLDFAST_BROKER__CA_FILE": "nowhere.pem"},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_checks_of_the_start_are_made_by_an_optimised_python_too(
+    tmp_path: Path, env: dict[str, str], wrong: str
+) -> None:
+    copy_app("one_queue", tmp_path)
+    env = env | WRONG[wrong]
+
+    plain = holdfast("check", "app:worker", folder=tmp_path, env=env)
+    optimised = holdfast("check", "app:worker", folder=tmp_path, env=env | {"PYTHONOPTIMIZE": "1"})
+
+    assert (optimised.returncode, optimised.stdout, optimised.stderr) == (plain.returncode, plain.stdout, plain.stderr)
+    assert plain.returncode == (1 if WRONG[wrong] else 0)
+
+
+def test_the_demo_in_memory_runs_on_an_optimised_python(tmp_path: Path, env: dict[str, str]) -> None:
+    done = holdfast("demo", "--memory", folder=tmp_path, env=env | {"PYTHONOPTIMIZE": "1"})
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("port", ["70000", "-1"])
 def test_a_port_that_is_none_is_refused(tmp_path: Path, env: dict[str, str], port: str) -> None:
     beyond = {"HOLDFAST_DASHBOARD__HOST": "0.0.0.0"}  # without a token nothing is served there

@@ -2,7 +2,10 @@
 
 import json
 import math
+import sqlite3
 import time
+from collections.abc import Iterable
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,9 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast import ConfigurationError
+from holdfast.broker.memory import MemoryBroker
 from holdfast.dead_letters import ORDERS, Index, Journal, Pace, Selection, moment
 from holdfast.dead_letters.archive import from_line, to_line
 from holdfast.dead_letters.letter import Letter, key_of, read_letter
+from holdfast.dead_letters.receipts import receiving
 from holdfast.dead_letters.replay import replayed, target_of
 from holdfast.events import Message, Receipt, read_receipt, receipt_message, replay_of
 from holdfast.telemetry import neutral
@@ -44,6 +49,14 @@ def test_a_message_survives_the_archive_to_the_byte(body: bytes, headers: dict[s
 
     assert back == message
     assert about == {"key": "k", "queue": "q"}
+
+
+def test_the_archive_leaves_out_no_field_of_a_message() -> None:
+    texts = {field.name: field.name for field in fields(Message)}
+    others = {"body": b"{}", "headers": {"a": 1}, "timestamp": NOON, "priority": 3}
+    message = Message(**(texts | others))  # type: ignore[arg-type]
+
+    assert from_line(to_line(message))[0] == message
 
 
 NO_LETTERS = ["", "{}", "[1]", '{"holdfast-letter": 1}', '{"holdfast-letter": 1, "message": {}}', "x"]
@@ -289,3 +302,22 @@ def _some_letter(n: int) -> Message:
         "holdfast-worker": f"host {n % 3} holdfast/1.0",
     }
     return a_message(json.dumps({"order_id": str(n)}).encode(), headers=headers, message_id=f"m-{n}")
+
+
+class FullJournal(Journal):
+    """One on a disk that is full."""
+
+    def hear(self, receipts: Iterable[Receipt]) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+
+async def test_receipts_that_cannot_be_noted_end_their_operation() -> None:
+    broker = MemoryBroker(None)
+    async with receiving(broker, "op", Journal(None), lambda: None):
+        pass
+    await broker.publish(receipt_message(Receipt("op", "letter", "handled")), timeout=1)
+
+    with pytest.raises(sqlite3.OperationalError):
+        async with receiving(broker, "op", FullJournal(None), lambda: None):
+            pass
+    await broker.close()

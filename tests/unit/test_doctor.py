@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from holdfast import Event, Retry, Settings, Worker, load_settings
-from holdfast.broker import Binding, Comparison, Difference, Queue, Topology, ladder, registry
+from holdfast.broker import Binding, Comparison, Difference, Queue, Topology, binding_differences, ladder, registry
 from holdfast.cli.doctor.catalogue import CATALOGUE
 from holdfast.cli.doctor.judging import (
     of_arguments,
@@ -20,7 +20,6 @@ from holdfast.cli.doctor.judging import (
     of_settings,
     of_version,
 )
-from holdfast.cli.topology import binding_differences
 from holdfast.idempotency import Danger
 
 ROOT = Path(__file__).parents[2]

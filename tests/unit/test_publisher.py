@@ -18,6 +18,7 @@ from holdfast.broker.memory import MemoryBroker
 from holdfast.events import Message, seal
 from holdfast.events import headers as h
 from holdfast.publisher.publisher import PIPELINE
+from holdfast.telemetry import Fact
 from holdfast.testing import Harness, call
 
 
@@ -287,3 +288,13 @@ async def listening(url: str, settings: Settings, queue: str = "all") -> AsyncIt
     await broker.consume(queue, prefetch=100, on_delivery=taken)
     messages.append((await taken.next()).message)
     await broker.close()
+
+
+async def test_a_listener_that_raises_keeps_nobody_from_publishing(publisher: Publisher) -> None:
+    def listen(fact: Fact) -> None:
+        raise OSError("the disk is full")
+
+    async with Publisher(some_settings(broker={"url": "memory://publisher"}), emit=listen) as another:
+        metadata = await another.publish(OrderCreated(order_id="a"))
+
+    assert metadata.event_type == OrderCreated.__event_type__

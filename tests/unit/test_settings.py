@@ -38,6 +38,23 @@ def test_arguments_beat_the_environment_which_beats_the_file_which_beats_the_def
         ("HOLDFAST_BROKER__URL", "amqp://h:5672,,g/", "names no host"),
         ("HOLDFAST_BROKER__URL", "amqp://h,g:0/", "names port 0"),
         ("HOLDFAST_BROKER__URL", "", "the scheme '' is not"),
+        ("HOLDFAST_BROKER__URL", "amqp://h/?heartbeat=5", "?heartbeat=, which has no meaning there; write HOLDFAST_"),
+        ("HOLDFAST_BROKER__URL", "amqps://h/?cafile=/ca.pem", "write HOLDFAST_BROKER__CA_FILE"),
+        ("HOLDFAST_BROKER__URL", "amqp://h/?auth=guesswork", "has a ? in it"),
+        ("HOLDFAST_BROKER__URL", "amqp://h/shop#1", "has a # in it"),
+        ("HOLDFAST_BROKER__MANAGEMENT_URL", "amqp://h:15672", "write http://host:15672"),
+        ("HOLDFAST_BROKER__MANAGEMENT_URL", "http://h:15672/?vhost=a", "has a ? in it"),
+        ("HOLDFAST_BROKER__EXCHANGE", "amq.events", "begins with amq."),
+        ("HOLDFAST_BROKER__EXCHANGE", "holdfast.unrouted", "is the name of an exchange of the delay ladder"),
+        ("HOLDFAST_IDEMPOTENCY__URL", "redis://h/mydb", "names a database that is not a number"),
+        ("HOLDFAST_IDEMPOTENCY__URL", "redis://h/name/0", "names a database that is not a number"),
+        ("HOLDFAST_IDEMPOTENCY__URL", "redis://h/-1", "names a database that is not a number"),
+        ("HOLDFAST_IDEMPOTENCY__URL", "redis://h?db=3", "?db=, which has no meaning there; write the number"),
+        ("HOLDFAST_IDEMPOTENCY__URL", "rediss://h/0?ssl_ca_certs=ca.pem", "write HOLDFAST_IDEMPOTENCY__CA_FILE"),
+        ("HOLDFAST_IDEMPOTENCY__URL", "redis://h/0#1", "has a # in it"),
+        ("HOLDFAST_IDEMPOTENCY__URL", "redis+sentinel://h/", "names no service"),
+        ("HOLDFAST_IDEMPOTENCY__URL", "redis+sentinel://h/orders/mine", "a database that is not a number"),
+        ("HOLDFAST_IDEMPOTENCY__URL", "redis+cluster://h/1", "a cluster has number 0 alone"),
         ("HOLDFAST_BROKER__QUEUE_TYPE", "stream", "should be 'quorum' or 'classic'"),
         ("HOLDFAST_BROKER__TOPOLOGY", "maybe", "should be 'declare', 'verify' or 'skip'"),
         ("HOLDFAST_BROKER__HEARTBEAT", "soon", "should be a valid integer"),
@@ -77,7 +94,11 @@ def test_every_fault_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["amqp://user:canary@host/", "amqp://user:canary@host:port/", "ftp://user:canary@host/"]
+    "url",
+    [
+        *("amqp://user:canary@host/", "amqp://user:canary@host:port/", "ftp://user:canary@host/"),
+        *("amqp://user:1?canary@host/", "amqp://user:1#canary@host/"),
+    ],
 )
 def test_no_repr_and_no_error_shows_the_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("HOLDFAST_BROKER__URL", url)
@@ -133,7 +154,10 @@ def test_a_file_that_does_not_serve_is_one_line_that_names_the_variable(broker: 
     ("url", "urls"),
     [
         ("amqp://h/", ("amqp://h/",)),
-        ("amqps://u:p%2C@a:1,[::1]:2,c/v?x=1", tuple(f"amqps://u:p%2C@{h}/v?x=1" for h in ("a:1", "[::1]:2", "c"))),
+        (
+            "amqps://u:p%2C@a:1,[::1]:2,c/v?auth=plain",
+            tuple(f"amqps://u:p%2C@{h}/v?auth=plain" for h in ("a:1", "[::1]:2", "c")),
+        ),
         ("memory://", ("memory://",)),
     ],
 )

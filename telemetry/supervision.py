@@ -1,0 +1,50 @@
+"""The last guard of tasks and threads that are to last: an error that nobody foresaw is reported, and they go on."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from .facts import Emit, Lasting, TaskFailed
+
+AGAIN = 1.0
+"""Seconds until work that failed is begun again."""
+
+T = TypeVar("T")
+
+
+async def keep_running(name: Lasting, work: Callable[[], Awaitable[T]], emit: Emit) -> T:
+    """Return what `work` returns. Whenever it raises, report that, and begin it again after a pause.
+
+    Of cancellations only that of the running task ends it: a library may let one out that is not ours.
+    """
+    while True:
+        try:
+            return await work()
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
+            report(name, error, emit)
+        await asyncio.sleep(AGAIN)
+
+
+def keep_turning(name: Lasting, work: Callable[[], T], emit: Emit) -> T:
+    """Do in a thread what `keep_running` does in a task."""
+    while True:
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 (the last guard)
+            report(name, error, emit)
+        time.sleep(AGAIN)
+
+
+def report(name: Lasting, error: BaseException, emit: Emit) -> None:
+    """Emit the fact that work failed, which is begun again. A listener that raises changes nothing."""
+    with suppress(Exception):
+        emit(TaskFailed(name, error, AGAIN))
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
