@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from .version import VERSION as VERSION
 
 if TYPE_CHECKING:
+    from .limits import check_limits as check_limits
     from .origins import origins as origins
     from .secrets import secret_of as secret_of
     from .settings import BrokerSettings as BrokerSettings
@@ -14,13 +15,14 @@ if TYPE_CHECKING:
     from .settings import IdempotencySettings as IdempotencySettings
     from .settings import LogSettings as LogSettings
     from .settings import Settings as Settings
+    from .settings import SqlSettings as SqlSettings
     from .settings import environment as environment
     from .settings import known_variables as known_variables
     from .settings import load_settings as load_settings
     from .settings import unknown_variables as unknown_variables
     from .tls import explain_tls as explain_tls
 else:  # a type checker would take every name for one of ours
-    _FILES = {"explain_tls": "tls", "origins": "origins", "secret_of": "secrets"}
+    _FILES = {"check_limits": "limits", "explain_tls": "tls", "origins": "origins", "secret_of": "secrets"}
 
     def __getattr__(name: str) -> Any:
         """Import a name when it is first used: `holdfast --version` needs no pydantic."""

@@ -59,6 +59,21 @@ def _claims_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _sql_url(secret: SecretStr) -> SecretStr:
+    url = secret.get_secret_value()
+    scheme = url.partition("://")[0]
+    if scheme.partition("+")[0] not in SQL_SCHEMES:
+        raise ValueError(f"{_unknown(url)} {', '.join(SQL_SCHEMES)}; {_SQL_EXAMPLE}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(_NO_URL) from None
+    if not scheme.startswith("sqlite") and (not parts.hostname or port == 0):
+        raise ValueError(f"names no host and port; {_SQL_EXAMPLE}")
+    return secret
+
+
 def _host(name: str) -> str:
     try:
         name.encode("idna")
@@ -81,6 +96,9 @@ CLAIM_SCHEMES = (
     "redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster", "memory",
 )  # fmt: skip
 _CLAIMS_EXAMPLE = "write redis://user:password@host:6379/0"
+SQL_SCHEMES = ("postgresql", "sqlite")
+_SQL_EXAMPLE = "write postgresql://user:password@host:5432/database or sqlite:///path"
+SqlUrl = Annotated[SecretStr, AfterValidator(_sql_url)]
 ClaimsUrl = Annotated[SecretStr, AfterValidator(_claims_url)]
 BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
 Host = Annotated[str, AfterValidator(_host)]
