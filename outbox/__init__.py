@@ -1,0 +1,6 @@
+"""The outbox (floor 3.5): the relay that sends what was committed, and what it cleans up."""
+
+from .relay import Relay
+from .running import relaying
+
+__all__ = ["Relay", "relaying"]
