@@ -99,14 +99,10 @@ class HandlerClaims:
         return _not_acquired(answer, seconds)
 
     def _request(self, incoming: Incoming, event: Any) -> Claim:
-        """By default an event is its source and its id; `key=` of the handler may name another identity."""
         message, metadata = incoming.message, incoming.metadata
-        own_key = None if self.spec.key is None else self.spec.key_of(event)
-        identity: tuple[str, ...] = (metadata.source, metadata.event_id) if own_key is None else ("key", "", own_key)
-        if headers.REPLAY_FORCED in message.headers and (forced := forced_by(message.headers)) is not None:
-            identity = (*identity, "forced", forced)
+        identity = event_identity(self.spec, incoming, event)
         key = claim_key(self.settings.idempotency.prefix, self.spec.queue, *identity)
-        fingerprint = fingerprint_of(message, metadata, own_key=own_key is not None)
+        fingerprint = fingerprint_of(message, metadata, own_key=self.spec.key is not None)
         return Claim(key, next(self.store.tokens), fingerprint, self.store.lease.owner)
 
     async def _without_store(self, ready: Ready) -> Claimed:
@@ -115,6 +111,16 @@ class HandlerClaims:
         with suppress(CancelledError):  # it is given back either way
             await self.store.until_paused()
         return Claimed(ClaimsUnavailable(), None, "unavailable")
+
+
+def event_identity(spec: HandlerSpec, incoming: Incoming, event: Any) -> tuple[str, ...]:
+    """Return what makes an event the same one: its source and its id, or what `key=` of the handler gives."""
+    message, metadata = incoming.message, incoming.metadata
+    own_key = None if spec.key is None else spec.key_of(event)
+    identity: tuple[str, ...] = (metadata.source, metadata.event_id) if own_key is None else ("key", "", own_key)
+    if headers.REPLAY_FORCED in message.headers and (forced := forced_by(message.headers)) is not None:
+        identity = (*identity, "forced", forced)
+    return identity
 
 
 def _not_acquired(answer: Answer, seconds: float) -> Claimed:
