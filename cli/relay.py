@@ -10,7 +10,7 @@ from ..config import Settings, load_settings
 from ..outbox import Relay, relaying
 from ..sql import DatabaseUnavailable
 from ..telemetry import Endpoint, FactLog, Metrics, RelayStarted, Serving, configure_logging, fan_out, open_spans
-from .loop import run
+from .run import run
 from .sql import opened
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from .version import VERSION as VERSION
 
 if TYPE_CHECKING:
-    from .limits import check_limits as check_limits
     from .origins import origins as origins
     from .secrets import secret_of as secret_of
     from .settings import BrokerSettings as BrokerSettings
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from .settings import unknown_variables as unknown_variables
     from .tls import explain_tls as explain_tls
 else:  # a type checker would take every name for one of ours
-    _FILES = {"check_limits": "limits", "explain_tls": "tls", "origins": "origins", "secret_of": "secrets"}
+    _FILES = {"explain_tls": "tls", "origins": "origins", "secret_of": "secrets"}
 
     def __getattr__(name: str) -> Any:
         """Import a name when it is first used: `holdfast --version` needs no pydantic."""

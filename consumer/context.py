@@ -32,8 +32,13 @@ from ..events import headers as h
 =======
 >>>>>>> 752b59f (within=: effect, inbox row and events of a handler in one commit)
 from ..idempotency import Lease
+<<<<<<< HEAD
 from ..publisher import message_for, with_headers
 from ..telemetry import Spans
+=======
+from ..publisher import message_for
+from ..telemetry import InboxResult, Spans
+>>>>>>> 94915cc (The inbox answers on the loop; dashboard, alarms and image know of outbox and inbox)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,8 @@ class Run:
     """One run of a handler: the `owner` of its claim, the messages it published, the threads it runs in that have not
     ended, and whether it is over.
 
-    Within a transaction, `events` are what it published, with their delays, and `raised` is what its function raised.
+    Within a transaction, `events` are what it published, with their delays, `raised` is what its function raised, and
+    `inbox` what the inbox said of its event.
     """
 
     owner: bytes
@@ -77,6 +83,7 @@ class Run:
     is_over: bool = False
     events: list[tuple[Envelope, float | None]] | None = None
     raised: BaseException | None = None
+    inbox: InboxResult | None = None
 
 
 @dataclass(slots=True, eq=False, repr=False)

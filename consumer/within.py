@@ -30,7 +30,7 @@ from .claims import event_identity
 from .context import Context, Run, run_of
 from .errors import FingerprintMismatch
 from .handler import Handler, HandlerSpec
-from .outcome import AlreadyDone, ClaimsUnavailable, Ended, HeldElsewhere, Outcome, Refused
+from .outcome import AlreadyDone, ClaimsUnavailable, Ended, HeldElsewhere, Refused
 
 _TRIES = 4  # of a transaction that the database ended in favour of another
 
@@ -81,7 +81,7 @@ class Within:
             async def on_loop(event: Any, context: Context) -> None:
                 run = run_of(context)
                 async with opener.begin() as opened:
-                    await play(self._enter(run.incoming, event), opened.execute)
+                    await play(self._enter(run, event), opened.execute)
                     try:
                         await function(event, context, opened.user)
                     except BaseException as error:
@@ -97,7 +97,7 @@ class Within:
         def in_thread(event: Any, context: Context) -> None:
             run = run_of(context)
             with opener.begin() as opened:
-                play_in_thread(self._enter(run.incoming, event), opened.execute)
+                play_in_thread(self._enter(run, event), opened.execute)
                 try:
                     function(event, context, opened.user)
                 except BaseException as error:
@@ -117,7 +117,7 @@ class Within:
         async def call(event: Any, context: Context) -> None:
             run = run_of(context)
             for tries in range(1, _TRIES + 1):
-                run.events, run.raised = [], None
+                run.events, run.raised, run.inbox = [], None, None
                 try:
                     await transact(event, context)
                     break
@@ -130,34 +130,34 @@ class Within:
                     if isinstance(error, TransactionEnded):  # if it was a commit, the inbox row must not stay
                         await self._database.run(self._withdraw(run.incoming, event))
                     raise
+                finally:
+                    if run.inbox is not None:
+                        self._emit(InboxAnswered(self._spec.queue, run.inbox))
             if run.events:
                 await self._committed()
 
         return call
 
-    def _enter(self, incoming: Incoming, event: Any) -> Steps[None]:
-        """Write the inbox row. Raises `Ended` where the event is not to be handled now."""
+    def _enter(self, run: Run, event: Any) -> Steps[None]:
+        """Write the inbox row, and note what it says of the event. Raises `Ended` where it is not to be handled now."""
         if not self._spec.idempotent:
             return
-        params = self._row(incoming, event)
+        params = self._row(run.incoming, event)
         rows = yield self._statements.enter, params
         is_free, is_fresh = rows[0] if rows else (True, False)
         if is_fresh:
-            self._emit(InboxAnswered(self._spec.queue, "fresh"))
+            run.inbox = "fresh"
             return
         known = (yield self._statements.known, params) if is_free else []
-        raise Ended(self._ending(bytes(known[0][0]) if known else None, params["fingerprint"]))
-
-    def _ending(self, known: bytes | None, fingerprint: bytes) -> Outcome:
-        queue = self._spec.queue
-        if known is None:
-            self._emit(InboxAnswered(queue, "busy"))
-            return HeldElsewhere(math.inf)
-        if known == fingerprint:
-            self._emit(InboxAnswered(queue, "duplicate"))
-            return AlreadyDone()
-        self._emit(InboxAnswered(queue, "mismatch"))
-        return Refused(FingerprintMismatch("this key came before, with another payload"), "fingerprint-mismatch")
+        if not known:
+            run.inbox = "busy"
+            raise Ended(HeldElsewhere(math.inf))
+        if bytes(known[0][0]) == params["fingerprint"]:
+            run.inbox = "duplicate"
+            raise Ended(AlreadyDone())
+        run.inbox = "mismatch"
+        error = FingerprintMismatch("this key came before, with another payload")
+        raise Ended(Refused(error, "fingerprint-mismatch"))
 
     def _withdraw(self, incoming: Incoming, event: Any) -> Steps[None]:
         yield self._statements.withdraw, self._row(incoming, event)

@@ -15,6 +15,7 @@ from ..events import (
     PublishTimeout,
     TooLarge,
     Unroutable,
+    check_limits,
     headers,
     in_form,
     to_message,
@@ -56,7 +57,7 @@ def message_for(envelope: Envelope, settings: Settings, delay: float | None) -> 
             raise PublishError(
                 f"{kind!r}: its metadata hold half a surrogate pair, which UTF-8 has no form for"
             ) from None
-    check_limits(kind, len(envelope.body), delay, settings)
+    check_limits(envelope, delay, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
     if not delay:
         return to_message(envelope, exchange=exchange)
     origin = {headers.EXCHANGE: exchange, headers.ROUTING_KEY: kind}

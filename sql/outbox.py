@@ -4,8 +4,8 @@ from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, overload
 
-from ..config import Settings, check_limits, load_settings
-from ..events import ConfigurationError, Envelope, Event, Metadata, as_published, seal
+from ..config import Settings, load_settings
+from ..events import ConfigurationError, Envelope, Event, Metadata, as_published, check_limits, seal
 from .errors import OutsideTransaction
 from .openers import clause, in_transaction, on_asyncpg, on_psycopg, on_psycopg_async, on_sqlite
 from .statements import Outgoing, Params, Statements
@@ -78,7 +78,7 @@ class Outbox:
         envelope = seal(event, source=self._source, key=key, now=datetime.now(UTC))
         if metadata is not None:
             envelope = Envelope(metadata, envelope.body, envelope.content_type, envelope.headers)
-        check_limits(event.__event_type__, len(envelope.body), delay, settings)
+        check_limits(envelope, delay, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
         return self._write(connection, Outgoing(envelope, delay))
 
     def _write(self, connection: Any, event: Outgoing) -> Metadata | Awaitable[Metadata]:

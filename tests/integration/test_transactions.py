@@ -91,6 +91,7 @@ async def test_a_worker_killed_at_an_arrow_leaves_effect_inbox_and_events_in_agr
         await publish_all(settings, [Paid(account=f"a-{n % 3}", number=n) for n in range(EACH)])
         assert first.process.wait(60) == -signal.SIGKILL, first.log
     with Running("run", "ledger:worker", folder=APPS, env=env) as second:
+        second.until(lambda log: "worker.started" in log)
 
         async def all_seen() -> int:
             return len([row for row in await ask(postgres_url, entries) if row[0] == "seen"])
