@@ -85,6 +85,10 @@ class Run:
     raised: BaseException | None = None
     inbox: InboxResult | None = None
 
+    def begin_transaction(self) -> None:
+        """Forget what an earlier transaction of this run left."""
+        self.events, self.raised, self.inbox = [], None, None
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Context:

@@ -117,7 +117,7 @@ class Within:
         async def call(event: Any, context: Context) -> None:
             run = run_of(context)
             for tries in range(1, _TRIES + 1):
-                run.events, run.raised, run.inbox = [], None, None
+                run.begin_transaction()
                 try:
                     await transact(event, context)
                     break

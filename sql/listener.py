@@ -85,7 +85,10 @@ class Listener:
                 await connection.close()
         elif isinstance(opener, Asyncpg):
             async with opener.pool.acquire() as proxy:
-                yield proxy
+                try:
+                    yield proxy
+                finally:
+                    proxy.terminate()
         elif isinstance(opener, PsycopgAsync):
             async with opener.pool.connection() as psycopg:
                 try:
