@@ -122,7 +122,7 @@ class Within:
                     await transact(event, context)
                     break
                 except Exception as error:
-                    match trouble(error, is_ours=error is not run.raised):
+                    match trouble(error, is_ours=run.raised is None):
                         case "unavailable":
                             await self._wait(error)
                         case "again" if tries < _TRIES:

@@ -57,7 +57,8 @@ def message_for(envelope: Envelope, settings: Settings, delay: float | None) -> 
             raise PublishError(
                 f"{kind!r}: its metadata hold half a surrogate pair, which UTF-8 has no form for"
             ) from None
-    check_limits(envelope, delay, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
+    if delay or len(envelope.body) > settings.worker.max_body:
+        check_limits(envelope, delay, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
     if not delay:
         return to_message(envelope, exchange=exchange)
     origin = {headers.EXCHANGE: exchange, headers.ROUTING_KEY: kind}
