@@ -59,7 +59,7 @@ async def test_a_transaction_runs_again_after_hours_and_its_event_is_handled(
         await h.settle()
 
         assert [(retry.handler, retry.attempt) for retry in h.retries] == [("book", 1), ("book", 2)]
-        assert [run.event for run in h.handled] == [Paid(account="a"), Booked(account="a")]
+        assert sorted(run.handler for run in h.handled) == ["book", "thank"]
         assert [published.event for published in h.published] == [Booked(account="a")]
 
     assert await ask(database, "select account from entries") == [("a",)]
@@ -81,6 +81,6 @@ async def test_an_event_that_comes_twice_is_booked_once(database: Database[sqlit
         await h.publish(Paid(account="a"))
         await h.settle()
 
-        assert [run.handler for run in h.handled] == ["book", "thank"]
+        assert sorted(run.handler for run in h.handled) == ["book", "thank"]
 
     assert await ask(database, "select account from entries") == [("a",)]
