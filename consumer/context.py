@@ -10,16 +10,11 @@ import structlog
 from ..broker import REAL, Clock
 from ..config import Settings
 from ..events import (
-<<<<<<< HEAD
+    Envelope,
     Event,
     Headers,
     HoldfastError,
-=======
-    Envelope,
-    Event,
-    HoldfastError,
     Incoming,
->>>>>>> 752b59f (within=: effect, inbox row and events of a handler in one commit)
     Message,
     Metadata,
     PublishError,
@@ -27,18 +22,10 @@ from ..events import (
     derived_id,
     seal,
 )
-<<<<<<< HEAD
 from ..events import headers as h
-=======
->>>>>>> 752b59f (within=: effect, inbox row and events of a handler in one commit)
 from ..idempotency import Lease
-<<<<<<< HEAD
 from ..publisher import message_for, with_headers
-from ..telemetry import Spans
-=======
-from ..publisher import message_for
 from ..telemetry import InboxResult, Spans
->>>>>>> 94915cc (The inbox answers on the loop; dashboard, alarms and image know of outbox and inbox)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +45,22 @@ class Surroundings:
 
 @dataclass(slots=True, eq=False)
 class Run:
-<<<<<<< HEAD
     """One run of a handler: the `owner` of its claim, the headers that its message `carried`, and whether its event
     brought an id; then the messages it published, the threads it runs in that have not ended, the calls that middleware
-    made of it, and whether it is over."""
+    made of it, and whether it is over.
+
+    Within a transaction, `events` are what it published, with their delays, `raised` is what its function raised, and
+    `inbox` what the inbox said of its event, `incoming`.
+    """
 
     owner: bytes
     carried: Headers = field(default_factory=dict)
     has_id: bool = True
-=======
-    """One run of a handler: the `owner` of its claim, the messages it published, the threads it runs in that have not
-    ended, and whether it is over.
-
-    Within a transaction, `events` are what it published, with their delays, `raised` is what its function raised, and
-    `inbox` what the inbox said of its event.
-    """
-
-    owner: bytes
-    incoming: Incoming
->>>>>>> 752b59f (within=: effect, inbox row and events of a handler in one commit)
     outbox: list[Message] = field(default_factory=list)
     threads: list["asyncio.Future[Any]"] = field(default_factory=list)
     calls: list[Coroutine[Any, Any, Any]] = field(default_factory=list)
     is_over: bool = False
+    incoming: Incoming | None = None
     events: list[tuple[Envelope, float | None]] | None = None
     raised: BaseException | None = None
     inbox: InboxResult | None = None
@@ -123,7 +103,6 @@ class Context:
         """A structlog logger; every line it writes carries the event's id."""
         return structlog.get_logger(f"holdfast.handler.{self._surroundings.handler}")
 
-<<<<<<< HEAD
     def publish(
         self,
         event: Event,
@@ -133,12 +112,8 @@ class Context:
         event_id: str | None = None,
         headers: Headers | None = None,
     ) -> Awaitable[Metadata]:
-        """Publish an event once this handler has succeeded; nothing is sent if it fails.
-=======
-    def publish(self, event: Event, *, delay: float | None = None, key: str | None = None) -> Awaitable[Metadata]:
         """Publish an event once this handler has succeeded; nothing is sent if it fails. With `within=` the event is
         a row of the handler's transaction, which a relay sends after the commit.
->>>>>>> 752b59f (within=: effect, inbox row and events of a handler in one commit)
 
         Its id is derived from this event's id, the handler and the position, so that a redelivered event
         publishes the same ids again; `event_id` names another. (Where this event came without an id, each run publishes
@@ -154,28 +129,21 @@ class Context:
         if around.publishes is not None and event.__event_type__ not in around.publishes:
             raise PublishError(f"{around.handler}: {event.__event_type__} is not among the events of its publishes=")
         event = as_published(event, around.settings.publisher.versions)
-<<<<<<< HEAD
         if event_id is None and run.has_id:  # else a new one: another event may have the id that was guessed
-            event_id = derived_id(self.metadata.event_id, around.handler, len(run.outbox))
-=======
-        position = len(run.outbox if run.events is None else run.events)
-        identity = derived_id(self.metadata.event_id, around.handler, position)
->>>>>>> 752b59f (within=: effect, inbox row and events of a handler in one commit)
+            event_id = derived_id(
+                self.metadata.event_id, around.handler, len(run.outbox if run.events is None else run.events)
+            )
         now, trace = around.clock.now(), around.spans.current()
         envelope = seal(
             event, source=around.source, cause=self.metadata, event_id=event_id, key=key, now=now, trace=trace
         )
-<<<<<<< HEAD
         if headers is not None:
             envelope = with_headers(envelope, headers)
-        run.outbox.append(message_for(envelope, around.settings, delay))
-=======
         message = message_for(envelope, around.settings, delay)
         if run.events is None:
             run.outbox.append(message)
         else:
             run.events.append((envelope, delay))
->>>>>>> 752b59f (within=: effect, inbox row and events of a handler in one commit)
         return _Ready(envelope.metadata)
 
 
@@ -192,15 +160,14 @@ class _Ready:
         return self._value
 
 
-<<<<<<< HEAD
-def note_call(context: Context, call: Coroutine[Any, Any, Any]) -> None:
-    """Note that middleware called the handler, which has ended once the call has."""
-    context._run.calls.append(call)
-=======
 def run_of(context: Context) -> Run:
     """Return the run that a context belongs to."""
     return context._run
->>>>>>> 752b59f (within=: effect, inbox row and events of a handler in one commit)
+
+
+def note_call(context: Context, call: Coroutine[Any, Any, Any]) -> None:
+    """Note that middleware called the handler, which has ended once the call has."""
+    context._run.calls.append(call)
 
 
 def note_thread(context: Context, thread: "asyncio.Future[Any]") -> None:

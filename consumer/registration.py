@@ -35,21 +35,12 @@ def handler_spec(
     within: "Database[Any] | None" = None,
 ) -> HandlerSpec:
     """Check what the user wrote and make it data. Raises `ConfigurationError`, one line naming the handler."""
-<<<<<<< HEAD
     called = name or str(getattr(function, "__name__", type(function).__name__))
     where = f"handler {called!r} of worker {worker!r}"
     queue = queue or f"{worker}.{called}"
-    signature = signature_of(function, events, where)
+    signature = signature_of(function, events, where, takes_session=within is not None)
     kinds = _kinds(events, signature.members, where)
     for label, text in (("name", called), ("queue", queue)):
-=======
-    title = name or str(getattr(function, "__name__", type(function).__name__))
-    where = f"handler {title!r} of worker {worker!r}"
-    queue = queue or f"{worker}.{title}"
-    annotation, takes_context = _signature(function, where, takes_session=within is not None)
-    kinds = _kinds(events, annotation, where)
-    for label, text in (("name", title), ("queue", queue)):
->>>>>>> 752b59f (within=: effect, inbox row and events of a handler in one commit)
         if not _NAME.fullmatch(text):
             raise ConfigurationError(f"{where}: {label}={text!r} may hold letters, digits and _.:- alone, at most 180")
     if not isinstance(retry, Retry):
@@ -62,7 +53,7 @@ def handler_spec(
     if on_outage not in (None, "pause", "process"):
         raise ConfigurationError(f"{where}: on_outage={on_outage!r}; give 'pause', 'process', or None for the setting")
     _check_key(key, kinds, idempotent, where)
-    _check_within(within, _is_async(function), where)
+    _check_within(within, signature.is_async, where)
     return HandlerSpec(
         name=called,
         queue=queue,
@@ -169,62 +160,6 @@ def _version(kind: Kind) -> int | None:
     return kind.__event_version__ if issubclass(kind, Event) else None
 
 
-<<<<<<< HEAD
-=======
-def _signature(function: Callable[..., Any], where: str, *, takes_session: bool) -> tuple[tuple[Kind, ...], bool]:
-    """What the first parameter is annotated with, and whether there is a second one.
-
-    The annotation's kinds are empty where it says nothing, or something that is no event. Raises
-    `ConfigurationError` for what cannot be called with an event.
-    """
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"{where}: {function!r} is not a function") from None
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise ConfigurationError(f"{where} has a `yield`, so calling it would run nothing; a handler returns")
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if positional and positional[0].name in ("self", "cls"):
-        raise ConfigurationError(
-            f"{where} is a method without its object; register it bound: handler(Event)(service.method)"
-        )
-    if takes_session and (len(positional) < 3 or any(p not in positional[:3] for p in required)):
-        raise ConfigurationError(f"{where}: with within= a handler takes three: (event, ctx, session)")
-    if takes_session:
-        required = required[:2]
-    if not positional or len(required) > 2 or any(p not in positional[:2] for p in required):
-        raise ConfigurationError(f"{where}: a handler takes the event and, if it likes, the context: (event, ctx)")
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception:  # noqa: BLE001 (an annotation may be any expression)
-        hints = {}
-    return _kinds_of(hints.get(positional[0].name, Any)), len(positional) > 1
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-
-
-def _kinds_of(hint: Any) -> tuple[Kind, ...]:
-    """The kinds of a union, or of one annotation; nothing where a part of it is none of ours."""
-    is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-    members = [member for member in (typing.get_args(hint) if is_union else (hint,)) if member is not types.NoneType]
-    kinds = [_kind(member) for member in members]
-    return tuple(kind for kind in kinds if kind is not None) if None not in kinds else ()
-
-
-def _kind(annotation: Any) -> Kind | None:
-    plain = typing.get_origin(annotation) or annotation
-    if plain in (dict, Mapping):
-        return dict
-    if plain is bytes or (isinstance(plain, type) and issubclass(plain, Event)):
-        return plain
-    return None
-
-
->>>>>>> 752b59f (within=: effect, inbox row and events of a handler in one commit)
 def short_windows(handlers: Iterable[HandlerSpec], window: float) -> list[str]:
     """Return one line for each handler whose last retry may come after its event was forgotten. `window`: seconds."""
     return [

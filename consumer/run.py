@@ -20,15 +20,11 @@ from .dependencies import Tools
 from .errors import HandlerExit, HandlerTimeout, WorkNotDone
 from .handler import Handler, HandlerSpec, Middleware
 from .in_flight import InFlight
-<<<<<<< HEAD
-from .outcome import Abandoned, Failed, Interrupted, Outcome, Refused, Succeeded, Unpublished
-from .returned import check_finished, finish, watched
-=======
 from .outcome import Abandoned, Ended, Failed, Interrupted, Outcome, Refused, Succeeded, Unpublished
+from .returned import check_finished, finish, watched
 
 if TYPE_CHECKING:
     from .within import Within
->>>>>>> 752b59f (within=: effect, inbox row and events of a handler in one commit)
 
 _SUCCEEDED = Succeeded()
 _AGAIN = Pause(0.1, 1.0)  # between two tries to publish what a handler published
@@ -75,12 +71,8 @@ class Runner:
         """
         began, incoming, around, task = time.perf_counter(), flight.incoming, self._around, flight.task
         claim = flight.claimed.claim
-<<<<<<< HEAD
         owner = claim.owner if claim is not None else around.lease.owner
-        run = Run(owner, incoming.message.headers, incoming.has_id)
-=======
-        run = Run(claim.owner if claim is not None else around.lease.owner, incoming)
->>>>>>> 752b59f (within=: effect, inbox row and events of a handler in one commit)
+        run = Run(owner, incoming.message.headers, incoming.has_id, incoming=incoming)
         attempt, redelivered = incoming.history.attempt, flight.delivery.redelivered
         context = Context(incoming.metadata, attempt, around.queue, redelivered, around.state, around, run)
         failure: BaseException | None = None
@@ -198,25 +190,19 @@ def _because(error: Exception, cause: BaseException | None) -> Exception:
     return error
 
 
-<<<<<<< HEAD
-def compose(spec: HandlerSpec, middleware: tuple[Middleware, ...], threads: Executor) -> Handler:
-    """Return the user's function in one form, inside the middleware; the first of those is the outermost.
-
-    Raises `ConfigurationError` for middleware that returns no function.
-    """
-    handler = _on_loop(spec) if spec.is_async else _in_thread(spec, threads)
-=======
 def compose(
     spec: HandlerSpec, middleware: tuple[Middleware, ...], threads: Executor, within: "Within | None" = None
 ) -> Handler:
     """Return the user's function in one form, inside the middleware; the first of those is the outermost. `within` is
-    the transaction it runs in, the innermost."""
+    the transaction it runs in, the innermost.
+
+    Raises `ConfigurationError` for middleware that returns no function.
+    """
     function = spec.function if within is None else within.function()
     takes_context = spec.takes_context or within is not None
     handler = _on_loop(function, takes_context) if spec.is_async else _in_thread(function, takes_context, threads)
     if within is not None:
         handler = within.handler(handler)
->>>>>>> 752b59f (within=: effect, inbox row and events of a handler in one commit)
     for wrap in reversed(middleware):
         wrapped: Any = wrap(watched(handler))
         if not callable(wrapped):

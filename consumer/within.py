@@ -2,12 +2,13 @@
 
 import asyncio
 import base64
+import inspect
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..broker import Clock
-from ..events import HoldfastError, Incoming
+from ..events import HoldfastError
 from ..idempotency import Availability, claim_key, fingerprint_of
 from ..sql import (
     Database,
@@ -28,9 +29,10 @@ from ..sql import (
 from ..telemetry import Emit, InboxAnswered
 from .claims import event_identity
 from .context import Context, Run, run_of
-from .errors import FingerprintMismatch
+from .errors import FingerprintMismatch, WorkNotDone
 from .handler import Handler, HandlerSpec
 from .outcome import AlreadyDone, ClaimsUnavailable, Ended, HeldElsewhere, Refused
+from .returned import finish
 
 _TRIES = 4  # of a transaction that the database ended in favour of another
 
@@ -83,7 +85,9 @@ class Within:
                 async with opener.begin() as opened:
                     await play(self._enter(run, event), opened.execute)
                     try:
-                        await function(event, context, opened.user)
+                        returned = await function(event, context, opened.user)
+                        if returned is not None:
+                            await finish(returned)
                     except BaseException as error:
                         run.raised = error
                         raise
@@ -99,7 +103,8 @@ class Within:
             with opener.begin() as opened:
                 play_in_thread(self._enter(run, event), opened.execute)
                 try:
-                    function(event, context, opened.user)
+                    if inspect.isawaitable(function(event, context, opened.user)):
+                        raise WorkNotDone("the handler returned work to be awaited, after its transaction")
                 except BaseException as error:
                     run.raised = error
                     raise
@@ -128,7 +133,7 @@ class Within:
                         case "again" if tries < _TRIES:
                             continue
                     if isinstance(error, TransactionEnded):  # if it was a commit, the inbox row must not stay
-                        await self._database.run(self._withdraw(run.incoming, event))
+                        await self._database.run(self._withdraw(run, event))
                     raise
                 finally:
                     if run.inbox is not None:
@@ -142,7 +147,7 @@ class Within:
         """Write the inbox row, and note what it says of the event. Raises `Ended` where it is not to be handled now."""
         if not self._spec.idempotent:
             return
-        params = self._row(run.incoming, event)
+        params = self._row(run, event)
         rows = yield self._statements.enter, params
         is_free, is_fresh = rows[0] if rows else (True, False)
         if is_fresh:
@@ -159,10 +164,12 @@ class Within:
         error = FingerprintMismatch("this key came before, with another payload")
         raise Ended(Refused(error, "fingerprint-mismatch"))
 
-    def _withdraw(self, incoming: Incoming, event: Any) -> Steps[None]:
-        yield self._statements.withdraw, self._row(incoming, event)
+    def _withdraw(self, run: Run, event: Any) -> Steps[None]:
+        yield self._statements.withdraw, self._row(run, event)
 
-    def _row(self, incoming: Incoming, event: Any) -> Params:
+    def _row(self, run: Run, event: Any) -> Params:
+        if (incoming := run.incoming) is None:
+            raise RuntimeError("a transaction needs the message that it handles")
         key = claim_key("", "", *event_identity(self._spec, incoming, event))[2:]
         fingerprint = fingerprint_of(incoming.message, incoming.metadata, own_key=self._spec.key is not None)
         return {"queue": self._spec.queue, "event": base64.urlsafe_b64decode(key + "=="), "fingerprint": fingerprint}

@@ -11,11 +11,7 @@ from ..consumer import Context, Worker
 from ..consumer.context import Run, Surroundings
 from ..consumer.returned import finish
 from ..consumer.run import compose
-<<<<<<< HEAD
 from ..events import Event, Headers, Metadata, read_metadata, seal
-=======
-from ..events import Envelope, Event, History, Incoming, Metadata, read_metadata, seal, to_message
->>>>>>> 752b59f (within=: effect, inbox row and events of a handler in one commit)
 from ..idempotency import no_claims
 from ..telemetry import open_spans
 from .records import Published
@@ -68,12 +64,7 @@ async def call(
     around = Surroundings(
         spec.queue, spec.name, worker.name, state, settings, lease, open_spans(), publishes=spec.publish_types
     )
-<<<<<<< HEAD
     run = Run(lease.owner, headers or {})
-=======
-    message = to_message(Envelope(metadata, b""), exchange="")
-    run = Run(lease.owner, Incoming(message, metadata, History(attempt), has_id=True))
->>>>>>> 752b59f (within=: effect, inbox row and events of a handler in one commit)
     context = RecordingContext(metadata, attempt, spec.queue, redelivered, state, around, run)
     with ThreadPoolExecutor(1) as threads:
         await finish(await compose(spec, (), threads)(event, context))
