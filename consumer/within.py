@@ -9,7 +9,7 @@ from typing import Any
 
 from ..broker import Clock
 from ..events import HoldfastError
-from ..idempotency import Availability, claim_key, fingerprint_of
+from ..idempotency import Availability
 from ..sql import (
     Database,
     DatabaseUnavailable,
@@ -27,7 +27,7 @@ from ..sql import (
     trouble,
 )
 from ..telemetry import Emit, InboxAnswered
-from .claims import event_identity
+from .claims import claim_of
 from .context import Context, Run, run_of
 from .errors import FingerprintMismatch, WorkNotDone
 from .handler import Handler, HandlerSpec
@@ -170,9 +170,9 @@ class Within:
     def _row(self, run: Run, event: Any) -> Params:
         if (incoming := run.incoming) is None:
             raise RuntimeError("a transaction needs the message that it handles")
-        key = claim_key("", "", *event_identity(self._spec, incoming, event))[2:]
-        fingerprint = fingerprint_of(incoming.message, incoming.metadata, own_key=self._spec.key is not None)
-        return {"queue": self._spec.queue, "event": base64.urlsafe_b64decode(key + "=="), "fingerprint": fingerprint}
+        claim = claim_of(self._spec, incoming, event, "", b"", b"")
+        digest = base64.urlsafe_b64decode(claim.key.rpartition(":")[2] + "==")
+        return {"queue": self._spec.queue, "event": digest, "fingerprint": claim.fingerprint}
 
     def _outgoing(self, run: Run) -> list[Outgoing]:
         return [Outgoing(envelope, delay, self._spec.queue) for envelope, delay in run.events or ()]
