@@ -134,7 +134,7 @@ async def whole() -> float:
     emit = fan_out((metrics, FactLog(0)))
     settings = Settings(_env_file=None)  # type: ignore[call-arg]
     spans, claims = Spans(), no_claims()
-    store = WorkerClaims(claims, prefix="w", clock=REAL, luck=random.random)
+    store = WorkerClaims(claims, prefix="w", clock=REAL, luck=random.random, emit=emit)
     around = Surroundings("w.handle", "handle", "w", None, settings, store.lease, spans)
     tools = Tools(NOBODY, store, REAL, random.random, emit, spans)
     handler = compose(SPEC, (), NOBODY)

@@ -7,6 +7,7 @@ import typer
 
 from ..config import VERSION
 from .arguments import Json, Target
+from .databases import outbox_app, relay, sql_app
 from .dead import dead_app
 from .subcommands import events_app, topology_app
 
@@ -20,6 +21,9 @@ app = typer.Typer(
 app.add_typer(dead_app, name="dead")
 app.add_typer(topology_app, name="topology")
 app.add_typer(events_app, name="events")
+app.add_typer(sql_app, name="sql")
+app.add_typer(outbox_app, name="outbox")
+app.command(short_help="send the committed events of a database", epilog="\b\nExample:\n  holdfast relay")(relay)
 
 # Typer exports this one alone of the errors that mean wrong usage; they have their base in common.
 _WrongUsage: Any = typer.BadParameter.__bases__[0]

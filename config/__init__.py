@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .settings import IdempotencySettings as IdempotencySettings
     from .settings import LogSettings as LogSettings
     from .settings import Settings as Settings
+    from .settings import SqlSettings as SqlSettings
     from .settings import environment as environment
     from .settings import known_variables as known_variables
     from .settings import load_settings as load_settings

@@ -1,5 +1,6 @@
 """Settings: keyword arguments, then HOLDFAST_ variables (nested with `__`), then a `.env` file, then defaults."""
 
+import warnings
 from collections.abc import Mapping
 from difflib import get_close_matches
 from os import environ
@@ -19,7 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from ..events import ConfigurationError, Names
 from .secrets import ExistingFile, SecretFile, read_secret, secret_of, with_external_login, with_password
-from .urls import BrokerUrl, ClaimsUrl, ExchangeName, Host, ManagementUrl, each_host
+from .urls import BrokerUrl, ClaimsUrl, ExchangeName, Host, ManagementUrl, SqlUrl, each_host
 
 PREFIX = "HOLDFAST_"
 
@@ -207,6 +208,57 @@ class PublisherSettings(_Group):
     )
 
 
+class _DatabaseSettings(_Group):
+    """Settings for reaching a database. Files are read at the start."""
+
+    url_file: SecretFile | None = Field(
+        default=None, description="a file holding the URL, such as a mounted secret; overrides `URL`"
+    )
+    password: SecretStr | None = Field(default=None, description="overrides the password in the URL")
+    password_file: SecretFile | None = Field(
+        default=None, description="a file holding the password, such as a mounted secret; overrides `PASSWORD`"
+    )
+    url: SqlUrl | None = Field(
+        default=None,
+        description="the database that `holdfast relay`, `sql` and `outbox` use: `postgresql://user@host/database` or "
+        "`sqlite:///path`. A worker uses those of its handlers",
+    )
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _from_file(cls, url: Any, info: ValidationInfo) -> Any:
+        file = info.data.get("url_file")
+        return url if file is None else read_secret(file)
+
+    @field_validator("url", mode="after")
+    @classmethod
+    def _with_password(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        password = secret_of(info.data.get("password"), info.data.get("password_file"))
+        return url if url is None or password is None else with_password(url, password)
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the field `schema` hides a method of pydantic 1, as it is to
+
+    class SqlSettings(_DatabaseSettings):
+        """Settings of Holdfast's tables in your own database."""
+
+        schema: str = Field(  # type: ignore[assignment]
+            default="holdfast",
+            pattern=r"^[a-z_][a-z0-9_]{0,39}$",
+            description="the schema of Holdfast's tables; in SQLite, how their names begin",
+        )
+        inbox_ttl: Seconds = Field(
+            default=604800.0, description="the window of the inbox: seconds an event is remembered after its commit"
+        )
+        lease: Annotated[float, Field(ge=1, le=3600)] = Field(
+            default=15.0, description="seconds after which the events of a relay that died are sent by another"
+        )
+        poll: Annotated[float, Field(ge=0.01, le=60)] = Field(
+            default=0.5, description="longest pause between two looks of a relay for events, seconds"
+        )
+
+
 class LogSettings(_Group):
     """Settings of the log."""
 
@@ -283,6 +335,7 @@ class Settings(BaseSettings):
     idempotency: IdempotencySettings = IdempotencySettings()
     worker: WorkerSettings = WorkerSettings()
     publisher: PublisherSettings = PublisherSettings()
+    sql: SqlSettings = SqlSettings()
     log: LogSettings = LogSettings()
     http: HttpSettings = HttpSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

@@ -87,6 +87,21 @@ def _refuse_rest(parts: SplitResult, options: dict[str, str]) -> None:
         raise ValueError("has a ? in it, which has no meaning there; in a user name or a password it is written %3F")
 
 
+def _sql_url(secret: SecretStr) -> SecretStr:
+    url = secret.get_secret_value()
+    scheme = url.partition("://")[0]
+    if scheme.partition("+")[0] not in SQL_SCHEMES:
+        raise ValueError(f"{_unknown(url)} {', '.join(SQL_SCHEMES)}; {_SQL_EXAMPLE}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(_NO_URL) from None
+    if not scheme.startswith("sqlite") and (not parts.hostname or port == 0):
+        raise ValueError(f"names no host and port; {_SQL_EXAMPLE}")
+    return secret
+
+
 def _host(name: str) -> str:
     try:
         name.encode("idna")
@@ -144,6 +159,9 @@ _CLAIMS_PATHS = {
 }
 """What may follow the host, by the kind of Redis, and the fault otherwise."""
 
+SQL_SCHEMES = ("postgresql", "sqlite")
+_SQL_EXAMPLE = "write postgresql://user:password@host:5432/database or sqlite:///path"
+SqlUrl = Annotated[SecretStr, AfterValidator(_sql_url)]
 ClaimsUrl = Annotated[SecretStr, AfterValidator(_claims_url)]
 BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
 ManagementUrl = Annotated[SecretStr, AfterValidator(_management_url)]

@@ -74,7 +74,8 @@ class HandlerClaims:
         if not incoming.has_id and self.spec.key is None:
             return Claimed(ready)
         try:
-            claim = self._request(incoming, ready.event)
+            prefix, token = self.settings.idempotency.prefix, next(self.store.tokens)
+            claim = claim_of(self.spec, incoming, ready.event, prefix, token, self.store.lease.owner)
         except Exception as error:  # noqa: BLE001 (the user's key function)
             return Claimed(Refused(error, "refused"))
         most, seconds, began = self.spec.retry.max_crashes, 0.0, time.perf_counter()
@@ -98,23 +99,24 @@ class HandlerClaims:
             return Claimed(outcome, claim, "acquired", seconds)
         return _not_acquired(answer, seconds)
 
-    def _request(self, incoming: Incoming, event: Any) -> Claim:
-        """By default an event is its source and its id; `key=` of the handler may name another identity."""
-        message, metadata = incoming.message, incoming.metadata
-        own_key = None if self.spec.key is None else self.spec.key_of(event)
-        identity: tuple[str, ...] = (metadata.source, metadata.event_id) if own_key is None else ("key", "", own_key)
-        if headers.REPLAY_FORCED in message.headers and (forced := forced_by(message.headers)) is not None:
-            identity = (*identity, "forced", forced)
-        key = claim_key(self.settings.idempotency.prefix, self.spec.queue, *identity)
-        fingerprint = fingerprint_of(message, metadata, own_key=own_key is not None)
-        return Claim(key, next(self.store.tokens), fingerprint, self.store.lease.owner)
-
     async def _without_store(self, ready: Ready) -> Claimed:
         if not self.spec.pauses(self.settings):
             return Claimed(ready, None, "unprotected")
         with suppress(CancelledError):  # it is given back either way
             await self.store.until_paused()
         return Claimed(ClaimsUnavailable(), None, "unavailable")
+
+
+def claim_of(spec: HandlerSpec, incoming: Incoming, event: Any, prefix: str, token: bytes, owner: bytes) -> Claim:
+    """Return the claim on an event. By default that is its source and its id; `key=` of the handler may name another
+    identity."""
+    message, metadata = incoming.message, incoming.metadata
+    own_key = None if spec.key is None else spec.key_of(event)
+    identity: tuple[str, ...] = (metadata.source, metadata.event_id) if own_key is None else ("key", "", own_key)
+    if headers.REPLAY_FORCED in message.headers and (forced := forced_by(message.headers)) is not None:
+        identity = (*identity, "forced", forced)
+    fingerprint = fingerprint_of(message, metadata, own_key=own_key is not None)
+    return Claim(claim_key(prefix, spec.queue, *identity), token, fingerprint, owner)
 
 
 def _not_acquired(answer: Answer, seconds: float) -> Claimed:

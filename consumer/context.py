@@ -10,9 +10,11 @@ import structlog
 from ..broker import REAL, Clock
 from ..config import Settings
 from ..events import (
+    Envelope,
     Event,
     Headers,
     HoldfastError,
+    Incoming,
     Message,
     Metadata,
     PublishError,
@@ -23,7 +25,7 @@ from ..events import (
 from ..events import headers as h
 from ..idempotency import Lease
 from ..publisher import message_for, with_headers
-from ..telemetry import Spans
+from ..telemetry import InboxResult, Spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,11 @@ class Surroundings:
 class Run:
     """One run of a handler: the `owner` of its claim, the headers that its message `carried`, and whether its event
     brought an id; then the messages it published, the threads it runs in that have not ended, the calls that middleware
-    made of it, and whether it is over."""
+    made of it, and whether it is over.
+
+    Within a transaction, `events` are what it published, with their delays, `raised` is what its function raised, and
+    `inbox` what the inbox said of its event, `incoming`.
+    """
 
     owner: bytes
     carried: Headers = field(default_factory=dict)
@@ -54,6 +60,14 @@ class Run:
     threads: list["asyncio.Future[Any]"] = field(default_factory=list)
     calls: list[Coroutine[Any, Any, Any]] = field(default_factory=list)
     is_over: bool = False
+    incoming: Incoming | None = None
+    events: list[tuple[Envelope, float | None]] | None = None
+    raised: BaseException | None = None
+    inbox: InboxResult | None = None
+
+    def begin_transaction(self) -> None:
+        """Forget what an earlier transaction of this run left."""
+        self.events, self.raised, self.inbox = [], None, None
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -98,7 +112,8 @@ class Context:
         event_id: str | None = None,
         headers: Headers | None = None,
     ) -> Awaitable[Metadata]:
-        """Publish an event once this handler has succeeded; nothing is sent if it fails.
+        """Publish an event once this handler has succeeded; nothing is sent if it fails. With `within=` the event is
+        a row of the handler's transaction, which a relay sends after the commit.
 
         Its id is derived from this event's id, the handler and the position, so that a redelivered event
         publishes the same ids again; `event_id` names another. (Where this event came without an id, each run publishes
@@ -115,14 +130,20 @@ class Context:
             raise PublishError(f"{around.handler}: {event.__event_type__} is not among the events of its publishes=")
         event = as_published(event, around.settings.publisher.versions)
         if event_id is None and run.has_id:  # else a new one: another event may have the id that was guessed
-            event_id = derived_id(self.metadata.event_id, around.handler, len(run.outbox))
+            event_id = derived_id(
+                self.metadata.event_id, around.handler, len(run.outbox if run.events is None else run.events)
+            )
         now, trace = around.clock.now(), around.spans.current()
         envelope = seal(
             event, source=around.source, cause=self.metadata, event_id=event_id, key=key, now=now, trace=trace
         )
         if headers is not None:
             envelope = with_headers(envelope, headers)
-        run.outbox.append(message_for(envelope, around.settings, delay))
+        message = message_for(envelope, around.settings, delay)
+        if run.events is None:
+            run.outbox.append(message)
+        else:
+            run.events.append((envelope, delay))
         return _Ready(envelope.metadata)
 
 
@@ -137,6 +158,11 @@ class _Ready:
     def __await__(self) -> Generator[Any, None, Metadata]:
         yield from ()
         return self._value
+
+
+def run_of(context: Context) -> Run:
+    """Return the run that a context belongs to."""
+    return context._run
 
 
 def note_call(context: Context, call: Coroutine[Any, Any, Any]) -> None:

@@ -33,6 +33,7 @@ class Dependencies:
 
     `settings` replaces the worker's own. `cancel_grace`: the seconds a handler has to end after it was cancelled for
     its time; then it is abandoned. `middleware` runs inside the worker's own; `listeners` are added to the worker's.
+    With `relays_at_once` the events that a handler's transaction commits are sent before its delivery ends.
     """
 
     settings: Settings | None = None
@@ -43,3 +44,4 @@ class Dependencies:
     cancel_grace: float = 5.0
     middleware: tuple[Middleware, ...] = ()
     listeners: tuple[Emit, ...] = ()
+    relays_at_once: bool = False

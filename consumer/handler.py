@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..broker import Topology, events_exchange, ladder, matches, registry, work_queue
 from ..config import BrokerSettings, Settings
@@ -24,6 +24,9 @@ from ..events.reading import Reader
 from ..events.reading import reader as make_reader
 from .context import Context
 from .retry import Retry
+
+if TYPE_CHECKING:
+    from ..sql import Database
 
 Handler: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 """What middleware receives and returns: the user's function, made uniform."""
@@ -58,6 +61,7 @@ class HandlerSpec:
     idempotent: bool
     key: Key | None
     on_outage: OnOutage | None
+    within: "Database[Any] | None" = None
     readers: Mapping[str, Reader] = field(init=False, default_factory=dict, repr=False)
 
     @property
@@ -130,9 +134,15 @@ class HandlerSpec:
             raise HoldfastError(f"key= of handler {self.name!r} is empty for this event")
         return str(key)
 
+    def claims(self, settings: Settings) -> bool:
+        """Return whether its events are claimed. In a transaction the inbox decides: a claim store that nobody named
+        is not needed."""
+        return self.idempotent and (self.within is None or settings.idempotency.url is not None)
+
     def pauses(self, settings: Settings) -> bool:
-        """Return whether it stops while the claim store is unavailable."""
-        return self.idempotent and (self.on_outage or settings.idempotency.on_outage) == "pause"
+        """Return whether it stops while the claim store is unavailable. A transaction has its inbox, and goes on."""
+        on_outage = self.on_outage or ("process" if self.within is not None else settings.idempotency.on_outage)
+        return self.claims(settings) and on_outage == "pause"
 
     def _make_readers(self) -> Mapping[str, Reader]:
         return {key: make_reader(kinds, f"handler {self.name!r}") for key, kinds in self.kinds.items()}

@@ -49,7 +49,7 @@ class HeldElsewhere:
 
 @dataclass(frozen=True, slots=True)
 class ClaimsUnavailable:
-    """The claim store is unavailable, and the handler does not run without it."""
+    """The claim store or the handler's database is unavailable, and the handler does not run without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,14 @@ Outcome: TypeAlias = (
     | Refused
     | Interrupted
 )
+
+
+class Ended(BaseException):
+    """Carries the outcome of a run that ended inside the middleware, which must not take it for a failure."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(f"the handler's run ended: {outcome}")
+        self.outcome = outcome
 
 
 @dataclass(frozen=True, slots=True)

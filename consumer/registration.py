@@ -3,12 +3,15 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..events import ConfigurationError, Event, Kind
 from .handler import HandlerSpec, Key, OnOutage
 from .retry import Retry
 from .signature import Members, kind_of, signature_of, takes, title
+
+if TYPE_CHECKING:
+    from ..sql import Database
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,180}")
 _PATTERN = re.compile(r"[A-Za-z0-9_*#-]+(\.[A-Za-z0-9_*#-]+)*")
@@ -29,12 +32,13 @@ def handler_spec(
     idempotent: bool,
     key: Key | None,
     on_outage: OnOutage | None,
+    within: "Database[Any] | None" = None,
 ) -> HandlerSpec:
     """Check what the user wrote and make it data. Raises `ConfigurationError`, one line naming the handler."""
     called = name or str(getattr(function, "__name__", type(function).__name__))
     where = f"handler {called!r} of worker {worker!r}"
     queue = queue or f"{worker}.{called}"
-    signature = signature_of(function, events, where)
+    signature = signature_of(function, events, where, takes_session=within is not None)
     kinds = _kinds(events, signature.members, where)
     for label, text in (("name", called), ("queue", queue)):
         if not _NAME.fullmatch(text):
@@ -49,6 +53,7 @@ def handler_spec(
     if on_outage not in (None, "pause", "process"):
         raise ConfigurationError(f"{where}: on_outage={on_outage!r}; give 'pause', 'process', or None for the setting")
     _check_key(key, kinds, idempotent, where)
+    _check_within(within, signature.is_async, where)
     return HandlerSpec(
         name=called,
         queue=queue,
@@ -64,7 +69,18 @@ def handler_spec(
         idempotent=idempotent,
         key=key,
         on_outage=on_outage,
+        within=within,
     )
+
+
+def _check_within(database: "Database[Any] | None", is_async: bool, where: str) -> None:
+    if database is None:
+        return
+    if not callable(getattr(database, "statements", None)):
+        raise ConfigurationError(f"{where}: within={database!r}; give a Database of holdfast.sql")
+    if database.is_async != is_async:
+        kinds = ("async def", "def") if database.is_async else ("def", "async def")
+        raise ConfigurationError(f"{where} is `{kinds[1]}`; the sessions of its within= are for `{kinds[0]}`")
 
 
 def _check_key(key: Key | None, kinds: Mapping[str, tuple[Kind, ...]], idempotent: bool, where: str) -> None:
@@ -150,5 +166,5 @@ def short_windows(handlers: Iterable[HandlerSpec], window: float) -> list[str]:
         f"handler {spec.name!r} may retry for {span:.0f} s, longer than HOLDFAST_IDEMPOTENCY__TTL={window:g}: "
         "an event may be forgotten before its last attempt; raise the one or lower the other"
         for spec in handlers
-        if spec.idempotent and (span := spec.retry.span(spec.timeout, window)) > window
+        if spec.idempotent and spec.within is None and (span := spec.retry.span(spec.timeout, window)) > window
     ]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..broker import Countdown, Pause, sleep
 from ..events import ConfigurationError, Message, NotPermitted, PublishRefused, Reject, RetryLater
@@ -20,8 +20,11 @@ from .dependencies import Tools
 from .errors import HandlerExit, HandlerTimeout, WorkNotDone
 from .handler import Handler, HandlerSpec, Middleware
 from .in_flight import InFlight
-from .outcome import Abandoned, Failed, Interrupted, Outcome, Refused, Succeeded, Unpublished
+from .outcome import Abandoned, Ended, Failed, Interrupted, Outcome, Refused, Succeeded, Unpublished
 from .returned import check_finished, finish, watched
+
+if TYPE_CHECKING:
+    from .within import Within
 
 _SUCCEEDED = Succeeded()
 _AGAIN = Pause(0.1, 1.0)  # between two tries to publish what a handler published
@@ -69,7 +72,7 @@ class Runner:
         began, incoming, around, task = time.perf_counter(), flight.incoming, self._around, flight.task
         claim = flight.claimed.claim
         owner = claim.owner if claim is not None else around.lease.owner
-        run = Run(owner, incoming.message.headers, incoming.has_id)
+        run = Run(owner, incoming.message.headers, incoming.has_id, incoming=incoming)
         attempt, redelivered = incoming.history.attempt, flight.delivery.redelivered
         context = Context(incoming.metadata, attempt, around.queue, redelivered, around.state, around, run)
         failure: BaseException | None = None
@@ -106,6 +109,8 @@ class Runner:
         ends_tasks = isinstance(error, CancelledError | SystemExit | KeyboardInterrupt | GeneratorExit)
         if ends_tasks or task.cancelling():
             return await self._after_cancellation(flight, run, error)
+        if isinstance(error, Ended):
+            return error.outcome
         if isinstance(error, RetryLater):
             return Failed(error, error.after)
         if isinstance(error, Reject | WorkNotDone):
@@ -185,12 +190,19 @@ def _because(error: Exception, cause: BaseException | None) -> Exception:
     return error
 
 
-def compose(spec: HandlerSpec, middleware: tuple[Middleware, ...], threads: Executor) -> Handler:
-    """Return the user's function in one form, inside the middleware; the first of those is the outermost.
+def compose(
+    spec: HandlerSpec, middleware: tuple[Middleware, ...], threads: Executor, within: "Within | None" = None
+) -> Handler:
+    """Return the user's function in one form, inside the middleware; the first of those is the outermost. `within` is
+    the transaction it runs in, the innermost.
 
     Raises `ConfigurationError` for middleware that returns no function.
     """
-    handler = _on_loop(spec) if spec.is_async else _in_thread(spec, threads)
+    function = spec.function if within is None else within.function()
+    takes_context = spec.takes_context or within is not None
+    handler = _on_loop(function, takes_context) if spec.is_async else _in_thread(function, takes_context, threads)
+    if within is not None:
+        handler = within.handler(handler)
     for wrap in reversed(middleware):
         wrapped: Any = wrap(watched(handler))
         if not callable(wrapped):
@@ -200,9 +212,8 @@ def compose(spec: HandlerSpec, middleware: tuple[Middleware, ...], threads: Exec
     return handler
 
 
-def _on_loop(spec: HandlerSpec) -> Handler:
-    function = spec.function
-    if spec.takes_context:
+def _on_loop(function: Callable[..., Any], takes_context: bool) -> Handler:
+    if takes_context:
         return function
 
     def call(event: Any, _: Context) -> Any:
@@ -211,11 +222,9 @@ def _on_loop(spec: HandlerSpec) -> Handler:
     return call
 
 
-def _in_thread(spec: HandlerSpec, threads: Executor) -> Handler:
-    function = spec.function
-
+def _in_thread(function: Callable[..., Any], takes_context: bool, threads: Executor) -> Handler:
     async def call(event: Any, context: Context) -> Any:
-        arguments = (event, context) if spec.takes_context else (event,)
+        arguments = (event, context) if takes_context else (event,)
         run = contextvars.copy_context().run
         future = asyncio.get_running_loop().run_in_executor(threads, run, _thread_safe, function, arguments)
         try:

@@ -1,4 +1,4 @@
-"""One run of a worker: declare, consume, follow the claim store, drain when it is to stop."""
+"""One run of a worker: declare, consume, follow the stores, drain when it is to stop."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -7,7 +7,7 @@ from typing import Any
 
 from ..broker import Broker
 from ..config import Settings
-from ..idempotency import OpenClaims, StoreUnavailable, WorkerClaims
+from ..idempotency import Availability, OpenClaims, StoreUnavailable, WorkerClaims
 from ..telemetry import (
     ClaimsEndangered,
     Draining,
@@ -32,6 +32,7 @@ from .registration import short_windows
 from .run import compose
 from .slots import Slots
 from .subscription import Subscription
+from .transactions import Transactions
 from .unrouted import watch_unrouted
 
 HANDLER_THREAD = "holdfast-handler"
@@ -61,12 +62,13 @@ class Runtime:
         self._spans = spans
         self._dependencies = dependencies
         self._claims: WorkerClaims
+        self._transactions: Transactions
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._threads = ThreadPoolExecutor(settings.worker.concurrency, thread_name_prefix=HANDLER_THREAD)
         self._slots = Slots(settings.worker.concurrency)
         self._subscriptions: list[Subscription] = []
-        self._paused: set[Subscription] = set()
+        self._paused: dict[Subscription, Availability] = {}
         self._lasting: dict[Lasting, asyncio.Task[None]] = {}
         self._started = False
         self.starting, self.leaving = Interruption(), Interruption()
@@ -87,11 +89,11 @@ class Runtime:
             return ("draining",)
         if not self._started:
             return ("starting",)
-        error, subscriptions = self._claims.error, self._subscriptions
-        is_paused = error is not None and any(each.pauses for each in subscriptions)
-        wanted = [each for each in subscriptions if not (is_paused and each.pauses)]
-        store = (f"claim store: {error}",) if is_paused else ()
-        return (*store, *(f"consumer of {each.spec.queue}" for each in wanted if not each.is_attached))
+        subscriptions = self._subscriptions
+        stores = {store: f"{store.reason}: {store.error}" for each in subscriptions if (store := each.waits_for)}
+        wanted = [each for each in subscriptions if each.waits_for is None]
+        detached = (f"consumer of {each.spec.queue}" for each in wanted if not each.is_attached)
+        return (*stores.values(), *self._transactions.missing(), *detached)
 
     def event_of(self, task: "asyncio.Task[Any] | None") -> dict[str, str]:
         """Return the handler and the id of the event that a task handles, if it does. Any thread may ask."""
@@ -104,11 +106,15 @@ class Runtime:
         """Consume until `stop` is called. Returns how many deliveries were given back unfinished."""
         prefix, given = self._settings.idempotency.prefix, self._dependencies
         self._claims = WorkerClaims(opened, prefix=prefix, clock=given.clock, luck=given.luck, emit=self._emit)
+        self._transactions = Transactions(
+            self._handlers, self._settings, self._emit, self._spans, given, self._claims.changes
+        )
         try:
             async with self.starting.block():
                 await asyncio.gather(self._learn(), opened.lease.start())
                 topology = topology_of(self._handlers, self._settings.broker)
                 await broker.declare(topology, self._settings.broker.topology)
+                await self._transactions.start(broker)
             if not self.starting.is_over:
                 self._subscriptions = [self._subscription(spec, broker, state) for spec in self._handlers]
                 self._last("consumers", self._follow)
@@ -142,7 +148,7 @@ class Runtime:
         prefetch = spec.prefetch or 2 * limit
         pipeline = Pipeline(
             spec,
-            compose(spec, self._middleware, self._threads),
+            compose(spec, self._middleware, self._threads, self._transactions.within(spec)),
             Surroundings(
                 spec.queue,
                 spec.name,
@@ -155,12 +161,13 @@ class Runtime:
                 spec.publish_types,
             ),
             Tools(broker, self._claims, given.clock, given.luck, emit, spans),
-            HandlerClaims(spec, self._claims, settings, emit) if spec.idempotent else Unclaimed(),
+            HandlerClaims(spec, self._claims, settings, emit) if spec.claims(settings) else Unclaimed(),
             cancel_grace=given.cancel_grace,
             prefetch=prefetch,
         )
         lane = self._slots.lane(limit, pipeline.start)
-        return Subscription(spec, broker, pipeline, lane, prefetch=prefetch, pauses=spec.pauses(settings), emit=emit)
+        needs = (*((self._claims,) if spec.pauses(settings) else ()), *self._transactions.needed_by(spec))
+        return Subscription(spec, broker, pipeline, lane, prefetch=prefetch, needs=needs, emit=emit)
 
     async def _learn(self) -> None:
         """Report what endangers the claims. A store that is unavailable is waited for, paused."""
@@ -172,25 +179,27 @@ class Runtime:
             self._claims.mark_unavailable(error)
 
     async def _follow(self) -> None:
-        """Attach each subscription; detach those that pause while the claim store is unavailable, and attach them
+        """Attach each subscription; detach those that pause while a store they need is unavailable, and attach them
         again after it."""
         claims, clock, paused = self._claims, self._dependencies.clock, self._paused
+        stores = (claims, *self._transactions.databases.values())
         while True:
-            error = claims.error
-            if error is not None:
-                pausing = [each for each in self._subscriptions if each.pauses and each not in paused]
-                for each in pausing:
-                    self._emit(Paused(each.spec.queue, "claim store", error))
-                paused.update(pausing)
-                await asyncio.gather(*(each.detach() for each in pausing))
-            else:
-                for each in paused:
-                    self._emit(Resumed(each.spec.queue, "claim store", clock.time() - claims.unavailable_since))
-                paused.clear()
+            errors = [(store, store.error) for store in stores]
+            for each, store in [*paused.items()]:
+                if each.waits_for is not store:
+                    self._emit(Resumed(each.spec.queue, store.reason, clock.time() - store.unavailable_since))
+                    del paused[each]
+            waiting = {each: need for each in self._subscriptions if (need := each.waits_for) is not None}
+            pausing = {each: need for each, need in waiting.items() if each not in paused}
+            for each, need in pausing.items():
+                self._emit(Paused(each.spec.queue, need.reason, need.error or ""))
+            paused |= pausing
+            await asyncio.gather(*(each.detach() for each in pausing))
             for each in self._subscriptions:
                 if each.consumer is None and each not in paused:
                     await each.attach()
-            claims.followed(error)
+            for store, error in errors:
+                store.followed(error)
             self._started = True
             await claims.changed()
 
@@ -202,8 +211,10 @@ class Runtime:
         self._emit(Draining(self._name, len(self._in_flight()), grace))
         await asyncio.gather(*(each.detach() for each in self._subscriptions))
         self._slots.close()
-        self._claims.stop_pausing()
+        for store in (self._claims, *self._transactions.databases.values()):
+            store.stop_pausing()
         unfinished = await self._finish(grace)
+        await self._transactions.stop()
         await asyncio.gather(*(each.close() for each in self._subscriptions))
         await self._end("registry")
         await self._claims.close(_FLUSH_PATIENCE)

@@ -25,7 +25,9 @@ class Signature:
     is_async: bool
 
 
-def signature_of(function: Callable[..., Any], events: Iterable[Any], where: str) -> Signature:
+def signature_of(
+    function: Callable[..., Any], events: Iterable[Any], where: str, *, takes_session: bool = False
+) -> Signature:
     """Return what a handler takes. `events` are those it is registered for: their names are known in annotations.
 
     Raises `ConfigurationError` for what cannot be called with an event, or is annotated otherwise.
@@ -45,14 +47,23 @@ def signature_of(function: Callable[..., Any], events: Iterable[Any], where: str
         raise ConfigurationError(
             f"{where} is a method without its object; register it bound: handler(Event)(service.method)"
         )
-    if not positional or len(required) > 2 or any(p not in positional[:2] for p in required):
-        raise ConfigurationError(f"{where}: a handler takes the event and, if it likes, the context: (event, ctx)")
+    _check_count(positional, required, where, takes_session=takes_session)
     names = _names(function, events)
     members = _members_of_first(positional[0], names, where)
     if len(positional) > 1:
         _check_second(positional[0], positional[1], names, where)
-    _check_call(function, 2 if len(positional) > 1 else 1, where)
+    _check_call(function, 3 if takes_session else 2 if len(positional) > 1 else 1, where)
     return Signature(members, len(positional) > 1, inspect.iscoroutinefunction(called))
+
+
+def _check_count(positional: list[Any], required: list[Any], where: str, *, takes_session: bool) -> None:
+    """Raise `ConfigurationError` for more parameters than a handler is called with, or too few."""
+    most = 3 if takes_session else 2
+    is_called = bool(positional) and len(required) <= most and all(p in positional[:most] for p in required)
+    if takes_session and not (is_called and len(positional) >= most):
+        raise ConfigurationError(f"{where}: with within= a handler takes three: (event, ctx, session)")
+    if not is_called:
+        raise ConfigurationError(f"{where}: a handler takes the event and, if it likes, the context: (event, ctx)")
 
 
 def kind_of(member: Any) -> Kind | None:

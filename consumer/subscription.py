@@ -1,9 +1,10 @@
-"""One handler's queue: consumed, or not while the claim store is unavailable, and left when the worker stops."""
+"""One handler's queue: consumed, or not while a store is unavailable, and left when the worker stops."""
 
 import asyncio
 from typing import Any
 
 from ..broker import Broker, Consumer, Delivery
+from ..idempotency import Availability
 from ..telemetry import ConsumerStarted, Emit
 from .handler import HandlerSpec
 from .pipeline import Pipeline
@@ -11,7 +12,8 @@ from .slots import Lane
 
 
 class Subscription:
-    """A queue, the consumer that takes from it, and the lane in which deliveries wait for a slot."""
+    """A queue, the consumer that takes from it, and the lane in which deliveries wait for a slot. It pauses while one
+    of the stores that it needs is unavailable."""
 
     def __init__(
         self,
@@ -21,12 +23,12 @@ class Subscription:
         lane: Lane,
         *,
         prefetch: int,
-        pauses: bool,
+        needs: tuple[Availability, ...],
         emit: Emit,
     ) -> None:
         self.spec = spec
         self.pipeline = pipeline
-        self.pauses = pauses
+        self.needs = needs
         self.consumer: Consumer | None = None
         self._broker = broker
         self._lane = lane
@@ -40,6 +42,11 @@ class Subscription:
     def is_attached(self) -> bool:
         """Whether the broker delivers now."""
         return self.consumer is not None and self.consumer.attached
+
+    @property
+    def waits_for(self) -> Availability | None:
+        """The store that it has to wait for now."""
+        return next((store for store in self.needs if store.error is not None), None)
 
     async def attach(self) -> None:
         """Consume the queue."""

@@ -6,20 +6,27 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from ..broker import Topology
 from ..config import Settings, load_settings
 from ..events import ConfigurationError, Event, HoldfastError
 from ..idempotency import no_claims
 from ..telemetry import Endpoint, Fact, FactLog, Links, Metrics, Serving, Watchdog, fan_out, open_spans
+from .context import Context
 from .dependencies import Dependencies
 from .handler import HandlerSpec, Key, Middleware, OnOutage, topology_of
 from .registration import handler_spec
 from .retry import Retry
 from .runtime import Runtime
 
+if TYPE_CHECKING:
+    from ..sql import Database
+
 Function = TypeVar("Function", bound=Callable[..., Any])
+Session = TypeVar("Session")
+Result = TypeVar("Result")
+Taken = TypeVar("Taken")
 Lifespan: TypeAlias = Callable[..., AbstractAsyncContextManager[Any]]
 
 
@@ -94,6 +101,40 @@ class Worker:
         """The registered handlers, in order."""
         return tuple(self._handlers.values())
 
+    @overload
+    def handler(
+        self,
+        *events: type[Event] | str,
+        within: "Database[Session]",
+        name: str | None = ...,
+        queue: str | None = ...,
+        retry: Retry = ...,
+        timeout: float = ...,
+        concurrency: int | None = ...,
+        prefetch: int | None = ...,
+        publishes: Iterable[type[Event]] | None = ...,
+        idempotent: bool = ...,
+        key: Key | None = ...,
+        on_outage: OnOutage | None = ...,
+    ) -> Callable[[Callable[[Taken, Context, Session], Result]], Callable[[Taken, Context, Session], Result]]: ...
+
+    @overload
+    def handler(
+        self,
+        *events: type[Event] | str,
+        within: None = ...,
+        name: str | None = ...,
+        queue: str | None = ...,
+        retry: Retry = ...,
+        timeout: float = ...,
+        concurrency: int | None = ...,
+        prefetch: int | None = ...,
+        publishes: Iterable[type[Event]] | None = ...,
+        idempotent: bool = ...,
+        key: Key | None = ...,
+        on_outage: OnOutage | None = ...,
+    ) -> Callable[[Function], Function]: ...
+
     def handler(
         self,
         *events: type[Event] | str,
@@ -107,7 +148,8 @@ class Worker:
         idempotent: bool = True,
         key: Key | None = None,
         on_outage: OnOutage | None = None,
-    ) -> Callable[[Function], Function]:
+        within: "Database[Any] | None" = None,
+    ) -> Any:
         """Register a function for one or more events, each an `Event` class or the name of a type.
 
         A named type becomes what the first parameter is annotated with: an `Event` class, `dict` (the default) or
@@ -120,6 +162,11 @@ class Worker:
         An event that completed is not handled again within `HOLDFAST_IDEMPOTENCY__TTL`, unless `idempotent` is False.
         What makes it the same event is its id, or what `key` gives: the name of a field, or a function of the event.
         `on_outage` says what this handler does while the claim store is away, instead of the setting.
+
+        `within` is a database: the handler then takes a third parameter, a session (or connection) in a transaction.
+        What it writes, the row of the inbox that says the event is handled, and the events of `ctx.publish` are
+        committed together. The event is not handled again for as long as its row is kept
+        (`HOLDFAST_SQL__INBOX_TTL`), also where no claim store is named. The handler leaves the commit to Holdfast.
 
         Raises `ConfigurationError`, one line naming the handler.
         """
@@ -144,6 +191,7 @@ class Worker:
                 idempotent=idempotent,
                 key=key,
                 on_outage=on_outage,
+                within=within,
             )
             if spec.name in self._handlers:
                 raise ConfigurationError(f"worker {self.name!r} has two handlers named {spec.name!r}; give one name=")
@@ -233,8 +281,8 @@ class Worker:
                     return 0
                 broker = await dependencies.open_broker(settings, emit)
                 stack.push_async_callback(broker.close)
-                is_idempotent = any(spec.idempotent for spec in handlers)
-                claims = dependencies.open_claims(settings, emit) if is_idempotent else no_claims()
+                has_claims = any(spec.claims(settings) for spec in handlers)
+                claims = dependencies.open_claims(settings, emit) if has_claims else no_claims()
                 unfinished = await runtime.run(broker, state, claims)
         finally:
             self._runtime = self._watchdog = None

@@ -7,6 +7,7 @@ from .codec import decode as decode
 from .codec import decoder_for as decoder_for
 from .codec import encode as encode
 from .envelope import Envelope as Envelope
+from .envelope import check_limits as check_limits
 from .envelope import seal as seal
 from .envelope import to_message as to_message
 from .errors import BrokerUnavailable as BrokerUnavailable

@@ -6,6 +6,7 @@ from typing import Any
 
 from . import headers as h
 from .codec import encode
+from .errors import PublishError, TooLarge
 from .event import Event
 from .ids import check_id, uuid7
 from .message import Headers, Message, Metadata
@@ -56,6 +57,15 @@ def seal(
         traceparent=trace.pop(h.TRACEPARENT, cause.traceparent if cause else None),
     )
     return Envelope(metadata, encode(event), headers=trace)
+
+
+def check_limits(envelope: Envelope, delay: float | None, *, max_body: int, max_delay: float) -> None:
+    """Check an event that is to be published after `delay` seconds. Raises `TooLarge`, and `PublishError`."""
+    kind, size = envelope.metadata.event_type, len(envelope.body)
+    if size > max_body:
+        raise TooLarge(f"{kind}: the body has {size} bytes; HOLDFAST_WORKER__MAX_BODY allows {max_body}")
+    if delay and not 0 < delay <= max_delay:
+        raise PublishError(f"{kind}: delay={delay!r} s is not within 0 and HOLDFAST_BROKER__MAX_DELAY={max_delay:g}")
 
 
 def to_message(

@@ -10,6 +10,9 @@ HoldfastError
 ├── BrokerUnavailable           the broker cannot be reached, or refused the login or the virtual host
 ├── ManagementUnavailable       RabbitMQ's management API did not answer, or refused this user (`broker`)
 ├── StoreUnavailable            the claim store gave no answer in time (`idempotency`)
+├── DatabaseUnavailable         a database cannot be reached (`sql`, as the next two)
+├── TransactionEnded            a handler committed or rolled back the transaction it runs in
+├── OutsideTransaction          an event was to be published where no transaction would commit it
 ├── DecodeError                 a message cannot become an event; it is dead-lettered, never retried
 │   ├── Unreadable              not JSON, wrong shape, wrong content type
 │   ├── UnknownType             no handler of the queue takes this event type

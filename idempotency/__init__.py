@@ -1,5 +1,6 @@
 """Idempotency (floor 3): claims on events, kept in Redis or in memory."""
 
+from .availability import Availability as Availability
 from .lease import Lease as Lease
 from .memory import MemoryClaims as MemoryClaims
 from .open import OpenClaims as OpenClaims

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import hashlib
-import math
 import secrets
 import time
 import uuid
@@ -12,9 +11,10 @@ from collections.abc import Callable
 from itertools import count, repeat
 from typing import Literal, TypeAlias
 
-from ..broker import Clock, Pause, sleep
-from ..events import ConfigurationError, Message, Metadata
-from ..telemetry import ClaimsEndangered, Emit, keep_running
+from ..broker import Clock
+from ..events import Message, Metadata
+from ..telemetry import ClaimsEndangered, Emit
+from .availability import Availability
 from .open import OpenClaims
 from .port import Answer, Busy, Claim, Completion, StoreUnavailable
 
@@ -22,9 +22,6 @@ _BACKLOG = 10_000  # ends of claims that are kept for a store that is unavailabl
 _ENDED = 10_000  # ends of claims that are remembered
 _CHUNK = 500
 _SCOPE_LIMIT = 60  # characters of a queue's name in a key
-_STEADY = 10.0  # seconds a store has to serve, or it is probed later after its next outage
-_FIRST_PROBE = Pause(0.1, 10.0)  # of an outage; it grows with each short recovery before it
-_NEXT_PROBE = Pause(0.1, 1.0)
 
 Completed: TypeAlias = Completion | Literal["unrecorded"]
 End: TypeAlias = Literal["complete", "release", "forget"]
@@ -32,17 +29,16 @@ Ends: TypeAlias = OrderedDict[bytes, tuple[Claim, End]]
 """How claims ended, by their tokens."""
 
 
-class WorkerClaims:
-    """The claims of one worker, in a store. `error` says why it is unavailable since `unavailable_since`, by the clock.
+class WorkerClaims(Availability):
+    """The claims of one worker, in a store.
 
     After a failed call the store counts as unavailable: further claims raise `StoreUnavailable` at once, and a task
     probes the store until it answers. Completions and releases are still sent, since a Redis that is out of memory
-    accepts them; those that fail are repeated when the store is back. `luck` gives 0 to 1, where jitter falls.
+    accepts them; those that fail are repeated when the store is back.
     """
 
     def __init__(self, opened: OpenClaims, *, prefix: str, clock: Clock, luck: Callable[[], float], emit: Emit) -> None:
-        self.error: str | None = None
-        self.unavailable_since = 0.0
+        super().__init__(clock, luck, emit, StoreUnavailable, None)
         self.tokens = map(int.to_bytes, count(int.from_bytes(secrets.token_bytes(8)) >> 1), repeat(8))
         """A token for each claim, unlike those of any other worker."""
         self.lease = opened.lease
@@ -52,14 +48,6 @@ class WorkerClaims:
         self._known: set[str] = set()  # findings that were reported
         self._emit = emit
         self._prefix = prefix
-        self._clock = clock
-        self._luck = luck
-        self._changed = asyncio.Event()
-        self._paused = asyncio.Event()
-        self._may_pause = True
-        self._back_since = -math.inf
-        self._short_recoveries = 0  # in a row
-        self._recovery: asyncio.Task[None] | None = None
         self._backlog: Ends = OrderedDict()
         self._ended: Ends = OrderedDict()
 
@@ -109,40 +97,12 @@ class WorkerClaims:
 
     def mark_unavailable(self, error: StoreUnavailable) -> StoreUnavailable:
         """Begin an outage, unless there is one already. Returns the error, to be raised."""
-        if self._recovery is None:
-            self.error, self.unavailable_since = str(error), self._clock.time()
-            self._paused.clear()
-            self._changed.set()
-            recovering = keep_running("recovery", self._recover, self._emit)
-            self._recovery = asyncio.create_task(recovering, name="holdfast claim store recovery")
+        self.note_outage(error)
         return error
-
-    async def changed(self) -> None:
-        """Return when `error` has changed since this returned last."""
-        await self._changed.wait()
-        self._changed.clear()
-
-    def followed(self, error: str | None) -> None:
-        """Note that the worker consumes as this state of the store asks for."""
-        if error is not None:
-            self._paused.set()
-
-    def stop_pausing(self) -> None:
-        """Note that the worker takes no more deliveries: none has to wait for it to pause."""
-        self._may_pause = False
-        self._paused.set()
-
-    async def until_paused(self) -> None:
-        """Return once the worker has paused for the outage, or the outage is over: a delivery that is given back
-        before that comes again at once."""
-        if self._may_pause:
-            await self._paused.wait()
 
     async def close(self, patience: float) -> None:
         """End the lease, after at most `patience` seconds for what is still to be recorded."""
-        if self._recovery is not None:
-            self._recovery.cancel()
-            await asyncio.wait({self._recovery})
+        await self.stop_recovery()
         try:
             async with asyncio.timeout(patience):
                 await self._flush_backlog()
@@ -160,33 +120,16 @@ class WorkerClaims:
                 self._known.add(finding.text)
                 self._emit(ClaimsEndangered(finding.text))
 
-    async def _recover(self) -> None:
-        is_short = self._clock.time() - self._back_since < _STEADY
-        self._short_recoveries = self._short_recoveries + 1 if is_short else 0
-        failures = 0
-        while True:
-            pause = _NEXT_PROBE if failures else _FIRST_PROBE
-            await sleep(self._clock, pause.seconds(self._short_recoveries + failures, self._luck()))
-            try:
-                await self.learn()
-                await self._probe()
-                await self._flush_backlog()
-                break
-            except (StoreUnavailable, ConfigurationError) as error:  # a login may be refused until it is there
-                self.error = str(error)
-                failures += 1
-        self.error, self._recovery, self._back_since = None, None, self._clock.time()
-        self._paused.set()
-        self._changed.set()
-
-    async def _probe(self) -> None:
-        """Make a claim, since a store may answer and yet accept none."""
+    async def probe(self) -> None:
+        """Make a claim, since a store may answer and yet accept none; then send what it has missed."""
+        await self.learn()
         if not self.lease.holds():
             raise self._no_heartbeat()
         owner = self.lease.owner
         probe = Claim(claim_key(self._prefix, "probe", owner.hex()), next(self.tokens), bytes(8), owner)
         await self._store.claim(probe)
         await self._store.release(probe)
+        await self._flush_backlog()
 
     def _no_heartbeat(self) -> StoreUnavailable:
         why = f": {self.lease.error}" if self.lease.error else ""

@@ -16,6 +16,7 @@ from ..events import (
     PublishTimeout,
     TooLarge,
     Unroutable,
+    check_limits,
     headers,
     in_form,
     to_message,
@@ -49,7 +50,7 @@ def message_for(envelope: Envelope, settings: Settings, delay: float | None) -> 
     Raises `TooLarge`, and `PublishError` for a delay that is not within 0 and the longest one allowed, or metadata that
     hold half a surrogate pair.
     """
-    exchange, form, most = settings.broker.exchange, settings.publisher.format, settings.worker.max_body
+    exchange, form = settings.broker.exchange, settings.publisher.format
     kind = envelope.metadata.event_type
     if form != "plain":
         try:
@@ -58,14 +59,10 @@ def message_for(envelope: Envelope, settings: Settings, delay: float | None) -> 
             raise PublishError(
                 f"{kind!r}: its metadata hold half a surrogate pair, which UTF-8 has no form for"
             ) from None
-    if len(envelope.body) > most:
-        raise TooLarge(f"{kind}: the body has {len(envelope.body)} bytes; HOLDFAST_WORKER__MAX_BODY allows {most}")
+    if delay or len(envelope.body) > settings.worker.max_body:
+        check_limits(envelope, delay, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
     if not delay:
         return to_message(envelope, exchange=exchange)
-    if not 0 < delay <= settings.broker.max_delay:
-        raise PublishError(
-            f"{kind}: delay={delay!r} s is not within 0 and HOLDFAST_BROKER__MAX_DELAY={settings.broker.max_delay:g}"
-        )
     origin = {headers.EXCHANGE: exchange, headers.ROUTING_KEY: kind}
     level, key, levels = ladder.address(delay, ladder.to_listeners(kind))
     return to_message(envelope, exchange=level, routing_key=key, extra=levels | origin)

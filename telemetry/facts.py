@@ -15,6 +15,7 @@ Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
 Role: TypeAlias = Literal["consume", "publish"]
 SettledAs: TypeAlias = Literal["handled", "duplicate", "postponed", "dead_lettered", "given_back"]
 ClaimResult: TypeAlias = Literal["acquired", "duplicate", "busy", "mismatch", "crashed", "unprotected", "unavailable"]
+InboxResult: TypeAlias = Literal["fresh", "duplicate", "busy", "mismatch"]
 CompletionResult: TypeAlias = Literal["recorded", "fenced", "absent", "unrecorded"]
 Lasting: TypeAlias = Literal[
     "connection", "consumer", "consumers", "redeclaration", "registry", "unrouted", "recovery", "heartbeat",
@@ -169,7 +170,7 @@ class CrashSuspected(Fact, log="event.suspected", level="warning"):
 
 
 class Paused(Fact, log="queue.paused", level="error"):
-    """The claim store is unavailable, and the queue is not consumed until it is back."""
+    """The claim store, or the handler's database, is unavailable, and the queue is not consumed until it is back."""
 
     queue: str
     reason: str
@@ -177,7 +178,7 @@ class Paused(Fact, log="queue.paused", level="error"):
 
 
 class Resumed(Fact, log="queue.resumed"):
-    """The claim store is back after `seconds`, and the queue is consumed again."""
+    """The claim store, or the handler's database, is back after `seconds`, and the queue is consumed again."""
 
     queue: str
     reason: str
@@ -393,6 +394,53 @@ class ListenerFailed(Fact, log="listener.failed", level="error"):
     error: BaseException
 
 
+class OutboxHeld(Fact, log="outbox.held", level="error"):
+    """The broker refused a committed event. It is tried again in `again_in` seconds; the later ones of its key wait for
+    it, and no others."""
+
+    database: str
+    key: str
+    event_id: str
+    error: str
+    again_in: float
+
+
+class OutboxUnrouted(Fact, log="outbox.unrouted", level="warning"):
+    """No queue is bound for a committed event: it rests in `holdfast.unrouted`."""
+
+    database: str
+    event_id: str
+    event_type: str
+
+
+class OutboxDeaf(Fact, log="outbox.deaf", level="warning"):
+    """A notification of our own did not come back: a pooler is in between. The relay looks for events every
+    `HOLDFAST_SQL__POLL` seconds."""
+
+    database: str
+
+
+class RelayStarted(Fact, log="relay.started"):
+    """A relay by itself sends the committed events of a database."""
+
+    database: str
+
+
+class RelayFailed(Fact, log="relay.failed", level="error"):
+    """The relay cannot use its database; it tries again in `again_in` seconds. Committed events wait."""
+
+    database: str
+    error: str
+    again_in: float
+
+
+class InboxSwept(Fact, log="inbox.swept"):
+    """Rows of the inbox past their window are deleted."""
+
+    database: str
+    rows: int
+
+
 class TlsUnverified(Fact, log="tls.unverified", level="warning"):
     """`setting` is false: anybody between this process and the server can read and change all that is sent."""
 
@@ -411,6 +459,32 @@ class Published(Fact, frozen=False):
     event_type: str
     outcome: PublishResult
     seconds: float
+
+
+class Relayed(Fact):
+    """A relay has sent a batch of events: the seconds from the writing of each to its confirm."""
+
+    database: str
+    seconds: tuple[float, ...]
+
+
+class OutboxCounted(Fact):
+    """How many events of a database wait to be sent (at most 100,001 are counted), for how many seconds the oldest one
+    does, how many are held, and how many shards this process sends."""
+
+    database: str
+    pending: int
+    oldest: float
+    held: int
+    shards: int
+
+
+class InboxAnswered(Fact):
+    """The inbox in the handler's transaction said of an event that it is `fresh`, a `duplicate`, `busy` in another
+    transaction, or comes with another payload (`mismatch`)."""
+
+    queue: str
+    result: InboxResult
 
 
 class LoopTurned(Fact):

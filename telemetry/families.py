@@ -85,6 +85,39 @@ COMPLETIONS = Family(
     "Completions of claims: recorded, fenced (another worker had taken the event over), absent (the claim store had "
     "lost the claim) or unrecorded (the store was unavailable; it is tried again).",
 )
+INBOX = Family(
+    "holdfast_inbox_total",
+    "counter",
+    ("queue", "result"),
+    "Events looked up in the inbox of a handler's database: fresh, duplicate, busy or mismatch.",
+)
+OUTBOX_PENDING = Family(
+    "holdfast_outbox_pending",
+    "gauge",
+    ("database",),
+    "Committed events that wait to be sent, at most 100,001.",
+    "most",
+)
+OUTBOX_OLDEST = Family(
+    "holdfast_outbox_oldest_seconds", "gauge", ("database",), "How long the oldest of them has waited.", "most"
+)
+OUTBOX_HELD = Family(
+    "holdfast_outbox_held",
+    "gauge",
+    ("database",),
+    "Events that the broker refused, each of which holds its key.",
+    "most",
+)
+OUTBOX_SHARDS = Family(
+    "holdfast_outbox_shards", "gauge", ("database",), "Shards of the outbox that this process sends."
+)
+OUTBOX_SECONDS = Family(
+    "holdfast_outbox_seconds",
+    "histogram",
+    ("database",),
+    "From the writing of an event to its confirm, by the database's clock.",
+    buckets=SECONDS,
+)
 CLAIM_SECONDS = Family("holdfast_claim_seconds", "histogram", (), "How long a claim took.", buckets=TRIPS)
 CONNECTED = Family(
     "holdfast_broker_connected", "gauge", ("role",), "1 while the connection that consumes or publishes is up.", "least"

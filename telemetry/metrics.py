@@ -85,6 +85,9 @@ class Metrics:
             facts.Disconnected: self._disconnected,
             facts.Paused: self._paused,
             facts.Resumed: self._resumed,
+            facts.InboxAnswered: self._inbox_answered,
+            facts.OutboxCounted: self._outbox_counted,
+            facts.Relayed: self._relayed,
             facts.LoopTurned: self._turned,
             facts.Started: self._started,
             facts.Stopped: self._stopped,
@@ -170,6 +173,20 @@ class Metrics:
         event_type = fact.event_type if known else self._published.bounded(fact.event_type)
         self._values[self._at[f.PUBLISHED][event_type, fact.outcome]] += 1
         self._observe(f.TRIPS, self._at[f.PUBLISH_SECONDS][()], fact.seconds)
+
+    def _inbox_answered(self, fact: facts.InboxAnswered) -> None:
+        self._values[self._at[f.INBOX][fact.queue, fact.result]] += 1
+
+    def _outbox_counted(self, fact: facts.OutboxCounted) -> None:
+        self._set(f.OUTBOX_PENDING, (fact.database,), float(fact.pending))
+        self._set(f.OUTBOX_OLDEST, (fact.database,), fact.oldest)
+        self._set(f.OUTBOX_HELD, (fact.database,), float(fact.held))
+        self._set(f.OUTBOX_SHARDS, (fact.database,), float(fact.shards))
+
+    def _relayed(self, fact: facts.Relayed) -> None:
+        offset = self._at[f.OUTBOX_SECONDS][fact.database,]
+        for seconds in fact.seconds:
+            self._observe(f.SECONDS, offset, max(seconds, 0.0))
 
     def _connected(self, fact: facts.Connected) -> None:
         if fact.role in self._connections:

@@ -1,4 +1,4 @@
-"""The pytest plugin: a harness for the worker under test, a RabbitMQ and a Redis for the tests that ask for one.
+"""The pytest plugin: a harness for the worker under test, and RabbitMQ, Redis and PostgreSQL for tests that need them.
 
 A test that needs a server is never skipped: where none can be had it fails, and says what to install.
 """
@@ -26,6 +26,12 @@ def redis_url(_redis_server: Server) -> str:
     return _redis_server.url
 
 
+@pytest.fixture(scope="session")
+def postgres_url(_postgres_server: Server) -> str:
+    """The URL of a PostgreSQL: the one that was named, or else a server of our own for the whole session."""
+    return _postgres_server.url
+
+
 @pytest.fixture
 def rabbitmq_node(_rabbitmq_node: Node) -> Iterator[Node]:
     """A RabbitMQ node to stop, kill and freeze at will; after the test it runs again. One for the whole session."""
@@ -40,6 +46,13 @@ def redis_node(_redis_node: Node) -> Iterator[Node]:
     _mend(_redis_node)
 
 
+@pytest.fixture
+def postgres_node(_postgres_node: Node) -> Iterator[Node]:
+    """A PostgreSQL server to stop, kill and freeze at will; after the test it runs again. One for the whole session."""
+    yield _postgres_node
+    _mend(_postgres_node)
+
+
 @pytest.fixture(scope="session")
 def _rabbitmq_server() -> Iterator[Server]:
     with _or_fail(), servers.rabbitmq_server() as server:
@@ -49,6 +62,12 @@ def _rabbitmq_server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def _redis_server() -> Iterator[Server]:
     with _or_fail(), servers.redis_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _postgres_server() -> Iterator[Server]:
+    with _or_fail(), servers.postgres_server() as server:
         yield server
 
 
@@ -67,6 +86,15 @@ def _redis_node(_redis_server: Server) -> Iterator[Node]:
         yield _redis_server
         return
     with _or_fail(), servers.redis_node() as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def _postgres_node(_postgres_server: Server) -> Iterator[Node]:
+    if not isinstance(_postgres_server, Given):
+        yield _postgres_server
+        return
+    with _or_fail(), servers.postgres_node() as node:
         yield node
 
 

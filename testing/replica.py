@@ -117,6 +117,7 @@ class Replica:
             open_claims=open_claims,
             middleware=(stage.seen.watch,),
             listeners=(hear,),
+            relays_at_once=True,
         )
 
     def _crash(self, life: Life) -> None:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from ..consumer import Context, Handler, HandlerSpec
+from ..consumer.outcome import Ended
 from ..telemetry import Fact, LoopTurned, PipelineFailed, Settled
 from .records import Retried, Run
 
@@ -106,5 +107,5 @@ def fails_a_test(error: BaseException) -> bool:
     """An assertion, or what pytest's `fail` raises: neither an error of the application nor the end of a program."""
     if isinstance(error, AssertionError):
         return True
-    ends = (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit)
+    ends = (Exception, Ended, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit)
     return not isinstance(error, ends)

@@ -33,6 +33,7 @@ HARNESS, RETRY = "tests/unit/test_harness.py", "tests/unit/test_retry.py"
 CONFIRMS, SPLITTER = "tests/unit/test_confirms.py", "tests/unit/test_splitter.py"
 CLAIMS = "tests/contract/test_claim_contract.py -k memory"
 DECIDE = "consumer/decide.py"
+WITHIN, RELAY = "tests/contract/test_within.py -k sqlite", "tests/contract/test_relay.py -k sqlite"
 
 MUTATIONS = (
     Mutation(
@@ -195,6 +196,78 @@ MUTATIONS = (
         "return max(1, min(round(delay / UNIT), MOST))",
         "return max(1, min(round(delay / UNIT / 2), MOST))",
         "tests/unit/test_ladder.py",
+    ),
+    Mutation(
+        8,
+        "an event with an inbox row runs again",
+        "consumer/within.py",
+        "        if is_fresh:\n",
+        "        if is_free:\n",
+        WITHIN,
+    ),
+    Mutation(
+        8,
+        "a handler that committed by itself is taken for done",
+        "consumer/within.py",
+        "        if not opened.is_open():\n",
+        "        if False:\n",
+        WITHIN,
+    ),
+    Mutation(
+        8,
+        "an event of the outbox is deleted before it is confirmed",
+        "outbox/relay.py",
+        "                await self._publish(row)\n",
+        "                sending.confirmed.append(row[0])\n                await self._publish(row)\n",
+        RELAY,
+    ),
+    Mutation(
+        8,
+        "events of one key are sent at once",
+        "outbox/relay.py",
+        "            chains.setdefault(_lane(row), []).append(row)\n",
+        "            chains.setdefault(row[1], []).append(row)\n",
+        RELAY,
+    ),
+    Mutation(
+        8,
+        "a refused event lets the later ones of its key pass",
+        "outbox/relay.py",
+        "                sending.refused[row[0]] = (row, error)\n                return\n",
+        "                sending.refused[row[0]] = (row, error)\n                continue\n",
+        RELAY,
+    ),
+    Mutation(
+        8,
+        "a relay notes past its lease",
+        "sql/statements.py",
+        "where seq in {self.listed('seqs')} and shard in {self._mine}\"",
+        "where seq in {self.listed('seqs')} and :token = :token\"",
+        RELAY,
+    ),
+    Mutation(
+        8,
+        "a relay takes the leases of others",
+        "sql/statements.py",
+        '        is_free = f"(lease_until is null or lease_until < {self.now})"\n',
+        '        is_free = "(1 = 1)"\n',
+        RELAY,
+    ),
+    Mutation(
+        8,
+        "the inbox is swept within its window",
+        "sql/statements.py",
+        "where handled_at < {past} limit 1000",
+        "where :ttl = :ttl limit 1000",
+        RELAY,
+    ),
+    Mutation(
+        8,
+        "a savepoint that is rolled back leaves its events",
+        "sql/sessions.py",
+        "if previous not in published.within]",
+        "if previous is not None]",
+        "tests/contract/test_outbox.py -k savepoint",
     ),
 )
 

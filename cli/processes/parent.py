@@ -58,7 +58,7 @@ def run_processes(target: str, *, processes: int, concurrency: int | None, only:
     with _application_metrics() as folder, ExitStack() as stack:
         metrics = Metrics()
         emit = fan_out((FactLog(), metrics))
-        if settings.claims_url.startswith("memory:") and any(spec.idempotent for spec in worker.handlers):
+        if settings.claims_url.startswith("memory:") and any(spec.claims(settings) for spec in worker.handlers):
             emit(ClaimsEndangered("memory:// keeps claims in each process by itself; --processes needs a Redis"))
         children = [ChildProcess(number, _template(target, concurrency, only)) for number in range(1, processes + 1)]
         supervisor = Supervisor(children, settings, emit, folder)

@@ -10,12 +10,14 @@ from enum import Enum
 from pathlib import Path
 
 from .node import Given, Node, Server, ServersUnavailable
+from .postgres import find_postgres, private_postgres
 from .process import SEARCH_PATH, is_root, program
 from .rabbitmq import find_rabbitmq, private_rabbitmq
 from .redis import find_redis, private_redis
 
 RABBITMQ_URL = "HOLDFAST_TEST_RABBITMQ_URL"
 REDIS_URL = "HOLDFAST_TEST_REDIS_URL"
+POSTGRES_URL = "HOLDFAST_TEST_POSTGRES_URL"
 
 
 class Way(Enum):
@@ -34,6 +36,7 @@ class Machine:
     rabbitmq: bool
     redis: bool
     apt: bool
+    postgres: bool = False
 
 
 def this_machine(environment: Mapping[str, str]) -> Machine:
@@ -43,6 +46,7 @@ def this_machine(environment: Mapping[str, str]) -> Machine:
         rabbitmq=find_rabbitmq() is not None,
         redis=find_redis() is not None,
         apt=is_root() and program("apt-get") is not None,
+        postgres=find_postgres() is not None,
     )
 
 
@@ -67,6 +71,13 @@ def redis_server(environment: Mapping[str, str] | None = None, machine: Machine 
 
 
 @contextmanager
+def postgres_server(environment: Mapping[str, str] | None = None, machine: Machine | None = None) -> Iterator[Server]:
+    """The PostgreSQL named by `HOLDFAST_TEST_POSTGRES_URL`, or else `postgres_node`."""
+    with _named_or_node(POSTGRES_URL, postgres_node, environment, machine) as server:
+        yield server
+
+
+@contextmanager
 def rabbitmq_node(environment: Mapping[str, str] | None = None, machine: Machine | None = None) -> Iterator[Node]:
     """A RabbitMQ of our own, running, to be stopped, killed and frozen at will.
 
@@ -87,6 +98,18 @@ def redis_node(environment: Mapping[str, str] | None = None, machine: Machine | 
     seen = machine or this_machine(_environment(environment))
     chosen = ways(seen, installed=seen.redis)
     with _first_that_serves("Redis", REDIS_URL, "redis-server", chosen, private_redis) as node:
+        yield node
+
+
+@contextmanager
+def postgres_node(environment: Mapping[str, str] | None = None, machine: Machine | None = None) -> Iterator[Node]:
+    """A PostgreSQL of our own, running, to be stopped, killed and frozen at will.
+
+    Raises `ServersUnavailable` where there is no way to one.
+    """
+    seen = machine or this_machine(_environment(environment))
+    chosen = ways(seen, installed=seen.postgres)
+    with _first_that_serves("PostgreSQL", POSTGRES_URL, "postgresql", chosen, private_postgres) as node:
         yield node
 
 
@@ -129,9 +152,10 @@ def _made(
     way: Way, name: str, package: str, local: Callable[[], AbstractContextManager[Node]]
 ) -> AbstractContextManager[Node]:
     if way is Way.DOCKER:
-        from .docker import rabbitmq_container, redis_container
+        from . import docker
 
-        return rabbitmq_container() if name == "RabbitMQ" else redis_container()
+        makers = {"RabbitMQ": docker.rabbitmq_container, "Redis": docker.redis_container}
+        return makers.get(name, docker.postgres_container)()
     if way is Way.APT:
         print(f"{package} is not installed: running apt-get install {package}", file=sys.stderr, flush=True)
         install(package)

@@ -10,12 +10,14 @@ from docker.models.containers import Container
 from testcontainers.core.container import DockerContainer
 
 from .node import ServersUnavailable
+from .postgres import speaks_postgres
 from .process import free_port, until_it_answers
 from .rabbitmq import speaks_amqp
 from .redis import speaks_redis
 
 RABBITMQ_IMAGE = "rabbitmq:4"
 REDIS_IMAGE = "redis:8"
+POSTGRES_IMAGE = "postgres:17"
 
 
 def answers(environment: Mapping[str, str]) -> bool:
@@ -104,11 +106,19 @@ def redis_container(image: str = REDIS_IMAGE) -> Iterator[ContainerNode]:
 
 
 @contextmanager
+def postgres_container(image: str = POSTGRES_IMAGE) -> Iterator[ContainerNode]:
+    """PostgreSQL in a container; raises `ServersUnavailable` if the image cannot be had or does not serve."""
+    url, tool = "postgresql://postgres@{}:{}/postgres", "psql -U postgres -AtXqc"
+    with _container(image, 5432, url, tool, speaks_postgres, POSTGRES_HOST_AUTH_METHOD="trust") as node:
+        yield node
+
+
+@contextmanager
 def _container(
-    image: str, inner_port: int, url: str, tool: str, asks: Callable[[socket.socket], bool]
+    image: str, inner_port: int, url: str, tool: str, asks: Callable[[socket.socket], bool], **environment: str
 ) -> Iterator[ContainerNode]:
     port = free_port()
-    container = DockerContainer(image).with_bind_ports(inner_port, port)
+    container = DockerContainer(image, env=environment).with_bind_ports(inner_port, port)
     try:
         container.start()
     except (DockerException, OSError, RuntimeError) as error:

@@ -37,6 +37,12 @@ def test_all_but_one_folder_of_idempotency_is_kept_from_redis() -> None:
     assert set(kept) == FOLDERS - {"holdfast.idempotency"} | claims
 
 
+def test_every_folder_but_one_is_kept_from_the_libraries_of_databases() -> None:
+    kept = CONTRACTS["Database libraries are known in sql alone"]["source_modules"]
+
+    assert kept == sorted(FOLDERS - {"holdfast.sql"})
+
+
 def test_no_library_is_patched() -> None:
     readers = {reader.__module__ for reader in pamqp.decode.METHODS.values()}
     writers = {writer.__module__ for writer in pamqp.encode.METHODS.values()}

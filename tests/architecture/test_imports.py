@@ -14,14 +14,26 @@ try: main()
 finally: print(*sys.modules, file=sys.stderr)
 """
 LIBRARIES = {
-    *("aiormq", "asyncio", "jinja2", "opentelemetry", "pamqp", "prometheus_client", "pydantic", "pydantic_settings"),
-    *("redis", "rich", "sqlite3", "starlette", "structlog", "uvicorn", "watchfiles"),
+    *(
+        "aiormq",
+        "aiosqlite",
+        "asyncio",
+        "asyncpg",
+        "jinja2",
+        "opentelemetry",
+        "pamqp",
+        "prometheus_client",
+        "pydantic",
+        "pydantic_settings",
+    ),
+    *("psycopg", "redis", "rich", "sqlalchemy", "sqlite3", "starlette", "structlog", "uvicorn", "watchfiles"),
 }
 """What takes its time to load."""
 
 NAMES = {
-    *("holdfast", "holdfast.cli", "holdfast.cli.app", "holdfast.cli.arguments", "holdfast.cli.dead"),
+    *("holdfast", "holdfast.cli", "holdfast.cli.app", "holdfast.cli.arguments", "holdfast.cli.databases"),
     *(
+        "holdfast.cli.dead",
         "holdfast.cli.dead.commands",
         "holdfast.cli.dead.options",
         "holdfast.cli.subcommands",

@@ -1,10 +1,12 @@
-"""The contract suite runs once for each broker there is."""
+"""The contract suites run once for each broker there is, and for each kind of database."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from bench import Bench, in_memory, on_rabbitmq
+from databases import Bank, Kind, a_bank, kinds
 
 from holdfast.broker import Broker
 
@@ -22,3 +24,12 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
 @pytest.fixture
 def broker(bench: Bench) -> Broker:
     return bench.broker
+
+
+@pytest.fixture(params=kinds())
+async def bank(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> AsyncIterator[Bank]:
+    """A database of each kind, with a schema of this test's own."""
+    kind: Kind = request.param
+    url = request.getfixturevalue("postgres_url") if kind.is_postgres else ""
+    async with a_bank(kind, url, unique, tmp_path) as bank:
+        yield bank

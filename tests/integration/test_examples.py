@@ -73,23 +73,29 @@ def test_the_worker_charges_an_order_and_refuses_one_that_costs_nothing(
         assert worker.stop() == 0
 
 
-def test_the_database_worker_books_a_payment_once_however_often_it_comes(
+def test_an_order_of_the_web_application_is_paid_and_shipped_once_in_its_database(
     tmp_path: Path, variables: dict[str, str], the_example: Example
 ) -> None:
-    folder = the_example("database", tmp_path)
+    folder, variables = the_example("database", tmp_path), variables | {"HOLDFAST_SQL__URL": "sqlite:///shop.db"}
+    (folder / "client.py").write_text(
+        "from starlette.testclient import TestClient\n"
+        "from web import app\n"
+        "with TestClient(app) as client:\n"
+        "    assert client.post('/orders/o-1', json={'cents': 950}).status_code == 202\n"
+    )
+    assert holdfast("sql", "schema", "--apply", folder=folder, env=variables).returncode == 0
+    web = [sys.executable, "client.py"]
+    done = subprocess.run(web, cwd=folder, env=variables, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
     with Running("run", "app:worker", folder=folder, env=variables) as worker:
-        worker.until(lambda log: bool(said(log, "worker.started")))
-        payment = {"account": "a-1", "cents": 950}
-
-        publish("payment.received", payment, folder, variables, "--header", "event-id=p-1")
-        publish("payment.received", payment, folder, variables, "--header", "event-id=p-1")
-        publish("payment.received", {"account": "a-1", "cents": 50}, folder, variables, "--header", "event-id=p-2")
-
-        worker.until(lambda log: len(said(log, "delivery.settled", outcome="handled")) == 3)
-        assert len(said(worker.log, "payment.known", event_id="p-1")) == 1
+        worker.until(lambda log: bool(said(log, "order.shipped", order="o-1")))
+        worker.until(lambda log: len(said(log, "delivery.settled", outcome="handled")) == 2)
         assert worker.stop() == 0
-    with sqlite3.connect(folder / "ledger.db") as database:
-        assert database.execute("select * from accounts").fetchall() == [("a-1", 1000)]
+
+    with sqlite3.connect(folder / "shop.db") as database:
+        assert database.execute("select * from orders").fetchall() == [("o-1", 950, "shipped")]
+        assert database.execute("select count(*) from holdfast_events").fetchall() == [(0,)]
 
 
 def test_several_workers_of_one_repository_hand_an_order_on(

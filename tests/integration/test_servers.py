@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from apps import APPS
 from releases import FOLDER, rabbitmq_node
 
 from holdfast.testing.servers import (
+    POSTGRES_URL,
     RABBITMQ_URL,
     REDIS_URL,
     Given,
@@ -23,6 +25,7 @@ from holdfast.testing.servers import (
     Server,
     ServersUnavailable,
     Way,
+    postgres_server,
     private_redis,
     rabbitmq_server,
     redis_server,
@@ -86,7 +89,11 @@ def test_what_is_installed_is_not_installed_again() -> None:
 
 @pytest.mark.parametrize(
     ("server", "package", "variable"),
-    [(rabbitmq_server, "rabbitmq-server", RABBITMQ_URL), (redis_server, "redis-server", REDIS_URL)],
+    [
+        (rabbitmq_server, "rabbitmq-server", RABBITMQ_URL),
+        (redis_server, "redis-server", REDIS_URL),
+        (postgres_server, "postgresql", POSTGRES_URL),
+    ],
 )
 def test_where_there_is_no_way_one_line_says_what_to_install(server: Chooser, package: str, variable: str) -> None:
     with pytest.raises(ServersUnavailable) as failure, server({}, NOTHING):
@@ -159,6 +166,27 @@ def test_a_killed_redis_keeps_what_was_written(redis: PrivateRedis) -> None:
     redis.start()
 
     assert redis.ctl("get", "claim").strip() == "held"
+
+
+def test_a_killed_postgres_keeps_what_was_committed(postgres_node: Node) -> None:
+    postgres_node.ctl("create table kept (number integer)", "insert into kept values (7)")
+
+    postgres_node.kill()
+    assert not answers(postgres_node.url)
+    postgres_node.start()
+
+    assert postgres_node.ctl("select number from kept", "drop table kept") == "7\n"
+
+
+def test_a_paused_postgres_answers_once_resumed(postgres_node: Node) -> None:
+    postgres_node.pause()
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(postgres_node.ctl, "select 7")
+        answered, _ = wait([asking], timeout=0.5)
+        postgres_node.resume()
+
+    assert not answered
+    assert asking.result() == "7\n"
 
 
 def test_a_paused_redis_is_silent_and_answers_once_resumed(redis: PrivateRedis) -> None:

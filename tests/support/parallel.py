@@ -31,11 +31,11 @@ TOGETHER = frozenset(
 """The modules whose fixtures are dear: one process runs all tests of each."""
 
 _VARIABLES = "holdfast_servers"
-_OPENED, _SERVERS = pytest.StashKey[ExitStack](), pytest.StashKey[tuple[Server, Server]]()
+_OPENED, _SERVERS = pytest.StashKey[ExitStack](), pytest.StashKey[tuple[Server, Server, Server]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In a process of xdist: name its servers to the fixtures `rabbitmq_url` and `redis_url`."""
+    """In a process of xdist: name its servers to the fixtures `rabbitmq_url`, `redis_url` and `postgres_url`."""
     os.environ.update(getattr(config, "workerinput", {}).get(_VARIABLES, {}))
 
 
@@ -48,12 +48,14 @@ def pytest_configure_node(node: Any) -> None:
     stash = node.config.stash
     if _SERVERS not in stash:
         stash[_OPENED] = opened = ExitStack()
-        stash[_SERVERS] = tuple(map(opened.enter_context, (rabbitmq_server(), servers.redis_server())))
+        opening = (rabbitmq_server(), servers.redis_server(), servers.postgres_server())
+        stash[_SERVERS] = tuple(map(opened.enter_context, opening))
     number = int(node.gateway.id.removeprefix("gw"))
-    rabbitmq, redis = stash[_SERVERS]
+    rabbitmq, redis, postgres = stash[_SERVERS]
     node.workerinput[_VARIABLES] = {
         servers.RABBITMQ_URL: _virtual_host(rabbitmq, node.gateway.id),
         servers.REDIS_URL: _database(redis, number + 1),
+        servers.POSTGRES_URL: _named_database(postgres, node.gateway.id),
     }
 
 
@@ -90,3 +92,11 @@ def _virtual_host(server: Server, name: str) -> str:
 def _database(server: Server, number: int) -> str:
     """The URL of a database of this number. A server that is not ours is used as it is named."""
     return server.url if isinstance(server, Given) else f"{server.url.rpartition('/')[0]}/{number}"
+
+
+def _named_database(server: Server, name: str) -> str:
+    """The URL of a database of this name. A server that is not ours is used as it is named."""
+    if isinstance(server, Given):
+        return server.url
+    server.ctl(f"create database {name}")
+    return f"{server.url.rpartition('/')[0]}/{name}"

@@ -1,0 +1,70 @@
+"""`holdfast sql`: Holdfast's tables, printed, made and checked."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from ..config import Settings, load_settings
+from ..events import ConfigurationError
+from ..sql import Database, Row, Steps, columns, ddl, first_line
+
+
+def print_schema(dialect: str | None, *, apply: bool) -> None:
+    """Print the statements that make the tables, and execute them with `apply`."""
+    settings = load_settings()
+    if apply:
+        asyncio.run(_apply(settings))
+    url = settings.sql.url.get_secret_value() if settings.sql.url is not None else "postgresql"
+    for statement in ddl(settings.sql.schema, dialect=dialect or url.partition(":")[0].partition("+")[0]):
+        print(f"{statement};")
+
+
+def check_schema() -> None:
+    """Print that the tables are as this release needs them. Raises `ConfigurationError` where they are not."""
+    settings = load_settings()
+    print(asyncio.run(_check(settings)))
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Database[Any]]:
+    """Open the database of the settings. Raises `ConfigurationError` where there is none."""
+    if settings.sql.url is None:
+        raise ConfigurationError("HOLDFAST_SQL__URL is not set: which database?")
+    database = Database.of_url(settings.sql.url.get_secret_value())
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def ask(database: Database[Any], statement: str, **params: Any) -> list[Row]:
+    """Return what one statement answers."""
+
+    def steps() -> Steps[list[Row]]:
+        return (yield statement, params)
+
+    return await database.run(steps())
+
+
+async def _apply(settings: Settings) -> None:
+    def steps(database: Database[Any]) -> Steps[None]:
+        for statement in ddl(settings.sql.schema, dialect=database.dialect):
+            yield statement, {}
+
+    async with opened(settings) as database:
+        await database.run(steps(database))
+
+
+async def _check(settings: Settings) -> str:
+    schema, faults = settings.sql.schema, list[str]()
+    async with opened(settings) as database:
+        await database.check(schema)
+        for table, names in columns(schema, dialect=database.dialect).items():
+            try:
+                await ask(database, f"select {', '.join(names)} from {table} where 1 = 0")
+            except Exception as error:  # noqa: BLE001 (each driver has its own for a column that is not there)
+                faults.append(f"database {database.name}: {table}: {first_line(error)}")
+    if faults:
+        raise ConfigurationError(*faults)
+    return f"database {database.name}: the tables of schema {schema} are as needed"

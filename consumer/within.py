@@ -1,0 +1,196 @@
+"""The transaction that a handler with `within=` runs in: inbox row, the user's function, its events, one commit."""
+
+import asyncio
+import base64
+import inspect
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..broker import Clock
+from ..events import HoldfastError
+from ..idempotency import Availability
+from ..sql import (
+    Database,
+    DatabaseUnavailable,
+    Opened,
+    OpenedAsync,
+    OpenerAsync,
+    Outgoing,
+    Params,
+    Statements,
+    Steps,
+    TransactionEnded,
+    first_line,
+    play,
+    play_in_thread,
+    trouble,
+)
+from ..telemetry import Emit, InboxAnswered
+from .claims import claim_of
+from .context import Context, Run, run_of
+from .errors import FingerprintMismatch, WorkNotDone
+from .handler import Handler, HandlerSpec
+from .outcome import AlreadyDone, ClaimsUnavailable, Ended, HeldElsewhere, Refused
+from .returned import finish
+
+_TRIES = 4  # of a transaction that the database ended in favour of another
+
+
+class DatabaseAvailability(Availability):
+    """Whether a handler's database can be used, with its schema."""
+
+    reason = "database"
+
+    def __init__(
+        self,
+        database: Database[Any],
+        schema: str,
+        clock: Clock,
+        luck: Callable[[], float],
+        emit: Emit,
+        changes: asyncio.Event,
+    ) -> None:
+        super().__init__(clock, luck, emit, HoldfastError, changes)
+        self.database = database
+        self.schema = schema
+
+    async def start(self) -> None:
+        """Check the schema. A database that is unavailable is waited for, paused. Raises `ConfigurationError`."""
+        try:
+            await self.probe()
+        except DatabaseUnavailable as error:
+            self.note_outage(error)
+
+    async def probe(self) -> None:
+        """Read the version of the schema."""
+        await self.database.check(self.schema)
+
+
+class Within:
+    """Runs one handler's function in transactions of its database; `committed` is called when one has events."""
+
+    def __init__(
+        self, spec: HandlerSpec, available: DatabaseAvailability, committed: Callable[[], Awaitable[None]], emit: Emit
+    ) -> None:
+        self._spec = spec
+        self._available = available
+        self._committed = committed
+        self._emit = emit
+        self._database = available.database
+        self._statements: Statements = self._database.statements(available.schema)
+
+    def function(self) -> Callable[[Any, Context], Any]:
+        """Return the user's function as one of event and context, which opens the transaction it runs in."""
+        opener, function, statements = self._database.opener, self._spec.function, self._statements
+
+        if isinstance(opener, OpenerAsync):
+
+            async def on_loop(event: Any, context: Context) -> None:
+                run = run_of(context)
+                async with opener.begin() as opened:
+                    await play(self._enter(run, event), opened.execute)
+                    try:
+                        returned = await function(event, context, opened.user)
+                        if returned is not None:
+                            await finish(returned)
+                    except BaseException as error:
+                        run.raised = error
+                        raise
+                    self._check(opened)
+                    await opened.flush()
+                    if run.events:
+                        await opened.execute(*statements.insert(self._outgoing(run)))
+
+            return on_loop
+
+        def in_thread(event: Any, context: Context) -> None:
+            run = run_of(context)
+            with opener.begin() as opened:
+                play_in_thread(self._enter(run, event), opened.execute)
+                try:
+                    if inspect.isawaitable(function(event, context, opened.user)):
+                        raise WorkNotDone("the handler returned work to be awaited, after its transaction")
+                except BaseException as error:
+                    run.raised = error
+                    raise
+                self._check(opened)
+                opened.flush()
+                if run.events:
+                    opened.execute(*statements.insert(self._outgoing(run)))
+
+        return in_thread
+
+    def handler(self, transact: Handler) -> Handler:
+        """Return a handler that runs a transaction again where the database asks for it, and waits for a database that
+        is unavailable. Neither spends an attempt."""
+
+        async def call(event: Any, context: Context) -> None:
+            run = run_of(context)
+            for tries in range(1, _TRIES + 1):
+                run.begin_transaction()
+                try:
+                    await transact(event, context)
+                    break
+                except Exception as error:
+                    match trouble(error, is_ours=run.raised is None):
+                        case "unavailable":
+                            await self._wait(error)
+                        case "again" if tries < _TRIES:
+                            continue
+                    if isinstance(error, TransactionEnded):  # if it was a commit, the inbox row must not stay
+                        await self._database.run(self._withdraw(run, event))
+                    raise
+                finally:
+                    if run.inbox is not None:
+                        self._emit(InboxAnswered(self._spec.queue, run.inbox))
+            if run.events:
+                await self._committed()
+
+        return call
+
+    def _enter(self, run: Run, event: Any) -> Steps[None]:
+        """Write the inbox row, and note what it says of the event. Raises `Ended` where it is not to be handled now."""
+        if not self._spec.idempotent:
+            return
+        params = self._row(run, event)
+        rows = yield self._statements.enter, params
+        is_free, is_fresh = rows[0] if rows else (True, False)
+        if is_fresh:
+            run.inbox = "fresh"
+            return
+        known = (yield self._statements.known, params) if is_free else []
+        if not known:
+            run.inbox = "busy"
+            raise Ended(HeldElsewhere(math.inf))
+        if bytes(known[0][0]) == params["fingerprint"]:
+            run.inbox = "duplicate"
+            raise Ended(AlreadyDone())
+        run.inbox = "mismatch"
+        error = FingerprintMismatch("this key came before, with another payload")
+        raise Ended(Refused(error, "fingerprint-mismatch"))
+
+    def _withdraw(self, run: Run, event: Any) -> Steps[None]:
+        yield self._statements.withdraw, self._row(run, event)
+
+    def _row(self, run: Run, event: Any) -> Params:
+        if (incoming := run.incoming) is None:
+            raise RuntimeError("a transaction needs the message that it handles")
+        claim = claim_of(self._spec, incoming, event, "", b"", b"")
+        digest = base64.urlsafe_b64decode(claim.key.rpartition(":")[2] + "==")
+        return {"queue": self._spec.queue, "event": digest, "fingerprint": claim.fingerprint}
+
+    def _outgoing(self, run: Run) -> list[Outgoing]:
+        return [Outgoing(envelope, delay, self._spec.queue) for envelope, delay in run.events or ()]
+
+    def _check(self, opened: Opened | OpenedAsync) -> None:
+        if not opened.is_open():
+            raise TransactionEnded(
+                f"handler {self._spec.name!r} ended the transaction it runs in; leave commit and rollback to Holdfast"
+            )
+
+    async def _wait(self, error: Exception) -> None:
+        unavailable = DatabaseUnavailable(f"database {self._database.name}: {first_line(error)}")
+        self._available.note_outage(unavailable)
+        await self._available.until_paused()
+        raise Ended(ClaimsUnavailable()) from error

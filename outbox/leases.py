@@ -1,0 +1,61 @@
+"""The shards that a relay may send, as leases in the database, by the database's clock."""
+
+import json
+import math
+import secrets
+import time
+from typing import Any
+
+from ..sql import SHARDS, Database, Statements, Steps
+
+_TURNS = 3  # renewals within a lease
+
+
+class Leases:
+    """The leases of one relay. With `n` relays alive each has its share of the shards."""
+
+    def __init__(self, database: Database[Any], statements: Statements, seconds: float) -> None:
+        self.shards: tuple[int, ...] = ()
+        self.token = secrets.token_hex(8)
+        self.send_until = 0.0
+        """By the monotonic clock: what is sent by then is confirmed, or given up, while the leases last."""
+        self._database = database
+        self._statements = statements
+        self._seconds = seconds
+        self._due = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() >= self._due
+
+    @property
+    def patience(self) -> float:
+        """Seconds that one publish may take."""
+        return self._seconds / 2
+
+    async def keep(self) -> None:
+        """Renew the leases; take free ones up to our share, give back what is above it."""
+        asked = time.monotonic()
+        self.shards = await self._database.run(self._keep())
+        self.send_until, self._due = asked + self._seconds / 2, asked + self._seconds / _TURNS
+
+    async def leave(self) -> None:
+        """Give all leases back."""
+        self.shards, self.send_until = (), 0.0
+        await self._database.run(self._leave())
+
+    def _keep(self) -> Steps[tuple[int, ...]]:
+        statements, mine = self._statements, {"token": self.token, "lease": self._seconds}
+        yield statements.beat, mine | {"name": f"relay:{self.token}"}
+        [(alive,)] = yield statements.alive, {}
+        kept = sorted(row[0] for row in (yield statements.renew, mine))
+        share = math.ceil(SHARDS / max(alive, 1))
+        if surplus := kept[share:]:
+            yield statements.give, {"token": self.token, "positions": json.dumps(surplus)}
+        elif len(kept) < share:
+            kept += (row[0] for row in (yield statements.take, mine | {"kind": "shard:%", "wanted": share - len(kept)}))
+        return tuple(kept[:share])
+
+    def _leave(self) -> Steps[None]:
+        yield self._statements.give, {"token": self.token, "positions": json.dumps(list(range(SHARDS)))}
+        yield self._statements.leave, {"token": self.token}

@@ -1,0 +1,43 @@
+"""Databases (floor 3): the one part of Holdfast that knows SQLAlchemy and database drivers. `import holdfast` loads
+none of them, and this module loads each where it is first used."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .database import Database as Database
+from .errors import DatabaseUnavailable as DatabaseUnavailable
+from .errors import OutsideTransaction as OutsideTransaction
+from .errors import TransactionEnded as TransactionEnded
+from .errors import Trouble as Trouble
+from .errors import first_line as first_line
+from .errors import trouble as trouble
+from .listener import Listener as Listener
+from .openers import Opened as Opened
+from .openers import OpenedAsync as OpenedAsync
+from .openers import Opener as Opener
+from .openers import OpenerAsync as OpenerAsync
+from .outbox import Outbox as Outbox
+from .statements import SHARDS as SHARDS
+from .statements import VERSION as VERSION
+from .statements import Outgoing as Outgoing
+from .statements import Params as Params
+from .statements import Row as Row
+from .statements import Statements as Statements
+from .statements import shard_of as shard_of
+from .steps import Steps as Steps
+from .steps import play as play
+from .steps import play_in_thread as play_in_thread
+
+if TYPE_CHECKING:
+    from .schema import columns as columns
+    from .schema import ddl as ddl
+    from .schema import tables as tables
+    from .schema import upgrade as upgrade
+else:  # a type checker would take every name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        """Import what needs SQLAlchemy when it is first used: a pool of asyncpg does not."""
+        if name not in ("columns", "ddl", "tables", "upgrade"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value = getattr(import_module(f"{__name__}.schema"), name)
+        return value

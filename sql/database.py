@@ -1,0 +1,167 @@
+"""`Database`: the user's database, as the transactions of handlers and relays need it."""
+
+import asyncio
+import re
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from ..events import ConfigurationError
+from .errors import DatabaseUnavailable, first_line, trouble
+from .openers import Alchemy, AlchemyAsync, Asyncpg, Opener, OpenerAsync, Psycopg, PsycopgAsync, Sqlite
+from .statements import VERSION, Statements
+from .steps import Steps, play, play_in_thread
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    import asyncpg
+    import psycopg
+    import psycopg_pool
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+    from sqlalchemy.orm import Session, sessionmaker
+
+S = TypeVar("S")
+AS = TypeVar("AS", bound="AsyncSession")
+SS = TypeVar("SS", bound="Session")
+T = TypeVar("T")
+
+
+class Database(Generic[S]):
+    """A database in which handlers run their transactions (`within=`), and from which a relay sends.
+
+    `source` is SQLAlchemy's `async_sessionmaker`, `sessionmaker`, `AsyncEngine` or `Engine`; handlers get its sessions
+    or connections, `async def` handlers those of the first of each pair, `def` handlers those of the second. Other
+    sources: `Database.asyncpg(pool)`, `.psycopg(pool)`, `.sqlite(path)`. `name` is its label in metrics and log; by
+    default the name of the database. A database serves one event loop.
+
+    Raises `ConfigurationError` for what is none of these.
+    """
+
+    @overload
+    def __init__(self: "Database[AS]", source: "async_sessionmaker[AS]", *, name: str = ...) -> None: ...
+    @overload
+    def __init__(self: "Database[SS]", source: "sessionmaker[SS]", *, name: str = ...) -> None: ...
+    @overload
+    def __init__(self: "Database[AsyncConnection]", source: "AsyncEngine", *, name: str = ...) -> None: ...
+    @overload
+    def __init__(self: "Database[Connection]", source: "Engine", *, name: str = ...) -> None: ...
+    def __init__(self, source: Any, *, name: str = "") -> None:
+        opener, dialect, database = _alchemy(source)
+        self._set(opener, dialect, name or database)
+
+    def _set(self, opener: Opener | OpenerAsync, dialect: str, name: str) -> None:
+        if dialect not in ("postgresql", "sqlite"):
+            raise ConfigurationError(f"Database: {dialect!r} is neither postgresql nor sqlite")
+        self.name, self.dialect, self.opener = name, dialect, opener
+        self.is_async = isinstance(opener, OpenerAsync)
+
+    @classmethod
+    def _of(cls, opener: Opener | OpenerAsync, dialect: str, name: str) -> "Database[Any]":
+        database = cls.__new__(cls)
+        database._set(opener, dialect, name)
+        return database
+
+    @staticmethod
+    def asyncpg(pool: "asyncpg.Pool[Any]", *, name: str = "postgresql") -> "Database[asyncpg.Connection[Any]]":
+        """Return the database of an asyncpg pool; handlers get its connections."""
+        return Database._of(Asyncpg(pool), "postgresql", name)
+
+    @overload
+    @staticmethod
+    def psycopg(
+        pool: "psycopg_pool.AsyncConnectionPool[Any]", *, name: str = ...
+    ) -> "Database[psycopg.AsyncConnection[Any]]": ...
+    @overload
+    @staticmethod
+    def psycopg(
+        pool: "psycopg_pool.ConnectionPool[Any]", *, name: str = ...
+    ) -> "Database[psycopg.Connection[Any]]": ...
+    @staticmethod
+    def psycopg(pool: Any, *, name: str = "postgresql") -> "Database[Any]":
+        """Return the database of a psycopg pool, asynchronous or not; handlers get its connections."""
+        is_async = "Async" in type(pool).__name__
+        return Database._of(PsycopgAsync(pool) if is_async else Psycopg(pool), "postgresql", name)
+
+    @staticmethod
+    def sqlite(path: str, *, name: str = "") -> "Database[sqlite3.Connection]":
+        """Return the database in a file, or in `:memory:`; handlers get a connection in a transaction that writes."""
+        return Database._of(Sqlite(str(path)), "sqlite", name or re.split(r"[\\/]", str(path))[-1].strip(":"))
+
+    @staticmethod
+    def of_url(url: str) -> "Database[Any]":
+        """Return the database at a URL: `postgresql://`, by asyncpg or psycopg, or `sqlite:///path`.
+
+        Raises `ConfigurationError` where SQLAlchemy or a driver is not installed.
+        """
+        scheme, _, rest = url.partition("://")
+        if scheme.startswith("sqlite"):
+            return Database.sqlite(rest.removeprefix("/"))
+        drivers = [driver for driver in ("asyncpg", "psycopg") if find_spec(driver) is not None]
+        if not drivers or find_spec("sqlalchemy") is None:
+            raise ConfigurationError('PostgreSQL needs SQLAlchemy and a driver: pip install "holdfast[postgres]"')
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        return Database(create_async_engine(url if "+" in scheme else f"postgresql+{drivers[0]}://{rest}"))
+
+    async def close(self) -> None:
+        """Close the connections of an engine; a pool is closed by its owner."""
+        if isinstance(self.opener, AlchemyAsync):
+            await self.opener.engine.dispose()
+
+    def statements(self, schema: str) -> Statements:
+        """Return the statements for Holdfast's tables in this database."""
+        return Statements(self.dialect, schema)
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Take steps in a transaction of their own. Raises `DatabaseUnavailable`, and what the driver raises."""
+        try:
+            if isinstance(self.opener, OpenerAsync):
+                async with self.opener.begin() as opened:
+                    return await play(steps, opened.execute)
+            return await asyncio.to_thread(self._run_in_thread, self.opener, steps)
+        except Exception as error:
+            if trouble(error, is_ours=True) == "unavailable":
+                raise DatabaseUnavailable(f"database {self.name}: {first_line(error)}") from error
+            raise
+
+    @staticmethod
+    def _run_in_thread(opener: Opener, steps: Steps[T]) -> T:
+        with opener.begin() as opened:
+            return play_in_thread(steps, opened.execute)
+
+    async def check(self, schema: str) -> None:
+        """Raise `ConfigurationError`, in one line, where the schema is not the one of this release, and
+        `DatabaseUnavailable`."""
+        try:
+            version = await self.run(_version(self.statements(schema)))
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:  # each driver has its own for a table that is not there
+            raise ConfigurationError(
+                f"database {self.name}: Holdfast's tables cannot be read ({first_line(error)}); "
+                "make them by the statements of `holdfast sql schema`"
+            ) from error
+        if version != VERSION:
+            raise ConfigurationError(
+                f"database {self.name}: its Holdfast schema has version {version}, this release needs {VERSION}"
+            )
+
+
+def _version(statements: Statements) -> Steps[int | None]:
+    rows = yield statements.version, {}
+    return rows[0][0] if rows else None
+
+
+def _alchemy(source: Any) -> tuple[Opener | OpenerAsync, str, str]:
+    """Return the opener of SQLAlchemy's engine or factory of sessions, its dialect, and the name of its database."""
+    kind, sessions, engine = type(source), None, source
+    if any(base.__name__ in ("sessionmaker", "async_sessionmaker") for base in kind.__mro__):
+        sessions, engine = source, source.kw.get("bind")
+    names = {base.__name__ for base in type(engine).__mro__}
+    if not names & {"AsyncEngine", "Engine"}:
+        given = "a sessionmaker without bind=" if sessions is not None else f"a {kind.__name__}"
+        raise ConfigurationError(f"Database: {given} is no engine and no factory of sessions of SQLAlchemy")
+    opener = AlchemyAsync(engine, sessions) if "AsyncEngine" in names else Alchemy(engine, sessions)
+    database = re.split(r"[\\/]", engine.url.database or "memory")[-1].strip(":")
+    return opener, engine.dialect.name, database

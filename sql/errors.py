@@ -1,0 +1,68 @@
+"""What an error of a database driver means for the transaction it ended."""
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+from ..events import HoldfastError
+
+Trouble: TypeAlias = Literal["again", "unavailable"]
+
+_AGAIN = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
+_UNAVAILABLE = ("08", "57P", "53300")  # connection exceptions, the server stops or starts, too many connections
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+class DatabaseUnavailable(HoldfastError):
+    """The database cannot be reached. Whether it committed what was under way is unknown."""
+
+
+class TransactionEnded(HoldfastError):
+    """A handler committed or rolled back the transaction it runs in."""
+
+
+class OutsideTransaction(HoldfastError):
+    """An event was to be published on a connection with no transaction, where nothing would commit with it."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error: the following ones hold the statement and its values."""
+    text = str(error) or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+def trouble(error: BaseException, *, is_ours: bool = False) -> Trouble | None:
+    """Return what a database's error asks for: to run the transaction again, or to wait for the database.
+
+    None for every other error. With `is_ours` it was raised by a statement of Holdfast's own, where a lost connection
+    may also be an `OSError`; in a handler that could be any connection.
+    """
+    for cause in reversed(list(_causes(error))):  # what the driver said comes before what was made of it
+        state = str(getattr(cause, "sqlstate", None) or "")
+        if state in _AGAIN or _is_busy(cause):
+            return "again"
+        if state.startswith(_UNAVAILABLE) or (is_ours and isinstance(cause, OSError)) or _is_lost(cause, state):
+            return "unavailable"
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what it stands for: SQLAlchemy keeps the driver's as `orig`, which keeps its own as a cause."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = getattr(cause, "orig", None) or cause.__cause__
+
+
+def _is_lost(error: BaseException, state: str) -> bool:
+    """Whether the connection is lost, by the errors that carry no state."""
+    library, kind = type(error).__module__.partition(".")[0], type(error).__name__
+    if library == "sqlalchemy":
+        return bool(getattr(error, "connection_invalidated", False))
+    if library not in ("asyncpg", "psycopg", "psycopg_pool") or state:
+        return False
+    return kind in ("OperationalError", "PoolTimeout") or (kind == "InterfaceError" and "clos" in str(error))
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY

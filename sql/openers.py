@@ -1,0 +1,222 @@
+"""The user's databases: how a transaction is opened on each kind of engine, pool or file there is.
+
+Each opener has `begin`, a context manager of one transaction: it commits at its end, or rolls back on an error.
+"""
+
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from .statements import Params, Row, in_percent, numbered
+from .steps import Execute, ExecuteAsync
+
+if TYPE_CHECKING:
+    from asyncpg import Pool
+    from psycopg_pool import AsyncConnectionPool, ConnectionPool
+    from sqlalchemy import Engine, TextClause
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+_BUSY_TIMEOUT = 5.0  # seconds that SQLite waits for another writer
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A transaction in a thread: `user` is what the handler gets; `flush` sends what a session has kept back."""
+
+    user: Any
+    execute: Execute
+    is_open: Callable[[], bool]
+    flush: Callable[[], None] = lambda: None
+
+
+async def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedAsync:
+    """A transaction on the loop. See `Opened`."""
+
+    user: Any
+    execute: ExecuteAsync
+    is_open: Callable[[], bool]
+    flush: Callable[[], Awaitable[None]] = _nothing
+
+
+@lru_cache(maxsize=1_000)
+def clause(sql: str) -> "TextClause":
+    from sqlalchemy import text
+
+    return text(sql)
+
+
+@dataclass(frozen=True, slots=True)
+class AlchemyAsync:
+    """SQLAlchemy's `AsyncEngine`, with the sessions of a factory or bare connections."""
+
+    engine: "AsyncEngine"
+    sessions: Callable[..., Any] | None = None
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[OpenedAsync]:
+        """Open a transaction. A session is within it: what commits the session by itself has not committed yet."""
+        async with self.engine.connect() as connection, connection.begin() as outer:
+
+            async def execute(sql: str, params: Params) -> list[Row]:
+                result = await connection.execute(clause(sql), params)
+                return [tuple(row) for row in result] if result.returns_rows else []
+
+            if self.sessions is None:
+                yield OpenedAsync(connection, execute, lambda: outer.is_active)
+                return
+            async with self.sessions(bind=connection) as session:
+                inner = await session.begin()
+                is_open = lambda: outer.is_active and inner.is_active  # noqa: E731 (of two values at hand)
+                yield OpenedAsync(session, execute, is_open, session.flush)
+                await session.commit()
+
+
+@dataclass(frozen=True, slots=True)
+class Alchemy:
+    """SQLAlchemy's `Engine`, with the sessions of a factory or bare connections. See `AlchemyAsync`."""
+
+    engine: "Engine"
+    sessions: Callable[..., Any] | None = None
+
+    @contextmanager
+    def begin(self) -> Iterator[Opened]:
+        with self.engine.connect() as connection, connection.begin() as outer:
+
+            def execute(sql: str, params: Params) -> list[Row]:
+                result = connection.execute(clause(sql), params)
+                return [tuple(row) for row in result] if result.returns_rows else []
+
+            if self.sessions is None:
+                yield Opened(connection, execute, lambda: outer.is_active)
+                return
+            with self.sessions(bind=connection) as session:
+                inner = session.begin()
+                yield Opened(session, execute, lambda: outer.is_active and inner.is_active, session.flush)
+                session.commit()
+
+
+@dataclass(frozen=True, slots=True)
+class Asyncpg:
+    """A pool of asyncpg."""
+
+    pool: "Pool[Any]"
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[OpenedAsync]:
+        async with self.pool.acquire() as connection, connection.transaction():
+            yield OpenedAsync(connection, on_asyncpg(connection), connection.is_in_transaction)
+
+
+@dataclass(frozen=True, slots=True)
+class PsycopgAsync:
+    """An asynchronous pool of psycopg."""
+
+    pool: "AsyncConnectionPool[Any]"
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[OpenedAsync]:
+        async with self.pool.connection() as connection, connection.transaction():
+            yield OpenedAsync(connection, on_psycopg_async(connection), lambda: in_transaction(connection))
+
+
+@dataclass(frozen=True, slots=True)
+class Psycopg:
+    """A pool of psycopg."""
+
+    pool: "ConnectionPool[Any]"
+
+    @contextmanager
+    def begin(self) -> Iterator[Opened]:
+        with self.pool.connection() as connection, connection.transaction():
+            yield Opened(connection, on_psycopg(connection), lambda: in_transaction(connection))
+
+
+class Sqlite:
+    """A file of SQLite, or `:memory:`. A transaction takes the right to write when it begins: one that reads first
+    fails at once where another has written since."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._memory = self._connect() if path == ":memory:" else None
+        self._one_at_a_time = threading.Lock()
+
+    @contextmanager
+    def begin(self) -> Iterator[Opened]:
+        if self._memory is not None:
+            with self._one_at_a_time, self._transaction(self._memory) as opened:
+                yield opened
+            return
+        with closing(self._connect()) as connection, self._transaction(connection) as opened:
+            yield opened
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+
+    @contextmanager
+    def _transaction(self, connection: sqlite3.Connection) -> Iterator[Opened]:
+        connection.execute("begin immediate")
+        try:
+            yield Opened(connection, on_sqlite(connection), lambda: connection.in_transaction)
+            connection.execute("commit")
+        finally:
+            if connection.in_transaction:
+                connection.execute("rollback")
+
+
+Opener: TypeAlias = Alchemy | Psycopg | Sqlite
+OpenerAsync: TypeAlias = AlchemyAsync | Asyncpg | PsycopgAsync
+
+
+def on_asyncpg(connection: Any) -> ExecuteAsync:
+    """Return what executes a statement on a connection of asyncpg."""
+
+    async def execute(sql: str, params: Params) -> list[Row]:
+        text, names = numbered(sql)
+        return [tuple(row) for row in await connection.fetch(text, *(params[name] for name in names))]
+
+    return execute
+
+
+def on_psycopg_async(connection: Any) -> ExecuteAsync:
+    """Return what executes a statement on an asynchronous connection of psycopg."""
+    from psycopg.rows import tuple_row
+
+    async def execute(sql: str, params: Params) -> list[Row]:
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(in_percent(sql), params)
+            return await cursor.fetchall() if cursor.description else []
+
+    return execute
+
+
+def on_psycopg(connection: Any) -> Execute:
+    """Return what executes a statement on a connection of psycopg."""
+    from psycopg.rows import tuple_row
+
+    def execute(sql: str, params: Params) -> list[Row]:
+        with connection.cursor(row_factory=tuple_row) as cursor:
+            cursor.execute(in_percent(sql), params)
+            return cursor.fetchall() if cursor.description else []
+
+    return execute
+
+
+def on_sqlite(connection: sqlite3.Connection) -> Execute:
+    """Return what executes a statement on a connection of SQLite."""
+    return lambda sql, params: [tuple(row) for row in connection.execute(sql, params).fetchall()]
+
+
+def in_transaction(connection: Any) -> bool:
+    """Whether a connection of psycopg is in a transaction that can still commit."""
+    from psycopg.pq import TransactionStatus
+
+    return bool(connection.info.transaction_status == TransactionStatus.INTRANS)

@@ -1,0 +1,133 @@
+"""`Outbox`: events published as rows of the caller's own transaction."""
+
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, overload
+
+from ..config import Settings, load_settings
+from ..events import ConfigurationError, Envelope, Event, Metadata, as_published, check_limits, seal
+from .errors import OutsideTransaction
+from .openers import clause, in_transaction, on_asyncpg, on_psycopg, on_psycopg_async, on_sqlite
+from .statements import Outgoing, Params, Statements
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    import psycopg
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.orm import Session
+
+
+class Outbox:
+    """Publishes events in the caller's own transaction: they are sent by a relay if it commits, and else never.
+
+    The process needs no connection to a broker. `source` names this program in the events it publishes. `settings` are
+    read from the environment without it; they hold the schema of the tables (`HOLDFAST_SQL__SCHEMA`).
+    """
+
+    def __init__(self, settings: Settings | None = None, *, source: str = "") -> None:
+        self._settings = settings or load_settings()
+        self._source = source
+
+    @overload
+    def publish(
+        self,
+        connection: "Session | AsyncSession | Connection | sqlite3.Connection | psycopg.Connection[Any]",
+        event: Event,
+        *,
+        metadata: Metadata | None = ...,
+        delay: float | None = ...,
+        key: str | None = ...,
+    ) -> Metadata: ...
+
+    @overload
+    def publish(
+        self,
+        connection: "AsyncConnection | psycopg.AsyncConnection[Any]",
+        event: Event,
+        *,
+        metadata: Metadata | None = ...,
+        delay: float | None = ...,
+        key: str | None = ...,
+    ) -> Awaitable[Metadata]: ...
+
+    def publish(
+        self,
+        connection: Any,
+        event: Event,
+        *,
+        metadata: Metadata | None = None,
+        delay: float | None = None,
+        key: str | None = None,
+    ) -> Metadata | Awaitable[Metadata]:
+        """Publish an event in the transaction of a session or a connection. Returns its metadata.
+
+        With a session of SQLAlchemy, asynchronous or not, the row is written when the session commits: all that the
+        transaction locks is locked by then, so events of one key have the order of their commits. With a connection it
+        is written at once; with an asynchronous one (asyncpg, psycopg, SQLAlchemy) the call is awaited.
+
+        `metadata` replaces the generated one. `delay` is in seconds from the commit on. `key` identifies the aggregate
+        instead of the event's own key field.
+
+        Raises `OutsideTransaction` where nothing would commit the event, `PublishError` for what can never be sent, and
+        `ConfigurationError` for what is no connection.
+        """
+        settings = self._settings
+        event = as_published(event, settings.publisher.versions)
+        envelope = seal(event, source=self._source, key=key, now=datetime.now(UTC))
+        if metadata is not None:
+            envelope = Envelope(metadata, envelope.body, envelope.content_type, envelope.headers)
+        check_limits(envelope, delay, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
+        return self._write(connection, Outgoing(envelope, delay))
+
+    def _write(self, connection: Any, event: Outgoing) -> Metadata | Awaitable[Metadata]:
+        metadata, schema = event.envelope.metadata, self._settings.sql.schema
+        kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(connection).__mro__}
+        if kinds & {"sqlalchemy.Session", "sqlalchemy.AsyncSession"}:
+            from .sessions import pending_of
+
+            pending_of(getattr(connection, "sync_session", connection)).add(event, schema)
+            return metadata
+        _check_transaction(connection, kinds)
+        if kinds & {"asyncpg.Connection", "asyncpg.PoolConnectionProxy"}:
+            return _awaited(on_asyncpg(connection)(*_insert(event, schema)), metadata)
+        if "psycopg.AsyncConnection" in kinds:
+            return _awaited(on_psycopg_async(connection)(*_insert(event, schema)), metadata)
+        if "sqlalchemy.AsyncConnection" in kinds:
+            sql, params = _insert(event, schema, connection.dialect.name)
+            return _awaited(connection.execute(clause(sql), params), metadata)
+        if "sqlalchemy.Connection" in kinds:
+            sql, params = _insert(event, schema, connection.dialect.name)
+            connection.execute(clause(sql), params)
+        elif "psycopg.Connection" in kinds:
+            on_psycopg(connection)(*_insert(event, schema))
+        else:
+            on_sqlite(connection)(*_insert(event, schema, "sqlite"))
+        return metadata
+
+
+async def _awaited(writing: Awaitable[Any], metadata: Metadata) -> Metadata:
+    await writing
+    return metadata
+
+
+def _insert(event: Outgoing, schema: str, dialect: str = "postgresql") -> tuple[str, Params]:
+    return Statements(dialect, schema).insert([event])
+
+
+def _check_transaction(connection: Any, kinds: set[str]) -> None:
+    """Raise `OutsideTransaction` where each statement is committed by itself."""
+    if kinds & {"asyncpg.Connection", "asyncpg.PoolConnectionProxy"}:
+        is_within = connection.is_in_transaction()
+    elif kinds & {"psycopg.AsyncConnection", "psycopg.Connection"}:
+        is_within = not connection.autocommit or in_transaction(connection)
+    elif kinds & {"sqlalchemy.AsyncConnection", "sqlalchemy.Connection"}:
+        sync = getattr(connection, "sync_connection", connection)
+        is_within = sync.in_transaction() and sync.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
+    elif "sqlite3.Connection" in kinds:
+        is_within = connection.in_transaction or connection.isolation_level is not None
+    else:
+        raise ConfigurationError(f"Outbox: a {type(connection).__name__} is no session and no connection it knows")
+    if not is_within:
+        raise OutsideTransaction("the event would not be committed with anything; publish it inside a transaction")

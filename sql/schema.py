@@ -1,0 +1,132 @@
+"""Holdfast's own tables: as SQLAlchemy's `MetaData` for Alembic, as DDL to print, and the check of what is there."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    create_mock_engine,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.types import TypeEngine
+
+from .statements import SHARDS, VERSION, Statements
+
+_STORAGE = (  # many rows come and go: vacuum by their number, not by a share of the table
+    "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, "
+    "autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 20000"
+)
+
+
+def tables(schema: str = "holdfast", *, dialect: str = "postgresql") -> MetaData:
+    """Return the tables, for Alembic's `target_metadata`. SQLite has no schemas: there the name begins the tables'."""
+    is_postgres = dialect == "postgresql"
+    metadata = MetaData(schema=schema if is_postgres else None)
+    prefix = "" if is_postgres else f"{schema}_"
+    moment: TypeEngine[Any] = TIMESTAMP(timezone=True) if is_postgres else Float()
+    extra: TypeEngine[Any] = JSONB() if is_postgres else JSON()
+    serial = BigInteger() if is_postgres else Integer()
+    now = text(Statements(dialect, schema).now)
+
+    def table(name: str, *columns: Any, **options: Any) -> None:
+        Table(f"{prefix}{name}", metadata, *columns, **options)
+
+    table(
+        "events",
+        Column("seq", serial, primary_key=True, autoincrement=True),
+        Column("shard", SmallInteger, nullable=False),
+        Column("event_id", Text, nullable=False),
+        Column("event_type", Text, nullable=False),
+        Column("version", Integer, nullable=False),
+        Column("key", Text),
+        Column("source", Text, nullable=False),
+        Column("correlation_id", Text),
+        Column("causation_id", Text),
+        Column("caused_by", Text),
+        Column("time", moment, nullable=False),
+        Column("written_at", moment, nullable=False, server_default=now),
+        Column("due_at", moment),
+        Column("headers", extra, nullable=False),
+        Column("content_type", Text, nullable=False),
+        Column("body", LargeBinary, nullable=False),
+        Index(f"{prefix}events_shard", "shard", "seq"),
+        sqlite_autoincrement=True,
+    )
+    table(
+        "inbox",
+        Column("queue", Text, primary_key=True),
+        Column("event", LargeBinary, primary_key=True),
+        Column("fingerprint", LargeBinary, nullable=False),
+        Column("handled_at", moment, nullable=False, server_default=now),
+        Index(f"{prefix}inbox_handled", "handled_at", postgresql_using="brin"),
+    )
+    table(
+        "cursors",
+        Column("name", Text, primary_key=True),
+        Column("position", BigInteger, nullable=False, server_default=text("0")),
+        Column("token", Text),
+        Column("lease_until", moment),
+        postgresql_with={"fillfactor": "50"},
+    )
+    table(
+        "held",
+        Column("seq", serial, primary_key=True, autoincrement=False),
+        Column("key", Text, nullable=False),
+        Column("event_id", Text, nullable=False),
+        Column("attempts", Integer, nullable=False),
+        Column("next_try", moment, nullable=False),
+        Column("error", Text, nullable=False),
+        Index(f"{prefix}held_key", "key"),
+    )
+    return metadata
+
+
+def rest(schema: str = "holdfast", *, dialect: str = "postgresql") -> Iterator[str]:
+    """Return the statements that follow the tables: their storage parameters, and the rows that are always there."""
+    statements = Statements(dialect, schema)
+    if dialect == "postgresql":
+        yield f"alter table {statements.table('events')} set ({_STORAGE})"
+    rows = [("schema", VERSION), *((f"shard:{n:02d}", n) for n in range(SHARDS)), ("sweeper", 0)]
+    values = ", ".join(f"('{name}', {position})" for name, position in rows)
+    yield f"insert into {statements.table('cursors')} (name, position) values {values}"
+
+
+def upgrade(operations: Any, *, schema: str = "holdfast") -> None:
+    """Finish an Alembic migration that made the tables: `upgrade(op)` at its end does what autogenerate cannot see."""
+    for statement in rest(schema, dialect=operations.get_bind().dialect.name):
+        operations.execute(statement)
+
+
+def ddl(schema: str = "holdfast", *, dialect: str = "postgresql") -> list[str]:
+    """Return the statements that make the tables, in order."""
+    made: list[str] = [f"create schema {schema}"] if dialect == "postgresql" else []
+    driver = "postgresql+psycopg" if dialect == "postgresql" else dialect
+
+    def note(statement: Any, *_: Any) -> None:
+        made.append(_text(statement, engine.dialect))
+
+    engine: Any = create_mock_engine(f"{driver}://", note)
+    tables(schema, dialect=dialect).create_all(engine, checkfirst=False)
+    return [*made, *rest(schema, dialect=dialect)]
+
+
+def columns(schema: str, *, dialect: str) -> dict[str, list[str]]:
+    """Return the names of the columns of each table."""
+    return {
+        table.fullname: [c.name for c in table.columns] for table in tables(schema, dialect=dialect).tables.values()
+    }
+
+
+def _text(statement: Any, dialect: Any) -> str:
+    return "\n".join(line.rstrip() for line in str(statement.compile(dialect=dialect)).strip().splitlines())

@@ -1,0 +1,304 @@
+"""The statements of Holdfast's own tables, as text: two dialects, and the parameters as each driver writes them.
+
+A parameter is `:name`. Every value that is passed is a text, bytes, a small number or None: drivers guess the types of
+other values, each in a way of its own. Times are seconds since 1970, and lists are JSON.
+"""
+
+import json
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from ..events import Envelope, Metadata, headers
+
+VERSION = 1
+"""The version of the schema that this release reads and writes."""
+
+SHARDS = 16
+
+Params: TypeAlias = Mapping[str, Any]
+Row: TypeAlias = tuple[Any, ...]
+_NAME = re.compile(r"(?<![:\w]):([a-z_]\w*)")
+_COLUMNS = (
+    *("shard", "event_id", "event_type", "version", "key", "source", "correlation_id", "causation_id", "caused_by"),
+    *("time", "due_at", "headers", "content_type", "body"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An event to be written: `delay` in seconds, and the queue whose handler published it."""
+
+    envelope: Envelope
+    delay: float | None = None
+    caused_by: str | None = None
+
+
+def shard_of(metadata: Metadata) -> int:
+    """Return the shard of an event: that of its key, or of its id where it has no key."""
+    lane = metadata.event_id if metadata.key is None else metadata.key
+    return zlib.crc32(lane.encode("utf-8", "surrogatepass")) % SHARDS
+
+
+@lru_cache(maxsize=1_000)
+def numbered(sql: str) -> tuple[str, tuple[str, ...]]:
+    """Return a statement with its parameters as asyncpg writes them, `$1`, and their names in that order."""
+    names = tuple(dict.fromkeys(_NAME.findall(sql)))
+    return _NAME.sub(lambda match: f"${names.index(match[1]) + 1}", sql), names
+
+
+@lru_cache(maxsize=1_000)
+def in_percent(sql: str) -> str:
+    """Return a statement with its parameters as psycopg writes them, `%(name)s`."""
+    return _NAME.sub(r"%(\1)s", sql.replace("%", "%%"))
+
+
+@dataclass(frozen=True)
+class Statements:
+    """The statements for the tables of one schema in one dialect. In SQLite, the schema's name begins the tables'."""
+
+    dialect: str
+    schema: str = "holdfast"
+    _inserts: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def table(self, name: str) -> str:
+        return f"{self.schema}.{name}" if self._is_postgres else f"{self.schema}_{name}"
+
+    @property
+    def _is_postgres(self) -> bool:
+        return self.dialect == "postgresql"
+
+    @property
+    def now(self) -> str:
+        return "clock_timestamp()" if self._is_postgres else "((julianday('now') - 2440587.5) * 86400.0)"
+
+    def later(self, seconds: str) -> str:
+        """Return the time that is a parameter's seconds from now."""
+        if self._is_postgres:
+            return f"{self.now} + make_interval(secs => cast(:{seconds} as double precision))"
+        return f"{self.now} + :{seconds}"
+
+    def seconds(self, expression: str) -> str:
+        """Return a time, or the difference of two, in seconds."""
+        return f"cast(extract(epoch from {expression}) as double precision)" if self._is_postgres else expression
+
+    def listed(self, numbers: str) -> str:
+        """Return the numbers of a parameter that holds JSON."""
+        if self._is_postgres:
+            return f"(select cast(value as bigint) from json_array_elements_text(cast(:{numbers} as json)))"
+        return f"(select value from json_each(:{numbers}))"
+
+    @property
+    def enter(self) -> str:
+        """Write an inbox row. Returns whether no other transaction has the event, and whether the row is new."""
+        inbox = self.table("inbox")
+        if not self._is_postgres:
+            return (
+                f"insert into {inbox} (queue, event, fingerprint) values (:queue, :event, :fingerprint) "
+                "on conflict do nothing returning 1, 1"
+            )
+        lock = "hashtextextended(cast(:queue as text) || encode(cast(:event as bytea), 'hex'), 0)"
+        return (
+            f"with free as materialized (select pg_try_advisory_xact_lock({lock}) as yes), "
+            f"fresh as (insert into {inbox} (queue, event, fingerprint) "
+            "select cast(:queue as text), cast(:event as bytea), cast(:fingerprint as bytea) from free where yes "
+            "on conflict do nothing returning 1) select (select yes from free), exists (select 1 from fresh)"
+        )
+
+    @property
+    def known(self) -> str:
+        return f"select fingerprint from {self.table('inbox')} where queue = :queue and event = :event"
+
+    @property
+    def withdraw(self) -> str:
+        return f"delete from {self.table('inbox')} where queue = :queue and event = :event"
+
+    @property
+    def _mine(self) -> str:
+        """The shards that are leased under a token."""
+        return (
+            f"(select position from {self.table('cursors')} "
+            f"where token = :token and name like 'shard:%' and lease_until > {self.now})"
+        )
+
+    @property
+    def beat(self) -> str:
+        """Write that a relay is alive."""
+        return (
+            f"insert into {self.table('cursors')} (name, token, lease_until) values (:name, :token, "
+            f"{self.later('lease')}) on conflict (name) do update set lease_until = excluded.lease_until"
+        )
+
+    @property
+    def alive(self) -> str:
+        return f"select count(*) from {self.table('cursors')} where name like 'relay:%' and lease_until > {self.now}"
+
+    @property
+    def renew(self) -> str:
+        """Renew the leases that a relay still has. Returns their shards."""
+        return (
+            f"update {self.table('cursors')} set lease_until = {self.later('lease')} "
+            f"where token = :token and name like 'shard:%' and lease_until > {self.now} returning position"
+        )
+
+    @property
+    def take(self) -> str:
+        """Take up to `wanted` leases whose names are like `kind` and that nobody has. Returns their positions."""
+        cursors, skip = self.table("cursors"), " for update skip locked" if self._is_postgres else ""
+        is_free = f"(lease_until is null or lease_until < {self.now})"
+        return (
+            f"update {cursors} set token = :token, lease_until = {self.later('lease')} where name in "
+            f"(select name from {cursors} where name like :kind and {is_free} order by name limit :wanted{skip}) "
+            f"and {is_free} returning position"
+        )
+
+    @property
+    def give(self) -> str:
+        """Give leases back, by their positions."""
+        return (
+            f"update {self.table('cursors')} set token = null, lease_until = null "
+            f"where token = :token and name like 'shard:%' and position in {self.listed('positions')}"
+        )
+
+    @property
+    def leave(self) -> str:
+        """Remove a relay that ends, and those that died long ago."""
+        day_ago = f"{self.now} - interval '1 day'" if self._is_postgres else f"{self.now} - 86400"
+        return (
+            f"delete from {self.table('cursors')} where name like 'relay:%' "
+            f"and (token = :token or lease_until < {day_ago})"
+        )
+
+    @property
+    def read(self) -> str:
+        """Return the events of the relay's shards that can be sent now, in the order in which they were written.
+
+        Of a key that is held, only the event that is held, once it may be tried again.
+        """
+        return (
+            "select seq, event_id, event_type, version, key, source, correlation_id, causation_id, "
+            f"{self.seconds('e.time')}, cast(headers as text), content_type, body, "
+            f"{self.seconds(f'due_at - {self.now}')}, {self.seconds(f'{self.now} - written_at')} "
+            f"from {self.table('events')} e where shard in {self._mine} "
+            f"and (due_at is null or due_at < {self.later('ahead')}) "
+            f"and not exists (select 1 from {self.table('held')} h "
+            f"where h.key = coalesce(e.key, e.event_id) and (h.seq <> e.seq or h.next_try > {self.now})) "
+            "order by seq limit :most"
+        )
+
+    @property
+    def sent(self) -> str:
+        """Delete events that are confirmed, if the relay still has the lease of their shards."""
+        return f"delete from {self.table('events')} where seq in {self.listed('seqs')} and shard in {self._mine}"
+
+    @property
+    def free(self) -> str:
+        return f"delete from {self.table('held')} where seq in {self.listed('seqs')}"
+
+    @property
+    def hold(self) -> str:
+        """Hold an event, and with it the later ones of its key."""
+        held = self.table("held")
+        return (
+            f"insert into {held} (seq, key, event_id, attempts, next_try, error) "
+            f"values ({self._seq}, :key, :event_id, 1, {self.later('pause')}, :error) on conflict (seq) do update set "
+            f"attempts = {held}.attempts + 1, next_try = excluded.next_try, error = excluded.error"
+        )
+
+    @property
+    def _seq(self) -> str:
+        """A number that may be larger than drivers take a whole number to be: it is passed as a text."""
+        return "cast(cast(:seq as text) as bigint)" if self._is_postgres else "cast(:seq as integer)"
+
+    @property
+    def held(self) -> str:
+        """Return the events that are held, with the seconds until each is tried again."""
+        return (
+            f"select seq, key, event_id, attempts, {self.seconds(f'next_try - {self.now}')}, error "
+            f"from {self.table('held')} order by seq"
+        )
+
+    @property
+    def release(self) -> str:
+        return f"update {self.table('held')} set next_try = {self.now} where seq = {self._seq} returning seq"
+
+    @property
+    def held_event(self) -> str:
+        """Return an event that is held, and lock it."""
+        lock = " for update" if self._is_postgres else ""
+        return (
+            "select event_id, event_type, version, key, source, correlation_id, causation_id, "
+            f"{self.seconds('e.time')}, cast(headers as text), content_type, body from {self.table('events')} e "
+            f"where seq = {self._seq} and seq in (select seq from {self.table('held')}){lock}"
+        )
+
+    @property
+    def drop(self) -> str:
+        return f"delete from {self.table('events')} where seq = {self._seq}"
+
+    @property
+    def unhold(self) -> str:
+        return f"delete from {self.table('held')} where seq = {self._seq}"
+
+    @property
+    def figures(self) -> str:
+        """Return how many events wait (100,001 are more than are counted), the age of the oldest, and how many are
+        held."""
+        events, held = self.table("events"), self.table("held")
+        return (
+            f"select (select count(*) from (select 1 from {events} limit 100001) as counted), "
+            f"(select {self.seconds(f'{self.now} - min(written_at)')} from {events} where due_at is null), "
+            f"(select count(*) from {held})"
+        )
+
+    @property
+    def sweep(self) -> str:
+        """Delete inbox rows that are older than `ttl` seconds, a thousand at most. Returns one row for each."""
+        inbox = self.table("inbox")
+        past = self.later("ttl").replace("+", "-", 1)
+        return (
+            f"delete from {inbox} where (queue, event) in (select queue, event from {inbox} "
+            f"where handled_at < {past} limit 1000) returning 1"
+        )
+
+    @property
+    def notify(self) -> str:
+        return "select pg_notify('holdfast', :schema)"
+
+    @property
+    def version(self) -> str:
+        return f"select position from {self.table('cursors')} where name = 'schema'"
+
+    def insert(self, events: Iterable[Outgoing]) -> tuple[str, Params]:
+        """Return one INSERT for all events, in order."""
+        rows = [self._values(event) for event in events]
+        if len(rows) not in self._inserts:
+            self._inserts[len(rows)] = self._insert(len(rows))
+        return self._inserts[len(rows)], {f"{name}_{n}": row[name] for n, row in enumerate(rows) for name in row}
+
+    def _insert(self, count: int) -> str:
+        rows = ", ".join(f"({', '.join(self._value(name, f'{name}_{n}') for name in _COLUMNS)})" for n in range(count))
+        return f"insert into {self.table('events')} ({', '.join(_COLUMNS)}) values {rows}"
+
+    def _value(self, column: str, parameter: str) -> str:
+        if column == "due_at":
+            return self.later(parameter)
+        if self._is_postgres and column == "time":
+            return f"to_timestamp(cast(:{parameter} as double precision))"
+        return f"cast(:{parameter} as jsonb)" if self._is_postgres and column == "headers" else f":{parameter}"
+
+    @staticmethod
+    def _values(event: Outgoing) -> dict[str, Any]:
+        envelope, metadata = event.envelope, event.envelope.metadata
+        extra = dict(envelope.headers)
+        if metadata.traceparent is not None:
+            extra[headers.TRACEPARENT] = metadata.traceparent
+        values = (
+            *(shard_of(metadata), metadata.event_id, metadata.event_type, metadata.version, metadata.key),
+            *(metadata.source, metadata.correlation_id, metadata.causation_id, event.caused_by),
+            *(metadata.time.timestamp(), event.delay, json.dumps(extra), envelope.content_type, envelope.body),
+        )
+        return dict(zip(_COLUMNS, values, strict=True))

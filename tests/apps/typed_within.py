@@ -1,0 +1,51 @@
+"""Handlers that mypy accepts, and those that it refuses: an `ignore` that is not needed is an error of its own."""
+
+import sqlite3
+
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from holdfast import Context, Event, Worker
+from holdfast.sql import Database, Outbox
+
+engine = create_async_engine("postgresql+asyncpg://localhost/shop")
+sync_engine = create_engine("postgresql+psycopg://localhost/shop")
+sessions = Database(async_sessionmaker(engine))
+connections = Database(engine)
+sync_sessions = Database(sessionmaker(sync_engine))
+worker = Worker("typed")
+
+
+class Paid(Event, type="paid"):
+    account: str
+
+
+@worker.handler(Paid, within=sessions)
+async def book(event: Paid, ctx: Context, session: AsyncSession) -> None:
+    Outbox(source="typed").publish(session, event).event_id.upper()
+
+
+@worker.handler(Paid, within=connections)
+async def book_by_connection(event: Paid, ctx: Context, connection: AsyncConnection) -> None:
+    (await Outbox(source="typed").publish(connection, event)).event_id.upper()
+
+
+@worker.handler(Paid, within=sync_sessions)
+def book_in_thread(event: Paid, ctx: Context, session: Session) -> None: ...
+
+
+@worker.handler(Paid, within=Database.sqlite("ledger.db"))
+def book_in_file(event: Paid, ctx: Context, connection: sqlite3.Connection) -> None: ...
+
+
+@worker.handler(Paid, within=connections)  # type: ignore[arg-type]
+async def book_by_the_wrong_session(event: Paid, ctx: Context, session: AsyncSession) -> None: ...
+
+
+@worker.handler(Paid, within=sync_sessions)  # type: ignore[arg-type]
+async def book_on_the_loop(event: Paid, ctx: Context, session: AsyncSession) -> None: ...
+
+
+@worker.handler(Paid, within=sessions)  # type: ignore[arg-type]
+async def book_without_session(event: Paid, ctx: Context) -> None: ...

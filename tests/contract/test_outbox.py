@@ -1,0 +1,182 @@
+"""Events published in the caller's own transaction, by each kind of session and connection: one suite for all."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from builders import NOON
+from databases import Bank, kinds
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session
+
+from holdfast import ConfigurationError, Event, Metadata, PublishError, Settings, TooLarge
+from holdfast.events import uuid7
+from holdfast.sql import Outbox, OutsideTransaction
+
+SESSIONS = [parameter for parameter in kinds(postgres=True) if "session" in str(parameter.id)]
+
+
+class Ordered(Event, type="ordered", key="order"):
+    order: str
+
+
+@pytest.fixture
+def outbox(unique: str) -> Outbox:
+    settings = Settings(_env_file=None, sql={"schema": unique}, worker={"max_body": 100})  # type: ignore[call-arg, arg-type]
+    return Outbox(settings, source="shop")
+
+
+async def orders(bank: Bank) -> list[str]:
+    """The keys of the events that are written, in order."""
+    return [key for (key,) in await bank.ask(f"select key from {bank.statements.table('events')} order by seq")]
+
+
+async def test_an_event_is_written_with_the_commit(bank: Bank, outbox: Outbox) -> None:
+    async with bank.transaction() as within:
+        sent = await bank.publish(outbox, within, Ordered(order="o-1"), delay=5)
+
+    columns = "event_id, event_type, key, source, shard is not null, due_at is not null"
+    [row] = await bank.ask(f"select {columns} from {bank.statements.table('events')}")
+    assert row == (sent.event_id, "ordered", "o-1", "shop", True, True)
+
+
+async def test_an_event_of_a_transaction_that_is_rolled_back_is_not_written(bank: Bank, outbox: Outbox) -> None:
+    async def fail() -> None:
+        async with bank.transaction() as within:
+            await bank.publish(outbox, within, Ordered(order="o-1"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+
+    assert await orders(bank) == []
+
+
+async def test_events_are_written_in_the_order_in_which_they_were_published(bank: Bank, outbox: Outbox) -> None:
+    async with bank.transaction() as within:
+        for number in range(20):
+            await bank.publish(outbox, within, Ordered(order=f"o-{number}"))
+
+    assert await orders(bank) == [f"o-{number}" for number in range(20)]
+
+
+async def test_metadata_that_is_given_is_written(bank: Bank, outbox: Outbox) -> None:
+    given = Metadata(event_id=uuid7(), event_type="ordered", time=NOON, correlation_id="request-1")
+
+    async with bank.transaction() as within:
+        await bank.publish(outbox, within, Ordered(order="o-1"), metadata=given)
+
+    [row] = await bank.ask(f"select event_id, correlation_id from {bank.statements.table('events')}")
+    assert row == (given.event_id, "request-1")
+
+
+async def begin_nested(session: Any) -> Any:
+    """A savepoint."""
+    nested = session.begin_nested()
+    return await nested if hasattr(session, "sync_session") else nested
+
+
+async def end(session: Any, ending: Any) -> None:
+    result = ending()
+    if hasattr(session, "sync_session"):
+        await result
+
+
+@pytest.mark.parametrize("bank", SESSIONS, indirect=True)
+async def test_a_savepoint_that_is_rolled_back_takes_its_events_along(bank: Bank, outbox: Outbox) -> None:
+    async with bank.transaction() as session:
+        outbox.publish(session, Ordered(order="before"))
+        kept = await begin_nested(session)
+        outbox.publish(session, Ordered(order="released"))
+        inner = await begin_nested(session)
+        outbox.publish(session, Ordered(order="inner"))
+        await end(session, inner.rollback)
+        await end(session, kept.commit)
+        dropped = await begin_nested(session)
+        outbox.publish(session, Ordered(order="dropped"))
+        released = await begin_nested(session)
+        outbox.publish(session, Ordered(order="released in dropped"))
+        await end(session, released.commit)
+        await end(session, dropped.rollback)
+        outbox.publish(session, Ordered(order="after"))
+
+    assert await orders(bank) == ["before", "released", "after"]
+
+
+@pytest.mark.parametrize("bank", SESSIONS, indirect=True)
+async def test_a_session_that_goes_on_after_a_rollback_writes_what_comes_then(bank: Bank, outbox: Outbox) -> None:
+    session = bank.database.opener.sessions()  # type: ignore[union-attr, misc]
+    outbox.publish(session, Ordered(order="rolled back"))
+    await end(session, session.rollback)
+    outbox.publish(session, Ordered(order="first"))
+    await end(session, session.commit)
+    outbox.publish(session, Ordered(order="closed"))
+    await end(session, session.close)
+    outbox.publish(session, Ordered(order="second"))
+    await end(session, session.commit)
+    await end(session, session.close)
+
+    assert await orders(bank) == ["first", "second"]
+
+
+@pytest.mark.parametrize("bank", [each for each in SESSIONS if each.id == "psycopg-session"], indirect=True)
+async def test_rows_are_written_once_what_the_session_changed_is_locked(bank: Bank, outbox: Outbox) -> None:
+    await bank.ask(f"insert into {bank.accounts} values ('a', 0)")
+    sessions: Any = bank.database.opener.sessions  # type: ignore[union-attr]
+    with sessions() as first, sessions() as second:
+        outbox.publish(second, Ordered(order="published first, committed second"))
+        outbox.publish(first, Ordered(order="committed first"))
+        first.execute(text(f"update {bank.accounts} set cents = 1"))
+        first.commit()
+        second.execute(text(f"update {bank.accounts} set cents = 2"))
+        second.commit()
+
+    assert await orders(bank) == ["committed first", "published first, committed second"]
+
+
+@pytest.fixture
+def sqlite_file(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(tmp_path / "shop.db", isolation_level=None)) as connection:
+        yield connection
+
+
+def test_a_connection_that_commits_each_statement_is_refused(sqlite_file: sqlite3.Connection, outbox: Outbox) -> None:
+    with pytest.raises(OutsideTransaction, match="inside a transaction"):
+        outbox.publish(sqlite_file, Ordered(order="o-1"))
+
+
+def test_a_session_that_begins_nothing_by_itself_is_refused(outbox: Outbox) -> None:
+    with Session(create_engine("sqlite://"), autobegin=False) as session, pytest.raises(OutsideTransaction):
+        outbox.publish(session, Ordered(order="o-1"))
+
+
+def test_an_engine_that_commits_each_statement_is_refused(outbox: Outbox) -> None:
+    engine = create_engine("sqlite://").execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection, connection.begin(), pytest.raises(OutsideTransaction):
+        outbox.publish(connection, Ordered(order="o-1"))
+
+
+@pytest.mark.server
+async def test_a_connection_of_asyncpg_outside_a_transaction_is_refused(postgres_url: str, outbox: Outbox) -> None:
+    connection = await asyncpg.connect(postgres_url)
+    try:
+        with pytest.raises(OutsideTransaction):
+            outbox.publish(connection, Ordered(order="o-1"))
+    finally:
+        await connection.close()
+
+
+def test_what_is_no_connection_is_named(outbox: Outbox) -> None:
+    with pytest.raises(ConfigurationError, match="a str is no session and no connection"):
+        outbox.publish("shop.db", Ordered(order="o-1"))  # type: ignore[call-overload]
+
+
+def test_what_can_never_be_sent_is_refused_at_once(sqlite_file: sqlite3.Connection, outbox: Outbox) -> None:
+    with pytest.raises(TooLarge):
+        outbox.publish(sqlite_file, Ordered(order="o" * 200))
+    with pytest.raises(PublishError, match="MAX_DELAY"):
+        outbox.publish(sqlite_file, Ordered(order="o-1"), delay=1e9)

@@ -1,0 +1,223 @@
+"""What a transaction of a handler does, on each kind of database, driver and session: one suite for all."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from databases import KINDS, Bank, a_bank, a_lock, kinds
+from running import a_worker, publish_all, running
+from waiting import Facts
+
+from holdfast import ConfigurationError, Context, Event, Metadata, Publisher, Retry, RetryLater, Settings, Worker, fixed
+from holdfast.events import derived_id
+from holdfast.sql import Database
+from holdfast.telemetry import InboxAnswered, Settled
+
+ONCE, AT_ONCE = Retry(attempts=1), Retry(attempts=3, backoff=fixed(0.1, jitter=False))
+SQLITE = KINDS[0]
+
+
+class Paid(Event, type="paid", key="account"):
+    account: str
+    cents: int
+
+
+class Booked(Event, type="booked", key="account"):
+    account: str
+
+
+@pytest.fixture
+def settings(unique: str) -> Settings:
+    """A broker in this process, no claim store, and a schema of this test's own."""
+    return Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        broker={"url": f"memory://{unique}", "exchange": unique},  # type: ignore[arg-type]
+        sql={"schema": unique},  # type: ignore[arg-type]
+    )
+
+
+def a_ledger(settings: Settings, facts: Facts, bank: Bank, act: Any, retry: Retry = ONCE, **options: Any) -> Worker:
+    """A worker with one handler, in transactions of the bank."""
+    worker = a_worker(settings, facts)
+
+    @worker.handler(Booked, idempotent=False)
+    async def watch(event: Booked) -> None: ...
+
+    worker.handler(Paid, name="book", within=bank.database, retry=retry, **options)(bank.handler(act))
+    return worker
+
+
+async def publish(settings: Settings, event: Event, metadata: Metadata | None = None) -> Metadata:
+    async with Publisher(settings) as publisher:
+        return await publisher.publish(event, metadata=metadata)
+
+
+def booking(bank: Bank) -> Any:
+    def act(event: Paid, ctx: Context) -> Iterator[str]:
+        yield f"insert into {bank.accounts} values ('{event.account}', {event.cents})"
+        ctx.publish(Booked(account=event.account))
+
+    return act
+
+
+async def booked(facts: Facts, outcome: str, *, count: int = 1) -> list[Settled]:
+    """The ends of deliveries to the handler that books, once there are so many."""
+    return await facts.until(Settled, lambda fact: fact.handler == "book" and fact.outcome == outcome, count=count)
+
+
+async def relayed(facts: Facts) -> list[Settled]:
+    """The deliveries of the events that it published, once there is one."""
+    return await facts.until(Settled, lambda fact: fact.handler == "watch")
+
+
+async def test_effect_inbox_row_and_events_are_committed_together(bank: Bank, settings: Settings) -> None:
+    facts = Facts()
+
+    async with running(a_ledger(settings, facts, bank, booking(bank))):
+        sent = await publish(settings, Paid(account="a", cents=5))
+        await booked(facts, "handled")
+        [event] = await relayed(facts)
+
+    assert await bank.ask(f"select account, cents from {bank.accounts}") == [("a", 5)]
+    assert [await bank.count(table) for table in ("inbox", "events")] == [1, 0]
+    assert (event.metadata.key, event.metadata.causation_id) == ("a", sent.event_id)
+    assert event.metadata.event_id == derived_id(sent.event_id, "book", 0)
+
+
+async def test_a_handler_that_fails_leaves_nothing_and_its_next_attempt_all(bank: Bank, settings: Settings) -> None:
+    facts, left = Facts(), list[int]()
+
+    def act(event: Paid, ctx: Context) -> Iterator[str]:
+        yield from booking(bank)(event, ctx)
+        if ctx.attempt == 1:
+            raise RetryLater(after=0.1)
+
+    async with running(a_ledger(settings, facts, bank, act, AT_ONCE)):
+        await publish_all(settings, [Paid(account="a", cents=5)])
+        await booked(facts, "postponed")
+        left += [await bank.count(table) for table in ("accounts", "inbox", "events")]
+        await booked(facts, "handled")
+        await relayed(facts)
+
+    assert left == [0, 0, 0]
+    assert [await bank.count(table) for table in ("accounts", "inbox")] == [1, 1]
+
+
+async def test_an_event_that_was_handled_is_acked_without_a_run(bank: Bank, settings: Settings) -> None:
+    facts = Facts()
+
+    async with running(a_ledger(settings, facts, bank, booking(bank))):
+        sent = await publish(settings, Paid(account="a", cents=5))
+        await booked(facts, "handled")
+        await publish(settings, Paid(account="a", cents=5), sent)
+        await booked(facts, "duplicate")
+
+    assert await bank.count("accounts") == 1
+    assert [fact.result for fact in facts.of(InboxAnswered)] == ["fresh", "duplicate"]
+
+
+async def test_a_known_id_with_another_payload_is_dead_lettered(bank: Bank, settings: Settings) -> None:
+    facts = Facts()
+
+    async with running(a_ledger(settings, facts, bank, booking(bank))):
+        sent = await publish(settings, Paid(account="a", cents=5))
+        await booked(facts, "handled")
+        await publish(settings, Paid(account="a", cents=6), sent)
+        [dead] = await booked(facts, "dead_lettered")
+
+    assert dead.reason == "fingerprint-mismatch"
+    assert await bank.count("accounts") == 1
+
+
+async def test_a_handler_that_commits_fails_and_is_not_taken_for_done(bank: Bank, settings: Settings) -> None:
+    facts, worker = Facts(), a_worker(settings, Facts())
+    worker.configure(listeners=[facts.record])
+    worker.handler(Paid, name="book", within=bank.database, retry=ONCE)(bank.committing())
+
+    async with running(worker):
+        await publish_all(settings, [Paid(account="a", cents=5)])
+        [dead] = await booked(facts, "dead_lettered")
+
+    assert "commit" in str(dead.error)
+    assert await bank.count("inbox") == 0
+
+
+async def test_without_idempotence_there_is_no_inbox_row(bank: Bank, settings: Settings) -> None:
+    facts = Facts()
+
+    async with running(a_ledger(settings, facts, bank, booking(bank), idempotent=False)):
+        await publish_all(settings, [Paid(account="a", cents=5)])
+        await booked(facts, "handled")
+        await relayed(facts)
+
+    assert [await bank.count(table) for table in ("accounts", "inbox")] == [1, 0]
+
+
+@pytest.mark.parametrize("bank", kinds(postgres=True), indirect=True)
+@pytest.mark.parametrize("state", ["40001", "40P01", "55P03"])
+async def test_a_transaction_that_gave_way_runs_again_and_spends_no_attempt(
+    bank: Bank, state: str, settings: Settings
+) -> None:
+    facts, runs = Facts(), list[int]()
+
+    def act(event: Paid, ctx: Context) -> Iterator[str]:
+        runs.append(ctx.attempt)
+        yield from booking(bank)(event, ctx)
+        if len(runs) < 3:
+            yield f"do $$ begin raise exception using errcode = '{state}'; end $$"
+
+    async with running(a_ledger(settings, facts, bank, act)):
+        await publish_all(settings, [Paid(account="a", cents=5)])
+        await booked(facts, "handled")
+        await relayed(facts)
+
+    assert runs == [1, 1, 1]
+    assert [await bank.count(table) for table in ("accounts", "inbox")] == [1, 1]
+
+
+@pytest.mark.parametrize("bank", kinds(postgres=True), indirect=True)
+async def test_an_event_in_another_transaction_waits_and_spends_no_attempt(
+    bank: Bank, postgres_url: str, settings: Settings
+) -> None:
+    facts, attempts = Facts(), list[int]()
+
+    def act(event: Paid, ctx: Context) -> Iterator[str]:
+        attempts.append(ctx.attempt)
+        yield from booking(bank)(event, ctx)
+        if len(attempts) == 1:
+            yield "select pg_advisory_xact_lock(4711)"
+
+    async with a_lock(postgres_url, 4711) as release, running(a_ledger(settings, facts, bank, act)):
+        sent = await publish(settings, Paid(account="a", cents=5))
+        await publish(settings, Paid(account="a", cents=5), sent)
+        await facts.until(InboxAnswered, lambda fact: fact.result == "busy")
+        await release()
+        await booked(facts, "handled")
+        await booked(facts, "duplicate")
+
+    assert attempts == [1]
+    assert await bank.count("accounts") == 1
+
+
+async def test_a_database_without_the_tables_stops_the_worker_in_one_line(settings: Settings, tmp_path: Path) -> None:
+    worker = a_worker(settings, Facts())
+
+    @worker.handler(Paid, within=Database.sqlite(str(tmp_path / "empty.db")))
+    def book(event: Paid, ctx: Context, connection: Any) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"^database empty\.db: .*holdfast sql schema") as failure:
+        await worker.run()
+
+    assert len(str(failure.value).splitlines()) == 1
+
+
+async def test_another_version_of_the_schema_stops_the_worker_in_one_line(
+    settings: Settings, unique: str, tmp_path: Path
+) -> None:
+    async with a_bank(SQLITE, "", unique, tmp_path) as bank:
+        await bank.ask(f"update {unique}_cursors set position = 7 where name = 'schema'")
+        worker = a_ledger(settings, Facts(), bank, booking(bank))
+
+        with pytest.raises(ConfigurationError, match=r"its Holdfast schema has version 7, this release needs 1$"):
+            await worker.run()

@@ -1,0 +1,86 @@
+"""Handlers in transactions, in a harness: on SQLite in memory, in virtual time."""
+
+import sqlite3
+from typing import Any
+
+import pytest
+
+from holdfast import Context, Event, Retry, Worker, fixed
+from holdfast.sql import Database, ddl
+from holdfast.testing import Harness
+
+
+class Paid(Event, type="paid", key="account"):
+    account: str
+
+
+class Booked(Event, type="booked", key="account"):
+    account: str
+
+
+@pytest.fixture
+async def database() -> Database[sqlite3.Connection]:
+    memory = Database.sqlite(":memory:")
+    for statement in (*ddl(dialect="sqlite"), "create table entries (account text)"):
+        await ask(memory, statement)
+    return memory
+
+
+async def ask(database: Database[Any], statement: str) -> list[tuple[Any, ...]]:
+    def steps() -> Any:
+        return (yield statement, {})
+
+    rows: list[tuple[Any, ...]] = await database.run(steps())
+    return rows
+
+
+def a_ledger(database: Database[sqlite3.Connection]) -> Worker:
+    """A worker that books at its third attempt, hours later, and one that hears of it."""
+    worker = Worker("ledger")
+
+    @worker.handler(Paid, within=database, retry=Retry(attempts=3, backoff=fixed(3600)))
+    def book(event: Paid, ctx: Context, connection: sqlite3.Connection) -> None:
+        connection.execute("insert into entries values (?)", (event.account,))
+        ctx.publish(Booked(account=event.account))
+        if ctx.attempt < 3:
+            raise TimeoutError
+
+    @worker.handler(Booked)
+    async def thank(event: Booked) -> None: ...
+
+    return worker
+
+
+async def test_a_transaction_runs_again_after_hours_and_its_event_is_handled(
+    database: Database[sqlite3.Connection],
+) -> None:
+    async with Harness(a_ledger(database)) as h:
+        await h.publish(Paid(account="a"))
+        await h.settle()
+
+        assert [(retry.handler, retry.attempt) for retry in h.retries] == [("book", 1), ("book", 2)]
+        assert sorted(run.handler for run in h.handled) == ["book", "thank"]
+        assert [published.event for published in h.published] == [Booked(account="a")]
+
+    assert await ask(database, "select account from entries") == [("a",)]
+    assert await ask(database, "select count(*) from holdfast_events") == [(0,)]
+
+
+async def test_a_crash_before_the_ack_changes_nothing_twice(database: Database[sqlite3.Connection]) -> None:
+    async with Harness(a_ledger(database)) as h:
+        h.crash_before_ack(2)
+        await h.publish(Paid(account="a"))
+        await h.settle()
+
+    assert await ask(database, "select account from entries") == [("a",)]
+
+
+async def test_an_event_that_comes_twice_is_booked_once(database: Database[sqlite3.Connection]) -> None:
+    async with Harness(a_ledger(database)) as h:
+        h.duplicate_every_message()
+        await h.publish(Paid(account="a"))
+        await h.settle()
+
+        assert sorted(run.handler for run in h.handled) == ["book", "thank"]
+
+    assert await ask(database, "select account from entries") == [("a",)]
