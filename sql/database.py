@@ -99,7 +99,8 @@ class Database(Generic[S]):
             return Database.sqlite(rest.removeprefix("/"))
         drivers = [driver for driver in ("asyncpg", "psycopg") if find_spec(driver) is not None]
         if not drivers or find_spec("sqlalchemy") is None:
-            raise ConfigurationError('PostgreSQL needs SQLAlchemy and a driver: pip install "holdfast[postgres]"')
+            remedy = 'pip install "holdfast-rabbitmq[postgres]"'
+            raise ConfigurationError(f"PostgreSQL needs SQLAlchemy and a driver: {remedy}")
         from sqlalchemy.ext.asyncio import create_async_engine
 
         return Database(create_async_engine(url if "+" in scheme else f"postgresql+{drivers[0]}://{rest}"))

@@ -18,7 +18,7 @@ ClaimResult: TypeAlias = Literal["acquired", "duplicate", "busy", "mismatch", "c
 InboxResult: TypeAlias = Literal["fresh", "duplicate", "busy", "mismatch"]
 CompletionResult: TypeAlias = Literal["recorded", "fenced", "absent", "unrecorded"]
 Lasting: TypeAlias = Literal[
-    "connection", "consumer", "consumers", "redeclaration", "registry", "unrouted", "recovery", "heartbeat",
+    "connection", "consumer", "consumers", "redeclaration", "registry", "relay", "unrouted", "recovery", "heartbeat",
     "watchdog", "probes", "processes", "reports",
 ]  # fmt: skip
 """The tasks and threads that last as long as their worker."""
