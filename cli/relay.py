@@ -1,21 +1,32 @@
 """`holdfast relay`: a relay by itself, with its metrics and its signals."""
 
-import asyncio
 import random
-import signal
 from contextlib import suppress
+from functools import partial
 
 from ..broker import REAL, events_exchange, open_broker
 from ..config import Settings, load_settings
 from ..outbox import Relay, relaying
 from ..sql import DatabaseUnavailable
-from ..telemetry import Endpoint, FactLog, Metrics, RelayStarted, Serving, configure_logging, fan_out, open_spans
+from ..telemetry import (
+    Endpoint,
+    FactLog,
+    Metrics,
+    RelayStarted,
+    Serving,
+    configure_logging,
+    fan_out,
+    keep_running,
+    open_spans,
+)
 from .run import run
+from .signals import end_when_signalled, heed
 from .sql import opened
 
 
 def run_relay() -> int:
     """Send until a signal. Returns the exit code."""
+    end_when_signalled()
     settings = load_settings()
     configure_logging(settings.log)
     return run(_run(settings))
@@ -31,13 +42,13 @@ async def _run(settings: Settings) -> int:
         try:
             await broker.declare(events_exchange(settings.broker.exchange), settings.broker.topology)
             relay = Relay(database, broker, settings, emit=emit, spans=open_spans(), clock=REAL, luck=random.random)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, relay.stop)
-            endpoint = Endpoint(settings.http, collect=metrics.collect, live=_live, ready=lambda: _ready(relay))
+            heed(lambda counts: relay.stop())
+            ready = partial(_ready, relay)
+            endpoint = Endpoint(settings.http, collect=metrics.collect, live=_live, ready=ready, emit=emit)
             emit(Serving(endpoint.start()))
             try:
                 emit(RelayStarted(database.name))
-                await relaying(relay, settings, emit, REAL)
+                await keep_running("relay", partial(relaying, relay, settings, emit, REAL), emit)
             finally:
                 endpoint.stop()
         finally:

@@ -2,11 +2,12 @@
 
 import asyncio
 import multiprocessing
+import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Literal
 
-from child_app import say, settings, tell
+from child_app import MARK, say, settings, tell
 
 from holdfast import Event, Worker
 
@@ -41,5 +42,5 @@ async def handle(event: Task) -> None:
 
 
 def member() -> None:
-    say("member", multiprocessing.current_process().pid)
+    os.write(1, f"{MARK}member {os.getpid()}\n".encode())  # in one piece: the other one writes as well
     time.sleep(600)

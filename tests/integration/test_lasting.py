@@ -2,10 +2,11 @@
 
 import ast
 import asyncio
-import os
+import random
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,8 +18,9 @@ from scraping import Site
 from waiting import Arrivals, Facts, eventually
 
 from holdfast import Settings
-from holdfast.broker import REGISTRY, Binding, Broker, Consumer, Delivery, Depth, OnDelivery, Topology, ladder
+from holdfast.broker import REAL, REGISTRY, Binding, Broker, Consumer, Delivery, Depth, OnDelivery, Topology, ladder
 from holdfast.broker import open_broker as really_open
+from holdfast.broker.memory import MemoryBroker
 from holdfast.cli.processes.child import Channel
 from holdfast.cli.processes.child_process import ChildProcess
 from holdfast.cli.processes.parent import Supervisor
@@ -27,6 +29,8 @@ from holdfast.config import HttpSettings
 from holdfast.consumer import Dependencies
 from holdfast.events import Message
 from holdfast.idempotency import Acquired, Answer, Claim, Lease, MemoryClaims, StoreUnavailable
+from holdfast.outbox import Relay, relaying
+from holdfast.sql import Database
 from holdfast.telemetry import (
     Attached,
     Connected,
@@ -35,9 +39,12 @@ from holdfast.telemetry import (
     LeaseTaken,
     LoopBlocked,
     Metrics,
+    RelayFailed,
     Resumed,
     TaskFailed,
     Watchdog,
+    keep_running,
+    open_spans,
 )
 from holdfast.telemetry.facts import Lasting
 
@@ -63,7 +70,11 @@ AWAITED = {
     "dead_letters/queues.py": 1,  # questions that are awaited together
     "dead_letters/receipts.py": 1,  # the receipts of an operation, which ends with their error
     "idempotency/redis/store.py": 1,  # a batch: whoever asked has its error
+    "outbox/relay.py": 3,  # waits of a relay, and its publishes, which it awaits
+    "outbox/running.py": 2,  # next to a relay: both go on after any error, and the relay polls without them
     "publisher/publisher.py": 2,  # publishes of one call, and a declaration that they await
+    "sql/listener.py": 1,  # the proof that notifications arrive, ended with its connection
+    "sql/waker.py": 1,  # a notification: the relay polls without it
     "telemetry/http.py": 1,  # a page that a request awaits
 }
 """The tasks and threads that end: how many a file begins, and where their errors go."""
@@ -355,14 +366,24 @@ async def the_processes(settings: Settings) -> TaskFailed:
     return failed
 
 
+class Orphan(Channel):
+    """One that does not end this process once its parent is gone."""
+
+    has_ended = threading.Event()
+
+    def _end(self) -> None:
+        self._socket.close()
+        self.has_ended.set()
+
+
 async def the_reports(settings: Settings) -> TaskFailed:
     facts, (ours, theirs) = Arrivals[Fact](), socket.socketpair()
-    channel = Channel(theirs, facts.all.append)
+    channel = Orphan(theirs, facts.all.append)
     channel.watch(an_offline_worker().worker, OddMetrics())
     channel.start()
-    os.dup(ours.fileno())  # never closed: a child whose parent is gone ends its process
     with ours, ours.makefile("rb") as reports:
         assert b"not running" in await asyncio.to_thread(reports.readline)
+    assert await asyncio.to_thread(channel.has_ended.wait, 20)
     [failed] = facts.all
     assert isinstance(failed, TaskFailed)
     return failed
@@ -375,6 +396,19 @@ class OddMetrics(Metrics):
 
     def refresh(self) -> None:
         self.fails()
+
+
+async def the_relay(settings: Settings) -> TaskFailed:
+    facts, database = Listener(RelayFailed), Database.sqlite(":memory:")
+    relay = Relay(
+        database, MemoryBroker(None), settings, emit=facts, spans=open_spans(), clock=REAL, luck=random.random
+    )
+    running = asyncio.create_task(keep_running("relay", partial(relaying, relay, settings, facts, REAL), facts))
+    await facts.until(RelayFailed, count=2)  # there are no tables
+    [failed] = await facts.until(TaskFailed)
+    relay.stop()
+    await running
+    return failed
 
 
 LASTING: dict[str, Callable[[Settings], Awaitable[TaskFailed]]] = {
@@ -390,6 +424,7 @@ LASTING: dict[str, Callable[[Settings], Awaitable[TaskFailed]]] = {
     "probes": the_probes,
     "processes": the_processes,
     "reports": the_reports,
+    "relay": the_relay,
 }
 
 
