@@ -27,7 +27,7 @@ from holdfast.telemetry import Attached, Fact, Settled
 from holdfast.testing import servers
 
 PACKAGE = str(Path(holdfast.__file__).parent) + "/"
-RUNS = 7
+RUNS = 21
 
 Act: TypeAlias = Callable[[], Awaitable[object]]
 

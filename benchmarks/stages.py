@@ -100,7 +100,7 @@ class OnTheWire:
         self.deliveries = Deliveries(self.receive, Nowhere(), 1)  # type: ignore[arg-type]
         self._lane = slots.lane(64, pipeline.start)
         self._subscription = Subscription(
-            SPEC, NOBODY, pipeline, self._lane, prefetch=2 * MESSAGES, pauses=False, emit=lambda _: None
+            SPEC, NOBODY, pipeline, self._lane, prefetch=2 * MESSAGES, needs=(), emit=lambda _: None
         )
 
     def receive(self, message: Message, tag: int, redelivered: bool) -> None:

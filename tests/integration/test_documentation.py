@@ -3,14 +3,18 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import aiormq
 import pytest
+from breaking import a_channel
 from pages import ROOT, a_terminal, pages, steps
 from running import a_broker
 
 from holdfast import Settings
 from holdfast.broker import Binding, Exchange, Queue, Topology
+from holdfast.broker.ladder import UNROUTED
 from holdfast.config import known_variables
 
 
@@ -41,6 +45,10 @@ async def test_everything_on_the_page_works(
             Queue(settings.broker.exchange, {"x-queue-type": "quorum"}),
         )
         await broker.declare(Topology((exchange,), (queue,), (Binding(exchange.name, queue.name, "#"),)))
+
+    async with a_channel(settings) as channel:  # as on a broker of the reader's own, which no test has used before
+        with suppress(aiormq.exceptions.ChannelNotFoundEntity):
+            await channel.queue_purge(UNROUTED)
 
     with a_terminal(tmp_path, reader) as run:
         for step in steps(page):
