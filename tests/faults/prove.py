@@ -31,7 +31,7 @@ class Mutation:
 
 PIPELINE, SETTLE = "consumer/pipeline.py", "consumer/settle.py"
 ACK = "    async def ack(self, delivery: Delivery) -> bool:\n"
-SLOT = "            with flight.slot:\n"
+SLOT = "        with flight.slot:\n"
 RELEASE = """                if claim is not None:
                     await self.tools.claims.release(claim)
 """
@@ -40,9 +40,9 @@ TRIES_ONCE = """                asyncio.ensure_future(
                     self.tools.broker.publish(self._postponed(flight, ending), timeout=5)
                 ).add_done_callback(lambda sent: sent.exception())
 """
-CLAIMED = "                    outcome = flight.claimed.outcome\n"
-COMPLETED = """                    if flight.claimed.claim is not None:
-                        await self._tools.claims.complete(flight.claimed.claim)
+CLAIMED = "                outcome = flight.claimed.outcome\n"
+COMPLETED = """                if flight.claimed.claim is not None:
+                    await self._tools.claims.complete(flight.claimed.claim)
 """
 FLAGS = "(*parts, _MANDATORY)"
 
@@ -61,7 +61,7 @@ MUTATIONS = (
         "ack before the handler",
         PIPELINE,
         (
-            (SLOT, SLOT + "                await flight.delivery.consumer.ack(flight.delivery)\n"),
+            (SLOT, SLOT + "            await flight.delivery.consumer.ack(flight.delivery)\n"),
             ("is_current = await delivery.consumer.ack(delivery)", "is_current = True"),
         ),
         "a worker is killed after claim",
