@@ -44,9 +44,9 @@ from .incoming import read_history as read_history
 from .incoming import read_incoming as read_incoming
 from .incoming import read_metadata as read_metadata
 from .message import Headers as Headers
-from .message import History as History
 from .message import Message as Message
-from .message import Metadata as Metadata
+from .metadata import History as History
+from .metadata import Metadata as Metadata
 from .reading import Reader as Reader
 from .reading import reader as reader
 from .receipts import RECEIPTS as RECEIPTS

@@ -9,7 +9,8 @@ from .codec import encode
 from .errors import PublishError, TooLarge
 from .event import Event
 from .ids import check_id, uuid7
-from .message import Headers, Message, Metadata
+from .message import Headers, Message
+from .metadata import Metadata
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Any, TypeGuard
 
 from . import headers as h
 from .cloudevents import attributes_of
-from .message import History, Message, Metadata
+from .message import Message
+from .metadata import History, Metadata
 
 MAX_TEXT = 255  # bytes, of what may travel on as a property
 MAX_ATTEMPT = 1_000_000
