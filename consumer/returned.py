@@ -26,13 +26,18 @@ async def finish(returned: Any) -> Any:
         if not inspect.isawaitable(returned):
             break
         returned = await returned
+    refuse_work(returned)
+    return returned
+
+
+def refuse_work(returned: Any) -> None:
+    """Raise `WorkNotDone` for a value with which something should have been done."""
     if isinstance(returned, Event):
         raise WorkNotDone(f"the handler returned the event {type(returned).__name__}; publish it with ctx.publish")
     if isinstance(returned, BaseException) or (isinstance(returned, type) and issubclass(returned, BaseException)):
         raise WorkNotDone(f"the handler returned the exception {returned!r:.200}; raise it")
     if isinstance(returned, Generator | AsyncGenerator):
         raise WorkNotDone("the handler returned a generator, and nothing of it ran; a handler has no `yield`")
-    return returned
 
 
 def watched(handler: Handler) -> Handler:

@@ -32,7 +32,7 @@ from .context import Context, Run, run_of
 from .errors import FingerprintMismatch, WorkNotDone
 from .handler import Handler, HandlerSpec
 from .outcome import AlreadyDone, ClaimsUnavailable, Ended, HeldElsewhere, Refused
-from .returned import finish
+from .returned import finish, refuse_work
 
 _TRIES = 4  # of a transaction that the database ended in favour of another
 
@@ -109,8 +109,10 @@ class Within:
             with opener.begin() as opened:
                 play_in_thread(self._enter(run, event), opened.execute)
                 try:
-                    if inspect.isawaitable(function(event, context, opened.user)):
+                    returned = function(event, context, opened.user)
+                    if inspect.isawaitable(returned):
                         raise WorkNotDone("the handler returned work to be awaited, after its transaction")
+                    refuse_work(returned)
                 except BaseException as error:
                     run.raised = error
                     raise

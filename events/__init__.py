@@ -10,6 +10,7 @@ from .envelope import Envelope as Envelope
 from .envelope import check_limits as check_limits
 from .envelope import seal as seal
 from .envelope import to_message as to_message
+from .envelope import with_metadata as with_metadata
 from .errors import BrokerUnavailable as BrokerUnavailable
 from .errors import ConfigurationError as ConfigurationError
 from .errors import DecodeError as DecodeError

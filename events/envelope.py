@@ -1,6 +1,6 @@
 """Envelopes: an event with its metadata, on its way to becoming a message."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -58,6 +58,21 @@ def seal(
         traceparent=trace.pop(h.TRACEPARENT, cause.traceparent if cause else None),
     )
     return Envelope(metadata, encode(event), headers=trace)
+
+
+def with_metadata(envelope: Envelope, metadata: Metadata) -> Envelope:
+    """Return the envelope with metadata of the caller's, which keep the event's key where they have none.
+
+    Raises `PublishError` for metadata of another type or version, and for an id that is not a text of 1 to 255 bytes.
+    """
+    check_id(metadata.event_id)
+    sealed = envelope.metadata
+    for name in ("event_type", "version"):
+        given, own = getattr(metadata, name), getattr(sealed, name)
+        if given != own:
+            raise PublishError(f"metadata has {name}={given!r:.80}, and the event has {own!r}")
+    key = sealed.key if metadata.key is None else metadata.key
+    return replace(envelope, metadata=replace(metadata, key=key))
 
 
 def check_limits(envelope: Envelope, delay: float | None, *, max_body: int, max_delay: float) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
@@ -11,7 +10,7 @@ from typing import Self
 
 from ..broker import REAL, Broker, Clock, events_exchange, ladder, open_broker
 from ..config import Settings, load_settings
-from ..events import Envelope, Event, Headers, Metadata, PublishError, as_published, check_id, seal
+from ..events import Envelope, Event, Headers, Metadata, PublishError, as_published, seal, with_metadata
 from ..telemetry import Emit, FactLog, fan_out, open_spans
 from .dispatch import message_for, send, with_headers
 
@@ -100,7 +99,9 @@ class Publisher:
         elif event_id is not None:
             raise PublishError("event_id= is for an event; an Envelope has its metadata")
         if metadata is not None:
-            event = _with(event, metadata, event_id)
+            if event_id is not None:
+                raise PublishError("give metadata or event_id, not both")
+            event = with_metadata(event, metadata)
         if headers is not None:
             event = with_headers(event, headers)
         message = message_for(event, settings, delay)
@@ -152,20 +153,6 @@ class Publisher:
             async with asyncio.timeout(timeout):
                 await asyncio.shield(self._declaring)
                 self._has_ladder = True
-
-
-def _with(envelope: Envelope, metadata: Metadata, event_id: str | None) -> Envelope:
-    """Return the envelope with metadata of the caller's, which must be that of the same type and version."""
-    if event_id is not None:
-        raise PublishError("give metadata or event_id, not both")
-    check_id(metadata.event_id)
-    sealed = envelope.metadata
-    for name in ("event_type", "version"):
-        given, own = getattr(metadata, name), getattr(sealed, name)
-        if given != own:
-            raise PublishError(f"metadata has {name}={given!r:.80}, and the event has {own!r}")
-    key = sealed.key if metadata.key is None else metadata.key
-    return replace(envelope, metadata=replace(metadata, key=key))
 
 
 def _seconds_until(at: datetime, delay: float | None, now: datetime) -> float:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, overload
 
 from ..config import Settings, load_settings
-from ..events import ConfigurationError, Envelope, Event, Metadata, as_published, check_limits, seal
+from ..events import ConfigurationError, Event, Metadata, as_published, check_limits, seal, with_metadata
 from .errors import OutsideTransaction
 from .openers import clause, in_transaction, on_asyncpg, on_psycopg, on_psycopg_async, on_sqlite
 from .statements import Outgoing, Params, Statements
@@ -67,17 +67,17 @@ class Outbox:
         transaction locks is locked by then, so events of one key have the order of their commits. With a connection it
         is written at once; with an asynchronous one (asyncpg, psycopg, SQLAlchemy) the call is awaited.
 
-        `metadata` replaces the generated one. `delay` is in seconds from the commit on. `key` identifies the aggregate
-        instead of the event's own key field.
+        `metadata` replaces the generated one; its type and version are those of the event. `delay` is in seconds from
+        the commit on. `key` identifies the aggregate instead of the event's own key field.
 
-        Raises `OutsideTransaction` where nothing would commit the event, `PublishError` for what can never be sent, and
-        `ConfigurationError` for what is no connection.
+        Raises `OutsideTransaction` where nothing would commit the event, `PublishError` for what can never be sent and
+        for metadata of another event, and `ConfigurationError` for what is no connection.
         """
         settings = self._settings
         event = as_published(event, settings.publisher.versions)
         envelope = seal(event, source=self._source, key=key, now=datetime.now(UTC))
         if metadata is not None:
-            envelope = Envelope(metadata, envelope.body, envelope.content_type, envelope.headers)
+            envelope = with_metadata(envelope, metadata)
         check_limits(envelope, delay, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
         return self._write(connection, Outgoing(envelope, delay))
 

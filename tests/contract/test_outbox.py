@@ -64,6 +64,16 @@ async def test_events_are_written_in_the_order_in_which_they_were_published(bank
     assert await orders(bank) == [f"o-{number}" for number in range(20)]
 
 
+async def test_metadata_of_another_event_are_refused(bank: Bank, outbox: Outbox) -> None:
+    of_another = Metadata(uuid7(), "ordered", NOON, version=2)
+
+    async with bank.transaction() as within:
+        with pytest.raises(PublishError, match="version=2, and the event has 1"):
+            await bank.publish(outbox, within, Ordered(order="o-1"), metadata=of_another)
+
+    assert await orders(bank) == []
+
+
 async def test_metadata_that_is_given_is_written(bank: Bank, outbox: Outbox) -> None:
     given = Metadata(event_id=uuid7(), event_type="ordered", time=NOON, correlation_id="request-1")
 

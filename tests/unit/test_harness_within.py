@@ -84,3 +84,22 @@ async def test_an_event_that_comes_twice_is_booked_once(database: Database[sqlit
         assert sorted(run.handler for run in h.handled) == ["book", "thank"]
 
     assert await ask(database, "select account from entries") == [("a",)]
+
+
+async def test_an_event_that_a_def_handler_returns_is_a_dead_letter_and_nothing_commits(
+    database: Database[sqlite3.Connection],
+) -> None:
+    worker = Worker("ledger")
+
+    @worker.handler(Paid, within=database)
+    def book(event: Paid, ctx: Context, connection: sqlite3.Connection) -> Booked:
+        connection.execute("insert into entries values (?)", (event.account,))
+        return Booked(account=event.account)
+
+    async with Harness(worker) as h:
+        await h.publish(Paid(account="a"))
+        await h.settle()
+
+        assert [letter.reason for letter in h.dead_letters] == ["refused"]
+
+    assert await ask(database, "select account from entries") == []
