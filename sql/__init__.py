@@ -4,6 +4,7 @@ none of them, and this module loads each where it is first used."""
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..events import ConfigurationError
 from .database import Database as Database
 from .errors import DatabaseUnavailable as DatabaseUnavailable
 from .errors import OutsideTransaction as OutsideTransaction
@@ -39,5 +40,11 @@ else:  # a type checker would take every name for one of ours
         """Import what needs SQLAlchemy when it is first used: a pool of asyncpg does not."""
         if name not in ("columns", "ddl", "tables", "upgrade"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = value = getattr(import_module(f"{__name__}.schema"), name)
+        try:
+            schema = import_module(f"{__name__}.schema")
+        except ModuleNotFoundError as error:
+            if error.name != "sqlalchemy":
+                raise
+            raise ConfigurationError('this needs SQLAlchemy: pip install "holdfast-rabbitmq[sql]"') from None
+        globals()[name] = value = getattr(schema, name)
         return value
