@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..events import ConfigurationError, Event, Kind
-from .handler import HandlerSpec, Key, OnOutage
-from .retry import Retry
+from .handler import HandlerSpec, Key
+from .options import HandlerOptions, completed
 from .signature import Members, kind_of, signature_of, takes, title
 
 if TYPE_CHECKING:
@@ -21,55 +21,30 @@ def handler_spec(
     worker: str,
     function: Callable[..., Any],
     events: tuple[type[Event] | str, ...],
-    *,
-    name: str | None,
-    queue: str | None,
-    retry: Retry,
-    timeout: float,
-    concurrency: int | None,
-    prefetch: int | None,
-    publishes: Iterable[type[Event]] | None,
-    idempotent: bool,
-    key: Key | None,
-    on_outage: OnOutage | None,
-    within: "Database[Any] | None" = None,
+    within: "Database[Any] | None",
+    given: HandlerOptions,
 ) -> HandlerSpec:
     """Check what the user wrote and make it data. Raises `ConfigurationError`, one line naming the handler."""
-    called = name or str(getattr(function, "__name__", type(function).__name__))
+    called = given.get("name") or str(getattr(function, "__name__", type(function).__name__))
     where = f"handler {called!r} of worker {worker!r}"
-    queue = queue or f"{worker}.{called}"
+    options = completed(given, where)
+    queue = options["queue"] or f"{worker}.{called}"
     signature = signature_of(function, events, where, takes_session=within is not None)
     kinds = _kinds(events, signature.members, where)
     for label, text in (("name", called), ("queue", queue)):
         if not _NAME.fullmatch(text):
             raise ConfigurationError(f"{where}: {label}={text!r} may hold letters, digits and _.:- alone, at most 180")
-    if not isinstance(retry, Retry):
-        raise ConfigurationError(f"{where}: retry={retry!r}; give Retry(attempts=...)")
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
-        raise ConfigurationError(f"{where}: timeout={timeout!r}; give seconds above 0")
-    for label, number in (("concurrency", concurrency), ("prefetch", prefetch)):
-        if number is not None and (type(number) is not int or not 1 <= number <= 65_535):
-            raise ConfigurationError(f"{where}: {label}={number!r}; give a whole number from 1 to 65535, or None")
-    if on_outage not in (None, "pause", "process"):
-        raise ConfigurationError(f"{where}: on_outage={on_outage!r}; give 'pause', 'process', or None for the setting")
-    _check_key(key, kinds, idempotent, where)
+    _check_key(options["key"], kinds, options["idempotent"], where)
     _check_within(within, signature.is_async, where)
+    own = {"name": called, "queue": queue, "publishes": _published(options["publishes"], where)}
+    fields: dict[str, Any] = {**options, **own}
     return HandlerSpec(
-        name=called,
-        queue=queue,
         function=function,
         kinds=kinds,
-        publishes=_published(publishes, where),
         takes_context=signature.takes_context,
         is_async=signature.is_async,
-        retry=retry,
-        timeout=timeout,
-        concurrency=concurrency,
-        prefetch=prefetch,
-        idempotent=idempotent,
-        key=key,
-        on_outage=on_outage,
         within=within,
+        **fields,
     )
 
 

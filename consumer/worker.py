@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, overload
 
 from ..broker import Topology
 from ..config import Settings, load_settings
@@ -15,9 +15,9 @@ from ..idempotency import no_claims
 from ..telemetry import Endpoint, Fact, FactLog, Links, Metrics, Serving, Watchdog, fan_out, open_spans
 from .context import Context
 from .dependencies import Dependencies
-from .handler import HandlerSpec, Key, Middleware, OnOutage, topology_of
+from .handler import HandlerSpec, Middleware, topology_of
+from .options import HandlerOptions, spelled_out
 from .registration import handler_spec
-from .retry import Retry
 from .runtime import Runtime
 
 if TYPE_CHECKING:
@@ -103,59 +103,25 @@ class Worker:
 
     @overload
     def handler(
-        self,
-        *events: type[Event] | str,
-        within: "Database[Session]",
-        name: str | None = ...,
-        queue: str | None = ...,
-        retry: Retry = ...,
-        timeout: float = ...,
-        concurrency: int | None = ...,
-        prefetch: int | None = ...,
-        publishes: Iterable[type[Event]] | None = ...,
-        idempotent: bool = ...,
-        key: Key | None = ...,
-        on_outage: OnOutage | None = ...,
+        self, *events: type[Event] | str, within: "Database[Session]", **options: Unpack[HandlerOptions]
     ) -> Callable[[Callable[[Taken, Context, Session], Result]], Callable[[Taken, Context, Session], Result]]: ...
 
     @overload
     def handler(
-        self,
-        *events: type[Event] | str,
-        within: None = ...,
-        name: str | None = ...,
-        queue: str | None = ...,
-        retry: Retry = ...,
-        timeout: float = ...,
-        concurrency: int | None = ...,
-        prefetch: int | None = ...,
-        publishes: Iterable[type[Event]] | None = ...,
-        idempotent: bool = ...,
-        key: Key | None = ...,
-        on_outage: OnOutage | None = ...,
+        self, *events: type[Event] | str, within: None = ..., **options: Unpack[HandlerOptions]
     ) -> Callable[[Function], Function]: ...
 
+    @spelled_out
     def handler(
-        self,
-        *events: type[Event] | str,
-        name: str | None = None,
-        queue: str | None = None,
-        retry: Retry = Retry(),  # noqa: B008 (frozen)
-        timeout: float = 60.0,
-        concurrency: int | None = None,
-        prefetch: int | None = None,
-        publishes: Iterable[type[Event]] | None = None,
-        idempotent: bool = True,
-        key: Key | None = None,
-        on_outage: OnOutage | None = None,
-        within: "Database[Any] | None" = None,
+        self, *events: type[Event] | str, within: "Database[Any] | None" = None, **options: Unpack[HandlerOptions]
     ) -> Any:
         """Register a function for one or more events, each an `Event` class or the name of a type.
 
         A named type becomes what the first parameter is annotated with: an `Event` class, `dict` (the default) or
         `bytes`; its name may hold `*` and `#` as in a topic binding. The second parameter, the `Context`, is optional.
-        `async def` runs on the loop, `def` in a thread. `timeout` is in seconds. `name` is the function's unless given,
-        `queue` is `<worker>.<name>`. `concurrency` bounds this handler's runs at once, `prefetch` what it has unacked.
+        `async def` runs on the loop, `def` in a thread. `timeout` is in seconds, `retry` says when a failure is tried
+        again. `name` is the function's unless given, `queue` is `<worker>.<name>`. `concurrency` bounds this handler's
+        runs at once, `prefetch` what it has unacked.
         Where `publishes` names event classes, `ctx.publish` refuses every other type. Of an event with several versions
         a handler takes those it is given; older ones are upcast to it (see `upcast`).
 
@@ -177,22 +143,7 @@ class Worker:
             )
 
         def register(function: Function) -> Function:
-            spec = handler_spec(
-                self.name,
-                function,
-                events,
-                name=name,
-                queue=queue,
-                retry=retry,
-                timeout=timeout,
-                concurrency=concurrency,
-                prefetch=prefetch,
-                publishes=publishes,
-                idempotent=idempotent,
-                key=key,
-                on_outage=on_outage,
-                within=within,
-            )
+            spec = handler_spec(self.name, function, events, within, options)
             if spec.name in self._handlers:
                 raise ConfigurationError(f"worker {self.name!r} has two handlers named {spec.name!r}; give one name=")
             twin = next((other.name for other in self.handlers if other.queue == spec.queue), None)

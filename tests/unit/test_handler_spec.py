@@ -1,13 +1,17 @@
 """What a user registers is checked where it is written, in one line that names the handler."""
 
 import functools
+import inspect
+import pydoc
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sized
 from typing import Any
 
 import pytest
 from builders import OrderCreated, a_message, an_incoming
 
-from holdfast import ConfigurationError, Context, Event, Settings, UnknownType, UnsupportedVersion, Worker
+from holdfast import ConfigurationError, Context, Event, Retry, Settings, UnknownType, UnsupportedVersion, Worker
+from holdfast.consumer.options import HandlerOptions
 from holdfast.events import headers
 
 
@@ -161,6 +165,12 @@ def test_a_function_that_cannot_be_called_with_an_event_is_refused(function: Cal
         ((OrderCreated,), {"retry": 3}, r"retry=3; give Retry\(attempts=...\)"),
         ((OrderCreated,), {"concurrency": 0}, "concurrency=0"),
         ((OrderCreated,), {"prefetch": "9"}, "prefetch='9'"),
+        ((OrderCreated,), {"on_outage": "wait"}, "on_outage='wait'"),
+        (
+            (OrderCreated,),
+            {"retrys": Retry()},
+            r"handler 'unannotated' .* has no option retrys=; did you mean retry=\?",
+        ),
     ],
 )
 def test_each_wrong_argument_is_named(events: Any, arguments: dict[str, Any], fault: str) -> None:
@@ -232,3 +242,29 @@ def test_the_topology_holds_the_queue_dead_letter_queue_and_bindings_of_each_han
     keys = {binding.key for binding in topology.bindings if binding.destination == "billing.charge"}
     assert {"order.created", "audit.*"} <= keys
     assert {key.removeprefix("*." * 28) for key in keys} >= {"queue.billing.charge", "event.order.created"}
+
+
+def test_help_shows_each_option_of_a_handler_with_its_default() -> None:
+    parameters = inspect.signature(Worker.handler).parameters
+
+    assert list(parameters)[:3] == ["self", "events", "within"]
+    assert {name: parameters[name].default for name in HandlerOptions.__annotations__} == {
+        "name": None,
+        "queue": None,
+        "retry": Retry(),
+        "timeout": 60.0,
+        "concurrency": None,
+        "prefetch": None,
+        "publishes": None,
+        "idempotent": True,
+        "key": None,
+        "on_outage": None,
+    }
+    shown = pydoc.plain(pydoc.render_doc(Worker.handler))
+    assert "timeout: float = 60.0" in shown and "**options" not in shown
+
+
+def test_the_docstring_of_handler_names_each_option() -> None:
+    named = set(re.findall(r"`(\w+)`", inspect.getdoc(Worker.handler) or ""))
+
+    assert {"within", *HandlerOptions.__annotations__} <= named

@@ -1,4 +1,4 @@
-"""Handlers that mypy accepts, and those that it refuses: an `ignore` that is not needed is an error of its own."""
+"""Registrations that mypy accepts, and those that it refuses: an `ignore` that is not needed is an error of its own."""
 
 import sqlite3
 
@@ -6,7 +6,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from holdfast import Context, Event, Worker
+from holdfast import Context, Event, Retry, Worker
 from holdfast.sql import Database, Outbox
 
 engine = create_async_engine("postgresql+asyncpg://localhost/shop")
@@ -49,3 +49,19 @@ async def book_on_the_loop(event: Paid, ctx: Context, session: AsyncSession) -> 
 
 @worker.handler(Paid, within=sessions)  # type: ignore[arg-type]
 async def book_without_session(event: Paid, ctx: Context) -> None: ...
+
+
+@worker.handler(Paid, name="typed_options", timeout=5, retry=Retry(attempts=2), publishes=[Paid], on_outage="pause")
+async def book_with_options(event: Paid) -> None: ...
+
+
+@worker.handler(Paid, timeout="5")  # type: ignore[call-overload, untyped-decorator]
+async def book_with_a_text_for_a_number(event: Paid) -> None: ...
+
+
+@worker.handler(Paid, retrys=Retry())  # type: ignore[call-overload, untyped-decorator]
+async def book_with_a_misspelt_option(event: Paid) -> None: ...
+
+
+@worker.handler(Paid, within=sessions, on_outage="wait")  # type: ignore[call-overload, untyped-decorator]
+async def book_with_an_unknown_word(event: Paid, ctx: Context, session: AsyncSession) -> None: ...

@@ -1,0 +1,70 @@
+"""`HandlerOptions`: the options of a handler, with their types and defaults, and how `help` shows them."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any, TypedDict, TypeVar
+
+from ..events import ConfigurationError, Event
+from .handler import Key, OnOutage
+from .retry import Retry
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class HandlerOptions(TypedDict, total=False):
+    """The keyword arguments of `Worker.handler`, each described there. Each is None unless `DEFAULTS` names it."""
+
+    name: str | None
+    queue: str | None
+    retry: Retry
+    timeout: float
+    concurrency: int | None
+    prefetch: int | None
+    publishes: Iterable[type[Event]] | None
+    idempotent: bool
+    key: Key | None
+    on_outage: OnOutage | None
+
+
+DEFAULTS: HandlerOptions = {"retry": Retry(), "timeout": 60.0, "idempotent": True}
+
+
+def completed(given: HandlerOptions, where: str) -> HandlerOptions:
+    """Return all options: those given, checked, and the defaults of the others.
+
+    `where` names the handler in the `ConfigurationError` that an unknown option or a wrong value raises.
+    """
+    known = list(HandlerOptions.__annotations__)
+    for option in given.keys() - set(known):
+        meant = "".join(f"; did you mean {near}=?" for near in get_close_matches(option, [*known, "within"], n=1))
+        raise ConfigurationError(f"{where}: a handler has no option {option}={meant}")
+    unset: Any = dict.fromkeys(known)
+    options: HandlerOptions = {**unset, **DEFAULTS, **given}
+    _check(options, where)
+    return options
+
+
+def _check(options: HandlerOptions, where: str) -> None:
+    retry, timeout, on_outage = options["retry"], options["timeout"], options["on_outage"]
+    if not isinstance(retry, Retry):
+        raise ConfigurationError(f"{where}: retry={retry!r}; give Retry(attempts=...)")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
+        raise ConfigurationError(f"{where}: timeout={timeout!r}; give seconds above 0")
+    for label, number in (("concurrency", options["concurrency"]), ("prefetch", options["prefetch"])):
+        if number is not None and (type(number) is not int or not 1 <= number <= 65_535):
+            raise ConfigurationError(f"{where}: {label}={number!r}; give a whole number from 1 to 65535, or None")
+    if on_outage not in (None, "pause", "process"):
+        raise ConfigurationError(f"{where}: on_outage={on_outage!r}; give 'pause', 'process', or None for the setting")
+
+
+def spelled_out(function: Function) -> Function:
+    """Make `help` and `inspect.signature` show each option of a function that takes `**options`."""
+    signature = inspect.signature(function)
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS.get(name), annotation=annotation)
+        for name, annotation in HandlerOptions.__annotations__.items()
+    ]
+    own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    vars(function)["__signature__"] = signature.replace(parameters=[*own, *options])
+    return function
