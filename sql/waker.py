@@ -8,6 +8,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
+from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from .openers import clause
 from .statements import Statements
@@ -19,15 +21,18 @@ _PAUSE = 0.02  # seconds in which commits share a notification
 
 
 class Waker:
-    """Sends at most one notification in 20 ms. One that is lost delays its events until relays look by themselves."""
+    """Sends at most one notification in 20 ms. One that is lost delays its events until relays look by themselves.
+
+    It leaves no connection open when its engine is disposed of: a pool that was replaced closes what it is given back.
+    """
 
     def __init__(self, engine: "Engine", schema: str) -> None:
         self._engine = weakref.ref(engine)
         self._sql, self._params = Statements("postgresql").notify, {"schema": schema}
         self._is_due = False
-        self._disposals = 0
         self._sending: asyncio.Task[None] | threading.Timer | None = None
-        event.listen(engine, "engine_disposed", self._cancel)
+        self._pool: Any = None
+        event.listen(engine, "engine_disposed", self._end)
 
     def wake(self) -> None:
         """Notify the relays soon. Called after a commit, in the thread of the session."""
@@ -42,31 +47,36 @@ class Waker:
         timer.daemon = True
         timer.start()
 
-    def _cancel(self, _: Any) -> None:
-        """Open no connection of an engine that was disposed of."""
-        if self._sending is not None:
-            self._sending.cancel()
-        self._is_due = False
-        self._disposals += 1
+    def _end(self, _: Any) -> None:
+        """Open no connection of an engine that was disposed of. `AsyncEngine.dispose` waits until none is open."""
+        sending, self._sending, self._is_due = self._sending, None, False
+        if isinstance(sending, asyncio.Task):
+            if not sending.done():
+                sending.cancel()
+                with suppress(MissingGreenlet):  # the engine was not disposed of by its asynchronous half
+                    await_only(asyncio.wait([sending]))
+        elif sending is not None:
+            sending.cancel()
+            if self._pool is not None:
+                self._pool.dispose()  # the thread may have given its connection back while the pool was replaced
 
     def _send(self, engine: "Engine") -> None:
-        self._is_due, disposals = False, self._disposals
-        with suppress(Exception), engine.connect() as connection:
-            connection.execute(clause(self._sql), self._params)
-            connection.commit()
-            if disposals != self._disposals:
-                connection.detach()  # its pool is gone: it is closed for good
+        """Send, in a thread or in a greenlet of the loop."""
+        self._is_due, pool = False, engine.pool
+        self._pool = pool
+        try:
+            with suppress(Exception), engine.begin() as connection:
+                connection.execute(clause(self._sql), self._params)
+        finally:
+            if engine.pool is not pool:
+                pool.dispose()
 
     async def _send_on_loop(self, engine: "Engine") -> None:
-        from sqlalchemy.ext.asyncio import AsyncEngine
-
         try:
             await asyncio.sleep(_PAUSE)
         finally:
             self._is_due = False
-        with suppress(Exception):
-            async with AsyncEngine(engine).begin() as connection:
-                await connection.execute(clause(self._sql), self._params)
+        await greenlet_spawn(self._send, engine)
 
 
 _wakers: "weakref.WeakKeyDictionary[Any, dict[str, Waker]]" = weakref.WeakKeyDictionary()
@@ -74,5 +84,7 @@ _wakers: "weakref.WeakKeyDictionary[Any, dict[str, Waker]]" = weakref.WeakKeyDic
 
 def waker_of(bind: Any, schema: str) -> Waker:
     """Return the waker of an engine; of a connection, that of its engine."""
-    engine = bind.engine
-    return _wakers.setdefault(engine, {}).setdefault(schema, Waker(engine, schema))
+    wakers = _wakers.setdefault(bind.engine, {})
+    if schema not in wakers:
+        wakers[schema] = Waker(bind.engine, schema)
+    return wakers[schema]
