@@ -3,6 +3,7 @@
 import re
 import signal
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from waiting import LIMIT, Log
 
 ROOT = Path(__file__).parents[2]
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 INSTALLS = {"pip install .", "pip install pytest pytest-asyncio"}
 _FILE = re.compile(r"# ([\w/.-]+\.py)\n")
 
@@ -30,15 +31,20 @@ def pages() -> list[Path]:
 
 
 def steps(page: Path) -> list[Step]:
-    """What a reader would do on this page, top to bottom. Fails on a Python block that names no file."""
+    """What a reader would do on this page, top to bottom. Fails on a Python block that names no file.
+
+    A block of `py` is for another library, which is not installed here: it is only compiled."""
     found = []
-    for language, text in _BLOCK.findall(page.read_text()):
+    for _, language, block in _BLOCK.findall(page.read_text()):
+        text = textwrap.dedent(block)
         if language == "python":
             name = _FILE.match(text)
             assert name, f"{page.name}: a python block does not begin with its file's name: {text[:60]!r}"
             found.append(Step(text, name[1]))
         elif language == "bash":
             found += [Step(line) for line in text.splitlines() if line.strip()]
+        elif language == "py":
+            compile(text, page.name, "exec")
         else:
             assert language == "text", f"{page.name}: nothing runs a block of {language}"
     return found
