@@ -29,6 +29,7 @@ def reader(settings: Settings, redis_url: str, tmp_path: Path) -> dict[str, str]
         "HOLDFAST_IDEMPOTENCY__URL": redis_url,
         "HOLDFAST_LOG__FORMAT": "json",
         "HOLDFAST_HTTP__PORT": "0",
+        "HOLDFAST_DASHBOARD__PORT": "0",
         "HOLDFAST_DEAD_LETTERS__FOLDER": str(tmp_path / "dead-letters"),
     }
 
