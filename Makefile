@@ -118,6 +118,10 @@ pictures: venv ## The pictures of the documentation, taken anew in Chromium
 	$(BIN)/python scripts/browser.py -k test_pictures
 	cp pictures/docs/*.png docs/pictures/
 
+.PHONY: reference
+reference: venv ## The pages of settings and commands, written anew from the code
+	$(BIN)/python scripts/reference.py docs
+
 .PHONY: hops
 hops: venv ## Each function of Holdfast that a message passes through, in order, and how many there are
 	@$(BIN)/python benchmarks/hops.py

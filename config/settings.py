@@ -50,7 +50,8 @@ class _ServerSettings(_Group):
     cert_file: ExistingFile | None = Field(default=None, description="client certificate (PEM)")
     key_file: ExistingFile | None = Field(default=None, description="key of the client certificate (PEM)")
     verify: bool = Field(
-        default=True, description="`false` takes any certificate: whoever is in between reads all; the log warns of it"
+        default=True,
+        description="`false` accepts any certificate, so that anybody between can read everything; the log warns of it",
     )
 
     @field_validator("url", mode="before", check_fields=False)
@@ -121,7 +122,7 @@ class BrokerSettings(_ServerSettings):
         min_length=1,
         max_length=200,
         pattern=r"^[A-Za-z0-9_.:-]+$",
-        description="the exchange events go to",
+        description="exchange that events are published to",
     )
     queue_type: Literal["quorum", "classic"] = Field(default="quorum", description="type of the handlers' queues")
     topology: Literal["declare", "verify", "skip"] = Field(
@@ -145,11 +146,13 @@ class WorkerSettings(_Group):
     max_body: int = Field(default=1_048_576, ge=1, le=134_217_728, description="largest body taken or published, bytes")
     id_headers: tuple[str, ...] = Field(
         default=(),
-        description="headers with the event's id, for messages of other producers, the first that is there counts: "
+        description="headers with the event's id in messages of other producers; the first one that is there counts: "
         '`["NServiceBus.MessageId"]`',
     )
     type_headers: tuple[str, ...] = Field(
-        default=(), description='headers with the type of the event, likewise: `["__TypeId__"]`'
+        default=(),
+        description="headers with the event's type in messages of other producers; the first one that is there "
+        'counts: `["__TypeId__"]`',
     )
     block_limit: Seconds = Field(
         default=1.0, description="seconds the event loop may stand still before the log names the code that blocks it"
@@ -176,23 +179,24 @@ class IdempotencySettings(_ServerSettings):
         "forms, or `memory://`; where it is not given: "
         "`memory://` for a memory broker, else `redis://localhost:6379/0`",
     )
-    sentinel_username: str | None = Field(default=None, description="the user that Sentinels know, who have their own")
-    sentinel_password: SecretStr | None = Field(default=None, description="its password")
+    sentinel_username: str | None = Field(
+        default=None, description="user name for the Sentinels, which have users of their own"
+    )
+    sentinel_password: SecretStr | None = Field(default=None, description="password for the Sentinels")
     sentinel_password_file: SecretFile | None = Field(
-        default=None, description="a file holding it; overrides `SENTINEL_PASSWORD`"
+        default=None, description="a file holding that password; overrides `SENTINEL_PASSWORD`"
     )
-    prefix: str = Field(
-        default="holdfast", pattern=r"^[A-Za-z0-9_.:-]{1,40}$", description="how the names of all keys begin"
-    )
+    prefix: str = Field(default="holdfast", pattern=r"^[A-Za-z0-9_.:-]{1,40}$", description="beginning of every key")
     ttl: Seconds = Field(default=86400.0, description="the window: seconds an event is remembered after it completed")
     lease: Annotated[float, Field(ge=0.5, le=3600)] = Field(
         default=15.0, description="seconds after which the claims of a worker that died are free"
     )
     timeout: Annotated[float, Field(ge=0.05, le=60)] = Field(
-        default=1.0, description="seconds an answer may take before the store counts as away"
+        default=1.0, description="seconds an answer may take before the store counts as unavailable"
     )
     on_outage: Literal["pause", "process"] = Field(
-        default="pause", description="store away: `pause` until it is back, or `process` without protection"
+        default="pause",
+        description="while the store is unavailable: `pause` until it is back, or `process` without protection",
     )
 
 
@@ -255,7 +259,7 @@ with warnings.catch_warnings():
             default=15.0, description="seconds after which the events of a relay that died are sent by another"
         )
         poll: Annotated[float, Field(ge=0.01, le=60)] = Field(
-            default=0.5, description="longest pause between two looks of a relay for events, seconds"
+            default=0.5, description="longest pause of a relay between two queries for events, seconds"
         )
 
 
@@ -267,10 +271,10 @@ class LogSettings(_Group):
         description="`auto`: colours on a terminal, JSON elsewhere; `none`: logging stays as your module sets it up",
     )
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
-        default="INFO", description="least severe level that is written"
+        default="INFO", description="least severe level that is logged"
     )
     successes: int = Field(
-        default=100, ge=0, description="lines a second, at most, that tell of events that were handled; 0: none"
+        default=100, ge=0, description="most log lines a second for events that were handled; 0: none"
     )
 
 
@@ -280,7 +284,12 @@ class HttpSettings(_Group):
     host: Host = Field(
         default="127.0.0.1", min_length=1, max_length=255, description="address of the metrics and the probes"
     )
-    port: int = Field(default=9464, ge=0, le=65_535, description="their port; 0: any free one, which the log names")
+    port: int = Field(
+        default=9464,
+        ge=0,
+        le=65_535,
+        description="port of the metrics and the probes; 0: any free one, which the log names",
+    )
 
 
 class DeadLetterSettings(_Group):
@@ -297,12 +306,16 @@ class DashboardSettings(_Group):
     """Settings of the web page for dead letters."""
 
     host: Host = Field(default="127.0.0.1", min_length=1, max_length=255, description="address of the dead-letter page")
-    port: int = Field(default=9465, ge=0, le=65_535, description="its port; 0: any free one, which is printed")
+    port: int = Field(
+        default=9465, ge=0, le=65_535, description="port of the dead-letter page; 0: any free one, which is printed"
+    )
     token: SecretStr | None = Field(
-        default=None, min_length=16, description="who knows it may look; beyond loopback one of the two is needed"
+        default=None,
+        min_length=16,
+        description="token that allows looking; beyond loopback one of the two tokens is needed",
     )
     operator_token: SecretStr | None = Field(
-        default=None, min_length=16, description="who knows it may replay, edit and discard as well"
+        default=None, min_length=16, description="token that also allows replaying, editing and discarding"
     )
     public_url: str = Field(
         default="",
@@ -373,7 +386,7 @@ def variable(location: tuple[int | str, ...]) -> str:
 
 
 def known_variables() -> dict[str, Any]:
-    """Return every variable that is read, with its field: the source of the table in the README."""
+    """Return every variable that is read, with its field: the source of the tables in docs/settings.md."""
     return {
         variable((group, name)): field
         for group, outer in Settings.model_fields.items()

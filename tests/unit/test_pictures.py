@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGES = sorted(path for path in DOCS.rglob("*.md") if "](pictures/" in path.read_text())
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [page for page in (ROOT / "README.md", *sorted(DOCS.rglob("*.md"))) if "pictures/" in page.read_text()]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_shows_pictures_that_are_there_small_and_told_in_words(page: Path) -> None:
-    shown = re.findall(r"!\[([^\]]*)\]\((pictures/[^)]+)\)", page.read_text())
+    shown = re.findall(r"!\[([^\]]*)\]\(((?:docs/)?pictures/[^)]+)\)", page.read_text())
 
     assert shown
     for words, file in shown:
@@ -22,4 +23,5 @@ def test_a_page_shows_pictures_that_are_there_small_and_told_in_words(page: Path
 def test_every_picture_is_shown() -> None:
     there = {f"pictures/{path.name}" for path in (DOCS / "pictures").iterdir()}
 
-    assert there == {file for page in PAGES for file in re.findall(r"\]\((pictures/[^)]+)\)", page.read_text())}
+    shown = {file for page in PAGES for file in re.findall(r"\]\((?:docs/)?(pictures/[^)]+)\)", page.read_text())}
+    assert shown == there
