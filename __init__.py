@@ -47,10 +47,11 @@ if TYPE_CHECKING:
         downcast,
         upcast,
     )
-    from .publisher import Publisher
+    from .publisher import BlockingPublisher, Publisher
 
 __all__ = [
     "Backoff",
+    "BlockingPublisher",
     "BrokerUnavailable",
     "ConfigurationError",
     "Context",

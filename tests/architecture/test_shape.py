@@ -31,6 +31,7 @@ SLEEPS = {
 
 PUBLIC = [
     "Backoff",
+    "BlockingPublisher",
     "BrokerUnavailable",
     "ConfigurationError",
     "Context",
