@@ -206,7 +206,8 @@ class PublisherSettings(_Group):
     )
     may_be_unrouted: tuple[EventPattern, ...] = Field(
         default=(),
-        description='event types that may be published though no queue is bound for them, as in a binding: `["audit.#"]`',
+        description="event types that may be published though no queue is bound for them, as in a binding: "
+        '`["audit.#"]`',
     )
     format: Literal["plain", "cloudevents-binary", "cloudevents-structured"] = Field(
         default="plain", description="how events are written: `plain`, `cloudevents-binary` or `cloudevents-structured`"
