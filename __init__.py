@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .consumer import (
         Backoff,
         Context,
+        Existing,
         Handler,
         HandlerExit,
         HandlerTimeout,
@@ -58,6 +59,7 @@ __all__ = [
     "DecodeError",
     "Envelope",
     "Event",
+    "Existing",
     "Handler",
     "HandlerExit",
     "HandlerSignal",

@@ -38,6 +38,7 @@ PUBLIC = [
     "DecodeError",
     "Envelope",
     "Event",
+    "Existing",
     "Handler",
     "HandlerExit",
     "HandlerSignal",
