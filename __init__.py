@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .consumer import (
         Backoff,
         Context,
+        Existing,
         Handler,
         HandlerExit,
         HandlerTimeout,
@@ -47,16 +48,18 @@ if TYPE_CHECKING:
         downcast,
         upcast,
     )
-    from .publisher import Publisher
+    from .publisher import BlockingPublisher, Publisher
 
 __all__ = [
     "Backoff",
+    "BlockingPublisher",
     "BrokerUnavailable",
     "ConfigurationError",
     "Context",
     "DecodeError",
     "Envelope",
     "Event",
+    "Existing",
     "Handler",
     "HandlerExit",
     "HandlerSignal",

@@ -10,15 +10,28 @@ ExchangeKind = Literal["topic", "fanout", "direct", "headers"]
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
+    """An exchange. One that is `existing` belongs to somebody else: it is looked for and never declared."""
+
     name: str
     kind: ExchangeKind = "topic"
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    existing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
+    """A queue. One that is `existing` belongs to somebody else: it is looked for and never declared."""
+
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    existing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """A queue or an exchange that somebody else declares: a handler uses it as it is."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +88,29 @@ def events_exchange(name: str) -> Topology:
     return Topology(exchanges=(Exchange(name),))
 
 
-def work_queue(name: str, *, kind: Literal["quorum", "classic"], exchange: str, keys: tuple[str, ...]) -> Topology:
-    """Return a handler's queue, its dead-letter queue and its bindings.
+OURS = frozenset(
+    {"x-queue-type", "x-dead-letter-exchange", "x-dead-letter-routing-key", "x-dead-letter-strategy", "x-overflow"}
+)
+"""Arguments of a handler's queue that are Holdfast's to give: without them messages could be lost."""
+
+
+_NONE: Mapping[str, Any] = {}
+
+
+def existing_queue(name: str) -> Topology:
+    """Return a handler's queue that somebody else declares and binds, and its dead-letter queue, which is ours."""
+    return Topology(queues=(resting_queue(dead_letter_queue(name)), Queue(name, existing=True)))
+
+
+def work_queue(
+    name: str,
+    *,
+    kind: Literal["quorum", "classic"],
+    exchange: str,
+    keys: tuple[str, ...],
+    arguments: Mapping[str, Any] = _NONE,
+) -> Topology:
+    """Return a handler's queue, its dead-letter queue and its bindings. `arguments` are further ones of the queue.
 
     The queue's own dead-lettering points to the same dead-letter queue, only as a backstop: the
     runtime writes dead letters itself. The delivery limit is far above RabbitMQ 4's default of 20,
@@ -85,7 +119,7 @@ def work_queue(name: str, *, kind: Literal["quorum", "classic"], exchange: str, 
     dead = dead_letter_queue(name)
     backstop: dict[str, Any] = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
     if kind == "quorum":
-        arguments = {
+        own = {
             "x-queue-type": "quorum",
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
@@ -93,9 +127,9 @@ def work_queue(name: str, *, kind: Literal["quorum", "classic"], exchange: str, 
             **backstop,
         }
     else:
-        arguments = {"x-queue-type": "classic", **backstop}
+        own = {"x-queue-type": "classic", **backstop}
     return Topology(
-        queues=(resting_queue(dead), Queue(name, arguments)),
+        queues=(resting_queue(dead), Queue(name, {**own, **arguments})),
         bindings=tuple(Binding(exchange, name, key) for key in keys),
     )
 
@@ -149,7 +183,7 @@ def binding_differences(
     Bindings that lead to or from a `missing` exchange or queue are left out: that has to be declared first."""
     there = {_binding(row) for row in bindings if row.get("source")}
     ours = set(topology.bindings)
-    queues = {queue.name for queue in topology.queues}
+    queues = {queue.name for queue in topology.queues if not queue.existing}
     sources = {binding.source for binding in ours}
     absent = [b for b in topology.bindings if b not in there and not _ends(b) & missing]
     surplus = [b for b in there - ours if b.destination in queues and not b.to_exchange and b.source in sources]

@@ -117,12 +117,19 @@ def _topology(worker: Worker, topology: Topology) -> list[str]:
     broker = worker.settings.broker
     lines = [f"\ntopology ({broker.topology}): exchange {broker.exchange}"]
     for spec in worker.handlers:
-        lines.append(f"  queue {spec.queue} ({broker.queue_type}), bound for {', '.join(spec.events)}")
+        lines.append(f"  queue {spec.queue} ({_origin(spec, broker.queue_type)}")
         lines.append(f"  queue {dead_letter_queue(spec.queue)} for its dead letters")
     levels = sum(1 for queue in topology.queues if queue.name.startswith(ladder.LEVELS))
     lines.append(f"  delay ladder of {levels} levels, for delays up to {broker.max_delay:g} s")
     counts = len(topology.exchanges), len(topology.queues), len(topology.bindings)
     return [*lines, "  in all {} exchanges, {} queues, {} bindings".format(*counts)]
+
+
+def _origin(spec: HandlerSpec, kind: str) -> str:
+    if spec.is_existing:
+        return "of others, as it is)"
+    given = "" if spec.exchange is None else f" to {getattr(spec.exchange, 'name', spec.exchange)}"
+    return f"{kind}), bound{given} for {', '.join(spec.events)}"
 
 
 def _shown(value: object) -> str:

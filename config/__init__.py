@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .settings import HttpSettings as HttpSettings
     from .settings import IdempotencySettings as IdempotencySettings
     from .settings import LogSettings as LogSettings
+    from .settings import PublisherSettings as PublisherSettings
     from .settings import Settings as Settings
     from .settings import SqlSettings as SqlSettings
     from .settings import environment as environment

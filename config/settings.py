@@ -25,6 +25,7 @@ from .urls import BrokerUrl, ClaimsUrl, ExchangeName, Host, ManagementUrl, SqlUr
 PREFIX = "HOLDFAST_"
 
 
+EventPattern = Annotated[str, Field(max_length=150, pattern=r"^[A-Za-z0-9_*#-]+(\.[A-Za-z0-9_*#-]+)*$")]
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400, allow_inf_nan=False)]
 
 
@@ -206,6 +207,11 @@ class PublisherSettings(_Group):
     versions: dict[str, Annotated[int, Field(ge=1)]] = Field(
         default={},
         description='event types that are published in an older version, by `@downcast`: `{"order.created": 1}`',
+    )
+    may_be_unrouted: tuple[EventPattern, ...] = Field(
+        default=(),
+        description="event types that may be published though no queue is bound for them, as in a binding: "
+        '`["audit.#"]`',
     )
     format: Literal["plain", "cloudevents-binary", "cloudevents-structured"] = Field(
         default="plain", description="how events are written: `plain`, `cloudevents-binary` or `cloudevents-structured`"

@@ -1,5 +1,6 @@
 """The life of a delivery (floor 4)."""
 
+from ..broker import Existing as Existing
 from .context import Context as Context
 from .dependencies import Dependencies as Dependencies
 from .errors import HandlerExit as HandlerExit

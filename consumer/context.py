@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Coroutine, Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic
 
 import structlog
+from typing_extensions import TypeVar
 
 from ..broker import REAL, Clock
 from ..config import Settings
@@ -26,6 +27,8 @@ from ..events import headers as h
 from ..idempotency import Lease
 from ..publisher import message_for, with_headers
 from ..telemetry import InboxResult, Spans
+
+State = TypeVar("State", default=Any)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +74,17 @@ class Run:
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Context:
-    """The second argument of a handler. `attempt` counts from 1, `redelivered` is the broker's flag."""
+class Context(Generic[State]):
+    """The second argument of a handler. `attempt` counts from 1, `redelivered` is the broker's flag.
+
+    `state` is what the worker's lifespan yielded; annotated as `Context[Pool]`, it is a `Pool` for type checkers.
+    """
 
     metadata: Metadata
     attempt: int
     queue: str
     redelivered: bool
-    state: Any
+    state: State
     _surroundings: Surroundings
     _run: Run
 

@@ -5,7 +5,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from ..broker import Topology, events_exchange, ladder, matches, registry, work_queue
+from ..broker import (
+    Binding,
+    Exchange,
+    Existing,
+    Topology,
+    events_exchange,
+    existing_queue,
+    ladder,
+    matches,
+    registry,
+    work_queue,
+)
 from ..config import BrokerSettings, Settings
 from ..events import (
     ConfigurationError,
@@ -43,6 +54,8 @@ OnOutage: TypeAlias = Literal["pause", "process"]
 class HandlerSpec:
     """One registered handler. `kinds` says of each event type what it becomes: classes of one or more versions, or
     `dict` or `bytes`. `publishes` are the events it may publish; None where it did not say.
+    `exchange` is the one its queue is bound to, where it is not that of the settings; `arguments` are its queue's own.
+    A queue that `is_existing` is somebody else's.
 
     `readers` say how each event type is read. `prepare` makes them: upcasts may be declared after the handler.
     """
@@ -62,6 +75,9 @@ class HandlerSpec:
     key: Key | None
     on_outage: OnOutage | None
     within: "Database[Any] | None" = None
+    exchange: str | Existing | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    is_existing: bool = False
     readers: Mapping[str, Reader] = field(init=False, default_factory=dict, repr=False)
 
     @property
@@ -163,6 +179,21 @@ def topology_of(handlers: Iterable[HandlerSpec], settings: BrokerSettings) -> To
     """The events exchange, the delay ladder, and for each handler its queue, dead-letter queue and bindings."""
     topology = events_exchange(settings.exchange) + ladder.ladder(settings.max_delay) + registry()
     for handler in handlers:
-        topology += work_queue(handler.queue, kind=settings.queue_type, exchange=settings.exchange, keys=handler.events)
-        topology += ladder.arrivals(handler.queue, handler.events)
+        topology += _part_of(handler, settings)
     return topology
+
+
+def _part_of(handler: HandlerSpec, settings: BrokerSettings) -> Topology:
+    """Return the queues and bindings of one handler. A broker in memory has nothing of others: they are made there, and
+    bound to the exchange of the settings as well."""
+    in_memory = settings.url.get_secret_value().startswith("memory:")
+    if handler.is_existing and not in_memory:
+        return existing_queue(handler.queue) + ladder.arrivals(handler.queue)  # to which its retries come back
+    own = handler.exchange or settings.exchange
+    name, existing = (own.name, not in_memory) if isinstance(own, Existing) else (own, False)
+    kind, keys, queue = settings.queue_type, handler.events, handler.queue
+    part = work_queue(queue, kind=kind, exchange=name, keys=keys, arguments=handler.arguments)
+    if in_memory:
+        part += Topology(bindings=tuple(Binding(settings.exchange, queue, key) for key in keys))
+    delayed = keys if in_memory or name == settings.exchange else ()
+    return Topology(exchanges=(Exchange(name, existing=existing),)) + part + ladder.arrivals(queue, delayed)

@@ -1,10 +1,11 @@
 """`HandlerOptions`: the options of a handler, with their types and defaults, and how `help` shows them."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypedDict, TypeVar
 
+from ..broker import OURS, Existing, headers_size
 from ..events import ConfigurationError, Event
 from .handler import Key, OnOutage
 from .retry import Retry
@@ -16,7 +17,9 @@ class HandlerOptions(TypedDict, total=False):
     """The keyword arguments of `Worker.handler`, each described there. Each is None unless `DEFAULTS` names it."""
 
     name: str | None
-    queue: str | None
+    queue: str | Existing | None
+    exchange: str | Existing | None
+    arguments: Mapping[str, Any] | None
     retry: Retry
     timeout: float
     concurrency: int | None
@@ -42,7 +45,13 @@ def completed(given: HandlerOptions, where: str) -> HandlerOptions:
     unset: Any = dict.fromkeys(known)
     options: HandlerOptions = {**unset, **DEFAULTS, **given}
     _check(options, where)
+    _check_queue(options, where)
     return options
+
+
+def name_of(given: str | Existing) -> str:
+    """Return the name of a queue or an exchange."""
+    return given.name if isinstance(given, Existing) else given
 
 
 def _check(options: HandlerOptions, where: str) -> None:
@@ -56,6 +65,21 @@ def _check(options: HandlerOptions, where: str) -> None:
             raise ConfigurationError(f"{where}: {label}={number!r}; give a whole number from 1 to 65535, or None")
     if on_outage not in (None, "pause", "process"):
         raise ConfigurationError(f"{where}: on_outage={on_outage!r}; give 'pause', 'process', or None for the setting")
+
+
+def _check_queue(options: HandlerOptions, where: str) -> None:
+    arguments = options["arguments"]
+    if isinstance(options["queue"], Existing) and (options["exchange"] or arguments):
+        raise ConfigurationError(f"{where}: an Existing queue is neither declared nor bound: no exchange=, arguments=")
+    if arguments is None:
+        return
+    for name in arguments:
+        if not name.startswith("x-") or name in OURS:
+            raise ConfigurationError(f"{where}: arguments= may not hold {name!r}; one begins with x-, and is not ours")
+    try:
+        headers_size(arguments)
+    except ValueError as error:
+        raise ConfigurationError(f"{where}: arguments=: {error}") from None
 
 
 def spelled_out(function: Function) -> Function:

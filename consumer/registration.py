@@ -5,9 +5,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..broker import Existing
 from ..events import ConfigurationError, Event, Kind
 from .handler import HandlerSpec, Key
-from .options import HandlerOptions, completed
+from .options import HandlerOptions, completed, name_of
 from .signature import Members, kind_of, signature_of, takes, title
 
 if TYPE_CHECKING:
@@ -28,16 +29,17 @@ def handler_spec(
     called = given.get("name") or str(getattr(function, "__name__", type(function).__name__))
     where = f"handler {called!r} of worker {worker!r}"
     options = completed(given, where)
-    queue = options["queue"] or f"{worker}.{called}"
+    queue, exchange = options["queue"] or f"{worker}.{called}", options["exchange"]
+    is_existing, queue = isinstance(queue, Existing), name_of(queue)
     signature = signature_of(function, events, where, takes_session=within is not None)
     kinds = _kinds(events, signature.members, where)
-    for label, text in (("name", called), ("queue", queue)):
+    for label, text in (("name", called), ("queue", queue), ("exchange", name_of(exchange or "events"))):
         if not _NAME.fullmatch(text):
             raise ConfigurationError(f"{where}: {label}={text!r} may hold letters, digits and _.:- alone, at most 180")
     _check_key(options["key"], kinds, options["idempotent"], where)
     _check_within(within, signature.is_async, where)
-    own = {"name": called, "queue": queue, "publishes": _published(options["publishes"], where)}
-    fields: dict[str, Any] = {**options, **own}
+    own = {"name": called, "queue": queue, "is_existing": is_existing, "arguments": dict(options["arguments"] or {})}
+    fields: dict[str, Any] = {**options, **own, "publishes": _published(options["publishes"], where)}
     return HandlerSpec(
         function=function,
         kinds=kinds,

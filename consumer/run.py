@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..broker import Countdown, Pause, sleep
+from ..config import PublisherSettings
 from ..events import ConfigurationError, Message, NotPermitted, PublishRefused, Reject, RetryLater
 from ..publisher import send
 from ..telemetry import HandlerAbandoned
@@ -98,7 +99,8 @@ class Runner:
 
     async def _publish(self, run: Run) -> Outcome:
         try:
-            await publish_outbox(self._tools, run.outbox, patience=self._around.settings.broker.publish_timeout)
+            settings = self._around.settings
+            await publish_outbox(self._tools, run.outbox, settings.publisher, patience=settings.broker.publish_timeout)
         except CancelledError:
             return Interrupted()
         except Exception as error:  # noqa: BLE001 (whatever keeps an event from being published)
@@ -158,7 +160,9 @@ class Runner:
             self._on_abandoned(flight, Ran(outcome, 1, self._spec.timeout + self._ignoring.seconds))
 
 
-async def publish_outbox(tools: Tools, outbox: Iterable[Message], *, patience: float) -> None:
+async def publish_outbox(
+    tools: Tools, outbox: Iterable[Message], settings: PublisherSettings, *, patience: float
+) -> None:
     """Return once all are confirmed. A refused message is tried again, for `patience` seconds from the first refusal
     on: a queue that elects its leader refuses for a moment, and another run of the handler costs more.
 
@@ -168,7 +172,7 @@ async def publish_outbox(tools: Tools, outbox: Iterable[Message], *, patience: f
     for message in outbox:
         while True:
             try:
-                await send(tools.broker, message, timeout=None, emit=tools.emit, spans=tools.spans)
+                await send(tools.broker, message, settings, timeout=None, emit=tools.emit, spans=tools.spans)
                 break
             except PublishRefused as error:
                 last_try = min(last_try, (now := tools.clock.time()) + patience)

@@ -123,7 +123,7 @@ def _members_of_first(parameter: inspect.Parameter, names: Mapping[str, Any], wh
             f"{where}: the annotation {parameter.annotation!r:.80} of its first parameter cannot be resolved "
             f"({type(error).__name__}: {error}); import its names outside `if TYPE_CHECKING:`"
         ) from None
-    if members is not None and any(_is_context(member) for member in members):
+    if members is not None and any(_is_context(_plain(member)) for member in members):
         raise ConfigurationError(f"{where}: the event comes first, then the context: (event, ctx)")
     return members
 

@@ -122,6 +122,12 @@ class Worker:
         `async def` runs on the loop, `def` in a thread. `timeout` is in seconds, `retry` says when a failure is tried
         again. `name` is the function's unless given, `queue` is `<worker>.<name>`. `concurrency` bounds this handler's
         runs at once, `prefetch` what it has unacked.
+
+        The queue is bound to `exchange` where that is given, and else to `HOLDFAST_BROKER__EXCHANGE`; `arguments` are
+        further ones of the queue, such as `{"x-single-active-consumer": True}`. `queue=Existing("name")` consumes a
+        queue of somebody else, which is neither declared nor bound to an exchange of events, and
+        `exchange=Existing("name")` binds to an exchange that is not declared.
+
         Where `publishes` names event classes, `ctx.publish` refuses every other type. Of an event with several versions
         a handler takes those it is given; older ones are upcast to it (see `upcast`).
 

@@ -30,14 +30,17 @@ def asyncapi(catalogue: Catalogue, *, version: str = "1.0.0") -> dict[str, Any]:
     for entry in catalogue.entries:
         name = f"{entry.type}.v{entry.version}"
         messages[name] = _message(entry, name, schemas)
-        channel = channels.setdefault(entry.type, _channel(entry.type, catalogue.exchange))
-        channel["messages"][name] = {"$ref": f"#/components/messages/{name}"}
         for action, roles in (("receive", entry.taken), ("send", entry.published)):
             for role in roles:
-                _operate(operations, action, role, entry.type, name)
+                exchange = role.exchange if action == "receive" else catalogue.exchange
+                key = _channel_key(entry.type, exchange, role, catalogue)
+                channel = channels.setdefault(key, _channel(entry.type, exchange, role))
+                channel["messages"][name] = {"$ref": f"#/components/messages/{name}"}
+                _operate(operations, action, role, key, name)
     for address, role in catalogue.raw:
-        key = _key(address)
-        channels.setdefault(key, {**_channel(address, catalogue.exchange), "description": "No class describes these."})
+        key = _channel_key(_key(address), role.exchange, role, catalogue)
+        channel = _channel(address, role.exchange, role)
+        channels.setdefault(key, {**channel, "description": "No class describes these."})
         _operate(operations, "receive", role, key, None)
     return {
         "asyncapi": "3.0.0",
@@ -49,8 +52,15 @@ def asyncapi(catalogue: Catalogue, *, version: str = "1.0.0") -> dict[str, Any]:
     }
 
 
-def _channel(address: str, exchange: str) -> dict[str, Any]:
-    where = {"is": "routingKey", "exchange": {"name": exchange, "type": "topic", "durable": True, "autoDelete": False}}
+def _channel_key(name: str, exchange: str, role: Role, catalogue: Catalogue) -> str:
+    return name if exchange == catalogue.exchange else f"{name}-of-{_key(exchange or role.queue)}"
+
+
+def _channel(address: str, exchange: str, role: Role) -> dict[str, Any]:
+    where: dict[str, Any] = {"is": "queue", "queue": {"name": role.queue, "durable": True}}
+    if exchange:
+        kind = {"name": exchange, "type": "topic", "durable": True, "autoDelete": False}
+        where = {"is": "routingKey", "exchange": kind}
     return {"address": address, "messages": {}, "bindings": {"amqp": {**where, "bindingVersion": "0.3.0"}}}
 
 

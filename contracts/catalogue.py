@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..consumer import HandlerSpec, Worker
+from ..consumer import Existing, HandlerSpec, Worker
 from ..events import ConfigurationError, Event, lineage
 from .schema import schema_of
 
@@ -14,6 +14,8 @@ class Role:
 
     handler: str
     queue: str
+    exchange: str
+    """The exchange its queue is bound to; empty for a queue of others."""
 
 
 @dataclass(slots=True)
@@ -53,7 +55,9 @@ def catalogue_of(worker: Worker) -> Catalogue:
     entries_by_version: dict[tuple[str, int], Entry] = {}
     raw: list[tuple[str, Role]] = []
     for spec in worker.handlers:
-        role = Role(spec.name, spec.queue)
+        given = spec.exchange or worker.settings.broker.exchange
+        exchange = given.name if isinstance(given, Existing) else given
+        role = Role(spec.name, spec.queue, "" if spec.is_existing else exchange)
         for key, kinds in spec.kinds.items():
             classes = [kind for kind in kinds if issubclass(kind, Event)]
             if not classes or "*" in key or "#" in key:

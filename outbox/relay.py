@@ -225,7 +225,14 @@ class Relay:
         return min(self._settings.broker.publish_timeout, self.leases.patience)
 
     async def _confirmed(self, message: Message) -> None:
-        await send(self._broker, message, timeout=self._timeout, emit=self._emit, spans=self._spans)
+        await send(
+            self._broker,
+            message,
+            self._settings.publisher,
+            timeout=self._timeout,
+            emit=self._emit,
+            spans=self._spans,
+        )
 
     async def _declare_ladder(self) -> None:
         if not self._has_ladder:

@@ -1,5 +1,6 @@
 """Confirmed publishing (floor 3)."""
 
+from .blocking import BlockingPublisher as BlockingPublisher
 from .dispatch import message_for as message_for
 from .dispatch import send as send
 from .dispatch import with_headers as with_headers

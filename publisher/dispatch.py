@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..broker import Broker, headers_size, ladder
-from ..config import Settings
+from ..broker import Broker, headers_size, ladder, matches
+from ..config import PublisherSettings, Settings
 from ..events import (
     Envelope,
     Headers,
@@ -68,16 +68,28 @@ def message_for(envelope: Envelope, settings: Settings, delay: float | None) -> 
     return to_message(envelope, exchange=level, routing_key=key, extra=levels | origin)
 
 
-async def send(broker: Broker, message: Message, *, timeout: float | None, emit: Emit, spans: Spans) -> None:
-    """Publish one event as `Broker.publish` does, and emit one `Published`, unless it is cancelled."""
+async def send(
+    broker: Broker, message: Message, settings: PublisherSettings, *, timeout: float | None, emit: Emit, spans: Spans
+) -> None:
+    """Publish one event as `Broker.publish` does, and emit one `Published`, unless it is cancelled. An event that may
+    be unrouted raises no `Unroutable`."""
     started = time.perf_counter()
     try:
         with spans.publish(message) as traced:
             await broker.publish(traced, timeout=timeout)
     except PublishError as error:
-        emit(Published(message.type or "", _result(error), time.perf_counter() - started))
+        is_dropped = isinstance(error, Unroutable) and _may_be_unrouted(message, settings)
+        emit(Published(message.type or "", "dropped" if is_dropped else _result(error), time.perf_counter() - started))
+        if is_dropped:
+            return
         raise
     emit(Published(message.type or "", "confirmed", time.perf_counter() - started))
+
+
+def _may_be_unrouted(message: Message, settings: PublisherSettings) -> bool:
+    """Return whether a message that was for the listeners of its type may be dropped where there are none."""
+    kind = message.routing_key
+    return kind == message.type and any(matches(pattern, kind) for pattern in settings.may_be_unrouted)
 
 
 def _result(error: PublishError) -> PublishResult:

@@ -85,10 +85,11 @@ class Publisher:
         travel with the message, beside those of Holdfast. `delay` is at most `HOLDFAST_BROKER__MAX_DELAY` and exact to
         0.1 s. `at` has a time zone; a time that is past means now.
 
-        Raises `Unroutable`, `PublishRefused`, `PublishTimeout` (outcome unknown), `NotConnected` and `TooLarge`, all of
-        them `PublishError`. A delay out of its range, both `delay` and `at`, both `metadata` and `event_id`, metadata
-        of another event, a header that is not the application's to give, and a field that has no JSON form raise
-        `PublishError` too. The first delayed publish raises `TopologyError` where the delay ladder cannot be declared.
+        Raises `Unroutable` (unless `HOLDFAST_PUBLISHER__MAY_BE_UNROUTED` names the type), `PublishRefused`,
+        `PublishTimeout` (outcome unknown), `NotConnected` and `TooLarge`, all of them `PublishError`. A delay out of
+        its range, both `delay` and `at`, both `metadata` and `event_id`, metadata of another event, a header that is
+        not the application's to give, and a field that has no JSON form raise `PublishError` too. The first delayed
+        publish raises `TopologyError` where the delay ladder cannot be declared.
         """
         settings = self._settings
         if at is not None:
@@ -110,7 +111,7 @@ class Publisher:
         timeout = settings.broker.publish_timeout
         if delay and not self._has_ladder:
             await self._declare_ladder(self._broker, timeout)
-        await send(self._broker, message, timeout=timeout, emit=self._emit, spans=self._spans)
+        await send(self._broker, message, settings.publisher, timeout=timeout, emit=self._emit, spans=self._spans)
         return event.metadata
 
     async def publish_many(

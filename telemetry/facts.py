@@ -24,7 +24,7 @@ Lasting: TypeAlias = Literal[
 """The tasks and threads that last as long as their worker."""
 
 PublishResult: TypeAlias = Literal[
-    "confirmed", "unroutable", "refused", "timeout", "not_connected", "too_large", "failed"
+    "confirmed", "dropped", "unroutable", "refused", "timeout", "not_connected", "too_large", "failed"
 ]
 
 _NEVER_RUN = frozenset({"unreadable", "unknown-type", "unsupported-version", "too-large"})

@@ -67,7 +67,7 @@ PUBLISHED = Family(
     "holdfast_published_total",
     "counter",
     ("event_type", "outcome"),
-    "Events published: confirmed, unroutable, refused, timeout, not_connected, too_large or failed.",
+    "Events published: confirmed, dropped, unroutable, refused, timeout, not_connected, too_large or failed.",
 )
 PUBLISH_SECONDS = Family(
     "holdfast_publish_seconds", "histogram", (), "From a publish to the broker's word on it.", buckets=TRIPS

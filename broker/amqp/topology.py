@@ -1,7 +1,7 @@
 """Making the broker match a `Topology`, checking that it does, and comparing the two."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias, assert_never
 
@@ -37,7 +37,9 @@ Item: TypeAlias = Exchange | Queue | Binding
 async def declare(connection: WiredConnection, topology: Topology) -> None:
     """Create what is missing. Raises `TopologyDrift` naming the argument that differs, `TopologyError`."""
     items: tuple[Item, ...] = (*topology.exchanges, *topology.queues, *topology.bindings)
-    await while_open(connection, _walk(connection, items, passive=False))
+    others = {item.name for item in items if not isinstance(item, Binding) and item.existing}
+    last = sorted(items, key=lambda item: not others.isdisjoint(_names(item)))  # one that is missing holds up no other
+    await while_open(connection, _walk(connection, last, passive=False))
 
 
 async def verify(connection: WiredConnection, topology: Topology) -> None:
@@ -85,7 +87,7 @@ async def _unrouted(connection: WiredConnection) -> int:
         await close_quietly(channel, 5)
 
 
-async def _walk(connection: WiredConnection, items: tuple[Item, ...], *, passive: bool) -> None:
+async def _walk(connection: WiredConnection, items: Sequence[Item], *, passive: bool) -> None:
     channel = await connection.open_channel(timeout=_TIMEOUT)
     try:
         for item in items:
@@ -100,6 +102,8 @@ async def _walk(connection: WiredConnection, items: tuple[Item, ...], *, passive
         raise TopologyDrift(difference(str(error))) from None
     except ChannelNotFoundEntity as error:
         missing = str(error).removeprefix("NOT_FOUND - ")
+        if isinstance(item, Exchange | Queue) and item.existing:
+            raise TopologyMissing(f"{missing}; as Existing({item.name!r}) it is left to others to declare") from None
         raise TopologyMissing(f"{missing}; declare it, or run with HOLDFAST_BROKER__TOPOLOGY=declare") from None
     except ChannelLockedResource as error:
         raise TopologyError(f"{explain(error)}; another connection has it for itself: end that one") from None
@@ -113,7 +117,7 @@ async def _compare(connection: WiredConnection, item: Exchange | Queue) -> Diffe
     others are refused with the one that differs. Each question has a channel of its own, which a refusal closes."""
     name = f"{'exchange' if isinstance(item, Exchange) else 'queue'} {item.name}"
     try:
-        for passive in (True, False):
+        for passive in (True,) if item.existing else (True, False):
             channel = await connection.open_channel(timeout=_TIMEOUT)
             try:
                 await _declare(channel, item, passive=passive)
@@ -130,13 +134,13 @@ async def _compare(connection: WiredConnection, item: Exchange | Queue) -> Diffe
 
 async def _declare(channel: WiredChannel, item: Item, *, passive: bool) -> None:
     match item:
-        case Exchange(name, kind, arguments):
+        case Exchange(name, kind, arguments, existing):
             await channel.declare_exchange(
-                name, kind, durable=True, arguments=dict(arguments), passive=passive, timeout=_TIMEOUT
+                name, kind, durable=True, arguments=dict(arguments), passive=passive or existing, timeout=_TIMEOUT
             )
-        case Queue(name, arguments):
+        case Queue(name, arguments, existing):
             await channel.declare_queue(
-                name, durable=True, arguments=dict(arguments), passive=passive, timeout=_TIMEOUT
+                name, durable=True, arguments=dict(arguments), passive=passive or existing, timeout=_TIMEOUT
             )
         case Binding(source, destination, key, True, headers):
             exchange = await channel.get_exchange(destination, ensure=False)
@@ -146,6 +150,10 @@ async def _declare(channel: WiredChannel, item: Item, *, passive: bool) -> None:
             await queue.bind(source, key, arguments=dict(headers), timeout=_TIMEOUT)
         case _:
             assert_never(item)
+
+
+def _names(item: Item) -> tuple[str, ...]:
+    return (item.source, item.destination) if isinstance(item, Binding) else (item.name,)
 
 
 def _right(item: Item, refused: str) -> str:

@@ -1,6 +1,7 @@
 """Clients of redis-py for a URL: one server, Sentinel or Cluster, with or without TLS."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
@@ -10,7 +11,9 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio import RedisCluster as AsyncRedisCluster
 from redis.asyncio import Sentinel as AsyncSentinel
 from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
+from redis.asyncio.connection import SSLConnection
 from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
 from redis.credentials import CredentialProvider
@@ -69,9 +72,8 @@ class Server:
         }
         if scheme == "rediss":
             options |= _tls(settings)
-        secret = secret_of(settings.sentinel_password, settings.sentinel_password_file)
         others = {name: value for name, value in options.items() if name not in _LOGIN}
-        for_sentinels = others | {"username": settings.sentinel_username, "password": secret}
+        for_sentinels = others | _sentinel_login(settings)
         if kind != "cluster":
             options["db"] = int(database.strip("/") or 0)
         addresses = tuple((host.hostname or "localhost", host.port or port) for host in named)
@@ -82,7 +84,7 @@ class Server:
         options = self._options(AsyncRetry(NoBackoff(), 1, (faults.ConnectionError,)))
         if self.kind == "cluster":
             nodes = [AsyncClusterNode(host, port) for host, port in self.hosts]
-            return AsyncRedisCluster(startup_nodes=nodes, **options)
+            return self._reread(AsyncRedisCluster(startup_nodes=nodes, **options))
         if self.kind == "sentinel":
             once = {
                 **self.for_sentinels,
@@ -90,9 +92,24 @@ class Server:
                 "maint_notifications_config": _QUIET,
             }  # then the next one is asked
             sentinels = AsyncSentinel(self.hosts, sentinel_kwargs=once)
-            return sentinels.master_for(self.service, **options)
+            for sentinel in sentinels.sentinels:
+                self._reread(sentinel)
+            return self._reread(sentinels.master_for(self.service, **options))
         (host, port), *_ = self.hosts
-        return AsyncRedis(host=host, port=port, **options)
+        return self._reread(AsyncRedis(host=host, port=port, **options))
+
+    def _reread(self, client: Any) -> Any:
+        """Have the connections of a client for the loop read their TLS files anew; those of one that blocks do."""
+        if not self.options.get("ssl"):
+            return client
+        if isinstance(client, AsyncRedisCluster):
+            client.connection_kwargs["connection_class"] = _TlsConnection
+            for node in client.nodes_manager.startup_nodes.values():
+                node.connection_class = _TlsConnection
+        else:
+            of_sentinel = issubclass(client.connection_pool.connection_class, SentinelManagedConnection)
+            client.connection_pool.connection_class = _TlsConnectionToMaster if of_sentinel else _TlsConnection
+        return client
 
     def synchronous(self) -> Client:
         """Return a client that blocks. It connects when it is first used; that of a cluster, at once."""
@@ -126,6 +143,40 @@ class FileCredentials(CredentialProvider):
         user, _, password = urlsplit(url).netloc.rpartition("@")[0].partition(":")
         password = secret_of(settings.password, settings.password_file) or unquote(password)
         return (unquote(user), password) if user else (password,)
+
+
+class SentinelCredentials(CredentialProvider):
+    """The login at Sentinels, with the password that its file holds now."""
+
+    def __init__(self, user: str | None, file: Path) -> None:
+        self._user = user
+        self._file = file
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """Return a password, or a user and a password. Raises `ConnectionError` where the file cannot be read."""
+        try:
+            password = secret_of(None, self._file) or ""
+        except (OSError, ValueError) as error:
+            raise faults.ConnectionError(f"HOLDFAST_IDEMPOTENCY__SENTINEL_PASSWORD_FILE: {error}") from None
+        return (self._user, password) if self._user else (password,)
+
+
+class _TlsConnection(SSLConnection):
+    """A connection whose certificates are those that its files hold when it connects: redis-py reads them once."""
+
+    async def disconnect(self, *arguments: Any, **options: Any) -> None:
+        self.ssl_context.context = None
+        await super().disconnect(*arguments, **options)
+
+
+class _TlsConnectionToMaster(SentinelManagedConnection, _TlsConnection):
+    """The same, to the master that the Sentinels name."""
+
+
+def _sentinel_login(settings: IdempotencySettings) -> dict[str, Any]:
+    if (file := settings.sentinel_password_file) is not None:
+        return {"credential_provider": SentinelCredentials(settings.sentinel_username, file)}
+    return {"username": settings.sentinel_username, "password": secret_of(settings.sentinel_password, None)}
 
 
 def sentinels_of(client: Any) -> list[Any]:

@@ -65,3 +65,21 @@ async def book_with_a_misspelt_option(event: Paid) -> None: ...
 
 @worker.handler(Paid, within=sessions, on_outage="wait")  # type: ignore[call-overload, untyped-decorator]
 async def book_with_an_unknown_word(event: Paid, ctx: Context, session: AsyncSession) -> None: ...
+
+
+class Pool:
+    """What the lifespan of a worker yields."""
+
+    def acquire(self) -> int:
+        return 1
+
+
+@worker.handler(Paid, name="typed_state")
+async def book_with_typed_state(event: Paid, ctx: Context[Pool]) -> None:
+    ctx.state.acquire().bit_length()
+    ctx.state.release()  # type: ignore[attr-defined]
+
+
+@worker.handler(Paid, within=sessions, name="typed_state_within")
+async def book_with_typed_state_within(event: Paid, ctx: Context[Pool], session: AsyncSession) -> None:
+    ctx.state.acquire().bit_length()

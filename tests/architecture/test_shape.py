@@ -31,12 +31,14 @@ SLEEPS = {
 
 PUBLIC = [
     "Backoff",
+    "BlockingPublisher",
     "BrokerUnavailable",
     "ConfigurationError",
     "Context",
     "DecodeError",
     "Envelope",
     "Event",
+    "Existing",
     "Handler",
     "HandlerExit",
     "HandlerSignal",

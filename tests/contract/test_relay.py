@@ -11,11 +11,12 @@ from waiting import Arrivals, Facts
 
 from holdfast import Event, PublishRefused, Settings
 from holdfast.broker import REAL, Broker
+from holdfast.config import PublisherSettings
 from holdfast.events import Message, NotConnected, Unroutable, headers
 from holdfast.outbox import Relay
 from holdfast.outbox.running import sweep
 from holdfast.sql import Listener, Outbox
-from holdfast.telemetry import OutboxCounted, OutboxHeld, OutboxUnrouted, Relayed, Spans
+from holdfast.telemetry import OutboxCounted, OutboxHeld, OutboxUnrouted, Published, Relayed, Spans
 
 SESSIONS = [each for each in kinds(postgres=True) if each.id in ("asyncpg-session", "psycopg-session")]
 
@@ -171,6 +172,20 @@ async def test_an_event_that_nobody_listens_for_rests_and_holds_nobody_up(
 
     assert sorted(message.exchange for message in port.confirmed) == ["events", "holdfast.unrouted"]
     assert [fact.event_type for fact in facts.of(OutboxUnrouted)] == ["noted"]
+    assert await bank.count("events") == 0
+
+
+async def test_an_event_that_may_have_no_listener_is_dropped_by_the_relay(
+    bank: Bank, port: Port, settings: Settings
+) -> None:
+    facts = Facts()
+    settings = settings.model_copy(update={"publisher": PublisherSettings(may_be_unrouted=("paid", "noted.#"))})
+    port.unroutable.add("noted")
+    await publish(bank, settings, Noted(number=1))
+
+    await a_relay(bank, port, settings, facts).drain()
+
+    assert (port.confirmed, [fact.outcome for fact in facts.of(Published)]) == ([], ["dropped"])
     assert await bank.count("events") == 0
 
 

@@ -73,3 +73,23 @@ def test_the_web_application_of_the_documentation_publishes(
     )
 
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_wsgi_application_of_the_documentation_publishes(
+    reader: dict[str, str], tmp_path: Path, settings: Settings
+) -> None:
+    samples = [step for step in steps(ROOT / "docs" / "publishing.md") if step.name in ("web.py", "shop_wsgi.py")]
+    for sample in samples:
+        (tmp_path / str(sample.name)).write_text(sample.text)
+    (tmp_path / "client.py").write_text(
+        "from shop_wsgi import app\n"
+        "said = []\n"
+        "[body] = app({'PATH_INFO': '/o-1'}, lambda status, headers: said.append(status))\n"
+        "assert said[0].startswith('503') and b'no queue is bound' in body, (said, body)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "client.py"], cwd=tmp_path, env=reader, capture_output=True, timeout=60, check=False
+    )
+
+    assert (len(samples), done.returncode) == (2, 0), done.stderr.decode()

@@ -5,19 +5,21 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from shutil import copy
 
 import pytest
 from proxy import Direction, proxy_to
 from rabbits import Rabbit
-from redises import ADMIN, LOOPBACK, a_redis, ask, with_sentinel, with_users
+from redises import ADMIN, LOOPBACK, a_redis, ask, certificates, with_sentinel, with_tls, with_users
 from running import a_broker, a_worker, publish_all, running, settings_for
 from waiting import Facts
 
 from holdfast import Event, Settings, Worker
 from holdfast.broker import Topology
 from holdfast.config import BrokerSettings, IdempotencySettings
-from holdfast.idempotency import Acquired, Claim
+from holdfast.idempotency import Acquired, Claim, StoreUnavailable
 from holdfast.idempotency.redis import RedisClaims, RedisHeart
 from holdfast.telemetry import ClaimsEndangered, Connected, Paused, Resumed
 
@@ -83,6 +85,69 @@ async def test_a_password_of_redis_that_is_replaced_is_read_with_each_connection
         put(secret, forms[holds].format("another"))
         ask(int(port), "client", "kill", "type", "normal", "skipme", "yes", cli=ADMIN)
         answer = await store.claim(Claim(f"holdfast:q:{unique}-2", b"token--2", bytes(8), b"owner--1"))
+        heart.beat(b"owner--1", 30)
+
+        await store.close()
+        heart.stop(b"owner--1")
+    assert answer == Acquired()
+
+
+async def test_certificates_of_redis_that_are_replaced_are_read_with_each_connection(
+    tmp_path: Path, unique: str
+) -> None:
+    """First the authority is another's, so that the server is not trusted, then the right one; last our own certificate
+    is broken when the connection is lost, and mended."""
+    with with_tls(tmp_path) as (url, files):
+        (tmp_path / "other").mkdir()
+        certificates(tmp_path / "other")
+        authority, own = tmp_path / "ours.pem", tmp_path / "own.pem"
+        copy(tmp_path / "other" / "ca.pem", authority)
+        copy(files["cert_file"], own)
+        ours = {**files, "ca_file": str(authority), "cert_file": str(own)}
+        store = RedisClaims(url, IdempotencySettings(url=url, **ours))  # type: ignore[arg-type]
+        heart = RedisHeart(url, IdempotencySettings(url=url, **ours))  # type: ignore[arg-type]
+        claims = (Claim(f"holdfast:q:{unique}-{n}", b"token--1", bytes(8), b"owner--1") for n in count())
+
+        with pytest.raises(StoreUnavailable):
+            heart.beat(b"owner--1", 30)
+        with pytest.raises(StoreUnavailable, match="the certificate is not valid"):
+            await store.claim(next(claims))
+        copy(files["ca_file"], authority)
+        assert await store.claim(next(claims)) == Acquired()
+        heart.beat(b"owner--1", 30)
+
+        put(own, "no certificate")
+        cli = ("--tls", "--cacert", files["ca_file"], "--cert", files["cert_file"], "--key", files["key_file"])
+        port = int(url.rpartition(":")[2].partition("/")[0])
+        ask(port, "client", "kill", "type", "normal", "skipme", "yes", cli=cli)
+        with pytest.raises(StoreUnavailable):
+            await store.claim(next(claims))
+        copy(files["cert_file"], own)
+        assert await store.claim(next(claims)) == Acquired()
+
+        await store.close()
+        heart.stop(b"owner--1")
+
+
+async def test_a_password_of_sentinels_that_is_replaced_is_read_with_each_connection(
+    tmp_path: Path, unique: str
+) -> None:
+    with with_sentinel(tmp_path) as (url, more):
+        secret = tmp_path / "sentinel-password"
+        put(secret, "another")
+        settings = IdempotencySettings(
+            url=url,  # type: ignore[arg-type]
+            sentinel_username=more["sentinel_username"],
+            sentinel_password_file=secret,
+        )
+        store, heart = RedisClaims(url, settings), RedisHeart(url, settings)
+        with pytest.raises(StoreUnavailable):
+            await store.claim(Claim(f"holdfast:q:{unique}", b"token--1", bytes(8), b"owner--1"))
+        with pytest.raises(StoreUnavailable):
+            heart.beat(b"owner--1", 30)
+
+        put(secret, more["sentinel_password"])
+        answer = await store.claim(Claim(f"holdfast:q:{unique}", b"token--1", bytes(8), b"owner--1"))
         heart.beat(b"owner--1", 30)
 
         await store.close()

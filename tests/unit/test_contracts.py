@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pages import ROOT
 from pydantic import BaseModel, Field, create_model
 
-from holdfast import ConfigurationError, Event, Unreadable, Worker
-from holdfast.contracts import RULES, Finding, catalogue_of, compare, schema_of
+from holdfast import ConfigurationError, Event, Existing, Unreadable, Worker
+from holdfast.contracts import RULES, Finding, asyncapi, catalogue_of, compare, schema_of
 from holdfast.contracts.fit import Fit
 from holdfast.events import Message, decode, decoder_for, encode
 
@@ -287,3 +287,29 @@ def test_two_classes_of_one_version_that_differ_are_told() -> None:
 
     with pytest.raises(ConfigurationError, match="changing version 1 is two different things"):
         catalogue_of(worker)
+
+
+def test_handlers_of_one_type_on_several_exchanges_have_a_channel_each() -> None:
+    worker = Worker("shop", settings=some_settings(broker={"url": "amqp://host/"}))
+    for name, options in {
+        "own": {},
+        "other": {"exchange": "partner"},
+        "adopted": {"queue": Existing("legacy")},
+    }.items():
+        worker.handler(Listed, name=name, **options)(take_listed)  # type: ignore[arg-type]
+
+    channels = asyncapi(catalogue_of(worker))["channels"]
+
+    amqp = {name: channel["bindings"]["amqp"] for name, channel in channels.items()}
+    assert {name: (each["is"], each.get("exchange", each.get("queue"))["name"]) for name, each in amqp.items()} == {
+        "shop.listed": ("routingKey", "events"),
+        "shop.listed-of-partner": ("routingKey", "partner"),
+        "shop.listed-of-legacy": ("queue", "legacy"),
+    }
+
+
+class Listed(Event, type="shop.listed"):
+    number: int
+
+
+async def take_listed(event: Listed) -> None: ...

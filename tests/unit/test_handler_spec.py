@@ -5,14 +5,27 @@ import inspect
 import pydoc
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sized
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from builders import OrderCreated, a_message, an_incoming
+from builders import OrderCreated, a_message, an_incoming, some_settings
 
-from holdfast import ConfigurationError, Context, Event, Retry, Settings, UnknownType, UnsupportedVersion, Worker
+from holdfast import (
+    ConfigurationError,
+    Context,
+    Event,
+    Existing,
+    Retry,
+    Settings,
+    UnknownType,
+    UnsupportedVersion,
+    Worker,
+)
+from holdfast.broker import ladder
 from holdfast.consumer.options import HandlerOptions
 from holdfast.events import headers
+from holdfast.testing import Harness
 
 
 class OrderCancelled(Event):
@@ -251,6 +264,8 @@ def test_help_shows_each_option_of_a_handler_with_its_default() -> None:
     assert {name: parameters[name].default for name in HandlerOptions.__annotations__} == {
         "name": None,
         "queue": None,
+        "exchange": None,
+        "arguments": None,
         "retry": Retry(),
         "timeout": 60.0,
         "concurrency": None,
@@ -268,3 +283,76 @@ def test_the_docstring_of_handler_names_each_option() -> None:
     named = set(re.findall(r"`(\w+)`", inspect.getdoc(Worker.handler) or ""))
 
     assert {"within", *HandlerOptions.__annotations__} <= named
+
+
+def test_a_queue_of_others_is_looked_for_and_bound_to_the_delay_ladder_alone() -> None:
+    worker = Worker("billing", settings=some_settings(broker={"url": "amqp://host/"}))
+    worker.handler(OrderCreated, queue=Existing("payroll"))(unannotated)
+
+    topology = worker.topology()
+
+    [theirs, dead] = [queue for queue in reversed(topology.queues) if queue.name.startswith("payroll")]
+    assert (theirs.existing, theirs.arguments, dead.name, dead.existing) == (True, {}, "payroll.dead", False)
+    assert {b.source for b in topology.bindings if b.destination == "payroll"} == {ladder.OUT}
+    assert not any("order.created" in b.key for b in topology.bindings if b.destination == "payroll")
+
+
+def test_a_handler_has_an_exchange_and_arguments_of_its_own() -> None:
+    worker = Worker("billing", settings=some_settings(broker={"url": "amqp://host/"}))
+    worker.handler(OrderCreated, exchange="shop", arguments={"x-single-active-consumer": True})(unannotated)
+    worker.handler(OrderCancelled, exchange=Existing("legacy"), name="other")(unannotated)
+
+    topology = worker.topology()
+
+    [queue] = [queue for queue in topology.queues if queue.name == "billing.unannotated"]
+    assert queue.arguments["x-single-active-consumer"] is True and queue.arguments["x-overflow"] == "reject-publish"
+    exchanges = {exchange.name: exchange.existing for exchange in topology.exchanges}
+    assert (exchanges["shop"], exchanges["legacy"]) == (False, True)
+    bound = {(b.source, b.destination) for b in topology.bindings if b.key in ("order.created", "order.cancelled")}
+    assert bound == {("shop", "billing.unannotated"), ("legacy", "billing.other")}
+
+
+async def test_in_memory_the_queue_of_others_is_made_and_gets_its_events() -> None:
+    handled: list[str] = []
+    worker = a_worker()
+
+    @worker.handler(OrderCreated, queue=Existing("payroll"))
+    async def pay(event: OrderCreated) -> None:
+        handled.append(event.order_id)
+
+    @worker.handler(OrderCreated, exchange=Existing("legacy"))
+    async def note(event: OrderCreated) -> None:
+        handled.append(event.order_id)
+
+    async with Harness(worker) as harness:
+        await harness.publish(OrderCreated(order_id="o"))
+        await harness.settle()
+
+    assert handled == ["o", "o"]
+
+
+async def test_a_context_annotated_with_its_state_is_a_context() -> None:
+    seen: list[list[str]] = []
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[list[str]]:
+        yield seen
+
+    worker = Worker("typed", settings=some_settings(), lifespan=lifespan)
+
+    @worker.handler(OrderCreated)
+    async def charge(event: OrderCreated, ctx: "Context[list[str]]") -> None:
+        ctx.state.append(event.order_id)
+
+    async with Harness(worker) as harness:
+        await harness.publish(OrderCreated(order_id="o"))
+        await harness.settle()
+
+    assert seen == ["o"]
+
+
+def test_a_context_with_its_state_in_front_of_the_event_is_refused() -> None:
+    async def swapped(ctx: Context[int], event: OrderCreated) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="the event comes first"):
+        Worker("typed").handler(OrderCreated)(swapped)

@@ -10,16 +10,32 @@ from typing import Any
 import pytest
 from builders import OrderCreated, some_metadata, some_settings
 from calls import calls
+from pydantic import ValidationError
 from waiting import Arrivals
 
-from holdfast import Context, Event, Metadata, Publisher, PublishError, Settings, TooLarge, Worker, downcast
+from holdfast import (
+    Context,
+    Event,
+    Metadata,
+    Publisher,
+    PublishError,
+    Settings,
+    TooLarge,
+    Unroutable,
+    Worker,
+    downcast,
+)
 from holdfast.broker import Binding, Delivery, Queue, Topology, ladder
 from holdfast.broker.memory import MemoryBroker
 from holdfast.events import Message, seal
 from holdfast.events import headers as h
 from holdfast.publisher.publisher import PIPELINE
-from holdfast.telemetry import Fact
+from holdfast.telemetry import Fact, Published
 from holdfast.testing import Harness, call
+
+
+class Audited(Event, type="audit.written"):
+    """One that nobody may listen to."""
 
 
 @pytest.fixture
@@ -298,3 +314,47 @@ async def test_a_listener_that_raises_keeps_nobody_from_publishing(publisher: Pu
         metadata = await another.publish(OrderCreated(order_id="a"))
 
     assert metadata.event_type == OrderCreated.__event_type__
+
+
+async def test_an_event_that_may_have_no_listener_is_dropped_and_counted() -> None:
+    facts: list[Fact] = []
+    settings = some_settings(broker={"url": "memory://unheard"}, publisher={"may_be_unrouted": ["audit.#"]})
+
+    async with Publisher(settings, emit=facts.append) as publisher:
+        metadata = await publisher.publish(Audited())
+        with pytest.raises(Unroutable):
+            await publisher.publish(OrderCreated(order_id="a"))
+
+    assert metadata.event_type == "audit.written"
+    published = [(fact.event_type, fact.outcome) for fact in facts if isinstance(fact, Published)]
+    assert published == [("audit.written", "dropped"), ("order.created", "unroutable")]
+
+
+async def test_a_delayed_event_is_never_dropped_for_want_of_a_ladder() -> None:
+    settings = some_settings(
+        broker={"url": "memory://no-ladder", "topology": "skip"}, publisher={"may_be_unrouted": ["#"]}
+    )
+
+    async with Publisher(settings) as publisher:
+        with pytest.raises(Unroutable):
+            await publisher.publish(Audited(), delay=1.0)
+
+
+async def test_a_handler_publishes_an_event_that_may_have_no_listener() -> None:
+    worker = Worker("w", settings=some_settings(publisher={"may_be_unrouted": ["audit.*"]}))
+
+    @worker.handler(OrderCreated)
+    async def note(event: OrderCreated, ctx: Context) -> None:
+        await ctx.publish(Audited())
+
+    async with Harness(worker) as harness:
+        await harness.publish(OrderCreated(order_id="a"))
+        await harness.settle()
+
+    assert len(harness.handled) == 1
+
+
+@pytest.mark.parametrize("pattern", ["", "a b", "audit.", ".a"])
+def test_a_pattern_that_no_type_can_match_is_refused_as_a_setting(pattern: str) -> None:
+    with pytest.raises(ValidationError, match=r"publisher\.may_be_unrouted"):
+        some_settings(publisher={"may_be_unrouted": [pattern]})
