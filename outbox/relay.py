@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,24 +29,16 @@ from ..events import (
 from ..publisher import message_for, send
 from ..sql import Database, Row, Steps, first_line
 from ..telemetry import Emit, OutboxCounted, OutboxHeld, OutboxUnrouted, Relayed, RelayFailed, Spans
+from .hand import Chain, Hand, Noting, lane_of
 from .leases import Leases
 
 _BATCH = 1000  # rows read at once
 _IN_FLIGHT = 500
+_FEW = 500  # unsent events at which the next ones are read, where more wait
 _FIRST_LOOK = 0.02  # seconds until the next look where nothing was there; it doubles up to POLL
 _COUNT_EVERY = 5.0
 _REFUSED = Pause(0.5, 60.0)  # until an event that was refused is tried again
 _TROUBLE = Pause(0.2, 5.0)  # until a database that is unavailable is asked again
-
-
-@dataclass(slots=True)
-class _Sending:
-    """A batch: what was confirmed of it, what was refused and why, and the ages at the confirm."""
-
-    confirmed: list[int] = field(default_factory=list)
-    refused: dict[int, tuple[Row, Exception]] = field(default_factory=dict)
-    ages: list[float] = field(default_factory=list)
-    read_at: float = field(default_factory=time.monotonic)
 
 
 class Relay:
@@ -80,6 +72,8 @@ class Relay:
         self._one_at_a_time = asyncio.Lock()
         self._is_stopping = False
         self._has_ladder = False
+        self._hand = Hand()
+        self._workers = 0
         self._refusals: dict[int, int] = {}
         self._count_due = 0.0
         self._oldest = 0.0
@@ -140,71 +134,96 @@ class Relay:
             resting.cancel()
 
     async def _turn(self) -> int:
-        """Read, send, note. Returns how many events were sent."""
+        """Read, send, note, until nothing is left to send. Returns how many events were sent.
+
+        What is in flight when the database fails is waited for, and noted by the next turn.
+        """
         if self.leases.is_due:
             await self.leases.keep()
         if time.monotonic() >= self._count_due:
             await self._count()
-        rows = await self.database.run(self._read())
+        failure: Exception | None = None
         sent = 0
-        while rows and not self._is_stopping:
-            sending = await self._send(rows)
-            sent += len(sending.confirmed) + len(sending.refused)
-            is_last = self.leases.is_due or not sending.confirmed
-            rows = await self.database.run(self._note(sending, then_read=not is_last))
-            self._report(sending)
+        try:
+            async with asyncio.TaskGroup() as sending:
+                try:
+                    sent = await self._pump(sending)
+                except Exception as error:  # noqa: BLE001 (raised once the sending has ended)
+                    failure = error
+        finally:
+            if self._hand.unsent:  # this task is cancelled
+                self._hand = Hand()
+        if failure is not None:
+            raise failure
         return sent
 
-    def _read(self) -> Steps[list[Row]]:
-        ahead = self._settings.broker.max_delay
-        return (yield self._statements.read, {"token": self.leases.token, "ahead": ahead, "most": _BATCH})
+    async def _pump(self, sending: asyncio.TaskGroup) -> int:
+        """Keep events in flight: the next ones are read while the last few hundred are sent."""
+        hand, sent = self._hand, 0
+        rows = await self._exchange(then_read=True)
+        while rows or hand:
+            for _ in range(min(hand.add(rows), _IN_FLIGHT - self._workers)):
+                self._workers += 1
+                sending.create_task(self._work())
+            is_more = len(rows) == _BATCH and not self.leases.is_due
+            await hand.until_few(_FEW if is_more else 0)
+            sent += len(hand.confirmed) + len(hand.refused)
+            is_last = self._is_stopping or self.leases.is_due or not hand.confirmed
+            rows = await self._exchange(then_read=not is_last)
+        return sent
 
-    def _note(self, sending: _Sending, *, then_read: bool) -> Steps[list[Row]]:
+    async def _exchange(self, *, then_read: bool) -> list[Row]:
+        """Note what became of the events in hand, and read what comes next, in one transaction."""
+        hand, noting = self._hand, self._hand.noting()
+        rows = await self.database.run(self._note(noting, hand.reading(), then_read=then_read))
+        hand.noted(noting)
+        for seq in noting.confirmed:
+            self._refusals.pop(seq, None)
+        if ages := hand.take_ages():
+            self._emit(Relayed(self.database.name, ages))
+        return rows
+
+    def _read(self, in_hand: list[int]) -> Steps[list[Row]]:
+        wanted = {"token": self.leases.token, "ahead": self._settings.broker.max_delay, "most": _BATCH}
+        return (yield self._statements.read, wanted | {"in_hand": json.dumps(in_hand)})
+
+    def _note(self, noting: Noting, in_hand: list[int], *, then_read: bool) -> Steps[list[Row]]:
         """Delete what was confirmed, hold what was refused, read what comes next."""
-        if sending.confirmed:
-            seqs = {"seqs": json.dumps(sending.confirmed), "token": self.leases.token}
+        if noting.confirmed:
+            seqs = {"seqs": json.dumps(noting.confirmed), "token": self.leases.token}
             yield self._statements.sent, seqs
             if self._refusals:
                 yield self._statements.free, seqs
-        for seq, (row, error) in sending.refused.items():
+        for seq, (row, error) in noting.refused.items():
             self._refusals[seq] = failures = self._refusals.get(seq, -1) + 1
             pause = _REFUSED.seconds(failures, 1.0)
-            key = _lane(row)
+            key = lane_of(row)
             self._emit(OutboxHeld(self.database.name, key, row[1], str(error), pause))
             held = {"seq": str(seq), "key": key, "event_id": row[1], "pause": pause, "error": str(error)[:1000]}
-            yield self._statements.hold, held
-        return (yield from self._read()) if then_read else []
+            yield self._statements.hold, held | {"token": self.leases.token}
+        return (yield from self._read(in_hand)) if then_read else []
 
-    async def _send(self, rows: list[Row]) -> _Sending:
-        """Send a batch: the events of a key one after the other, those of other keys meanwhile."""
-        sending, chains = _Sending(), dict[str, list[Row]]()
-        for row in rows:
-            chains.setdefault(_lane(row), []).append(row)
-        waiting = iter(chains.values())
+    async def _work(self) -> None:
+        """Send one chain after the other, until none waits."""
+        try:
+            while (waiting := self._hand.begin()) is not None:
+                await self._send_chain(*waiting)
+        finally:
+            self._workers -= 1
 
-        async def work() -> None:
-            for chain in waiting:
-                await self._send_chain(chain, sending)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(_IN_FLIGHT, len(chains))):
-                group.create_task(work())
-        return sending
-
-    async def _send_chain(self, chain: list[Row], sending: _Sending) -> None:
+    async def _send_chain(self, lane: str, chain: Chain) -> None:
         """Send the events of one key, each once its predecessor is confirmed. The rest waits after one that is not."""
-        for row in chain:
+        while chain:
             if self._is_stopping or time.monotonic() > self.leases.send_until:
-                return
+                return self._hand.give_up(lane)
             try:
-                await self._publish(row)
+                await self._publish(chain[0][0])
             except (NotConnected, PublishTimeout, BrokerUnavailable, TopologyError, TimeoutError):
-                return
+                return self._hand.give_up(lane)
             except Exception as error:  # noqa: BLE001 (one event must not stop those of other keys)
-                sending.refused[row[0]] = (row, error)
-                return
-            sending.confirmed.append(row[0])
-            sending.ages.append(row[13] + time.monotonic() - sending.read_at)
+                return self._hand.refuse(lane, error)
+            self._hand.confirm(lane)
+        return None
 
     async def _publish(self, row: Row) -> None:
         """Publish one event. Nobody listens for it: it rests where delayed events do in that case."""
@@ -241,12 +260,6 @@ class Relay:
                 await self._broker.declare(ladder.ladder(broker.max_delay), broker.topology)
             self._has_ladder = True
 
-    def _report(self, sending: _Sending) -> None:
-        for seq in sending.confirmed:
-            self._refusals.pop(seq, None)
-        if sending.ages:
-            self._emit(Relayed(self.database.name, tuple(sending.ages)))
-
     async def _count(self) -> None:
         pending, oldest, held = await self.database.run(self._figures())
         self._oldest, self._count_due = oldest, time.monotonic() + _COUNT_EVERY
@@ -255,11 +268,6 @@ class Relay:
     def _figures(self) -> Steps[tuple[int, float, int]]:
         [(pending, oldest, held)] = yield self._statements.figures, {}
         return pending, oldest or 0.0, held
-
-
-def _lane(row: Row) -> str:
-    """The key of an event; without one each event is its own."""
-    return str(row[4] if row[4] is not None else row[1])
 
 
 def _delay(row: Row) -> float | None:

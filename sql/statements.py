@@ -183,7 +183,7 @@ class Statements:
             f"{self.seconds('e.time')}, cast(headers as text), content_type, body, "
             f"{self.seconds(f'due_at - {self.now}')}, {self.seconds(f'{self.now} - written_at')} "
             f"from {self.table('events')} e where shard in {self._mine} "
-            f"and (due_at is null or due_at < {self.later('ahead')}) "
+            f"and (due_at is null or due_at < {self.later('ahead')}) and seq not in {self.listed('in_hand')} "
             f"and not exists (select 1 from {self.table('held')} h "
             f"where h.key = coalesce(e.key, e.event_id) and (h.seq <> e.seq or h.next_try > {self.now})) "
             "order by seq limit :most"
@@ -200,11 +200,12 @@ class Statements:
 
     @property
     def hold(self) -> str:
-        """Hold an event, and with it the later ones of its key."""
+        """Hold an event, and with it the later ones of its key, if the relay still has the lease of its shard."""
         held = self.table("held")
         return (
             f"insert into {held} (seq, key, event_id, attempts, next_try, error) "
-            f"values ({self._seq}, :key, :event_id, 1, {self.later('pause')}, :error) on conflict (seq) do update set "
+            f"select seq, :key, :event_id, 1, {self.later('pause')}, :error from {self.table('events')} "
+            f"where seq = {self._seq} and shard in {self._mine} on conflict (seq) do update set "
             f"attempts = {held}.attempts + 1, next_try = excluded.next_try, error = excluded.error"
         )
 

@@ -18,6 +18,7 @@ from holdfast.outbox.running import sweep
 from holdfast.sql import Listener, Outbox
 from holdfast.telemetry import OutboxCounted, OutboxHeld, OutboxUnrouted, Published, Relayed, Spans
 
+SOME = [each for each in kinds() if each.id in ("sqlite", "asyncpg-session", "psycopg-session")]
 SESSIONS = [each for each in kinds(postgres=True) if each.id in ("asyncpg-session", "psycopg-session")]
 
 
@@ -47,14 +48,14 @@ class Port(Arrivals[Message]):
         self(message)
         await asyncio.sleep(0)
         key = str(message.headers.get(headers.EVENT_KEY))
+        if key in self.held:
+            await self.held[key].wait()
         if self.is_away:
             raise NotConnected("away")
         if key in self.refused:
             raise PublishRefused("full")
         if message.type in self.unroutable and message.exchange == "events":
             raise Unroutable("no queue")
-        if key in self.held:
-            await self.held[key].wait()
         self.confirmed.append(message)
         self.ring()
 
@@ -217,6 +218,48 @@ async def test_what_is_not_confirmed_stays_and_is_sent_again_with_the_same_id(
     assert await bank.count("events") == 0
 
 
+@pytest.mark.parametrize("bank", SOME, indirect=True)
+async def test_the_next_events_are_read_and_sent_while_one_is_unconfirmed(
+    bank: Bank, port: Port, settings: Settings
+) -> None:
+    port.held["a"] = asyncio.Event()
+    others = [Ordered(order=f"b-{number % 200}", number=number // 200) for number in range(1200)]
+    await publish(bank, settings, *orders("a"), *others, Ordered(order="a", number=1))
+
+    draining = asyncio.create_task(a_relay(bank, port, settings).drain())
+    await port.until_true(lambda: len(port.confirmed) == 1200)
+    port.held["a"].set()
+    await draining
+
+    assert set(port.numbers()) == {"a"} | {f"b-{number}" for number in range(200)}
+    assert all(numbers == sorted(numbers) for numbers in port.numbers().values())
+    assert len(port.confirmed) == 1202
+    assert await bank.count("events") == 0
+
+
+@pytest.mark.parametrize("bank", SOME, indirect=True)
+async def test_what_was_confirmed_when_the_database_failed_is_noted_and_not_repeated(
+    bank: Bank, port: Port, settings: Settings
+) -> None:
+    events, aside = bank.statements.table("events"), f"{settings.sql.schema}_aside"
+    port.held["a"] = asyncio.Event()
+    await publish(bank, settings, *orders("a", "b"))
+    relay = a_relay(bank, port, settings)
+
+    draining = asyncio.create_task(relay.drain())
+    await port.until_true(lambda: port.keys() == ["b"])
+    await bank.ask(f"alter table {events} rename to {aside}")
+    port.held["a"].set()
+    [failure] = await asyncio.gather(draining, return_exceptions=True)
+    back = f"{settings.sql.schema}.{aside}" if bank.kind.is_postgres else aside
+    await bank.ask(f"alter table {back} rename to {events.rpartition('.')[2]}")
+    await relay.drain()
+
+    assert isinstance(failure, Exception)
+    assert sorted(port.keys()) == ["a", "b"] and len(port.all) == 2
+    assert await bank.count("events") == 0
+
+
 async def test_relays_share_the_shards(bank: Bank, port: Port, settings: Settings) -> None:
     relays = [a_relay(bank, port, settings) for _ in range(3)]
 
@@ -252,6 +295,22 @@ async def test_what_a_relay_notes_past_its_lease_changes_nothing(bank: Bank, por
     await draining
 
     assert await bank.count("events") == 1
+
+
+async def test_what_a_relay_was_refused_past_its_lease_holds_no_key(bank: Bank, port: Port, settings: Settings) -> None:
+    port.held["a"] = asyncio.Event()
+    port.refused.add("a")
+    await publish(bank, settings, Ordered(order="a"))
+    late = a_relay(bank, port, settings)
+    draining = asyncio.create_task(late.drain())
+    await port.next()
+    cursors = bank.statements.table("cursors")
+    await bank.ask(f"update {cursors} set token = 'another' where name like 'shard:%'")
+
+    port.held["a"].set()
+    await draining
+
+    assert await bank.count("held") == 0
 
 
 @pytest.mark.parametrize("bank", kinds(postgres=True), indirect=True)  # in SQLite one transaction writes at a time
