@@ -102,6 +102,23 @@ class Worker:
         return tuple(self._handlers.values())
 
     @overload
+    def handler(  # a transaction of Django's has no session that a handler would take
+        self,
+        *events: type[Event] | str,
+        within: "Database[None] | None" = ...,
+        name: str | None = ...,
+        queue: str | None = ...,
+        retry: Retry = ...,
+        timeout: float = ...,
+        concurrency: int | None = ...,
+        prefetch: int | None = ...,
+        publishes: Iterable[type[Event]] | None = ...,
+        idempotent: bool = ...,
+        key: Key | None = ...,
+        on_outage: OnOutage | None = ...,
+    ) -> Callable[[Function], Function]: ...
+
+    @overload
     def handler(
         self,
         *events: type[Event] | str,
@@ -117,23 +134,6 @@ class Worker:
         key: Key | None = ...,
         on_outage: OnOutage | None = ...,
     ) -> Callable[[Callable[[Taken, Context, Session], Result]], Callable[[Taken, Context, Session], Result]]: ...
-
-    @overload
-    def handler(
-        self,
-        *events: type[Event] | str,
-        within: None = ...,
-        name: str | None = ...,
-        queue: str | None = ...,
-        retry: Retry = ...,
-        timeout: float = ...,
-        concurrency: int | None = ...,
-        prefetch: int | None = ...,
-        publishes: Iterable[type[Event]] | None = ...,
-        idempotent: bool = ...,
-        key: Key | None = ...,
-        on_outage: OnOutage | None = ...,
-    ) -> Callable[[Function], Function]: ...
 
     def handler(
         self,
