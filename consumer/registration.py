@@ -38,9 +38,8 @@ def handler_spec(
     called = name or str(getattr(function, "__name__", type(function).__name__))
     where = f"handler {called!r} of worker {worker!r}"
     queue = queue or f"{worker}.{called}"
-    signature = signature_of(
-        function, events, where, takes_session=getattr(within, "gives_session", within is not None)
-    )
+    takes_session = getattr(within, "gives_session", within is not None)
+    signature = signature_of(function, events, where, takes_session=takes_session)
     kinds = _kinds(events, signature.members, where)
     for label, text in (("name", called), ("queue", queue)):
         if not _NAME.fullmatch(text):

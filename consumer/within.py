@@ -175,8 +175,6 @@ class Within:
         if not self._spec.idempotent:
             return
         params = self._row(run, event)
-        if (reserve := self._statements.reserve) is not None:
-            yield reserve, params
         rows = yield self._statements.enter, params
         is_free, is_fresh = rows[0] if rows else (True, False)
         if is_fresh:

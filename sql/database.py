@@ -50,8 +50,8 @@ class Database(Generic[S]):
 
     `source` is SQLAlchemy's `async_sessionmaker`, `sessionmaker`, `AsyncEngine` or `Engine`; handlers get its sessions
     or connections, `async def` handlers those of the first of each pair, `def` handlers those of the second. Other
-    sources: `Database.asyncpg(pool)`, `.psycopg(pool)`, `.sqlite(path)`, `.django(alias)`. `name` is its label in metrics and log; by
-    default the name of the database. A database serves one event loop.
+    sources: `Database.asyncpg(pool)`, `.psycopg(pool)`, `.sqlite(path)`, `.django(alias)`. `name` is its label in
+    metrics and log; by default the name of the database. A database serves one event loop.
 
     Raises `ConfigurationError` for what is none of these.
     """
@@ -68,7 +68,7 @@ class Database(Generic[S]):
         opener, dialect, database = _alchemy(source)
         self._set(opener, dialect, name or database)
 
-    def _set(self, opener: Opener | OpenerAsync, dialect: str, name: str) -> None:
+    def _set(self, opener: "Opener | OpenerAsync", dialect: str, name: str) -> None:
         if dialect_of(dialect) not in DIALECTS:
             raise ConfigurationError(f"Database: {dialect!r} is none of {', '.join(DIALECTS)}")
         self.name, self.dialect, self.opener = name, dialect_of(dialect), opener
@@ -76,7 +76,7 @@ class Database(Generic[S]):
         self.gives_session = True
 
     @classmethod
-    def _of(cls, opener: Opener | OpenerAsync, dialect: str, name: str) -> "Database[Any]":
+    def _of(cls, opener: "Opener | OpenerAsync", dialect: str, name: str) -> "Database[Any]":
         database = cls.__new__(cls)
         database._set(opener, dialect, name)
         return database
@@ -197,7 +197,7 @@ def _version(statements: Statements) -> Steps[int | None]:
     return rows[0][0] if rows else None
 
 
-def _alchemy(source: Any) -> tuple[Opener | OpenerAsync, str, str]:
+def _alchemy(source: Any) -> "tuple[Opener | OpenerAsync, str, str]":
     """Return the opener of SQLAlchemy's engine or factory of sessions, its dialect, and the name of its database."""
     kind, sessions, engine = type(source), None, source
     if any(base.__name__ in ("sessionmaker", "async_sessionmaker") for base in kind.__mro__):

@@ -43,12 +43,11 @@ class MySql(Statements):
         return f"json_table(:{numbers}, '$[*]' columns (value bigint path '$')) as listed"
 
     @property
-    def reserve(self) -> str | None:
-        return f"{self.known} for update nowait"
-
-    @property
     def enter(self) -> str:
+        """See `Statements.enter`. MariaDB, by its kind of comment, does not wait for a transaction that has the event;
+        MySQL waits for its lock time-out."""
         return (
+            "/*M! set statement innodb_lock_wait_timeout = 0 for */ "
             f"insert ignore into {self.table('inbox')} (queue, event, fingerprint) "
             "values (:queue, :event, :fingerprint)"
         )
@@ -69,9 +68,10 @@ class MySql(Statements):
 
     @property
     def sent(self) -> str:
+        events = self.table("events")  # each row by its number: a scan would wait for rows of other transactions
         return (
-            f"delete e from {self.table('events')} e join {self._json('seqs')} on e.seq = listed.value "
-            f"where shard in ({self.mine})"
+            f"delete e from {self._json('seqs')} straight_join {events} e on e.seq = listed.value "
+            f"where e.shard in ({self.mine})"
         )
 
     @property

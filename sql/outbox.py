@@ -101,9 +101,7 @@ class Outbox:
     def _of_django(self) -> Any:
         """The connection of Django's that this thread has."""
         if self._using is None:
-            raise ConfigurationError(
-                "Outbox: publish takes a connection and an event; for Django, give Outbox a using="
-            )
+            raise ConfigurationError("Outbox: publish takes a connection and an event; for Django, Outbox takes using=")
         from django.db import connections
 
         return connections[self._using]

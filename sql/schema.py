@@ -47,10 +47,12 @@ def tables(schema: str = "holdfast", *, dialect: str = "postgresql") -> MetaData
     label: TypeEngine[Any] = String(255) if is_mysql else Text()  # of an index, where MySQL has to know the length
     digest: TypeEngine[Any] = mysql.VARBINARY(16) if is_mysql else LargeBinary()
     body: TypeEngine[Any] = mysql.LONGBLOB() if is_mysql else LargeBinary()
-    tell_apart = {f"{kind}_{option}": value for kind in ("mysql", "mariadb") for option, value in _MYSQL.items()}
+    tell_apart: dict[str, Any] = {
+        f"{kind}_{option}": value for kind in ("mysql", "mariadb") for option, value in _MYSQL.items()
+    }
 
     def table(name: str, *columns: Any, **options: Any) -> None:
-        Table(f"{prefix}{name}", metadata, *columns, **options, **tell_apart)
+        Table(f"{prefix}{name}", metadata, *columns, **(options | tell_apart))
 
     table(
         "events",

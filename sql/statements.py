@@ -1,4 +1,5 @@
-"""The statements of Holdfast's own tables, as text: PostgreSQL and SQLite, and the parameters as each driver writes them.
+"""The statements of Holdfast's own tables, as text, for PostgreSQL and SQLite, with the parameters as each driver
+writes them.
 
 `dialects.statements_of` returns those of a dialect.
 
@@ -101,11 +102,6 @@ class Statements:
         if self._is_postgres:
             return f"(select cast(value as bigint) from json_array_elements_text(cast(:{numbers} as json)))"
         return f"(select value from json_each(:{numbers}))"
-
-    @property
-    def reserve(self) -> str | None:
-        """Lock an inbox row that is there, or fail at once; None where `enter` does not wait for other transactions."""
-        return None
 
     @property
     def enter(self) -> str:

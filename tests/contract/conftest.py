@@ -1,12 +1,13 @@
 """The contract suites run once for each broker there is, and for each kind of database."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from bench import Bench, in_memory, on_rabbitmq
 from databases import Bank, Kind, a_bank, kinds
+from more_servers import mariadb_server, pgbouncer_server
 
 from holdfast.broker import Broker
 
@@ -26,10 +27,22 @@ def broker(bench: Bench) -> Broker:
     return bench.broker
 
 
+@pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[str]:
+    with mariadb_server() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_url(postgres_url: str) -> Iterator[str]:
+    with pgbouncer_server(postgres_url) as server:
+        yield server.url
+
+
 @pytest.fixture(params=kinds())
 async def bank(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> AsyncIterator[Bank]:
     """A database of each kind, with a schema of this test's own."""
     kind: Kind = request.param
-    url = request.getfixturevalue("postgres_url") if kind.is_postgres else ""
+    url = request.getfixturevalue(f"{kind.server}_url") if kind.server else ""
     async with a_bank(kind, url, unique, tmp_path) as bank:
         yield bank
