@@ -1,13 +1,12 @@
 """The contract suites run once for each broker there is, and for each kind of database."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from bench import Bench, in_memory, on_rabbitmq
 from databases import Bank, Kind, a_bank, kinds
-from more_servers import mariadb_server, pgbouncer_server
 
 from holdfast.broker import Broker
 
@@ -25,18 +24,6 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
 @pytest.fixture
 def broker(bench: Bench) -> Broker:
     return bench.broker
-
-
-@pytest.fixture(scope="session")
-def mariadb_url() -> Iterator[str]:
-    with mariadb_server() as server:
-        yield server.url
-
-
-@pytest.fixture(scope="session")
-def pgbouncer_url(postgres_url: str) -> Iterator[str]:
-    with pgbouncer_server(postgres_url) as server:
-        yield server.url
 
 
 @pytest.fixture(params=kinds())
