@@ -29,6 +29,7 @@ class Dialect(StrEnum):
     """A database's language."""
 
     POSTGRESQL = "postgresql"
+    MYSQL = "mysql"
     SQLITE = "sqlite"
 
 

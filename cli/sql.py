@@ -31,7 +31,8 @@ async def opened(settings: Settings) -> AsyncIterator[Database[Any]]:
     """Open the database of the settings. Raises `ConfigurationError` where there is none."""
     if settings.sql.url is None:
         raise ConfigurationError("HOLDFAST_SQL__URL is not set: which database?")
-    database = Database.of_url(settings.sql.url.get_secret_value())
+    is_pooled = settings.sql.listen_url is not None
+    database = Database.of_url(settings.sql.url.get_secret_value(), is_pooled=is_pooled)
     try:
         yield database
     finally:
@@ -62,7 +63,7 @@ async def _check(settings: Settings) -> str:
         await database.check(schema)
         for table, names in columns(schema, dialect=database.dialect).items():
             try:
-                await ask(database, f"select {', '.join(names)} from {table} where 1 = 0")
+                await ask(database, f"select {', '.join(f't.{name}' for name in names)} from {table} t where 1 = 0")
             except Exception as error:  # noqa: BLE001 (each driver has its own for a column that is not there)
                 faults.append(f"database {database.name}: {table}: {first_line(error)}")
     if faults:

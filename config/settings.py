@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from ..events import ConfigurationError, Names
 from .secrets import ExistingFile, SecretFile, read_secret, secret_of, with_external_login, with_password
-from .urls import BrokerUrl, ClaimsUrl, ExchangeName, Host, ManagementUrl, SqlUrl, each_host
+from .urls import BrokerUrl, ClaimsUrl, ExchangeName, Host, ListenUrl, ManagementUrl, SqlUrl, each_host
 
 PREFIX = "HOLDFAST_"
 
@@ -230,8 +230,13 @@ class _DatabaseSettings(_Group):
     )
     url: SqlUrl | None = Field(
         default=None,
-        description="the database that `holdfast relay`, `sql` and `outbox` use: `postgresql://user@host/database` or "
-        "`sqlite:///path`. A worker uses those of its handlers",
+        description="the database that `holdfast relay`, `sql` and `outbox` use: `postgresql://user@host/database`, "
+        "`mariadb://user@host/database` or `sqlite:///path`. A worker uses those of its handlers",
+    )
+    listen_url: ListenUrl | None = Field(
+        default=None,
+        description="a direct connection to PostgreSQL, on which relays hear of commits, where `URL` goes through a "
+        "pooler",
     )
 
     @field_validator("url", mode="before")
@@ -240,7 +245,7 @@ class _DatabaseSettings(_Group):
         file = info.data.get("url_file")
         return url if file is None else read_secret(file)
 
-    @field_validator("url", mode="after")
+    @field_validator("url", "listen_url", mode="after")
     @classmethod
     def _with_password(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         password = secret_of(info.data.get("password"), info.data.get("password_file"))

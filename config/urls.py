@@ -102,6 +102,14 @@ def _sql_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _listen_url(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().startswith("postgresql"):
+        raise ValueError(
+            "is no URL of PostgreSQL, which alone has notifications; write postgresql://user@host/database"
+        )
+    return _sql_url(secret)
+
+
 def _host(name: str) -> str:
     try:
         name.encode("idna")
@@ -159,9 +167,10 @@ _CLAIMS_PATHS = {
 }
 """What may follow the host, by the kind of Redis, and the fault otherwise."""
 
-SQL_SCHEMES = ("postgresql", "sqlite")
+SQL_SCHEMES = ("postgresql", "mysql", "mariadb", "sqlite")
 _SQL_EXAMPLE = "write postgresql://user:password@host:5432/database or sqlite:///path"
 SqlUrl = Annotated[SecretStr, AfterValidator(_sql_url)]
+ListenUrl = Annotated[SecretStr, AfterValidator(_listen_url)]
 ClaimsUrl = Annotated[SecretStr, AfterValidator(_claims_url)]
 BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
 ManagementUrl = Annotated[SecretStr, AfterValidator(_management_url)]

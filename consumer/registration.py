@@ -31,7 +31,8 @@ def handler_spec(
     options = completed(given, where)
     queue, exchange = options["queue"] or f"{worker}.{called}", options["exchange"]
     is_existing, queue = isinstance(queue, Existing), name_of(queue)
-    signature = signature_of(function, events, where, takes_session=within is not None)
+    takes_session = getattr(within, "gives_session", within is not None)
+    signature = signature_of(function, events, where, takes_session=takes_session)
     kinds = _kinds(events, signature.members, where)
     for label, text in (("name", called), ("queue", queue), ("exchange", name_of(exchange or "events"))):
         if not _NAME.fullmatch(text):

@@ -22,6 +22,7 @@ from ..sql import (
     Steps,
     TransactionEnded,
     first_line,
+    is_locked,
     play,
     play_in_thread,
     trouble,
@@ -82,7 +83,7 @@ class Within:
 
     def function(self) -> Callable[[Any, Context], Any]:
         """Return the user's function as one of event and context, which opens the transaction it runs in."""
-        opener, function, statements = self._database.opener, self._spec.function, self._statements
+        opener, function, statements = self._database.opener, self._called(), self._statements
 
         if isinstance(opener, OpenerAsync):
 
@@ -123,6 +124,15 @@ class Within:
 
         return in_thread
 
+    def _called(self) -> Callable[[Any, Context, Any], Any]:
+        """The user's function as one of three; where the ORM finds the connection by itself, it takes no session."""
+        function = self._spec.function
+        if self._database.gives_session:
+            return function
+        if self._spec.takes_context:
+            return lambda event, context, _: function(event, context)
+        return lambda event, context, _: function(event)
+
     def handler(self, transact: Handler) -> Handler:
         """Return a handler that runs a transaction again where the database asks for it, and waits for a database that
         is unavailable. Neither spends an attempt."""
@@ -135,11 +145,8 @@ class Within:
                     await transact(event, context)
                     break
                 except Exception as error:
-                    match trouble(error, is_ours=run.raised is None):
-                        case "unavailable":
-                            await self._wait(error)
-                        case "again" if tries < _TRIES:
-                            continue
+                    if await self._runs_again(error, run, tries):
+                        continue
                     if isinstance(error, TransactionEnded):  # if it was a commit, the inbox row must not stay
                         await self._database.run(self._withdraw(run, event))
                     raise
@@ -150,6 +157,18 @@ class Within:
                 await self._committed()
 
         return call
+
+    async def _runs_again(self, error: Exception, run: Run, tries: int) -> bool:
+        """Return whether a transaction that failed runs again at once. Raises `Ended` where the event is to wait."""
+        is_ours = run.raised is None
+        is_begun = not is_ours or run.inbox is not None
+        cause = trouble(error, is_ours=is_ours)
+        if cause == "unavailable" or (cause == "again" and not is_begun and is_locked(error)):
+            await self._wait(error)
+        if cause == "again" and not is_begun and tries == _TRIES:
+            run.inbox = "busy"
+            raise Ended(HeldElsewhere(math.inf)) from error
+        return cause == "again" and tries < _TRIES
 
     def _enter(self, run: Run, event: Any) -> Steps[None]:
         """Write the inbox row, and note what it says of the event. Raises `Ended` where it is not to be handled now."""

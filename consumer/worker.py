@@ -102,14 +102,14 @@ class Worker:
         return tuple(self._handlers.values())
 
     @overload
-    def handler(
-        self, *events: type[Event] | str, within: "Database[Session]", **options: Unpack[HandlerOptions]
-    ) -> Callable[[Callable[[Taken, Context, Session], Result]], Callable[[Taken, Context, Session], Result]]: ...
+    def handler(  # a transaction of Django's has no session that a handler would take
+        self, *events: type[Event] | str, within: "Database[None] | None" = ..., **options: Unpack[HandlerOptions]
+    ) -> Callable[[Function], Function]: ...
 
     @overload
     def handler(
-        self, *events: type[Event] | str, within: None = ..., **options: Unpack[HandlerOptions]
-    ) -> Callable[[Function], Function]: ...
+        self, *events: type[Event] | str, within: "Database[Session]", **options: Unpack[HandlerOptions]
+    ) -> Callable[[Callable[[Taken, Context, Session], Result]], Callable[[Taken, Context, Session], Result]]: ...
 
     @spelled_out
     def handler(

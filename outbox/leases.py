@@ -48,12 +48,14 @@ class Leases:
         statements, mine = self._statements, {"token": self.token, "lease": self._seconds}
         yield statements.beat, mine | {"name": f"relay:{self.token}"}
         [(alive,)] = yield statements.alive, {}
-        kept = sorted(row[0] for row in (yield statements.renew, mine))
+        yield statements.renew, mine
+        kept = sorted(row[0] for row in (yield statements.mine, mine))
         share = math.ceil(SHARDS / max(alive, 1))
         if surplus := kept[share:]:
             yield statements.give, {"token": self.token, "positions": json.dumps(surplus)}
         elif len(kept) < share:
-            kept += (row[0] for row in (yield statements.take, mine | {"kind": "shard:%", "wanted": share - len(kept)}))
+            yield statements.take, mine | {"kind": "shard:%", "wanted": share - len(kept)}
+            kept = sorted(row[0] for row in (yield statements.mine, mine))
         return tuple(kept[:share])
 
     def _leave(self) -> Steps[None]:

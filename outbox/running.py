@@ -30,7 +30,9 @@ async def relaying(relay: Relay, settings: Settings, emit: Emit, clock: Clock) -
 
 async def _hear(relay: Relay, settings: Settings, emit: Emit) -> None:
     """Wake the relay by the database's notifications. A connection that is lost is made again."""
-    listener = Listener(relay.database, settings.sql.schema, relay.wake)
+    direct = settings.sql.listen_url
+    url = direct.get_secret_value() if direct is not None else None
+    listener = Listener(relay.database, settings.sql.schema, relay.wake, url=url)
     failures = 0
     while listener.is_able:
         try:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..events import ConfigurationError
 from .database import Database as Database
+from .dialects import statements_of as statements_of
 from .errors import DatabaseUnavailable as DatabaseUnavailable
 from .errors import OutsideTransaction as OutsideTransaction
 from .errors import TransactionEnded as TransactionEnded
 from .errors import Trouble as Trouble
 from .errors import first_line as first_line
+from .errors import is_locked as is_locked
 from .errors import trouble as trouble
 from .listener import Listener as Listener
 from .openers import Opened as Opened

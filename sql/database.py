@@ -4,9 +4,11 @@ import asyncio
 import re
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from uuid import uuid4
 
 from ..events import ConfigurationError
-from .errors import DatabaseUnavailable, first_line, trouble
+from .dialects import DIALECTS, dialect_of, statements_of
+from .errors import DatabaseUnavailable, first_line, is_locked, trouble
 from .openers import Alchemy, AlchemyAsync, Asyncpg, Opener, OpenerAsync, Psycopg, PsycopgAsync, Sqlite
 from .statements import VERSION, Statements
 from .steps import Steps, play, play_in_thread
@@ -26,14 +28,30 @@ AS = TypeVar("AS", bound="AsyncSession")
 SS = TypeVar("SS", bound="Session")
 T = TypeVar("T")
 
+_DRIVERS = {
+    "postgresql": ("PostgreSQL", "postgres", ("asyncpg", "psycopg")),
+    "mysql": ("MySQL", "mysql", ("asyncmy", "aiomysql")),
+}
+"""For each dialect its name, our extra for it, and the drivers that a URL without one may have."""
+
+_UNPREPARED: dict[str, dict[str, Any]] = {
+    "asyncpg": {
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": lambda: f"holdfast_{uuid4().hex}",
+    },
+    "psycopg": {"prepare_threshold": None},
+}
+"""What keeps each driver from preparing statements that are used again."""
+
 
 class Database(Generic[S]):
     """A database in which handlers run their transactions (`within=`), and from which a relay sends.
 
     `source` is SQLAlchemy's `async_sessionmaker`, `sessionmaker`, `AsyncEngine` or `Engine`; handlers get its sessions
     or connections, `async def` handlers those of the first of each pair, `def` handlers those of the second. Other
-    sources: `Database.asyncpg(pool)`, `.psycopg(pool)`, `.sqlite(path)`. `name` is its label in metrics and log; by
-    default the name of the database. A database serves one event loop.
+    sources: `Database.asyncpg(pool)`, `.psycopg(pool)`, `.sqlite(path)`, `.django(alias)`. `name` is its label in
+    metrics and log; by default the name of the database. A database serves one event loop.
 
     Raises `ConfigurationError` for what is none of these.
     """
@@ -50,14 +68,15 @@ class Database(Generic[S]):
         opener, dialect, database = _alchemy(source)
         self._set(opener, dialect, name or database)
 
-    def _set(self, opener: Opener | OpenerAsync, dialect: str, name: str) -> None:
-        if dialect not in ("postgresql", "sqlite"):
-            raise ConfigurationError(f"Database: {dialect!r} is neither postgresql nor sqlite")
-        self.name, self.dialect, self.opener = name, dialect, opener
+    def _set(self, opener: "Opener | OpenerAsync", dialect: str, name: str) -> None:
+        if dialect_of(dialect) not in DIALECTS:
+            raise ConfigurationError(f"Database: {dialect!r} is none of {', '.join(DIALECTS)}")
+        self.name, self.dialect, self.opener = name, dialect_of(dialect), opener
         self.is_async = isinstance(opener, OpenerAsync)
+        self.gives_session = True
 
     @classmethod
-    def _of(cls, opener: Opener | OpenerAsync, dialect: str, name: str) -> "Database[Any]":
+    def _of(cls, opener: "Opener | OpenerAsync", dialect: str, name: str) -> "Database[Any]":
         database = cls.__new__(cls)
         database._set(opener, dialect, name)
         return database
@@ -86,24 +105,48 @@ class Database(Generic[S]):
     @staticmethod
     def sqlite(path: str, *, name: str = "") -> "Database[sqlite3.Connection]":
         """Return the database in a file, or in `:memory:`; handlers get a connection in a transaction that writes."""
-        return Database._of(Sqlite(str(path)), "sqlite", name or re.split(r"[\\/]", str(path))[-1].strip(":"))
+        return Database._of(Sqlite(str(path)), "sqlite", name or _last(path))
 
     @staticmethod
-    def of_url(url: str) -> "Database[Any]":
-        """Return the database at a URL: `postgresql://`, by asyncpg or psycopg, or `sqlite:///path`.
+    def django(alias: str = "default", *, name: str = "") -> "Database[None]":
+        """Return a database of Django's settings. Its handlers are `def` and take `(event, ctx)`: the ORM finds the
+        connection by itself, in a transaction.
+
+        Raises `ConfigurationError` where Django is not installed, and what Django raises for its settings.
+        """
+        if find_spec("django") is None:
+            raise ConfigurationError('this needs Django: pip install "holdfast-rabbitmq[django]"')
+        from django.db import connections
+
+        from .django.opener import Django
+
+        connection = connections[alias]
+        database = Database._of(Django(alias), connection.vendor, name or _last(connection.settings_dict["NAME"]))
+        database.gives_session = False
+        return database
+
+    @staticmethod
+    def of_url(url: str, *, is_pooled: bool = False) -> "Database[Any]":
+        """Return the database at a URL: `postgresql://`, by asyncpg or psycopg, `mysql://` or `mariadb://`, by asyncmy,
+        or `sqlite:///path`. With `is_pooled` a pooler may give each transaction another connection: nothing is
+        prepared.
 
         Raises `ConfigurationError` where SQLAlchemy or a driver is not installed.
         """
         scheme, _, rest = url.partition("://")
-        if scheme.startswith("sqlite"):
+        kind, _, driver = scheme.partition("+")
+        if kind == "sqlite":
             return Database.sqlite(rest.removeprefix("/"))
-        drivers = [driver for driver in ("asyncpg", "psycopg") if find_spec(driver) is not None]
-        if not drivers or find_spec("sqlalchemy") is None:
-            remedy = 'pip install "holdfast-rabbitmq[postgres]"'
-            raise ConfigurationError(f"PostgreSQL needs SQLAlchemy and a driver: {remedy}")
+        title, extra, drivers = _DRIVERS[dialect_of(kind)]
+        installed = [name for name in drivers if find_spec(name) is not None]
+        if not installed or find_spec("sqlalchemy") is None:
+            remedy = f'pip install "holdfast-rabbitmq[{extra}]"'
+            raise ConfigurationError(f"{title} needs SQLAlchemy and a driver: {remedy}")
         from sqlalchemy.ext.asyncio import create_async_engine
 
-        return Database(create_async_engine(url if "+" in scheme else f"postgresql+{drivers[0]}://{rest}"))
+        driver = driver or installed[0]
+        options = _UNPREPARED.get(driver, {}) if is_pooled else {}
+        return Database(create_async_engine(f"{kind}+{driver}://{rest}", connect_args=options))
 
     async def close(self) -> None:
         """Close the connections of an engine; a pool is closed by its owner."""
@@ -112,7 +155,7 @@ class Database(Generic[S]):
 
     def statements(self, schema: str) -> Statements:
         """Return the statements for Holdfast's tables in this database."""
-        return Statements(self.dialect, schema)
+        return statements_of(self.dialect, schema)
 
     async def run(self, steps: Steps[T]) -> T:
         """Take steps in a transaction of their own. Raises `DatabaseUnavailable`, and what the driver raises."""
@@ -122,7 +165,7 @@ class Database(Generic[S]):
                     return await play(steps, opened.execute)
             return await asyncio.to_thread(self._run_in_thread, self.opener, steps)
         except Exception as error:
-            if trouble(error, is_ours=True) == "unavailable":
+            if trouble(error, is_ours=True) == "unavailable" or is_locked(error):
                 raise DatabaseUnavailable(f"database {self.name}: {first_line(error)}") from error
             raise
 
@@ -154,7 +197,7 @@ def _version(statements: Statements) -> Steps[int | None]:
     return rows[0][0] if rows else None
 
 
-def _alchemy(source: Any) -> tuple[Opener | OpenerAsync, str, str]:
+def _alchemy(source: Any) -> "tuple[Opener | OpenerAsync, str, str]":
     """Return the opener of SQLAlchemy's engine or factory of sessions, its dialect, and the name of its database."""
     kind, sessions, engine = type(source), None, source
     if any(base.__name__ in ("sessionmaker", "async_sessionmaker") for base in kind.__mro__):
@@ -164,5 +207,9 @@ def _alchemy(source: Any) -> tuple[Opener | OpenerAsync, str, str]:
         given = "a sessionmaker without bind=" if sessions is not None else f"a {kind.__name__}"
         raise ConfigurationError(f"Database: {given} is no engine and no factory of sessions of SQLAlchemy")
     opener = AlchemyAsync(engine, sessions) if "AsyncEngine" in names else Alchemy(engine, sessions)
-    database = re.split(r"[\\/]", engine.url.database or "memory")[-1].strip(":")
-    return opener, engine.dialect.name, database
+    return opener, engine.dialect.name, _last(engine.url.database or "memory")
+
+
+def _last(path: Any) -> str:
+    """The name of a database, which may be a file."""
+    return re.split(r"[\\/]", str(path))[-1].strip(":")

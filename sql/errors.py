@@ -10,6 +10,11 @@ Trouble: TypeAlias = Literal["again", "unavailable"]
 
 _AGAIN = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
 _UNAVAILABLE = ("08", "57P", "53300")  # connection exceptions, the server stops or starts, too many connections
+_POOLED = {"42P05", "26000"}  # a prepared statement is another connection's
+# Numbers of MySQL and MariaDB for the same.
+_MYSQL = {"MySQLdb", "aiomysql", "asyncmy", "pymysql"}
+_MYSQL_AGAIN = {1020, 1205, 1213, 3572}
+_MYSQL_UNAVAILABLE = {0, 1040, 1053, 1203, 1927, 2002, 2003, 2006, 2013, 2055, 4031}
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -27,8 +32,15 @@ class OutsideTransaction(HoldfastError):
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error: the following ones hold the statement and its values."""
-    text = str(error) or type(error).__name__
-    return text.splitlines()[0][:300]
+    text = (str(error) or type(error).__name__).splitlines()[0][:300]
+    if any(_state(cause) in _POOLED for cause in _causes(error)):
+        text += " (a pooler shares connections between transactions: keep the driver from preparing statements)"
+    return text
+
+
+def is_locked(error: BaseException) -> bool:
+    """Return whether SQLite found the database locked by another connection."""
+    return any(_is_busy(cause) for cause in _causes(error))
 
 
 def trouble(error: BaseException, *, is_ours: bool = False) -> Trouble | None:
@@ -38,12 +50,25 @@ def trouble(error: BaseException, *, is_ours: bool = False) -> Trouble | None:
     may also be an `OSError`; in a handler that could be any connection.
     """
     for cause in reversed(list(_causes(error))):  # what the driver said comes before what was made of it
-        state = str(getattr(cause, "sqlstate", None) or "")
-        if state in _AGAIN or _is_busy(cause):
+        state, number = _state(cause), _number(cause)
+        if state in _AGAIN or number in _MYSQL_AGAIN or _is_busy(cause):
             return "again"
-        if state.startswith(_UNAVAILABLE) or (is_ours and isinstance(cause, OSError)) or _is_lost(cause, state):
+        if state.startswith(_UNAVAILABLE) or number in _MYSQL_UNAVAILABLE or _is_lost(cause, state):
+            return "unavailable"
+        if is_ours and isinstance(cause, OSError):
             return "unavailable"
     return None
+
+
+def _state(error: BaseException) -> str:
+    """The SQLSTATE of an error, as asyncpg and psycopg have it, or psycopg2."""
+    return str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or "")
+
+
+def _number(error: BaseException) -> int | None:
+    """The number of an error of MySQL or its client; 0 is that of a connection that is closed."""
+    is_mysql = type(error).__module__.partition(".")[0] in _MYSQL and bool(error.args)
+    return error.args[0] if is_mysql and isinstance(error.args[0], int) else None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -59,7 +84,7 @@ def _is_lost(error: BaseException, state: str) -> bool:
     library, kind = type(error).__module__.partition(".")[0], type(error).__name__
     if library == "sqlalchemy":
         return bool(getattr(error, "connection_invalidated", False))
-    if library not in ("asyncpg", "psycopg", "psycopg_pool") or state:
+    if library not in ("asyncpg", "psycopg", "psycopg2", "psycopg_pool") or state:
         return False
     return kind in ("OperationalError", "PoolTimeout") or (kind == "InterfaceError" and "clos" in str(error))
 

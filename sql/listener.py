@@ -9,6 +9,7 @@ from .openers import AlchemyAsync, Asyncpg, PsycopgAsync
 
 if TYPE_CHECKING:
     from .database import Database
+    from .openers import Opener, OpenerAsync
     from .steps import Steps
 
 _CHANNEL = "holdfast"
@@ -18,19 +19,22 @@ _PATIENCE = 2.0  # seconds until a notification of our own must have arrived
 class Listener:
     """Listens on one connection of the database's own pool, for `wake` to be called with each notification.
 
-    Where a pooler shares connections between transactions, nothing is heard.
+    Where a pooler shares connections between transactions, nothing is heard: `url` is that of a direct connection.
     """
 
-    def __init__(self, database: "Database[Any]", schema: str, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, database: "Database[Any]", schema: str, wake: Callable[[], None], *, url: str | None = None
+    ) -> None:
         self._database = database
+        self._url = url
         self._schema = schema
         self._wake = wake
         self._heard = asyncio.Event()
 
     @property
     def is_able(self) -> bool:
-        """Whether the database has notifications, and its driver waits for them."""
-        return self._database.dialect == "postgresql" and self._database.is_async
+        """Whether the database has notifications, and a driver that waits for them."""
+        return self._database.dialect == "postgresql" and (self._database.is_async or self._url is not None)
 
     async def listen(self, on_deaf: Callable[[], None]) -> None:
         """Listen until the connection is lost. Calls `on_deaf` where a notification of our own does not arrive.
@@ -74,24 +78,34 @@ class Listener:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
         """The driver's own connection; it is not used for anything else afterwards."""
-        opener = self._database.opener
-        if isinstance(opener, AlchemyAsync):
-            connection = await opener.engine.connect()
+        database = self._database if self._url is None else self._database.of_url(self._url)
+        try:
+            async with _raw(database.opener) as raw:
+                yield raw
+        finally:
+            if database is not self._database:
+                await database.close()
+
+
+@asynccontextmanager
+async def _raw(opener: "Opener | OpenerAsync") -> AsyncIterator[Any]:
+    if isinstance(opener, AlchemyAsync):
+        connection = await opener.engine.connect()
+        try:
+            yield (await connection.get_raw_connection()).driver_connection
+        finally:
+            with suppress(Exception):
+                await connection.invalidate()
+            await connection.close()
+    elif isinstance(opener, Asyncpg):
+        async with opener.pool.acquire() as proxy:
             try:
-                yield (await connection.get_raw_connection()).driver_connection
+                yield proxy
             finally:
-                with suppress(Exception):
-                    await connection.invalidate()
-                await connection.close()
-        elif isinstance(opener, Asyncpg):
-            async with opener.pool.acquire() as proxy:
-                try:
-                    yield proxy
-                finally:
-                    proxy.terminate()
-        elif isinstance(opener, PsycopgAsync):
-            async with opener.pool.connection() as psycopg:
-                try:
-                    yield psycopg
-                finally:
-                    await psycopg.close()
+                proxy.terminate()
+    elif isinstance(opener, PsycopgAsync):
+        async with opener.pool.connection() as psycopg:
+            try:
+                yield psycopg
+            finally:
+                await psycopg.close()

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine, TextClause
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from .django.opener import Django
+
 _BUSY_TIMEOUT = 5.0  # seconds that SQLite waits for another writer
+_READ_COMMITTED = "set transaction isolation level read committed"  # MySQL's default locks the gaps between rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,17 @@ class OpenedAsync:
     flush: Callable[[], Awaitable[None]] = _nothing
 
 
+def _is_mysql(connection: Any) -> bool:
+    return connection.dialect.name in ("mysql", "mariadb")
+
+
+def _rows(result: Any, is_mysql: bool) -> list[Row]:
+    """The rows of a result. MySQL has no RETURNING for all statements: there a change answers one for each it made."""
+    if result.returns_rows:
+        return [tuple(row) for row in result]
+    return [(True, True)] * result.rowcount if is_mysql else []
+
+
 @lru_cache(maxsize=1_000)
 def clause(sql: str) -> "TextClause":
     from sqlalchemy import text
@@ -65,11 +79,13 @@ class AlchemyAsync:
     async def begin(self) -> AsyncIterator[OpenedAsync]:
         """Open a transaction. A session is within it: what commits the session by itself has not committed yet."""
         async with self.engine.connect() as connection, connection.begin() as outer:
+            is_mysql = _is_mysql(connection)
 
             async def execute(sql: str, params: Params) -> list[Row]:
-                result = await connection.execute(clause(sql), params)
-                return [tuple(row) for row in result] if result.returns_rows else []
+                return _rows(await connection.execute(clause(sql), params), is_mysql)
 
+            if is_mysql:
+                await execute(_READ_COMMITTED, {})
             if self.sessions is None:
                 yield OpenedAsync(connection, execute, lambda: outer.is_active)
                 return
@@ -90,11 +106,13 @@ class Alchemy:
     @contextmanager
     def begin(self) -> Iterator[Opened]:
         with self.engine.connect() as connection, connection.begin() as outer:
+            is_mysql = _is_mysql(connection)
 
             def execute(sql: str, params: Params) -> list[Row]:
-                result = connection.execute(clause(sql), params)
-                return [tuple(row) for row in result] if result.returns_rows else []
+                return _rows(connection.execute(clause(sql), params), is_mysql)
 
+            if is_mysql:
+                execute(_READ_COMMITTED, {})
             if self.sessions is None:
                 yield Opened(connection, execute, lambda: outer.is_active)
                 return
@@ -172,7 +190,7 @@ class Sqlite:
                 connection.execute("rollback")
 
 
-Opener: TypeAlias = Alchemy | Psycopg | Sqlite
+Opener: TypeAlias = "Alchemy | Psycopg | Sqlite | Django"
 OpenerAsync: TypeAlias = AlchemyAsync | Asyncpg | PsycopgAsync
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ..config import Settings, load_settings
 from ..events import ConfigurationError, Event, Metadata, as_published, check_limits, seal, with_metadata
+from .dialects import statements_of
 from .errors import OutsideTransaction
 from .openers import clause, in_transaction, on_asyncpg, on_psycopg, on_psycopg_async, on_sqlite
-from .statements import Outgoing, Params, Statements
+from .statements import Outgoing, Params
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,12 +24,25 @@ class Outbox:
     """Publishes events in the caller's own transaction: they are sent by a relay if it commits, and else never.
 
     The process needs no connection to a broker. `source` names this program in the events it publishes. `settings` are
-    read from the environment without it; they hold the schema of the tables (`HOLDFAST_SQL__SCHEMA`).
+    read from the environment without it; they hold the schema of the tables (`HOLDFAST_SQL__SCHEMA`). `using` is the
+    alias of a database of Django's, whose connection `publish(event)` finds by itself.
     """
 
-    def __init__(self, settings: Settings | None = None, *, source: str = "") -> None:
+    def __init__(self, settings: Settings | None = None, *, source: str = "", using: str | None = None) -> None:
         self._settings = settings or load_settings()
         self._source = source
+        self._using = using
+
+    @overload
+    def publish(
+        self,
+        event: Event,
+        /,
+        *,
+        metadata: Metadata | None = ...,
+        delay: float | None = ...,
+        key: str | None = ...,
+    ) -> Metadata: ...
 
     @overload
     def publish(
@@ -55,7 +69,7 @@ class Outbox:
     def publish(
         self,
         connection: Any,
-        event: Event,
+        event: Event | None = None,
         *,
         metadata: Metadata | None = None,
         delay: float | None = None,
@@ -65,7 +79,8 @@ class Outbox:
 
         With a session of SQLAlchemy, asynchronous or not, the row is written when the session commits: all that the
         transaction locks is locked by then, so events of one key have the order of their commits. With a connection it
-        is written at once; with an asynchronous one (asyncpg, psycopg, SQLAlchemy) the call is awaited.
+        is written at once; with an asynchronous one (asyncpg, psycopg, SQLAlchemy) the call is awaited. With `using` no
+        connection is given: the event is a row of Django's `atomic`.
 
         `metadata` replaces the generated one; its type and version are those of the event. `delay` is in seconds from
         the commit on. `key` identifies the aggregate instead of the event's own key field.
@@ -74,12 +89,22 @@ class Outbox:
         for metadata of another event, and `ConfigurationError` for what is no connection.
         """
         settings = self._settings
+        if event is None:
+            connection, event = self._of_django(), connection
         event = as_published(event, settings.publisher.versions)
         envelope = seal(event, source=self._source, key=key, now=datetime.now(UTC))
         if metadata is not None:
             envelope = with_metadata(envelope, metadata)
         check_limits(envelope, delay, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
         return self._write(connection, Outgoing(envelope, delay))
+
+    def _of_django(self) -> Any:
+        """The connection of Django's that this thread has."""
+        if self._using is None:
+            raise ConfigurationError("Outbox: publish takes a connection and an event; for Django, Outbox takes using=")
+        from django.db import connections
+
+        return connections[self._using]
 
     def _write(self, connection: Any, event: Outgoing) -> Metadata | Awaitable[Metadata]:
         metadata, schema = event.envelope.metadata, self._settings.sql.schema
@@ -102,6 +127,10 @@ class Outbox:
             connection.execute(clause(sql), params)
         elif "psycopg.Connection" in kinds:
             on_psycopg(connection)(*_insert(event, schema))
+        elif "django.BaseDatabaseWrapper" in kinds:
+            from .django.publishing import publish
+
+            publish(connection, _insert(event, schema, connection.vendor), schema)
         else:
             on_sqlite(connection)(*_insert(event, schema, "sqlite"))
         return metadata
@@ -113,7 +142,7 @@ async def _awaited(writing: Awaitable[Any], metadata: Metadata) -> Metadata:
 
 
 def _insert(event: Outgoing, schema: str, dialect: str = "postgresql") -> tuple[str, Params]:
-    return Statements(dialect, schema).insert([event])
+    return statements_of(dialect, schema).insert([event])
 
 
 def _check_transaction(connection: Any, kinds: set[str]) -> None:
@@ -125,6 +154,8 @@ def _check_transaction(connection: Any, kinds: set[str]) -> None:
     elif kinds & {"sqlalchemy.AsyncConnection", "sqlalchemy.Connection"}:
         sync = getattr(connection, "sync_connection", connection)
         is_within = sync.in_transaction() and sync.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
+    elif "django.BaseDatabaseWrapper" in kinds:
+        is_within = connection.in_atomic_block
     elif "sqlite3.Connection" in kinds:
         is_within = connection.in_transaction or connection.isolation_level is not None
     else:

@@ -13,34 +13,46 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     SmallInteger,
+    String,
     Table,
     Text,
     create_mock_engine,
     text,
 )
+from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.types import TypeEngine
 
-from .statements import SHARDS, VERSION, Statements
+from .dialects import dialect_of, statements_of
+from .statements import SHARDS, VERSION
 
 _STORAGE = (  # many rows come and go: vacuum by their number, not by a share of the table
     "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, "
     "autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 20000"
 )
 
+_MYSQL = {"engine": "InnoDB", "charset": "utf8mb4", "collate": "utf8mb4_bin"}  # else a key is as good as its capitals
+
 
 def tables(schema: str = "holdfast", *, dialect: str = "postgresql") -> MetaData:
-    """Return the tables, for Alembic's `target_metadata`. SQLite has no schemas: there the name begins the tables'."""
-    is_postgres = dialect == "postgresql"
+    """Return the tables, for Alembic's `target_metadata`. Only PostgreSQL's schemas are in one database: elsewhere the
+    name begins the tables'."""
+    is_postgres, is_mysql = dialect == "postgresql", dialect_of(dialect) == "mysql"
     metadata = MetaData(schema=schema if is_postgres else None)
     prefix = "" if is_postgres else f"{schema}_"
-    moment: TypeEngine[Any] = TIMESTAMP(timezone=True) if is_postgres else Float()
+    moment: TypeEngine[Any] = TIMESTAMP(timezone=True) if is_postgres else Float(53 if is_mysql else None)
     extra: TypeEngine[Any] = JSONB() if is_postgres else JSON()
-    serial = BigInteger() if is_postgres else Integer()
-    now = text(Statements(dialect, schema).now)
+    serial = Integer() if dialect == "sqlite" else BigInteger()
+    now = text(statements_of(dialect, schema).now)
+    label: TypeEngine[Any] = String(255) if is_mysql else Text()  # of an index, where MySQL has to know the length
+    digest: TypeEngine[Any] = mysql.VARBINARY(16) if is_mysql else LargeBinary()
+    body: TypeEngine[Any] = mysql.LONGBLOB() if is_mysql else LargeBinary()
+    tell_apart: dict[str, Any] = {
+        f"{kind}_{option}": value for kind in ("mysql", "mariadb") for option, value in _MYSQL.items()
+    }
 
     def table(name: str, *columns: Any, **options: Any) -> None:
-        Table(f"{prefix}{name}", metadata, *columns, **options)
+        Table(f"{prefix}{name}", metadata, *columns, **(options | tell_apart))
 
     table(
         "events",
@@ -59,21 +71,21 @@ def tables(schema: str = "holdfast", *, dialect: str = "postgresql") -> MetaData
         Column("due_at", moment),
         Column("headers", extra, nullable=False),
         Column("content_type", Text, nullable=False),
-        Column("body", LargeBinary, nullable=False),
+        Column("body", body, nullable=False),
         Index(f"{prefix}events_shard", "shard", "seq"),
         sqlite_autoincrement=True,
     )
     table(
         "inbox",
-        Column("queue", Text, primary_key=True),
-        Column("event", LargeBinary, primary_key=True),
-        Column("fingerprint", LargeBinary, nullable=False),
+        Column("queue", label, primary_key=True),
+        Column("event", digest, primary_key=True),
+        Column("fingerprint", digest, nullable=False),
         Column("handled_at", moment, nullable=False, server_default=now),
         Index(f"{prefix}inbox_handled", "handled_at", postgresql_using="brin"),
     )
     table(
         "cursors",
-        Column("name", Text, primary_key=True),
+        Column("name", label, primary_key=True),
         Column("position", BigInteger, nullable=False, server_default=text("0")),
         Column("token", Text),
         Column("lease_until", moment),
@@ -87,14 +99,14 @@ def tables(schema: str = "holdfast", *, dialect: str = "postgresql") -> MetaData
         Column("attempts", Integer, nullable=False),
         Column("next_try", moment, nullable=False),
         Column("error", Text, nullable=False),
-        Index(f"{prefix}held_key", "key"),
+        Index(f"{prefix}held_key", "key", mysql_length=191, mariadb_length=191),
     )
     return metadata
 
 
 def rest(schema: str = "holdfast", *, dialect: str = "postgresql") -> Iterator[str]:
     """Return the statements that follow the tables: their storage parameters, and the rows that are always there."""
-    statements = Statements(dialect, schema)
+    statements = statements_of(dialect, schema)
     if dialect == "postgresql":
         yield f"alter table {statements.table('events')} set ({_STORAGE})"
     rows = [("schema", VERSION), *((f"shard:{n:02d}", n) for n in range(SHARDS)), ("sweeper", 0)]
@@ -111,7 +123,7 @@ def upgrade(operations: Any, *, schema: str = "holdfast") -> None:
 def ddl(schema: str = "holdfast", *, dialect: str = "postgresql") -> list[str]:
     """Return the statements that make the tables, in order."""
     made: list[str] = [f"create schema {schema}"] if dialect == "postgresql" else []
-    driver = "postgresql+psycopg" if dialect == "postgresql" else dialect
+    driver = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}.get(dialect := dialect_of(dialect), dialect)
 
     def note(statement: Any, *_: Any) -> None:
         made.append(_text(statement, engine.dialect))

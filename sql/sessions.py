@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
+from .dialects import statements_of
 from .errors import OutsideTransaction
 from .openers import clause
-from .statements import Outgoing, Statements
+from .statements import Outgoing
 from .waker import waker_of
 
 _KEY = "holdfast.outbox"
@@ -63,7 +64,7 @@ class Pending:
         connection = session.connection()
         for schema in dict.fromkeys(published.schema for published in events):
             rows = [published.event for published in events if published.schema == schema]
-            sql, params = Statements(connection.dialect.name, schema).insert(rows)
+            sql, params = statements_of(connection.dialect.name, schema).insert(rows)
             connection.execute(clause(sql), params)
             self._written = schema
 

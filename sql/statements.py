@@ -1,4 +1,7 @@
-"""The statements of Holdfast's own tables, as text: two dialects, and the parameters as each driver writes them.
+"""The statements of Holdfast's own tables, as text, for PostgreSQL and SQLite, with the parameters as each driver
+writes them.
+
+`dialects.statements_of` returns those of a dialect.
 
 A parameter is `:name`. Every value that is passed is a text, bytes, a small number or None: drivers guess the types of
 other values, each in a way of its own. Times are seconds since 1970, and lists are JSON.
@@ -72,6 +75,15 @@ class Statements:
         return self.dialect == "postgresql"
 
     @property
+    def _key(self) -> str:
+        """The column `key`, whose name is a word of some dialects."""
+        return "key"
+
+    @property
+    def _headers(self) -> str:
+        return "cast(headers as text)"
+
+    @property
     def now(self) -> str:
         return "clock_timestamp()" if self._is_postgres else "((julianday('now') - 2440587.5) * 86400.0)"
 
@@ -117,11 +129,11 @@ class Statements:
         return f"delete from {self.table('inbox')} where queue = :queue and event = :event"
 
     @property
-    def _mine(self) -> str:
-        """The shards that are leased under a token."""
+    def mine(self) -> str:
+        """Return the shards that are leased under a token."""
         return (
-            f"(select position from {self.table('cursors')} "
-            f"where token = :token and name like 'shard:%' and lease_until > {self.now})"
+            f"select position from {self.table('cursors')} "
+            f"where token = :token and name like 'shard:%' and lease_until > {self.now}"
         )
 
     @property
@@ -138,21 +150,21 @@ class Statements:
 
     @property
     def renew(self) -> str:
-        """Renew the leases that a relay still has. Returns their shards."""
+        """Renew the leases that a relay still has."""
         return (
             f"update {self.table('cursors')} set lease_until = {self.later('lease')} "
-            f"where token = :token and name like 'shard:%' and lease_until > {self.now} returning position"
+            f"where token = :token and name like 'shard:%' and lease_until > {self.now}"
         )
 
     @property
     def take(self) -> str:
-        """Take up to `wanted` leases whose names are like `kind` and that nobody has. Returns their positions."""
+        """Take up to `wanted` leases whose names are like `kind` and that nobody has. Returns a row for each."""
         cursors, skip = self.table("cursors"), " for update skip locked" if self._is_postgres else ""
         is_free = f"(lease_until is null or lease_until < {self.now})"
         return (
             f"update {cursors} set token = :token, lease_until = {self.later('lease')} where name in "
             f"(select name from {cursors} where name like :kind and {is_free} order by name limit :wanted{skip}) "
-            f"and {is_free} returning position"
+            f"and {is_free} returning 1"
         )
 
     @property
@@ -179,10 +191,10 @@ class Statements:
         Of a key that is held, only the event that is held, once it may be tried again.
         """
         return (
-            "select seq, event_id, event_type, version, key, source, correlation_id, causation_id, "
-            f"{self.seconds('e.time')}, cast(headers as text), content_type, body, "
+            f"select seq, event_id, event_type, version, {self._key}, source, correlation_id, causation_id, "
+            f"{self.seconds('e.time')}, {self._headers}, content_type, body, "
             f"{self.seconds(f'due_at - {self.now}')}, {self.seconds(f'{self.now} - written_at')} "
-            f"from {self.table('events')} e where shard in {self._mine} "
+            f"from {self.table('events')} e where shard in ({self.mine}) "
             f"and (due_at is null or due_at < {self.later('ahead')}) and seq not in {self.listed('in_hand')} "
             f"and not exists (select 1 from {self.table('held')} h "
             f"where h.key = coalesce(e.key, e.event_id) and (h.seq <> e.seq or h.next_try > {self.now})) "
@@ -192,7 +204,7 @@ class Statements:
     @property
     def sent(self) -> str:
         """Delete events that are confirmed, if the relay still has the lease of their shards."""
-        return f"delete from {self.table('events')} where seq in {self.listed('seqs')} and shard in {self._mine}"
+        return f"delete from {self.table('events')} where seq in {self.listed('seqs')} and shard in ({self.mine})"
 
     @property
     def free(self) -> str:
@@ -205,7 +217,7 @@ class Statements:
         return (
             f"insert into {held} (seq, key, event_id, attempts, next_try, error) "
             f"select seq, :key, :event_id, 1, {self.later('pause')}, :error from {self.table('events')} "
-            f"where seq = {self._seq} and shard in {self._mine} on conflict (seq) do update set "
+            f"where seq = {self._seq} and shard in ({self.mine}) on conflict (seq) do update set "
             f"attempts = {held}.attempts + 1, next_try = excluded.next_try, error = excluded.error"
         )
 
@@ -218,21 +230,21 @@ class Statements:
     def held(self) -> str:
         """Return the events that are held, with the seconds until each is tried again."""
         return (
-            f"select seq, key, event_id, attempts, {self.seconds(f'next_try - {self.now}')}, error "
+            f"select seq, {self._key}, event_id, attempts, {self.seconds(f'next_try - {self.now}')}, error "
             f"from {self.table('held')} order by seq"
         )
 
     @property
     def release(self) -> str:
-        return f"update {self.table('held')} set next_try = {self.now} where seq = {self._seq} returning seq"
+        return f"update {self.table('held')} set next_try = {self.now} where seq = {self._seq} returning 1"
 
     @property
     def held_event(self) -> str:
         """Return an event that is held, and lock it."""
         lock = " for update" if self._is_postgres else ""
         return (
-            "select event_id, event_type, version, key, source, correlation_id, causation_id, "
-            f"{self.seconds('e.time')}, cast(headers as text), content_type, body from {self.table('events')} e "
+            f"select event_id, event_type, version, {self._key}, source, correlation_id, causation_id, "
+            f"{self.seconds('e.time')}, {self._headers}, content_type, body from {self.table('events')} e "
             f"where seq = {self._seq} and seq in (select seq from {self.table('held')}){lock}"
         )
 
@@ -282,7 +294,8 @@ class Statements:
 
     def _insert(self, count: int) -> str:
         rows = ", ".join(f"({', '.join(self._value(name, f'{name}_{n}') for name in _COLUMNS)})" for n in range(count))
-        return f"insert into {self.table('events')} ({', '.join(_COLUMNS)}) values {rows}"
+        columns = ", ".join(self._key if name == "key" else name for name in _COLUMNS)
+        return f"insert into {self.table('events')} ({columns}) values {rows}"
 
     def _value(self, column: str, parameter: str) -> str:
         if column == "due_at":

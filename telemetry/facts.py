@@ -415,7 +415,7 @@ class OutboxUnrouted(Fact, log="outbox.unrouted", level="warning"):
 
 class OutboxDeaf(Fact, log="outbox.deaf", level="warning"):
     """A notification of our own did not come back: a pooler is in between. The relay looks for events every
-    `HOLDFAST_SQL__POLL` seconds."""
+    `HOLDFAST_SQL__POLL` seconds. `HOLDFAST_SQL__LISTEN_URL` is for a direct connection, on which it hears."""
 
     database: str
 

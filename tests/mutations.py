@@ -242,7 +242,7 @@ MUTATIONS = (
         8,
         "a relay notes past its lease",
         "sql/statements.py",
-        "where seq in {self.listed('seqs')} and shard in {self._mine}\"",
+        "where seq in {self.listed('seqs')} and shard in ({self.mine})\"",
         "where seq in {self.listed('seqs')} and :token = :token\"",
         RELAY,
     ),

@@ -30,6 +30,6 @@ def broker(bench: Bench) -> Broker:
 async def bank(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> AsyncIterator[Bank]:
     """A database of each kind, with a schema of this test's own."""
     kind: Kind = request.param
-    url = request.getfixturevalue("postgres_url") if kind.is_postgres else ""
+    url = request.getfixturevalue(f"{kind.server}_url") if kind.server else ""
     async with a_bank(kind, url, unique, tmp_path) as bank:
         yield bank

@@ -17,7 +17,7 @@ from holdfast import ConfigurationError, Event, Metadata, PublishError, Settings
 from holdfast.events import uuid7
 from holdfast.sql import Outbox, OutsideTransaction
 
-SESSIONS = [parameter for parameter in kinds(postgres=True) if "session" in str(parameter.id)]
+SESSIONS = [parameter for parameter in kinds(server=True) if "session" in str(parameter.id)]
 
 
 class Ordered(Event, type="ordered", key="order"):
@@ -32,15 +32,15 @@ def outbox(unique: str) -> Outbox:
 
 async def orders(bank: Bank) -> list[str]:
     """The keys of the events that are written, in order."""
-    return [key for (key,) in await bank.ask(f"select key from {bank.statements.table('events')} order by seq")]
+    return [key for (key,) in await bank.ask(f"select e.key from {bank.statements.table('events')} e order by seq")]
 
 
 async def test_an_event_is_written_with_the_commit(bank: Bank, outbox: Outbox) -> None:
     async with bank.transaction() as within:
         sent = await bank.publish(outbox, within, Ordered(order="o-1"), delay=5)
 
-    columns = "event_id, event_type, key, source, shard is not null, due_at is not null"
-    [row] = await bank.ask(f"select {columns} from {bank.statements.table('events')}")
+    columns = "event_id, event_type, e.key, source, shard is not null, due_at is not null"
+    [row] = await bank.ask(f"select {columns} from {bank.statements.table('events')} e")
     assert row == (sent.event_id, "ordered", "o-1", "shop", True, True)
 
 

@@ -154,10 +154,10 @@ async def test_without_idempotence_there_is_no_inbox_row(bank: Bank, settings: S
     assert [await bank.count(table) for table in ("accounts", "inbox")] == [1, 0]
 
 
-@pytest.mark.parametrize("bank", kinds(postgres=True), indirect=True)
-@pytest.mark.parametrize("state", ["40001", "40P01", "55P03"])
+@pytest.mark.parametrize("bank", kinds(server=True), indirect=True)
+@pytest.mark.parametrize(("state", "number"), [("40001", 1213), ("40P01", 1205), ("55P03", 3572)])
 async def test_a_transaction_that_gave_way_runs_again_and_spends_no_attempt(
-    bank: Bank, state: str, settings: Settings
+    bank: Bank, state: str, number: int, settings: Settings
 ) -> None:
     facts, runs = Facts(), list[int]()
 
@@ -165,7 +165,11 @@ async def test_a_transaction_that_gave_way_runs_again_and_spends_no_attempt(
         runs.append(ctx.attempt)
         yield from booking(bank)(event, ctx)
         if len(runs) < 3:
-            yield f"do $$ begin raise exception using errcode = '{state}'; end $$"
+            yield (
+                f"do $$ begin raise exception using errcode = '{state}'; end $$"
+                if bank.kind.is_postgres
+                else (f"signal sqlstate '45000' set mysql_errno = {number}")
+            )
 
     async with running(a_ledger(settings, facts, bank, act)):
         await publish_all(settings, [Paid(account="a", cents=5)])
@@ -176,9 +180,9 @@ async def test_a_transaction_that_gave_way_runs_again_and_spends_no_attempt(
     assert [await bank.count(table) for table in ("accounts", "inbox")] == [1, 1]
 
 
-@pytest.mark.parametrize("bank", kinds(postgres=True), indirect=True)
+@pytest.mark.parametrize("bank", kinds(server=True), indirect=True)
 async def test_an_event_in_another_transaction_waits_and_spends_no_attempt(
-    bank: Bank, postgres_url: str, settings: Settings
+    bank: Bank, request: pytest.FixtureRequest, settings: Settings
 ) -> None:
     facts, attempts = Facts(), list[int]()
 
@@ -186,9 +190,10 @@ async def test_an_event_in_another_transaction_waits_and_spends_no_attempt(
         attempts.append(ctx.attempt)
         yield from booking(bank)(event, ctx)
         if len(attempts) == 1:
-            yield "select pg_advisory_xact_lock(4711)"
+            yield wait
 
-    async with a_lock(postgres_url, 4711) as release, running(a_ledger(settings, facts, bank, act)):
+    url = request.getfixturevalue("postgres_url" if bank.kind.is_postgres else "mariadb_url")
+    async with a_lock(bank, url) as (wait, release), running(a_ledger(settings, facts, bank, act)):
         sent = await publish(settings, Paid(account="a", cents=5))
         await publish(settings, Paid(account="a", cents=5), sent)
         await facts.until(InboxAnswered, lambda fact: fact.result == "busy")

@@ -55,7 +55,7 @@ def test_a_database_of_another_kind_is_refused() -> None:
     engine = create_engine("sqlite://")
     engine.dialect.name = "oracle"
 
-    with pytest.raises(ConfigurationError, match="'oracle' is neither postgresql nor sqlite"):
+    with pytest.raises(ConfigurationError, match="'oracle' is none of postgresql, mysql, sqlite"):
         Database(engine)
 
 

@@ -1,0 +1,1 @@
+"""The migrations of Holdfast's tables, one for each version of the schema."""
