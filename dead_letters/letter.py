@@ -11,7 +11,9 @@ from ..events import Message, origin, read_history, read_metadata
 from ..events import headers as h
 from ..telemetry import redact
 from .archive import to_json
+from .foreign import Failure, failure_of
 
+_NOTHING = Failure()
 NO_TIME = datetime.fromtimestamp(0, UTC)
 _ERROR = re.compile(r"^([A-Za-z_][\w.<>]*)(?::|$)", re.MULTILINE)
 _NOT_PART_OF_IT = (h.EXCHANGE, h.ROUTING_KEY, h.RESTORED)
@@ -19,9 +21,9 @@ _TEXT = 4_000
 _NAMES = {"delivery_limit": "delivery-limit"}
 REASONS = (
     "exhausted", "refused", "unreadable", "unknown-type", "unsupported-version", "crashed", "expired", "too-large",
-    "fingerprint-mismatch", "delivery-limit", "rejected", "maxlen", "unknown",
+    "fingerprint-mismatch", "delivery-limit", "rejected", "maxlen", "fault", "skipped", "unknown",
 )  # fmt: skip
-"""Why letters die: as workers say, as RabbitMQ says, or nothing says so."""
+"""Why letters die: as workers, RabbitMQ or another system (`fault`, `skipped`) say, or nothing says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Letter:
 
     @property
     def traceback(self) -> str:
-        return redact(_text(self.message.headers.get(h.TRACEBACK), 100_000))
+        ours, theirs = _text(self.message.headers.get(h.TRACEBACK), 100_000), failure_of(self.message.headers)
+        return redact(ours or (theirs.traceback if theirs is not None else ""))
 
     @property
     def chain(self) -> list[str]:
@@ -99,30 +102,37 @@ def read_letter(message: Message, *, key: str, position: int, returns: int = 0) 
     ours = _text(headers.get(h.REASON))
     died_at = _time(death.get("time"))
     failed_at = _time(headers.get(h.FAILED_AT))
-    by_broker = bool(death) and not (ours and (failed_at is None or died_at is None or died_at < failed_at))
-    reason = _NAMES.get(_text(death.get("reason")), _text(death.get("reason"))) if by_broker else ours
+    theirs = (None if ours else failure_of(headers)) or _NOTHING
+    if theirs.reason:
+        failed_at = _time(theirs.failed_at)
+    by_broker = bool(death) and not (
+        (ours or theirs.reason) and (failed_at is None or died_at is None or died_at < failed_at)
+    )
+    reason = _NAMES.get(_text(death.get("reason")), _text(death.get("reason"))) if by_broker else ours or theirs.reason
     target = _text(death.get("queue")) if by_broker else ""
-    target = target or _text(headers.get(h.QUEUE)) or _text(headers.get("x-first-death-queue"))
+    target = target or _text(headers.get(h.QUEUE)) or theirs.queue or _text(headers.get("x-first-death-queue"))
     error_type, error = _text(headers.get(h.ERROR_TYPE), 200), _text(headers.get(h.ERROR_MESSAGE))
+    if theirs.reason:
+        error_type, error = theirs.error_type[:200], theirs.error[:_TEXT]
     if by_broker:
         error_type, error = f"broker: {reason}", history.last_error or ""
     fingerprint = "" if by_broker else _text(headers.get(h.FINGERPRINT), 64)
     return Letter(
         key=key,
         position=position,
-        event_id=metadata.event_id,
-        event_type=metadata.event_type,
+        event_id=theirs.event_id or metadata.event_id,
+        event_type=message.type or theirs.event_type[:200] or metadata.event_type,
         version=metadata.version,
         reason=reason or "unknown",
-        handler=_text(headers.get(h.HANDLER), 200),
+        handler=_text(headers.get(h.HANDLER), 200) or theirs.handler[:200],
         target=target,
         error_type=error_type or "unknown",
         error_message=redact(error),
-        fingerprint=fingerprint or _made_up(reason, target, metadata.event_type),
-        attempt=history.attempt,
+        fingerprint=fingerprint or _made_up(reason, target, metadata.event_type, *filter(None, [theirs.error_type])),
+        attempt=theirs.attempt or history.attempt,
         first_failed_at=_time(history.first_failed_at),
         failed_at=died_at if by_broker else failed_at,
-        worker=_text(headers.get(h.WORKER), 200),
+        worker=_text(headers.get(h.WORKER), 200) or theirs.worker[:200],
         correlation_id=metadata.correlation_id or "",
         is_foreign=not ours and h.EVENT_ID not in headers,
         returns=returns,
@@ -134,6 +144,9 @@ def origin_of(message: Message) -> tuple[str, str]:
     """Exchange and routing key the message was first published with, also where RabbitMQ has dead-lettered it since."""
     deaths = h.deaths(message.headers)
     keys = deaths[-1].get("routing-keys") if deaths else None
+    theirs = failure_of(message.headers)
+    if theirs is not None and theirs.origin is not None and h.ROUTING_KEY not in message.headers:
+        return theirs.origin
     if h.ROUTING_KEY in message.headers or not isinstance(keys, list) or not keys or not isinstance(keys[0], str):
         return origin(message)
     return _text(deaths[-1].get("exchange")), keys[0]

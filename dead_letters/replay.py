@@ -16,6 +16,7 @@ from ..events import (
     uuid7,
 )
 from ..events import headers as h
+from .foreign import SUFFIXES, is_written_on_failure
 from .letter import NO_TIME, Letter, origin_of
 
 _ANOTHER_TIME = NO_TIME + timedelta(days=1)
@@ -48,10 +49,14 @@ def target_of(letter: Letter, dead_queue: str, to: str | None = None) -> str:
     """The queue a replay of the letter goes to: `to`, or the one it died in. Raises `ConfigurationError`."""
     target = to or dead_queue.removesuffix(DEAD_SUFFIX)
     if target == dead_queue:
-        target = letter.target
+        target = letter.target or _without_suffix(dead_queue)
     if not target or target == dead_queue:
         raise ConfigurationError(f"nothing in letter {letter.key} says which queue it died in; name one with --to")
     return target
+
+
+def _without_suffix(dead_queue: str) -> str:
+    return next((dead_queue.removesuffix(suffix) for suffix in SUFFIXES if dead_queue.endswith(suffix)), "")
 
 
 def replayed(letter: Letter, *, operation: str, target: str, forced: bool) -> Message:
@@ -63,7 +68,8 @@ def replayed(letter: Letter, *, operation: str, target: str, forced: bool) -> Me
         ours[h.MESSAGE_ID] = message.headers.get(h.MESSAGE_ID, message.message_id or "")
     if forced:
         ours[h.REPLAY_FORCED] = operation
-    theirs = {n: value for n, value in message.headers.items() if h.is_senders(n) or n == h.GUESSED_ID}
+    kept = (n for n in message.headers if h.is_senders(n) or n == h.GUESSED_ID)
+    theirs = {n: message.headers[n] for n in kept if not is_written_on_failure(n)}
     return replace(message, exchange="", routing_key=target, headers={**theirs, **ours}, message_id=uuid7())
 
 

@@ -136,11 +136,12 @@ class PublishChannel:
         """Whether no publish is in flight."""
         return not self._confirms.waiting and not self._frames
 
-    async def close(self) -> None:
-        """Close the channel, with what waits written. Nothing may be written behind the word that closes it."""
+    async def close(self, timeout: float) -> None:
+        """Close the channel within `timeout` seconds, with what waits written. Nothing may be written behind the word
+        that closes it."""
         self._flush()
         self._confirms.is_closed = True
-        await close_quietly(self._channel, 2)
+        await close_quietly(self._channel, timeout)
 
     def _flush(self) -> None:
         frames, self._frames, self._size = self._frames, [], 0

@@ -73,7 +73,8 @@ class AmqpConsumer:
         if channel is not None and not channel.is_closed:
             with suppress(*CONNECTION_ERRORS), lost_as_error:
                 if tag is not None and self._queue is not None:
-                    await while_open(channel, self._queue.cancel(tag, timeout=RPC))
+                    with self._link.patience.answer() as seconds:
+                        await while_open(channel, self._queue.cancel(tag, timeout=seconds))
                 if close:
                     await self._leave(channel)
         if close:
@@ -86,9 +87,10 @@ class AmqpConsumer:
         shows that they arrived."""
         if (deliveries := self._deliveries) is not None:
             deliveries.flush()
-            await while_open(channel, channel.set_qos(self._prefetch, timeout=RPC))
+            with self._link.patience.answer() as seconds:
+                await while_open(channel, channel.set_qos(self._prefetch, timeout=seconds))
             await asyncio.sleep(TRAVEL if deliveries.is_busy else 0)
-        await self._discard(RPC)
+        await self._discard(self._link.patience.seconds)
 
     async def _supervise(self) -> None:
         failures = 0
@@ -168,7 +170,7 @@ class AmqpConsumer:
             deliveries.flush()
             deliveries.close()
         if channel is not None:
-            await close_quietly(channel, timeout)
+            await close_quietly(channel, min(timeout, self._link.patience.seconds))
             channel.wire.splitter.untap(channel.below.number)
 
 

@@ -3,7 +3,8 @@
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 
 from yarl import URL
@@ -13,7 +14,7 @@ from ...events import BrokerUnavailable
 from ...telemetry import Blocked, Connected, Disconnected, Emit, Role, Unblocked, keep_running, report
 from ..clock import Pause
 from ..codec import HEADER_BUDGET, header_budget
-from .connection import WiredConnection, addresses_now, close_quietly, shown
+from .connection import RPC, WiredConnection, addresses_now, close_quietly, shown
 from .errors import CONNECTION_ERRORS, explain, is_refusal
 from .lifetime import heed_cancellation, lost_as_error, while_open, why_closed
 
@@ -23,7 +24,26 @@ RECONNECT = Pause(0.2, 4.0, jitter=1.0)
 STEADY = 5.0
 """Seconds after which a connection or consumer counts as one that worked."""
 
+_BRIEF = 0.2  # seconds for an answer, where an earlier one did not come in time
 _BLOCKED, _UNBLOCKED = b"\x00\x0a\x00\x3c", b"\x00\x0a\x00\x3d"  # class and method
+
+
+class Patience:
+    """How long answers are waited for while a process stops, on all its connections: once one is missing, the others
+    are hardly waited for. So a broker that is frozen costs one time-out, and not one for each answer."""
+
+    def __init__(self) -> None:
+        self.seconds = RPC
+
+    @contextmanager
+    def answer(self) -> Iterator[float]:
+        """The wait for one answer, which takes at most so many seconds. Raises `TimeoutError` after them."""
+        try:
+            yield self.seconds
+        except TimeoutError:
+            self.seconds = _BRIEF
+            raise
+        self.seconds = RPC
 
 
 class Link:
@@ -32,8 +52,9 @@ class Link:
     Several hosts are tried in turn, in a random order, so that connections spread over them.
     """
 
-    def __init__(self, role: Role, settings: BrokerSettings, emit: Emit) -> None:
+    def __init__(self, role: Role, settings: BrokerSettings, emit: Emit, patience: Patience) -> None:
         self._role = role
+        self.patience = patience
         self._settings = settings
         self._turns = count(random.randrange(len(settings.urls)))
         self.turn = next(self._turns)
@@ -123,7 +144,7 @@ class Link:
             self.last_error = await why_closed(connection)
         finally:
             self._up = asyncio.get_running_loop().create_future()
-            await close_quietly(connection, 5)
+            await close_quietly(connection, min(5, self.patience.seconds))
 
     def take(self, kind: int, data: bytes, start: int, end: int) -> int:
         """Emit the broker's alarms (`connection.blocked`) as facts. Takes no frame: see `Tap`."""

@@ -73,7 +73,7 @@ class AmqpPublisher:
         for task in self._opening.values():
             task.cancel()
         channels, self._open = self._open, {}
-        await asyncio.gather(*(channel.close() for channel in channels.values()))
+        await asyncio.gather(*(channel.close(min(2, self._link.patience.seconds)) for channel in channels.values()))
 
     async def _confirm(self, message: Message, packed: Packed, target: Target) -> None:
         """Publish until the broker said yes or no; what a lost channel left unknown is sent again."""
@@ -142,7 +142,7 @@ class AmqpPublisher:
         while len(self._open) + self._making >= most:
             idle = next((target for target, channel in self._open.items() if channel.is_idle), None)
             if idle is not None:
-                await self._open.pop(idle).close()
+                await self._open.pop(idle).close(2)
             elif tries := tries - 1:
                 await asyncio.sleep(_AGAIN)
             else:

@@ -17,7 +17,7 @@ from .connection import WiredChannel, WiredConnection, addresses_now
 from .consumer import AmqpConsumer
 from .errors import CONNECTION_ERRORS, explain
 from .lifetime import heed_cancellation, lost_as_error
-from .link import Link
+from .link import Link, Patience
 from .publisher import AmqpPublisher
 
 _REDECLARE_EVERY = 2.0  # seconds: however much is unroutable, the topology is declared again no more often
@@ -29,7 +29,8 @@ class AmqpBroker:
     def __init__(self, settings: BrokerSettings, *, emit: Emit) -> None:
         self._emit = emit
         self._settings = settings
-        self._consuming, self._publishing = (Link(role, settings, emit) for role in ("consume", "publish"))
+        patience = Patience()
+        self._consuming, self._publishing = (Link(role, settings, emit, patience) for role in ("consume", "publish"))
         self._publishing.on_connect = self._on_connect
         self._publisher = AmqpPublisher(self._publishing, emit)
         self._consumers: list[AmqpConsumer] = []
@@ -115,14 +116,12 @@ class AmqpBroker:
         return await open_browser(urls[first:] + urls[:first], queue, on_held, connect_timeout=limit, tls=tls)
 
     async def close(self) -> None:
-        for consumer in self._consumers:
-            await consumer.stop(close=True)
+        await asyncio.gather(*(consumer.stop(close=True) for consumer in self._consumers))
         if self._redeclaring is not None:
             self._redeclaring.cancel()
             await asyncio.gather(self._redeclaring, return_exceptions=True)
         await self._publisher.close()
-        await self._consuming.close()
-        await self._publishing.close()
+        await asyncio.gather(self._consuming.close(), self._publishing.close())
 
     async def _on_connect(self, connection: WiredConnection) -> None:
         """Declare the topology again: a broker that lost its data, or another one, has none of it. Drift is reported to

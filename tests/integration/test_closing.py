@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from aiormq import spec
@@ -9,7 +10,7 @@ from breaking import delete, through
 from builders import a_message
 from pamqp.frame import marshal
 from proxy import Direction, Proxy, proxy_to
-from running import a_broker
+from running import a_broker, a_worker, until_started
 from waiting import LIMIT, Facts
 from yarl import URL
 
@@ -113,3 +114,34 @@ async def test_a_channel_that_closes_slowly_leaves_its_connection(settings: Sett
 
     assert not facts.of(Disconnected)
     assert {fact.queue for fact in facts.of(Detached)} == {deleted}
+
+
+async def test_a_frozen_broker_costs_a_stopping_worker_one_time_out(settings: Settings, proxy: Proxy) -> None:
+    """Each of cancelling, leaving and closing would take 10 s by itself, and no heartbeat ends them here."""
+    lasting = settings.model_copy(update={"broker": settings.broker.model_copy(update={"heartbeat": 3600})})
+    worker, began, go = a_worker(through(proxy, lasting), Facts()), asyncio.Event(), asyncio.Event()
+
+    @worker.handler("frozen.#")
+    async def wait(event: dict[str, Any]) -> None:
+        began.set()
+        await go.wait()
+
+    worker.handler("other")(idle)
+    running = asyncio.create_task(worker.run())
+    await until_started(worker, running)
+    async with a_broker(settings) as broker:
+        await broker.publish(
+            a_message(b"{}", type="frozen.one", exchange="", routing_key=worker.handlers[0].queue), timeout=LIMIT
+        )
+    await began.wait()
+    proxy.swallow(Direction.TO_SERVER, Direction.TO_CLIENT)
+    worker.stop()
+    go.set()
+    done, _ = await asyncio.wait({running}, timeout=18)
+    proxy.resume()
+    await running
+
+    assert done
+
+
+async def idle(event: dict[str, Any]) -> None: ...
