@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias, assert_never
 
 from ..broker import Broker
-from ..events import HoldfastError, Message
+from ..events import HoldfastError, Message, Names
 from ..events import headers as h
 from .archive import Archive
 from .journal import Operation
@@ -21,13 +21,13 @@ Action: TypeAlias = Callable[[Sequence[Letter]], Awaitable[list[HoldfastError | 
 """Makes the outcome of each letter durable. Returns the error of each, or None."""
 
 
-def action_of(operation: Operation, broker: Broker, archive: Path) -> Action:
+def action_of(operation: Operation, broker: Broker, archive: Path, names: Names) -> Action:
     """Return what an operation does to letters: publish what replaces each, confirmed, or write them to the archive.
     Edits do both, the original first."""
 
     async def publish(letter: Letter) -> HoldfastError | None:
         try:
-            await broker.publish(_replacement(letter, operation), timeout=_PUBLISH)
+            await broker.publish(_replacement(letter, operation, names), timeout=_PUBLISH)
         except HoldfastError as error:
             return error
         return None
@@ -48,7 +48,7 @@ def action_of(operation: Operation, broker: Broker, archive: Path) -> Action:
     return act
 
 
-def _replacement(letter: Letter, operation: Operation) -> Message:
+def _replacement(letter: Letter, operation: Operation, names: Names) -> Message:
     options, name = operation.options, operation.id
     match operation.kind:
         case "replay":
@@ -58,7 +58,7 @@ def _replacement(letter: Letter, operation: Operation) -> Message:
             target = target_of(letter, operation.queue, options.get("to"))
             body = None if options["body"] is None else base64.b64decode(options["body"])
             edit = Edit(body, options["headers"], options.get("find", ""), options.get("put", ""))
-            return edited(letter, edit, operation=name, target=target)
+            return edited(letter, edit, operation=name, target=target, names=names)
         case "import":
             return _restored(letter.message, operation.queue, f"{name}/{letter.key}")
         case "discard":

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 SUFFIXES = ("_error", "_skipped", ".dlq", ".DLQ")
 """What the name of a dead-letter queue has behind that of the queue: MassTransit, Spring Cloud Stream, others."""
@@ -56,10 +56,10 @@ def is_written_on_failure(name: str) -> bool:
 
 
 def _mass_transit(texts: Mapping[str, Any]) -> Failure:
-    address = urlsplit(_text(texts.get("MT-Fault-InputAddress")))
+    address = _text(texts.get("MT-Fault-InputAddress")).partition("?")[0]
     return Failure(
         reason="skipped" if texts[_MASS_TRANSIT] == "dead-letter" else "fault",
-        queue=unquote(address.path.rpartition("/")[2]),
+        queue=unquote(address.rpartition("/")[2]),
         error_type=_text(texts.get("MT-Fault-ExceptionType")),
         error=_text(texts.get("MT-Fault-Message")),
         traceback=_text(texts.get("MT-Fault-StackTrace")),

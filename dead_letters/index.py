@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..events import ConfigurationError
+from ..events import ConfigurationError, Names
 from .archive import from_json, to_json
 from .files import database
-from .letter import REASONS, Letter, read_letter
+from .letter import NO_NAMES, REASONS, Letter, read_letter
 from .selection import Selection
 
 BATCH = 500
@@ -68,9 +68,10 @@ class Group:
 
 
 class Index:
-    """One queue's letters. With the path None in memory. Times are UTC."""
+    """One queue's letters. With the path None in memory. Times are UTC. `names`: see `read_letter`."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, names: Names = NO_NAMES) -> None:
+        self.names = names
         self._db = database(path, synchronous="OFF")
         self._db.create_function("holds", 2, _holds, deterministic=True)
         if self._db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
@@ -125,14 +126,14 @@ class Index:
     def letters(self, selection: Selection, *, skip: int = 0, order: str = "queue") -> Iterator[Letter]:
         """The selected letters in one of `ORDERS`, that of the queue as a rule, without the first `skip`."""
         for key, position, returns, message in self._select("key, position, returns, message", selection, skip, order):
-            yield _letter(key, position, returns, message)
+            yield _letter(self.names, key, position, returns, message)
 
     def get(self, key: str) -> Letter | None:
         """The letter with exactly this key."""
         row = self._db.execute(
             "SELECT key, position, returns, message FROM letters JOIN messages USING (position) WHERE key = ?", [key]
         ).fetchone()
-        return None if row is None else _letter(*row)
+        return None if row is None else _letter(self.names, *row)
 
     def only(self, key: str) -> Letter:
         """The one letter that this means: its key, the beginning of it, or an event id. Raises `ConfigurationError`."""
@@ -219,9 +220,9 @@ def _holds(message: bytes, text: str) -> bool:
     return all(word in body for word in text.lower().split())
 
 
-def _letter(key: str, position: int, returns: int, message: bytes) -> Letter:
+def _letter(names: Names, key: str, position: int, returns: int, message: bytes) -> Letter:
     value = json.loads(zlib.decompress(message))
-    return read_letter(from_json(value), key=key, position=position, returns=returns)
+    return read_letter(from_json(value), key=key, position=position, returns=returns, names=names)
 
 
 def _group(row: tuple[Any, ...], trend: tuple[int, ...]) -> Group:

@@ -7,13 +7,14 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from ..events import Message, origin, read_history, read_metadata
+from ..events import Message, Names, origin, read_history, read_metadata
 from ..events import headers as h
 from ..telemetry import redact
 from .archive import to_json
 from .foreign import Failure, failure_of
 
 _NOTHING = Failure()
+NO_NAMES = Names()
 NO_TIME = datetime.fromtimestamp(0, UTC)
 _ERROR = re.compile(r"^([A-Za-z_][\w.<>]*)(?::|$)", re.MULTILINE)
 _NOT_PART_OF_IT = (h.EXCHANGE, h.ROUTING_KEY, h.RESTORED)
@@ -91,11 +92,13 @@ class Keys:
         return key if self._alike[key] == 1 else f"{key}-{self._alike[key]}"
 
 
-def read_letter(message: Message, *, key: str, position: int, returns: int = 0) -> Letter:
-    """What a message in a dead-letter queue says of itself. Nothing in it is trusted to be there or to be text."""
+def read_letter(message: Message, *, key: str, position: int, returns: int = 0, names: Names = NO_NAMES) -> Letter:
+    """What a message in a dead-letter queue says of itself. Nothing in it is trusted to be there or to be text. `names`
+    are the headers in which other producers put id and type."""
     headers = message.headers
     exchange, key_at_first = origin_of(message)
-    metadata = read_metadata(replace(message, exchange=exchange, routing_key=key_at_first), NO_TIME)
+    metadata = read_metadata(replace(message, exchange=exchange, routing_key=key_at_first), NO_TIME, names)
+    is_named = bool(message.type) or any(name in headers for name in names.type)
     history = read_history(message)
     deaths = h.deaths(message.headers)
     death = deaths[0] if deaths else {}
@@ -121,7 +124,7 @@ def read_letter(message: Message, *, key: str, position: int, returns: int = 0) 
         key=key,
         position=position,
         event_id=theirs.event_id or metadata.event_id,
-        event_type=message.type or theirs.event_type[:200] or metadata.event_type,
+        event_type=metadata.event_type if is_named else theirs.event_type[:200] or metadata.event_type,
         version=metadata.version,
         reason=reason or "unknown",
         handler=_text(headers.get(h.HANDLER), 200) or theirs.handler[:200],

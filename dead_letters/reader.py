@@ -34,7 +34,8 @@ class Shelf:
             return
         key = self._keys.next(held.message)
         self.tags[key] = held.tag
-        self._fresh.append(read_letter(held.message, key=key, position=len(self.tags), returns=held.returns))
+        position, names = len(self.tags), self._index.names
+        self._fresh.append(read_letter(held.message, key=key, position=position, returns=held.returns, names=names))
         if len(self._fresh) >= BATCH:
             self._flush()
 

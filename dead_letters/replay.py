@@ -9,6 +9,7 @@ from ..broker import DEAD_SUFFIX
 from ..events import (
     ConfigurationError,
     Message,
+    Names,
     derived_id,
     metadata_headers,
     read_metadata,
@@ -16,8 +17,8 @@ from ..events import (
     uuid7,
 )
 from ..events import headers as h
-from .foreign import SUFFIXES, is_written_on_failure
-from .letter import NO_TIME, Letter, origin_of
+from .foreign import SUFFIXES, failure_of, is_written_on_failure
+from .letter import NO_NAMES, NO_TIME, Letter, origin_of
 
 _ANOTHER_TIME = NO_TIME + timedelta(days=1)
 _IDENTITY = (h.EVENT_ID, h.EVENT_TIME, h.EVENT_VERSION, h.CAUSATION_ID)
@@ -49,13 +50,17 @@ def target_of(letter: Letter, dead_queue: str, to: str | None = None) -> str:
     """The queue a replay of the letter goes to: `to`, or the one it died in. Raises `ConfigurationError`."""
     target = to or dead_queue.removesuffix(DEAD_SUFFIX)
     if target == dead_queue:
-        target = letter.target or _without_suffix(dead_queue)
+        target = letter.target or _without_suffix(letter, dead_queue)
     if not target or target == dead_queue:
         raise ConfigurationError(f"nothing in letter {letter.key} says which queue it died in; name one with --to")
     return target
 
 
-def _without_suffix(dead_queue: str) -> str:
+def _without_suffix(letter: Letter, dead_queue: str) -> str:
+    """Return the queue whose dead letters another system puts here, where it wrote this one."""
+    failure = failure_of(letter.message.headers)
+    if failure is None or not failure.reason:
+        return ""
     return next((dead_queue.removesuffix(suffix) for suffix in SUFFIXES if dead_queue.endswith(suffix)), "")
 
 
@@ -73,13 +78,13 @@ def replayed(letter: Letter, *, operation: str, target: str, forced: bool) -> Me
     return replace(message, exchange="", routing_key=target, headers={**theirs, **ours}, message_id=uuid7())
 
 
-def edited(letter: Letter, edit: Edit, *, operation: str, target: str) -> Message:
+def edited(letter: Letter, edit: Edit, *, operation: str, target: str, names: Names = NO_NAMES) -> Message:
     """A new event made of an old one, which it names as its cause. Its id is the same however often this is asked."""
     message = replayed(letter, operation=operation, target=target, forced=False)
-    metadata = read_metadata(message, NO_TIME)
+    metadata = read_metadata(message, NO_TIME, names)
     rewritten = (*h.IDENTITY, h.MESSAGE_ID, h.GUESSED_ID)
     headers = {n: value for n, value in message.headers.items() if n not in rewritten} | metadata_headers(metadata)
-    if read_metadata(message, _ANOTHER_TIME).time != metadata.time:  # none was sent
+    if read_metadata(message, _ANOTHER_TIME, names).time != metadata.time:  # none was sent
         del headers[h.EVENT_TIME]
     for name, value in edit.headers.items():
         headers.pop(name, None)

@@ -67,7 +67,7 @@ class RestoreRunner(Runner):
         for position, (key, message) in enumerate(letters_for(path, queue, self.operation.options["to"]), 1):
             if key in wanted:
                 wanted.remove(key)
-                batch.append(read_letter(message, key=key, position=position))
+                batch.append(read_letter(message, key=key, position=position, names=self.index.names))
                 if len(batch) == BATCH:
                     yield batch
                     batch = []

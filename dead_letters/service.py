@@ -44,6 +44,7 @@ class DeadLetters:
         self.outage = outage or Outage()
         self.by = by or _whoever()
         self.folder = folder_of(settings)
+        self._names = settings.worker.names
         (self.folder / "archive").mkdir(mode=0o700, parents=True, exist_ok=True)
         self.journal = Journal(self.folder / "journal.sqlite")
         self._indexes: dict[str, Index] = {}
@@ -85,7 +86,7 @@ class DeadLetters:
     def index(self, queue: str) -> Index:
         """The index of a dead-letter queue as it was last read."""
         if queue not in self._indexes:
-            self._indexes[queue] = Index(self._index_file(queue))
+            self._indexes[queue] = Index(self._index_file(queue), self._names)
         return self._indexes[queue]
 
     async def read(self, queue: str, *, tell: Callable[[int], None] = lambda n: None, worn_too: bool = False) -> Index:
@@ -97,7 +98,7 @@ class DeadLetters:
 
     def own_index(self, queue: str) -> closing[Index]:
         """The same, opened again: for another thread, or for what takes longer than one turn of the loop."""
-        return closing(Index(self._index_file(queue)))
+        return closing(Index(self._index_file(queue), self._names))
 
     def _index_file(self, queue: str) -> Path:
         return self.folder / f"{file_name(queue)}.index.sqlite"
@@ -146,7 +147,7 @@ class DeadLetters:
         """Return the runner that goes on with the operation. Raises `ConfigurationError` where it is over."""
         if operation.state in ("cancelled", "done"):
             raise ConfigurationError(f"{operation.id} is {operation.state}")
-        action = action_of(operation, self.broker, self.archive_of(operation))
+        action = action_of(operation, self.broker, self.archive_of(operation), self._names)
         index = partial(self.own_index, operation.queue)
         runner = RestoreRunner if operation.kind == "import" else Runner
         return runner(operation, action, pace, self.broker, self.journal, index, self.folder, tell)
