@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from ..config import BrokerSettings
 from ..events import HoldfastError
@@ -32,10 +32,13 @@ class Management:
 
     def __init__(self, settings: BrokerSettings, *, timeout: float | None = None) -> None:
         broker = urlsplit(settings.urls[0])
+        hosts = [urlsplit(url) for url in settings.urls]
         given = settings.management_url.get_secret_value() if settings.management_url else ""
         secure = broker.scheme == "amqps"
-        host = f"[{broker.hostname}]" if ":" in (broker.hostname or "") else broker.hostname
-        self.url = _without_login(given) or f"{'https' if secure else 'http'}://{host}:{15671 if secure else 15672}"
+        beside = [f"{'https' if secure else 'http'}://{_host(one)}:{15671 if secure else 15672}" for one in hosts]
+        self._urls = [_without_login(given)] if given else list(dict.fromkeys(beside))
+        self.url = self._urls[0]
+        """The address that answered, or the first that is asked."""
         login = urlsplit(given) if urlsplit(given).username else broker
         words = f"{unquote(login.username or 'guest')}:{unquote(login.password or 'guest')}"
         self._authorization = "Basic " + base64.b64encode(words.encode()).decode()
@@ -62,10 +65,23 @@ class Management:
         return (await asyncio.to_thread(self._get, "whoami")).date
 
     def _get(self, path: str) -> Response:
+        """Return what the first host says that answers; it is asked first from then on."""
+        refused: ManagementUnavailable | None = None
+        for url in [self.url, *(url for url in self._urls if url != self.url)]:
+            try:
+                response = self._ask(url, path)
+            except ManagementUnavailable as error:
+                refused = refused or error
+            else:
+                self.url = url
+                return response
+        raise refused or ManagementUnavailable(f"{self.url}: not asked")
+
+    def _ask(self, url: str, path: str) -> Response:
         import urllib.error
         import urllib.request
 
-        request = urllib.request.Request(f"{self.url}/api/{path}", headers={"authorization": self._authorization})
+        request = urllib.request.Request(f"{url}/api/{path}", headers={"authorization": self._authorization})
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}),
             urllib.request.HTTPSHandler(context=self._tls or ssl.create_default_context()),
@@ -75,10 +91,14 @@ class Management:
                 date = answer.headers.get("date")
                 return Response(json.load(answer), parsedate_to_datetime(date) if date else None)
         except urllib.error.HTTPError as error:
-            raise ManagementUnavailable(f"{self.url}: {_meaning(error.code)}") from None
+            raise ManagementUnavailable(f"{url}: {_meaning(error.code)}") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
-            raise ManagementUnavailable(f"{self.url}: {getattr(reason, 'strerror', None) or reason}") from None
+            raise ManagementUnavailable(f"{url}: {getattr(reason, 'strerror', None) or reason}") from None
+
+
+def _host(url: SplitResult) -> str:
+    return f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname or ""
 
 
 def _without_login(url: str) -> str:

@@ -93,6 +93,9 @@ def run(
     ] = False,
 ) -> None:
     """Run a worker until SIGTERM: it drains and exits 0. A second SIGTERM ends it at once, with exit 1."""
+    from .init import step_aside
+
+    step_aside()
     if reload:
         from .reload import run_reloading
 

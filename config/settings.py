@@ -116,7 +116,7 @@ class BrokerSettings(_ServerSettings):
     management_url: ManagementUrl | None = Field(
         default=None,
         description="the management HTTP API, which `doctor` and `topology diff` ask; where it is not given: the "
-        "broker's first host, port 15672 (with `amqps://`: https, 15671), as the broker's user",
+        "broker's hosts, one after the other, port 15672 (with `amqps://`: https, 15671), as the broker's user",
     )
     exchange: ExchangeName = Field(
         default="events",

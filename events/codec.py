@@ -1,9 +1,11 @@
 """Bodies: JSON through pydantic, straight from and to bytes. Nothing else is ever executed or unpickled."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeAlias
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, from_json
 
 from .body import BYTE_ORDER_MARK, COMPRESSED, content_type_of, encoding_of, unpacked
@@ -25,9 +27,31 @@ _JSON_TYPES = frozenset(
 def encode(event: Event) -> bytes:
     """Return the event as JSON bytes. Raises `PublishError` naming the class where a field has no JSON form."""
     try:
-        return event.__pydantic_serializer__.to_json(event, by_alias=True)
+        body = event.__pydantic_serializer__.to_json(event, by_alias=True)
     except PydanticSerializationError as error:
         raise PublishError(f"{type(event).__name__} cannot be written as JSON: {error}") from error
+    if b"null" in body and (where := _infinite(event)):  # what pydantic writes for infinity in a model that allows it
+        raise PublishError(f"{type(event).__name__} cannot be written as JSON: {where} is infinite or not a number")
+    return body
+
+
+def _infinite(value: Any) -> str:
+    """Return where a value holds infinity or NaN, for which JSON has no form; nothing where it holds none."""
+    match value:
+        case float() if not math.isfinite(value):
+            return "a value"
+        case BaseModel():
+            parts: Iterable[tuple[Any, Any]] = {**vars(value), **(value.model_extra or {})}.items()
+        case dict():
+            parts = value.items()
+        case list() | tuple() | set() | frozenset():
+            parts = enumerate(value)
+        case _ if is_dataclass(value):
+            parts = ((field.name, getattr(value, field.name)) for field in fields(value))
+        case _:
+            return ""
+    inner = ((name, where) for name, part in parts if (where := _infinite(part)))
+    return next((f"{name}" if where == "a value" else f"{name}.{where}" for name, where in inner), "")
 
 
 def decoder_for(kind: Kind) -> Decoder:

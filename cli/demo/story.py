@@ -78,7 +78,7 @@ async def _in_memory(console: Console) -> int:
         account = Account()
         broker = await open_broker(settings, lambda fact: None)  # keeps the queues while no worker is connected
         try:
-            return await _tell(console, settings, account, OneProcess(settings, Path(folder), account), per_second=40)
+            return await _tell(console, settings, account, OneProcess(settings, Path(folder), account), per_second=120)
         finally:
             await broker.close()
 

@@ -199,6 +199,19 @@ async def test_on_a_phone_each_letter_is_a_card_that_can_be_read(page: Page, mor
     assert await page.evaluate("document.documentElement.scrollHeight") < 12_000
 
 
+async def test_on_a_phone_the_letters_are_sorted(page: Page, morgue: Morgue, desk: DeadLetters) -> None:
+    await morgue.fill("o-1", "o-2", "o-3")
+    await desk.read(morgue.dead)
+    await page.goto(f"/queues/{morgue.dead}")
+    assert not await page.locator(".sorts").is_visible()
+    await page.set_viewport_size({"width": 390, "height": 844})
+
+    await page.locator(".sorts").get_by_role("link", name="oldest").click()
+
+    assert "sort=oldest" in page.url
+    assert await page.locator(".sorts [aria-current]").inner_text() == "oldest"
+
+
 async def test_letters_are_selected_and_replayed_together(page: Page, morgue: Morgue, desk: DeadLetters) -> None:
     await morgue.fill("o-1", "o-2", "o-3")
     await desk.read(morgue.dead)

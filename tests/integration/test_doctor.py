@@ -4,11 +4,22 @@ import asyncio
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
+from breaking import delete
+from builders import a_message
 from commands import environment, holdfast
 from proxy import Direction, proxy_to
 from rabbits import Rabbit
 from redises import LOOPBACK, a_redis
+from running import a_broker, settings_for
+from waiting import LIMIT
+
+from holdfast import PublishRefused
+from holdfast.broker import Management, Queue, Topology
+from holdfast.cli.doctor.effective import Effective
+from holdfast.config import BrokerSettings
 
 
 async def findings(folder: Path, **variables: str) -> dict[str, str]:
@@ -69,3 +80,28 @@ async def test_a_redis_user_who_may_not_read_info_is_noted(tmp_path: Path, rabbi
 
     assert found["redis-unread"].startswith("this user may not read INFO")
     assert not {"redis-unreachable", "redis-old", "redis-evicts", "redis-forgets"} & set(found)
+
+
+@pytest.mark.parametrize(("kind", "wins"), [("classic", "reject-publish"), ("quorum", "drop-head")])
+async def test_the_mode_that_the_doctor_judges_is_the_one_the_broker_heeds(
+    rabbit: Rabbit, unique: str, kind: str, wins: str
+) -> None:
+    """The queue's argument refuses what is too much, and a policy drops it: one of them has precedence."""
+    settings = settings_for(rabbit.node.url, unique)
+    broker_settings = BrokerSettings(url=rabbit.node.url, management_url=rabbit.management_url)  # type: ignore[arg-type]
+    arguments = {"x-queue-type": kind, "x-max-length": 1, "x-overflow": "reject-publish"}
+    async with a_broker(settings) as broker:
+        await broker.declare(Topology(queues=(Queue(unique, arguments),)))
+        rabbit.node.ctl("set_policy", unique, f"^{unique}$", '{"overflow": "drop-head"}', "--apply-to", "queues")
+        row: dict[str, Any] = {}
+        while not row.get("effective_policy_definition"):
+            [row] = [one for one in await Management(broker_settings).queues() if one["name"] == unique]
+        message = a_message(exchange="", routing_key=unique)
+        tries = [
+            await asyncio.gather(broker.publish(message, timeout=LIMIT), return_exceptions=True) for _ in range(20)
+        ]
+    rabbit.node.ctl("clear_policy", unique)
+    await delete(settings, queues=(unique,))
+
+    refused = any(isinstance(outcome, PublishRefused) for [outcome] in tries)
+    assert ("reject-publish" if refused else "drop-head") == Effective(row).mode("overflow") == wins

@@ -1,18 +1,22 @@
 """Whose signal is it? Those of the worker count once, at any time; those of its children are their own."""
 
+import asyncio
 import os
 import signal
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from apps import copy_app
+from apps import APPS, copy_app
 from child_app import Task as Waiting
 from children import a_child
 from commands import Running, environment
 from family import Task
 from running import a_broker, publish_all, take
+from waiting import LIMIT
 
 from holdfast import Settings
 from holdfast.testing.servers import free_port
@@ -103,3 +107,16 @@ async def test_a_killed_workers_message_is_back_at_once_though_its_child_lives(s
                 os.kill(orphan, signal.SIGKILL)
 
     assert b"leave a child" in message.body
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_an_init_hands_signals_on_reaps_orphans_and_ends_as_its_command(number: signal.Signals) -> None:
+    first = await asyncio.create_subprocess_exec(sys.executable, APPS / "first.py", stdout=PIPE)
+    assert first.stdout is not None
+
+    reaped = await asyncio.wait_for(first.stdout.readline(), LIMIT)
+    first.send_signal(number)
+    heard = await asyncio.wait_for(first.stdout.readline(), LIMIT)
+
+    assert (reaped, heard) == (b"orphan reaped, own child's code 3\n", f"heard {number.name}\n".encode())
+    assert await first.wait() == 7

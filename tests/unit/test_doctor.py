@@ -1,15 +1,27 @@
 """What the doctor makes of what it sees, and that its page and its catalogue tell the same."""
 
 import ast
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
 from holdfast import Event, Retry, Settings, Worker, load_settings
-from holdfast.broker import Binding, Comparison, Difference, Queue, Topology, binding_differences, ladder, registry
+from holdfast.broker import (
+    Binding,
+    Comparison,
+    Difference,
+    Management,
+    Queue,
+    Topology,
+    binding_differences,
+    ladder,
+    registry,
+)
 from holdfast.cli.doctor.catalogue import CATALOGUE
 from holdfast.cli.doctor.judging import (
     of_arguments,
@@ -20,6 +32,7 @@ from holdfast.cli.doctor.judging import (
     of_settings,
     of_version,
 )
+from holdfast.config import BrokerSettings
 from holdfast.idempotency import Danger
 
 ROOT = Path(__file__).parents[2]
@@ -253,3 +266,26 @@ def codes_made_in(tree: ast.AST) -> Iterator[str]:
                 yield code
             case ast.Assign(targets=[ast.Name(id="code")], value=ast.Constant(value=str(code))):
                 yield code
+
+
+async def test_the_management_api_of_the_next_host_is_asked_where_the_first_does_not_answer() -> None:
+    """On two addresses of this machine that no other server has."""
+
+    class Api(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        def log_message(self, *arguments: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.9", 15672), Api) as server:
+        serving = asyncio.create_task(asyncio.to_thread(server.serve_forever))
+        management = Management(BrokerSettings(url="amqp://guest@127.0.0.8,127.0.0.9/"))  # type: ignore[arg-type]
+        try:
+            queues = await management.queues()
+        finally:
+            server.shutdown()
+            await serving
+
+    assert (queues, management.url) == ([], "http://127.0.0.9:15672")

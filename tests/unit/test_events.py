@@ -1,7 +1,10 @@
 """Events say what they are; building one is strict, reading one is lenient."""
 
+import math
+import re
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -404,3 +407,45 @@ class Stripped(Event, type="stripped"):
 def test_whatever_a_validator_of_the_user_s_raises_the_body_is_unreadable() -> None:
     with pytest.raises(Unreadable, match="a validator of the event raised AttributeError"):
         decode(decoder_for(Stripped), a_message(b'{"name": 3}'))
+
+
+class Measure(BaseModel):
+    """A plain model, which allows infinity as pydantic does unless told otherwise."""
+
+    value: float
+    note: str | None = None
+
+
+@dataclass
+class Reading:
+    value: float
+
+
+class Measured(Event, type="measured"):
+    first: Measure
+    more: list[Measure] = []
+    by_name: dict[str, float | None] = {}
+    reading: Reading | None = None
+    anything: Any = None
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("path", ["first.value", "more.1.value", "by_name.a", "reading.value", "anything.0.x"])
+def test_infinity_below_the_event_itself_is_refused_by_its_name(path: str, number: float) -> None:
+    made: dict[str, Any] = {
+        "first.value": {"first": Measure(value=number)},
+        "more.1.value": {"more": [Measure(value=1), Measure(value=number)]},
+        "by_name.a": {"by_name": {"a": number}},
+        "reading.value": {"reading": Reading(number)},
+        "anything.0.x": {"anything": [{"x": number}]},
+    }[path]
+    event = Measured.model_construct(**{"first": Measure(value=1), "more": [], **made})
+
+    with pytest.raises(PublishError, match=rf"Measured .*: {re.escape(path)} is infinite or not a number"):
+        encode(event)
+
+
+def test_none_below_the_event_itself_is_written() -> None:
+    event = Measured(first=Measure(value=1.5), by_name={"a": None})
+
+    assert b'"note":null' in encode(event)

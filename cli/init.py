@@ -1,0 +1,42 @@
+"""PID 1 of a container: it hands signals on to the command, reaps orphans, and ends as the command does.
+
+The kernel gives orphaned processes to PID 1, and delivers to it no signal that it does not handle. A worker cannot reap
+them itself: it would take the exit codes of its handlers' own children. So the command runs in a child of its own.
+"""
+
+import os
+import signal
+from contextlib import suppress
+from types import FrameType
+
+from .signals import end_when_signalled, heeded
+
+
+def step_aside() -> None:
+    """As PID 1, become its init process and return in a child; elsewhere, do nothing."""
+    if os.getpid() == 1:
+        serve_as_init()
+
+
+def serve_as_init() -> None:
+    """Fork. The child returns; the parent hands signals on, reaps whatever ends, and exits as the child exits."""
+    numbers = heeded()
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    if (child := os.fork()) == 0:
+        os.setpgid(0, 0)  # a terminal signals the group of PID 1: each signal comes once
+        end_when_signalled()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+        return
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in numbers:
+        signal.signal(number, hand_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    while True:
+        ended, status = os.wait()
+        if ended == child:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)
