@@ -423,8 +423,8 @@ class Reading:
 
 class Measured(Event, type="measured"):
     first: Measure
-    more: list[Measure] = []
-    by_name: dict[str, float | None] = {}
+    more: tuple[Measure, ...] = ()
+    by_name: dict[str, float | None] | None = None
     reading: Reading | None = None
     anything: Any = None
 
@@ -434,12 +434,12 @@ class Measured(Event, type="measured"):
 def test_infinity_below_the_event_itself_is_refused_by_its_name(path: str, number: float) -> None:
     made: dict[str, Any] = {
         "first.value": {"first": Measure(value=number)},
-        "more.1.value": {"more": [Measure(value=1), Measure(value=number)]},
+        "more.1.value": {"more": (Measure(value=1), Measure(value=number))},
         "by_name.a": {"by_name": {"a": number}},
         "reading.value": {"reading": Reading(number)},
         "anything.0.x": {"anything": [{"x": number}]},
     }[path]
-    event = Measured.model_construct(**{"first": Measure(value=1), "more": [], **made})
+    event = Measured.model_construct(**{"first": Measure(value=1), "more": (), **made})
 
     with pytest.raises(PublishError, match=rf"Measured .*: {re.escape(path)} is infinite or not a number"):
         encode(event)
