@@ -54,7 +54,7 @@ notifications = Worker("demo.notifications")
 WORKERS = {"payments": payments, "inventory": inventory, "notifications": notifications}
 
 
-@payments.handler(OrderCreated, retry=Retry(attempts=4, backoff=exponential(0.5, jitter=False)), concurrency=8)
+@payments.handler(OrderCreated, retry=Retry(attempts=4, backoff=exponential(0.25, jitter=False)), concurrency=8)
 async def charge(event: OrderCreated, ctx: Context) -> None:
     await asyncio.sleep(0.08)
     if has_broken_bank(event.order) and not is_fixed():

@@ -72,6 +72,7 @@ AWAITED = {
     "idempotency/redis/store.py": 1,  # a batch: whoever asked has its error
     "outbox/relay.py": 3,  # waits of a relay, and its publishes, which it awaits
     "outbox/running.py": 2,  # next to a relay: both go on after any error, and the relay polls without them
+    "publisher/blocking.py": 1,  # the thread of the loop: whoever publishes has the errors, and closing joins it
     "publisher/publisher.py": 2,  # publishes of one call, and a declaration that they await
     "sql/listener.py": 1,  # the proof that notifications arrive, ended with its connection
     "sql/waker.py": 1,  # a notification: the relay polls without it

@@ -268,7 +268,7 @@ def codes_made_in(tree: ast.AST) -> Iterator[str]:
                 yield code
 
 
-async def test_the_management_api_of_the_next_host_is_asked_where_the_first_does_not_answer() -> None:
+async def test_the_management_api_of_the_next_host_is_asked_where_the_first_is_silent() -> None:
     """On two addresses of this machine that no other server has."""
 
     class Api(BaseHTTPRequestHandler):
