@@ -9,11 +9,12 @@ from pages import ROOT
 
 from holdfast.config import known_variables
 
-PAGES = [ROOT / "docs" / name for name in ("settings.md", "command-line.md")]
+PAGES = [ROOT / "docs" / name for name in ("settings.md", "command-line.md", "decisions/README.md")]
 
 
-def test_the_pages_of_settings_and_commands_are_those_of_the_code(tmp_path: Path) -> None:
-    copies = [Path(shutil.copy(page, tmp_path)) for page in PAGES]
+def test_the_pages_of_settings_commands_and_decisions_are_those_of_the_code(tmp_path: Path) -> None:
+    (tmp_path / "decisions").mkdir()
+    copies = [Path(shutil.copy(page, tmp_path / page.relative_to(ROOT / "docs"))) for page in PAGES]
 
     subprocess.run([sys.executable, str(ROOT / "scripts" / "reference.py"), str(tmp_path)], check=True)
 
