@@ -41,6 +41,13 @@ test: static docs ## What CI runs: the checks, then all tests against the built 
 .PHONY: compiled
 compiled: $(COMPILED)/.wheel ## Build the compiled wheel into dist/compiled, from the same source (needs a C compiler)
 
+.PHONY: compiled-source
+compiled-source: $(COMPILED)/.source ## What the compiled wheel is built from, in build/compiled, for cibuildwheel
+
+.PHONY: release-check
+release-check: $(COMPILED)/.wheel venv ## What a release publishes, in dist/release, built and tried: make release-check [TAG=v0.1.0]
+	$(BIN)/python scripts/release.py $(TAG)
+
 .PHONY: test-compiled
 test-compiled: .venv-compiled/.holdfast ## All tests against the compiled wheel, but for those that count Python calls
 	.venv-compiled/bin/pytest -n $(SIDE_BY_SIDE) -m "not pure"
@@ -182,8 +189,7 @@ $(WHEEL): $(VENV)/.dependencies $(SOURCES) pyproject.toml README.md LICENSE
 	@rm -rf build *.egg-info
 
 # The compiled wheel is built from the pure one, unpacked, in a folder that has the package's name.
-$(COMPILED)/.wheel: $(WHEEL) scripts/compiled_setup.py
-	@echo "Compiling $(WHEEL)"
+$(COMPILED)/.source: $(WHEEL) scripts/compiled_setup.py
 	@rm -rf $(COMPILED) dist/compiled
 	@mkdir -p $(COMPILED)
 	@$(BIN)/python -m zipfile -e $(WHEEL) $(COMPILED)
@@ -191,6 +197,10 @@ $(COMPILED)/.wheel: $(WHEEL) scripts/compiled_setup.py
 	@cp README.md LICENSE $(COMPILED)
 	@cp scripts/compiled_setup.py $(COMPILED)/setup.py
 	@sed 's|^package-dir = .*|package-dir = { holdfast = "holdfast" }|; s|^mypy_path = .*||' pyproject.toml > $(COMPILED)/pyproject.toml
+	@touch $@
+
+$(COMPILED)/.wheel: $(COMPILED)/.source
+	@echo "Compiling $(WHEEL)"
 	@$(BIN)/python -m build --wheel --no-isolation --skip-dependency-check --outdir dist/compiled $(COMPILED) > $(VENV)/compiled.log 2>&1 || { cat $(VENV)/compiled.log; exit 1; }
 	@touch $@
 
