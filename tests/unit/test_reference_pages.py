@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from pages import ROOT
 
 from holdfast.config import known_variables
@@ -28,3 +29,12 @@ def test_the_settings_page_has_a_row_for_each_variable_and_the_url_first() -> No
     assert sorted(row for group in rows for row in group) == sorted(known_variables())
     for group in rows:
         assert group[0].endswith("__URL") or not any(row.endswith("__URL") for row in group)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("[a-z]*.md")), ids=lambda page: page.stem)
+def test_a_page_begins_with_the_reader_it_is_for(page: Path) -> None:
+    """The pages of decisions, whose names begin with a digit, are for those who come from their list."""
+    heading, about = page.read_text().split("\n\n")[:2]
+
+    assert heading.startswith("# ")
+    assert about.startswith("For ")
