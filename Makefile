@@ -8,6 +8,7 @@ unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BENCH := .venv-bench
+DOCS := .venv-docs
 PINS := .venv-pins
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -34,11 +35,18 @@ demo-memory: venv ## The same on the embedded broker, with no server at all
 	@$(BIN)/holdfast demo --memory
 
 .PHONY: test
-test: static ## What CI runs: the checks, then all tests against the built wheel, on servers found or started
+test: static docs ## What CI runs: the checks, then all tests against the built wheel, on servers found or started
 	$(BIN)/pytest -n $(SIDE_BY_SIDE)
 
 .PHONY: compiled
 compiled: $(COMPILED)/.wheel ## Build the compiled wheel into dist/compiled, from the same source (needs a C compiler)
+
+.PHONY: compiled-source
+compiled-source: $(COMPILED)/.source ## What the compiled wheel is built from, in build/compiled, for cibuildwheel
+
+.PHONY: release-check
+release-check: $(COMPILED)/.wheel venv ## What a release publishes, in dist/release, built and tried: make release-check [TAG=v0.1.0]
+	$(BIN)/python scripts/release.py $(TAG)
 
 .PHONY: test-compiled
 test-compiled: .venv-compiled/.holdfast ## All tests against the compiled wheel, but for those that count Python calls
@@ -60,7 +68,7 @@ static: venv
 	$(BIN)/lint-imports
 
 .PHONY: format
-format: venv ## Format the code and mend what can be mended
+format: venv ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
@@ -95,9 +103,11 @@ audit: venv ## Look up every pinned package in the OSV database: fails where one
 	@$(BIN)/python scripts/audit.py
 
 .PHONY: pins
-pins: $(PINS)/.tools ## Write requirements-dev.txt anew, after a change of pyproject.toml or constraints.txt
+pins: $(PINS)/.tools ## Write requirements-dev.txt and requirements-docs.txt anew, after a change of pyproject.toml or constraints.txt
 	$(PINS)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --constraint constraints.txt \
 		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make pins" --upgrade --quiet --output-file requirements-dev.txt
+	$(PINS)/bin/uv pip compile --group docs --universal --python-version 3.11 --constraint constraints.txt \
+		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make pins" --upgrade --quiet --output-file requirements-docs.txt
 
 .PHONY: prove
 prove: venv ## Six mutations that lose or repeat messages: the checker must catch each
@@ -121,6 +131,11 @@ pictures: venv ## The pictures of the documentation, taken anew in Chromium
 .PHONY: reference
 reference: venv ## The pages of settings and commands, written anew from the code
 	$(BIN)/python scripts/reference.py docs
+
+.PHONY: docs
+docs: $(DOCS)/.tools $(WHEEL) ## The site of the documentation, in build/site; a link or an anchor that leads nowhere fails
+	@$(DOCS)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --force-reinstall $(WHEEL)
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build
 
 .PHONY: hops
 hops: venv ## Each function of Holdfast that a message passes through, in order, and how many there are
@@ -152,7 +167,7 @@ bench-dead: venv ## 100,000 dead letters listed and filtered, and unchanged: mak
 
 .PHONY: clean
 clean: ## Remove everything these targets made in this folder
-	rm -rf $(VENV) $(BENCH) $(PINS) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz
+	rm -rf $(VENV) $(BENCH) $(DOCS) $(PINS) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The steps below leave a mark each, so that what is up to date is not done again.
@@ -174,8 +189,7 @@ $(WHEEL): $(VENV)/.dependencies $(SOURCES) pyproject.toml README.md LICENSE
 	@rm -rf build *.egg-info
 
 # The compiled wheel is built from the pure one, unpacked, in a folder that has the package's name.
-$(COMPILED)/.wheel: $(WHEEL) scripts/compiled_setup.py
-	@echo "Compiling $(WHEEL)"
+$(COMPILED)/.source: $(WHEEL) scripts/compiled_setup.py
 	@rm -rf $(COMPILED) dist/compiled
 	@mkdir -p $(COMPILED)
 	@$(BIN)/python -m zipfile -e $(WHEEL) $(COMPILED)
@@ -183,6 +197,10 @@ $(COMPILED)/.wheel: $(WHEEL) scripts/compiled_setup.py
 	@cp README.md LICENSE $(COMPILED)
 	@cp scripts/compiled_setup.py $(COMPILED)/setup.py
 	@sed 's|^package-dir = .*|package-dir = { holdfast = "holdfast" }|; s|^mypy_path = .*||' pyproject.toml > $(COMPILED)/pyproject.toml
+	@touch $@
+
+$(COMPILED)/.wheel: $(COMPILED)/.source
+	@echo "Compiling $(WHEEL)"
 	@$(BIN)/python -m build --wheel --no-isolation --skip-dependency-check --outdir dist/compiled $(COMPILED) > $(VENV)/compiled.log 2>&1 || { cat $(VENV)/compiled.log; exit 1; }
 	@touch $@
 
@@ -202,6 +220,12 @@ $(BENCH)/.holdfast: $(COMPILED)/.wheel benchmarks/constraints.txt
 	@scripts/make-venv $(BENCH)
 	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt -c benchmarks/constraints.txt "$(WHEEL)[bench]"
 	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --force-reinstall dist/compiled/*.whl
+	@touch $@
+
+$(DOCS)/.tools: scripts/make-venv requirements-docs.txt
+	@echo "Installing what builds the documentation into $(DOCS)"
+	@scripts/make-venv $(DOCS)
+	@$(DOCS)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements-docs.txt
 	@touch $@
 
 $(PINS)/.tools: scripts/make-venv

@@ -29,7 +29,11 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """A queue or an exchange that somebody else declares: a handler uses it as it is."""
+    """A queue or an exchange that somebody else declares: a handler uses it as it is.
+
+    Attributes:
+        name: Its name.
+    """
 
     name: str
 

@@ -137,7 +137,7 @@ def doctor(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Look at broker and Redis and say what is unsafe, and how to mend it; nothing is changed. Exit 1 where an error
+    """Look at broker and Redis and say what is unsafe, and how to fix it; nothing is changed. Exit 1 where an error
     was found, 0 where there are but warnings and notes."""
     from .diagnose import diagnose
 

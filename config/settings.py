@@ -340,9 +340,11 @@ class DashboardSettings(_Group):
 
 
 class Settings(BaseSettings):
-    """All settings. `Settings(broker={"url": "memory://"})` overrides what the environment says.
+    """All settings, in groups. `Settings(broker={"url": "memory://"})` overrides what the environment says.
 
-    Raises `pydantic.ValidationError`; `load_settings` turns that into a `ConfigurationError` with one line per fault.
+    Raises:
+        pydantic.ValidationError: A value is wrong. `load_settings` raises a `ConfigurationError` instead, with a line
+            for each fault.
     """
 
     model_config = SettingsConfigDict(
@@ -375,9 +377,13 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Return the settings of this process; `overrides` come before all else.
+    """Return the settings of this process.
 
-    Raises `ConfigurationError`, one line per fault, each naming the variable.
+    Args:
+        **overrides: Groups, each a `dict`, that come before the environment: `broker={"url": "memory://"}`.
+
+    Raises:
+        ConfigurationError: A value is wrong; a line for each fault names the variable.
     """
     try:
         return Settings(**overrides)

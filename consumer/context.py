@@ -75,9 +75,14 @@ class Run:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Context(Generic[State]):
-    """The second argument of a handler. `attempt` counts from 1, `redelivered` is the broker's flag.
+    """The second argument of a handler: what it may know besides its event, and what it may do.
 
-    `state` is what the worker's lifespan yielded; annotated as `Context[Pool]`, it is a `Pool` for type checkers.
+    Attributes:
+        metadata: The event's metadata.
+        attempt: The number of this attempt, from 1.
+        queue: The handler's queue.
+        redelivered: The broker's flag: it delivered the message before.
+        state: What the worker's lifespan yielded. Annotated as `Context[Pool]`, it is a `Pool` for type checkers.
     """
 
     metadata: Metadata
@@ -100,8 +105,11 @@ class Context(Generic[State]):
 
     @property
     def lease_lost(self) -> bool:
-        """Whether this worker's heartbeat stopped reaching the claim store while the handler ran. Another worker may
-        be handling the event by now: a long handler looks here before each effect, and raises `RetryLater`."""
+        """Whether this worker's heartbeat stopped reaching the claim store while the handler ran.
+
+        Another worker may be handling the event by now: a long handler looks here before each effect, and raises
+        `RetryLater`.
+        """
         return not self._surroundings.lease.holds(self._run.owner)
 
     @property
@@ -118,16 +126,27 @@ class Context(Generic[State]):
         event_id: str | None = None,
         headers: Headers | None = None,
     ) -> Awaitable[Metadata]:
-        """Publish an event once this handler has succeeded; nothing is sent if it fails. With `within=` the event is
-        a row of the handler's transaction, which a relay sends after the commit.
+        """Publish an event once this handler has succeeded; nothing is sent if it fails.
 
-        Its id is derived from this event's id, the handler and the position, so that a redelivered event
-        publishes the same ids again; `event_id` names another. (Where this event came without an id, each run publishes
-        new ids.) `delay` is in seconds. `key` identifies the aggregate instead of the event's own key field. `headers`
-        travel with the message, beside those of Holdfast. A `def` handler calls this without `await`.
+        With `within=` the event is a row of the handler's transaction, which a relay sends after the commit. A `def`
+        handler calls this without `await`.
 
-        Raises `PublishError` for what can never be sent: a field with no JSON form, a body too large, a type that the
-        handler's `publishes=` leaves out, a header that is not the application's to give.
+        Args:
+            event: The event.
+            delay: Seconds until it is delivered, at most `HOLDFAST_BROKER__MAX_DELAY`.
+            key: The aggregate, instead of the event's own key field.
+            event_id: The event's id, 1 to 255 bytes. By default it is derived from the id of the event being handled,
+                the handler and the position, so that a redelivered event publishes the same ids again. (Where that
+                event came without an id, each run publishes new ids.)
+            headers: Headers of the application, beside those of Holdfast.
+
+        Returns:
+            The metadata of the event.
+
+        Raises:
+            PublishError: The event can never be sent: a field has no JSON form, the body is too large, the handler's
+                `publishes=` leaves its type out, or a header is not the application's to give.
+            HoldfastError: The handler has ended.
         """
         around, run = self._surroundings, self._run
         if run.is_over:

@@ -11,9 +11,14 @@ from ..events import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Seconds before the attempt after attempt `n`; `maximum` caps them; `jitter` spreads them over 0 to that.
+    """A function from the attempt that failed to the seconds until the next one.
 
     Full jitter, after "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
+
+    Attributes:
+        ceiling: A function from the number of the attempt that failed, from 1, to seconds.
+        maximum: The most seconds.
+        jitter: Whether to wait a random time between 0 and that, so that not all retries come at once.
     """
 
     ceiling: Callable[[int], float]
@@ -21,7 +26,7 @@ class Backoff:
     jitter: bool = True
 
     def __call__(self, attempt: int, luck: float = 1.0) -> float:
-        """The seconds after attempt `attempt` (from 1); `luck`, 0 to 1, is where jitter falls."""
+        """Return the seconds after attempt `attempt` (from 1); `luck`, 0 to 1, is where jitter falls."""
         try:
             seconds = min(self.ceiling(attempt), self.maximum)
         except OverflowError:
@@ -33,19 +38,46 @@ BackoffLike: TypeAlias = Backoff | Callable[[int], float]
 
 
 def fixed(seconds: float, *, jitter: bool = True) -> Backoff:
-    """The same delay after each attempt."""
+    """Return a backoff that is the same after each attempt.
+
+    Args:
+        seconds: Seconds until the next attempt.
+        jitter: Whether to wait a random time between 0 and that.
+
+    Raises:
+        ConfigurationError: A number is negative or endless.
+    """
     _check("fixed", seconds)
     return Backoff(lambda _: seconds, jitter=jitter)
 
 
 def linear(seconds: float, *, maximum: float = 3600.0, jitter: bool = True) -> Backoff:
-    """`seconds` after the first attempt, twice that after the second, at most `maximum`."""
+    """Return a backoff that grows by the same amount after each attempt.
+
+    Args:
+        seconds: Seconds after the first attempt; twice that after the second.
+        maximum: The most seconds.
+        jitter: Whether to wait a random time between 0 and that.
+
+    Raises:
+        ConfigurationError: A number is negative or endless.
+    """
     _check("linear", seconds, maximum)
     return Backoff(lambda attempt: seconds * attempt, maximum, jitter)
 
 
 def exponential(seconds: float, *, factor: float = 2.0, maximum: float = 3600.0, jitter: bool = True) -> Backoff:
-    """`seconds` after the first attempt, `factor` times more after each, at most `maximum`."""
+    """Return a backoff that is multiplied after each attempt.
+
+    Args:
+        seconds: Seconds after the first attempt.
+        factor: How many times longer each wait is than the one before it, from 1.
+        maximum: The most seconds.
+        jitter: Whether to wait a random time between 0 and that.
+
+    Raises:
+        ConfigurationError: A number is negative or endless, or the factor is below 1.
+    """
     _check("exponential", seconds, maximum)
     if not 1 <= factor < math.inf:
         raise ConfigurationError(f"exponential(factor={factor!r}): give 1 or more")
@@ -57,13 +89,22 @@ _FALLBACK = Backoff(lambda attempt: 2.0 ** (attempt - 1), 300.0)
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """What happens after a failure.
+    """A policy: what happens after a failure.
 
-    `attempts` counts the first run. `backoff` gives the seconds between attempts. `immediate` more runs in place
-    follow each failed run before it counts as a failed attempt. Errors of `give_up_on`, and those not of
-    `retry_on`, are dead-lettered at once (an exception group is of a type when all it holds are). `max_age` is the
-    age in seconds, since the event happened, after which it is dead-lettered as `expired` instead of run again.
-    An event whose runs ended `max_crashes` times with their worker process is dead-lettered as `crashed`.
+    An exception group is of a type when all that it holds are.
+
+    Attributes:
+        attempts: The most attempts, the first one counted.
+        backoff: The seconds between attempts: `fixed`, `linear`, `exponential`, or a function from the number of the
+            attempt that failed to seconds.
+        immediate: How many more runs follow a failed run at once, before it counts as a failed attempt.
+        retry_on: Exceptions that are tried again; any other is a dead letter at once, with the reason `refused`.
+        give_up_on: Exceptions that are not tried again, though they are of `retry_on`.
+        max_age: Seconds since the event happened, after which it is a dead letter, `expired`, instead of run again.
+        max_crashes: How many runs may end with their worker process before the event is a dead letter, `crashed`.
+
+    Raises:
+        ConfigurationError: A value is out of its range.
     """
 
     attempts: int = 5
@@ -95,10 +136,14 @@ class Retry:
             )
 
     def delay(self, attempt: int, luck: float) -> float:
-        """Return the seconds before the attempt after `attempt`.
+        """Return the seconds before the next attempt.
 
         Jitter falls on delays that the delay ladder carries in at most 3 hops. A user's function that fails or answers
         nonsense is replaced by the default backoff: an error there must not lose the message.
+
+        Args:
+            attempt: The number of the attempt that failed, from 1.
+            luck: Where jitter falls, 0 to 1.
         """
         if isinstance(self.backoff, Backoff):
             seconds = self.backoff(attempt, luck)
@@ -110,7 +155,12 @@ class Retry:
         return seconds if 0 <= seconds < math.inf else _FALLBACK(attempt, luck)
 
     def span(self, timeout: float, enough: float) -> float:
-        """The seconds from the first attempt to the end of the last, at the longest; no further than `enough`."""
+        """Return the seconds from the first attempt to the end of the last, at the longest.
+
+        Args:
+            timeout: Seconds that one run may take.
+            enough: Seconds beyond which nothing is added up.
+        """
         total = timeout
         for attempt in range(1, self.attempts):
             if total > enough:
@@ -119,7 +169,11 @@ class Retry:
         return total if self.max_age is None else min(total, self.max_age)
 
     def retries(self, error: BaseException) -> bool:
-        """Whether the policy tries again after this error."""
+        """Return whether the policy tries again after an error.
+
+        Args:
+            error: What the handler raised.
+        """
         if not isinstance(error, Exception):
             return True  # SystemExit and its like: unknown, so worth another try
         return _is_of(error, self.retry_on) and not _is_of(error, self.give_up_on)

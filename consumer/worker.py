@@ -44,8 +44,14 @@ def _plain(word: str, functions: Iterable[F]) -> tuple[F, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether a worker takes messages from all its queues, and what is missing where it does not. `live` is False
-    while its event loop stands still for longer than `HOLDFAST_WORKER__LIVE_LIMIT`: for `still` seconds now."""
+    """The health of a worker: whether it takes messages from all its queues, and whether its event loop turns.
+
+    Attributes:
+        ready: True while messages are taken from every queue.
+        missing: What stands against that, a text for each.
+        live: False while the event loop stands still for longer than `HOLDFAST_WORKER__LIVE_LIMIT`.
+        still: For how many seconds the event loop stands still now.
+    """
 
     ready: bool
     missing: tuple[str, ...]
@@ -56,11 +62,16 @@ class Health:
 class Worker:
     """A named set of handlers that run together.
 
-    `lifespan` is an async context manager function, called with the worker (or with nothing); what it yields is
-    `ctx.state`. `middleware` wraps every handler, the first outermost. `listeners` are called with each fact
-    (`holdfast.telemetry`); the log is one of them already.
+    Args:
+        name: The worker's name: up to 100 letters, digits and `_.:-`. The names of its queues begin with it.
+        settings: The settings; by default those of the environment, read when they are first needed.
+        lifespan: An async context manager function, called with the worker or with nothing. It is entered before the
+            first event and left after the drain; what it yields is `ctx.state`.
+        middleware: Functions from handler to handler, around every handler; the first is the outermost.
+        listeners: Functions that are called with each fact (`holdfast.telemetry`), beside the log.
 
-    Raises `ConfigurationError` for a name that cannot begin a queue's name.
+    Raises:
+        ConfigurationError: The name cannot begin a queue's name, or a middleware or listener is `async def`.
     """
 
     def __init__(
@@ -89,7 +100,11 @@ class Worker:
 
     @property
     def settings(self) -> Settings:
-        """The settings given, or those of the environment. Raises `ConfigurationError`."""
+        """The settings given, or those of the environment.
+
+        Raises:
+            ConfigurationError: A variable of the environment has a wrong value.
+        """
         if self._dependencies.settings is not None:
             return self._dependencies.settings
         if self._settings is None:
@@ -115,32 +130,39 @@ class Worker:
     def handler(
         self, *events: type[Event] | str, within: "Database[Any] | None" = None, **options: Unpack[HandlerOptions]
     ) -> Any:
-        """Register a function for one or more events, each an `Event` class or the name of a type.
+        """Register a function for one or more events.
 
-        A named type becomes what the first parameter is annotated with: an `Event` class, `dict` (the default) or
-        `bytes`; its name may hold `*` and `#` as in a topic binding. The second parameter, the `Context`, is optional.
-        `async def` runs on the loop, `def` in a thread. `timeout` is in seconds, `retry` says when a failure is tried
-        again. `name` is the function's unless given, `queue` is `<worker>.<name>`. `concurrency` bounds this handler's
-        runs at once, `prefetch` what it has unacked.
+        The function takes the event, and as an optional second parameter the `Context`. `async def` runs on the event
+        loop, `def` in a thread.
 
-        The queue is bound to `exchange` where that is given, and else to `HOLDFAST_BROKER__EXCHANGE`; `arguments` are
-        further ones of the queue, such as `{"x-single-active-consumer": True}`. `queue=Existing("name")` consumes a
-        queue of somebody else, which is neither declared nor bound to an exchange of events, and
-        `exchange=Existing("name")` binds to an exchange that is not declared.
+        Args:
+            *events: `Event` classes, or names of types. A name may hold `*` and `#` as in a topic binding; its body
+                becomes what the first parameter is annotated with: an `Event` class, `dict` (the default) or `bytes`.
+                Older versions of a class are upcast to it (see `upcast`).
+            within: A database. The handler then takes a third parameter, a session or connection in a transaction:
+                what it writes, the row of the inbox that says the event is handled, and the events of `ctx.publish`
+                are committed together, by Holdfast. The row is kept for `HOLDFAST_SQL__INBOX_TTL` seconds.
+            name: The handler's name; by default the function's.
+            queue: The queue's name; by default `<worker>.<name>`. `Existing("name")` consumes a queue of somebody
+                else, which is neither declared nor bound.
+            exchange: The exchange that the queue is bound to; by default `HOLDFAST_BROKER__EXCHANGE`.
+                `Existing("name")` is not declared.
+            arguments: Further arguments of the queue, such as `{"x-single-active-consumer": True}`.
+            retry: What happens after a failure.
+            timeout: Seconds that one run may take.
+            concurrency: The most runs at once in one process; by default `HOLDFAST_WORKER__CONCURRENCY`.
+            prefetch: The most messages that are unacked at once; by default twice the concurrency.
+            publishes: Event classes. `ctx.publish` then refuses every other type.
+            idempotent: False for no claims: an event that completed may be handled again.
+            key: What makes an event the same one instead of its id: the name of a field, or a function of the event.
+            on_outage: What this handler does while the claim store is unavailable, instead of the setting.
+            **options: All of the above but `within`.
 
-        Where `publishes` names event classes, `ctx.publish` refuses every other type. Of an event with several versions
-        a handler takes those it is given; older ones are upcast to it (see `upcast`).
+        Returns:
+            A decorator that returns the function as it is.
 
-        An event that completed is not handled again within `HOLDFAST_IDEMPOTENCY__TTL`, unless `idempotent` is False.
-        What makes it the same event is its id, or what `key` gives: the name of a field, or a function of the event.
-        `on_outage` says what this handler does while the claim store is away, instead of the setting.
-
-        `within` is a database: the handler then takes a third parameter, a session (or connection) in a transaction.
-        What it writes, the row of the inbox that says the event is handled, and the events of `ctx.publish` are
-        committed together. The event is not handled again for as long as its row is kept
-        (`HOLDFAST_SQL__INBOX_TTL`), also where no claim store is named. The handler leaves the commit to Holdfast.
-
-        Raises `ConfigurationError`, one line naming the handler.
+        Raises:
+            ConfigurationError: The handler cannot work; one line names it and says why.
         """
 
         if any(inspect.isroutine(event) for event in events):
@@ -164,24 +186,34 @@ class Worker:
         return register
 
     def configure(self, *, settings: Settings | None = None, listeners: Iterable[Callable[[Fact], None]] = ()) -> None:
-        """Replace the settings and add listeners, before the worker runs: for whoever embeds it."""
+        """Replace the settings and add listeners, before an embedded worker runs.
+
+        Args:
+            settings: The settings in place of those that were given; None leaves them.
+            listeners: Functions that are called with each fact, beside those that were given.
+        """
         self._settings = settings or self._settings
         self._listeners += _plain("listener", listeners)
 
     def topology(self) -> Topology:
-        """What this worker needs on the broker."""
+        """Return the exchanges, queues and bindings that this worker needs on the broker."""
         return topology_of(self.handlers, self.settings.broker)
 
     def health(self) -> Health:
-        """Whether it takes messages now. Any thread may ask."""
+        """Return the health of this worker, now. Any thread may call it."""
         runtime, watchdog = self._runtime, self._watchdog
         missing = (*self._links.down(), *runtime.missing()) if runtime is not None else ("not running",)
         still = watchdog.still() if watchdog is not None else 0.0
         return Health(not missing, missing, still <= self.settings.worker.live_limit, still)
 
     def stop(self, *, now: bool = False) -> None:
-        """Tell a running worker to stop: take nothing more, finish what runs within the grace period (with `now`
-        not even that), give back the rest. Call it on the worker's loop, as a signal handler of the loop does."""
+        """Stop a running worker: take nothing more, finish what runs, give back the rest.
+
+        Call it on the worker's event loop, as a signal handler of the loop does.
+
+        Args:
+            now: True to give back what runs, too, without waiting for the grace period.
+        """
         if self._runtime is not None:
             self._runtime.stop(now=now)
 
@@ -195,14 +227,22 @@ class Worker:
     ) -> int:
         """Handle events until `stop` is called or this is cancelled; both drain first.
 
-        `only` names the handlers to run (all where empty), `concurrency` overrides the setting. With `http`, metrics
-        and probes are served at `HOLDFAST_HTTP__HOST` and `PORT` meanwhile, as `holdfast run` does. An unavailable
-        broker is waited for; so is a claim store, or the worker goes on without it (`on_outage`).
-        `dependencies` replace the real ones: `holdfast.testing` has a clock of its own.
+        It waits for an unavailable broker, and for an unavailable claim store unless `on_outage` is "process".
 
-        Returns how many deliveries were given back unfinished.
+        Args:
+            only: Names of the handlers to run; all where it is empty.
+            concurrency: The most handlers at once, in place of `HOLDFAST_WORKER__CONCURRENCY`.
+            http: Whether to serve metrics and probes at `HOLDFAST_HTTP__HOST` and `PORT`, as `holdfast run` does.
+            dependencies: Clock, broker and claims in place of the real ones: `holdfast.testing` has its own.
 
-        Raises `ConfigurationError`, `TopologyError`, and `BrokerUnavailable` where login or virtual host are refused.
+        Returns:
+            How many deliveries were given back unfinished.
+
+        Raises:
+            ConfigurationError: A setting or a handler is wrong, or there is no handler.
+            TopologyError: Queues or exchanges on the broker are not as this worker needs them.
+            BrokerUnavailable: The broker refuses the login or the virtual host.
+            HoldfastError: The worker is running already.
         """
         if self._runtime is not None:
             raise HoldfastError(f"worker {self.name!r} is already running")
@@ -261,8 +301,14 @@ class Worker:
         return await stack.enter_async_context(self._lifespan(self) if takes_worker else self._lifespan())
 
     def selected(self, only: Iterable[str] = ()) -> tuple[HandlerSpec, ...]:
-        """The handlers that `only` names, all where it is empty. Raises `ConfigurationError` for a name it has not, and
-        where there is none."""
+        """Return some handlers, ready to run.
+
+        Args:
+            only: Their names; all where it is empty.
+
+        Raises:
+            ConfigurationError: The worker has no handler of such a name, or none at all.
+        """
         only = tuple(only)
         if not self._handlers:
             raise ConfigurationError(

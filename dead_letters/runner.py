@@ -212,7 +212,7 @@ class Runner:
         if self.pace.keep_going or not self.awaits_outcomes:
             return
         if same := self.journal.same_failures(self.name):
-            raise Stopped(f"{same} letter(s) failed with the failure they had been dead-lettered for; it is not mended")
+            raise Stopped(f"{same} letter(s) failed with the failure they had been dead-lettered for; it is not fixed")
 
     async def _outcomes(self, keys: Sequence[str] | None) -> None:
         """Return when each of these letters (or all) has its outcome, or there was no word for as long as we wait."""

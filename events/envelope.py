@@ -15,7 +15,14 @@ from .metadata import Metadata
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """An event ready to travel: its metadata, its encoded body and any further headers."""
+    """An event ready to travel.
+
+    Attributes:
+        metadata: Its metadata.
+        body: Its encoded body.
+        content_type: The media type of the body.
+        headers: Further headers.
+    """
 
     metadata: Metadata
     body: bytes

@@ -44,7 +44,11 @@ class HoldfastError(Exception):
 
 
 class ConfigurationError(HoldfastError):
-    """Something the user wrote cannot work. `faults` holds one line for each fault."""
+    """Something the user wrote cannot work.
+
+    Args:
+        *faults: A line for each fault.
+    """
 
     def __init__(self, *faults: str) -> None:
         super().__init__("\n".join(faults))
@@ -76,8 +80,12 @@ class DecodeError(HoldfastError):
 
 
 class Unreadable(DecodeError):
-    """The body is not what the handler's type asks for. `finding` says where and of what kind the faults are, in words
-    that are the same for every message with these faults."""
+    """The body is not what the handler's type asks for.
+
+    Args:
+        text: What is wrong.
+        finding: Where and of what kind the faults are, in words that are the same for every message with these faults.
+    """
 
     def __init__(self, text: str, finding: str = "") -> None:
         super().__init__(text)
@@ -121,11 +129,15 @@ class TooLarge(PublishError):
 
 
 class HandlerSignal(HoldfastError):
-    """What a handler raises on purpose, as a word to the runtime."""
+    """The root of the exceptions that a handler raises on purpose."""
 
 
 class Reject(HandlerSignal):
-    """Never try this event again: dead-letter it with `reason`."""
+    """Raised by a handler: never try this event again, dead-letter it.
+
+    Args:
+        reason: Why; it is the error of the dead letter.
+    """
 
     def __init__(self, reason: str = "rejected by the handler") -> None:
         super().__init__(reason)
@@ -133,9 +145,13 @@ class Reject(HandlerSignal):
 
 
 class RetryLater(HandlerSignal):
-    """Try again after `after` seconds, at most `HOLDFAST_BROKER__MAX_DELAY`. Counts as one of the policy's attempts.
+    """Raised by a handler: try again later. It counts as one of the policy's attempts.
 
-    Raises `ConfigurationError` where `after` is not a number of seconds from 0.
+    Args:
+        after: Seconds, at most `HOLDFAST_BROKER__MAX_DELAY`.
+
+    Raises:
+        ConfigurationError: `after` is not a number of seconds from 0.
     """
 
     def __init__(self, after: float) -> None:

@@ -27,16 +27,21 @@ _known: dict[tuple[str, str], "weakref.ref[type[Event]]"] = {}
 class Event(BaseModel):
     """A fact that happened, with its fields and nothing else.
 
-    Class arguments: `type`, a dotted name (default: from the class name, `OrderCreated` becomes
-    `order.created`); `version`, a whole number from 1; `key`, the field whose value identifies
-    the aggregate. Building an event refuses unknown fields; reading one from the wire ignores
-    them, so a producer may add a field without breaking anyone.
+    Class arguments, as in `class OrderCreated(Event, type="order.created", version=2, key="order_id")`:
+
+    - `type`: a dotted name; by default made of the class name, `OrderCreated` becomes `order.created`.
+    - `version`: a whole number from 1, which is the default.
+    - `key`: the field whose value identifies the aggregate; by default none.
+
+    Building an event refuses unknown fields. Reading one from the wire ignores them, so a producer may add a field
+    without breaking anyone.
 
     A subclass has the key of its class. One with a `version=` and no `type=` is another version of its class, where
     that was given its type, or the name says so (`OrderV2` of `Order`). `Wrapped[int]` is the same event as `Wrapped`.
 
-    Raises `ConfigurationError` at import for a wrong type, version or key, a type defined twice in a module, a field
-    that has no JSON form, and one that would be read as another value than was written.
+    Raises:
+        ConfigurationError: At import: a wrong type, version or key, a type defined twice in a module, a field that has
+            no JSON form, or one that would be read as another value than was written.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -6,12 +6,20 @@ from datetime import datetime
 
 @dataclass(slots=True)
 class Metadata:
-    """The envelope's fields. Nothing changes them once they are made: take a changed copy by `dataclasses.replace`.
+    """What is known about an event besides its data.
 
-    `event_id` is opaque text, unique to the event. `event_type` and `version` name its class. `time` is when it
-    happened, with a time zone. `source` names the program that published it, `key` the aggregate it belongs to.
-    `correlation_id` is the id of the first event of its chain, `causation_id` that of the event whose handler published
-    it. `traceparent` is its place in a trace (W3C).
+    Nothing changes it once it is made: take a changed copy by `dataclasses.replace`.
+
+    Attributes:
+        event_id: Opaque text, unique to the event.
+        event_type: The type of its class.
+        time: When it happened, with a time zone.
+        version: The version of its class.
+        source: The program that published it.
+        key: The aggregate it belongs to.
+        correlation_id: The id of the first event of its chain.
+        causation_id: The id of the event whose handler published it.
+        traceparent: Its place in a trace (W3C).
     """
 
     event_id: str

@@ -36,16 +36,33 @@ def upcast(old: type[Event], new: type[Event]) -> Callable[[Function], Function]
     The function takes the old event and returns the new one, or a `dict` of its fields. Functions form a chain: an
     event takes as many steps as its handler's version needs. Each version has one upcast at most.
 
-    Raises `ConfigurationError` where the two are not versions of one type, in rising order.
+    Args:
+        old: The class of the older version.
+        new: The class of the newer version of the same type.
+
+    Returns:
+        A decorator that returns the function as it is.
+
+    Raises:
+        ConfigurationError: The two are not versions of one type, in rising order.
     """
     return _declare("upcast", old, new, rising=True)
 
 
 def downcast(new: type[Event], old: type[Event]) -> Callable[[Function], Function]:
-    """Declare how an event is published in an older version, for consumers that were not upgraded yet:
-    `@downcast(OrderCreated, OrderCreatedV1)`. `HOLDFAST_PUBLISHER__VERSIONS` says which types need it.
+    """Declare how an event is published in an older version: `@downcast(OrderCreated, OrderCreatedV1)`.
 
-    Raises `ConfigurationError` where the two are not versions of one type, in falling order.
+    It is for consumers that were not upgraded yet; `HOLDFAST_PUBLISHER__VERSIONS` says which types need it.
+
+    Args:
+        new: The class of the newer version.
+        old: The class of the older version of the same type.
+
+    Returns:
+        A decorator that returns the function as it is.
+
+    Raises:
+        ConfigurationError: The two are not versions of one type, in falling order.
     """
     return _declare("downcast", new, old, rising=False)
 

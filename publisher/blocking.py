@@ -42,6 +42,11 @@ class BlockingPublisher:
 
     An open publisher is of no use in a forked process, where its methods raise `PublishError`: create or first use it
     after the fork.
+
+    Args:
+        settings: The settings; by default those of the environment.
+        source: The name of this program in the events that it publishes.
+        emit: A function that is called with each fact, in the publisher's thread; by default the log.
     """
 
     def __init__(self, settings: Settings | None = None, *, source: str = "", emit: Emit | None = None) -> None:
@@ -67,10 +72,16 @@ class BlockingPublisher:
     def publish_many(
         self, events: Iterable[Event | Envelope], *, delay: float | None = None
     ) -> list[Metadata | PublishError]:
-        """Publish many events, now or after `delay` seconds, 500 at a time. `events` is read in the calling thread.
+        """Publish many events, 500 at a time.
 
-        Returns one result for each event, in order: its metadata or its `PublishError`. Raises any other error, among
-        them those of `events` itself.
+        Raises any error that is no `PublishError`, among them those of `events` itself.
+
+        Args:
+            events: The events, or envelopes. They are read in the calling thread.
+            delay: Seconds until they are delivered, at most `HOLDFAST_BROKER__MAX_DELAY`.
+
+        Returns:
+            A result for each event, in order: its metadata or its `PublishError`.
         """
         results: list[Metadata | PublishError] = []
         remaining = iter(events)

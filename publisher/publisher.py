@@ -21,18 +21,26 @@ PIPELINE = 500
 class Publisher:
     """Publishes events; each call returns once the broker confirmed and routed the message.
 
-    `async with Publisher() as publisher: await publisher.publish(event)`. `source` names this program in the events it
-    publishes. One publisher serves a whole process: it is safe to use from many tasks of one loop.
-
-    `settings` are read from the environment without it. `emit` receives each fact (default: the log); `clock` gives the
-    time of day.
+    `async with Publisher() as publisher: await publisher.publish(event)`. One publisher serves a whole process: it is
+    safe to use from many tasks of one loop.
 
     While the broker is unavailable, a publish waits for the connection, at most `HOLDFAST_BROKER__PUBLISH_TIMEOUT`
     seconds, then raises `NotConnected` (never sent) or `PublishTimeout` (sent, no answer: it may be in a queue).
     Publish again with the metadata of the first try, so that listeners recognise the event.
 
     Entering waits at most `HOLDFAST_BROKER__CONNECT_TIMEOUT` seconds for an unavailable broker and then goes on
-    without it; it raises `BrokerUnavailable` where login or virtual host are refused, and `TopologyError`.
+    without it.
+
+    Args:
+        settings: The settings; by default those of the environment.
+        source: The name of this program in the events that it publishes.
+        emit: A function that is called with each fact; by default the log.
+        clock: The time of day.
+
+    Raises:
+        ConfigurationError: A variable of the environment has a wrong value.
+        BrokerUnavailable: On entering: the broker refuses the login or the virtual host.
+        TopologyError: On entering: the exchange is missing, or has another type.
     """
 
     def __init__(
@@ -78,18 +86,30 @@ class Publisher:
         delay: float | None = None,
         at: datetime | None = None,
     ) -> Metadata:
-        """Publish one event, now, after `delay` seconds, or `at` a time. Returns its metadata.
+        """Publish one event, now or later.
 
-        `metadata` replaces the generated one, for instance to publish again after `PublishTimeout`; its type and
-        version are those of the event. `event_id` is the event's id, 1 to 255 bytes, instead of a new one. `headers`
-        travel with the message, beside those of Holdfast. `delay` is at most `HOLDFAST_BROKER__MAX_DELAY` and exact to
-        0.1 s. `at` has a time zone; a time that is past means now.
+        Args:
+            event: The event, or an envelope that is ready to travel.
+            metadata: Metadata in place of new ones, for instance to publish again after `PublishTimeout`. Their type
+                and version are those of the event.
+            event_id: The event's id, 1 to 255 bytes, in place of a new one. Not together with `metadata`.
+            headers: Headers of the application, beside those of Holdfast.
+            delay: Seconds until the event is delivered, at most `HOLDFAST_BROKER__MAX_DELAY`, exact to 0.1 s.
+            at: The time, with a time zone, at which it is delivered; a time that is past means now. Not together with
+                `delay`.
 
-        Raises `Unroutable` (unless `HOLDFAST_PUBLISHER__MAY_BE_UNROUTED` names the type), `PublishRefused`,
-        `PublishTimeout` (outcome unknown), `NotConnected` and `TooLarge`, all of them `PublishError`. A delay out of
-        its range, both `delay` and `at`, both `metadata` and `event_id`, metadata of another event, a header that is
-        not the application's to give, and a field that has no JSON form raise `PublishError` too. The first delayed
-        publish raises `TopologyError` where the delay ladder cannot be declared.
+        Returns:
+            The metadata of the event.
+
+        Raises:
+            Unroutable: No queue takes the event, and `HOLDFAST_PUBLISHER__MAY_BE_UNROUTED` does not name its type.
+            PublishRefused: The broker refused it.
+            PublishTimeout: It was sent and no answer came: it may or may not be in a queue.
+            NotConnected: It was not sent: there was no connection in time.
+            TooLarge: It was not sent: body or headers are too large.
+            PublishError: It was not sent: an argument is wrong, or a field has no JSON form. The other five are
+                `PublishError` as well.
+            TopologyError: The delay ladder cannot be declared (the first delayed publish).
         """
         settings = self._settings
         if at is not None:
@@ -117,10 +137,17 @@ class Publisher:
     async def publish_many(
         self, events: Iterable[Event | Envelope], *, delay: float | None = None
     ) -> list[Metadata | PublishError]:
-        """Publish many events, now or after `delay` seconds, at most 500 of them in flight.
+        """Publish many events, at most 500 of them in flight.
 
-        Returns one result for each event, in order: its metadata or its `PublishError`. Raises any other error, among
-        them those of `events` itself; what is in flight then is cancelled, and its outcome unknown.
+        Raises any error that is no `PublishError`, among them those of `events` itself; what is in flight then is
+        cancelled, and its outcome unknown.
+
+        Args:
+            events: The events, or envelopes.
+            delay: Seconds until they are delivered, at most `HOLDFAST_BROKER__MAX_DELAY`.
+
+        Returns:
+            A result for each event, in order: its metadata or its `PublishError`.
         """
         results: dict[int, Metadata | PublishError] = {}
         numbered = enumerate(events)

@@ -1,4 +1,4 @@
-"""Writes the parts of the reference that come from the code: settings and commands.
+"""Writes the parts of the reference that come from the code: settings and commands, and the list of decisions.
 
 python scripts/reference.py docs
 """
@@ -29,6 +29,8 @@ GROUPS = {
     "dashboard": "Dead-letter page",
 }
 """The groups with a heading of their own; any other has its name for one."""
+
+DECISIONS = Path(__file__).parents[1] / "docs" / "decisions"
 
 
 def settings() -> Iterator[str]:
@@ -95,7 +97,17 @@ def cell(text: str) -> str:
     return re.sub(r"\s+", " ", text.replace("\b", "")).replace("|", "\\|").strip()
 
 
-PARTS = {"settings.md": settings, "command-line.md": commands}
+def decisions() -> Iterator[str]:
+    """Each decision with its date and state, which its second paragraph begins with."""
+    yield "| | decision | date | state |\n|--:|---|---|---|"
+    for file in sorted(DECISIONS.glob("[0-9]*.md")):
+        title, about = file.read_text().split("\n\n")[:2]
+        number, name = re.match(r"# (\d+)\. (.+)", title).groups()  # type: ignore[union-attr]
+        date, state = re.match(r"\*(\d{4}-\d\d-\d\d), ([\w ]+)\.", about).groups()  # type: ignore[union-attr]
+        yield f"| {number} | [{name}]({file.name}) | {date} | {state} |"
+
+
+PARTS = {"settings.md": settings, "command-line.md": commands, "decisions/README.md": decisions}
 
 
 def written(page: str, lines: Iterator[str]) -> str:

@@ -48,12 +48,16 @@ _UNPREPARED: dict[str, dict[str, Any]] = {
 class Database(Generic[S]):
     """A database in which handlers run their transactions (`within=`), and from which a relay sends.
 
-    `source` is SQLAlchemy's `async_sessionmaker`, `sessionmaker`, `AsyncEngine` or `Engine`; handlers get its sessions
-    or connections, `async def` handlers those of the first of each pair, `def` handlers those of the second. Other
-    sources: `Database.asyncpg(pool)`, `.psycopg(pool)`, `.sqlite(path)`, `.django(alias)`. `name` is its label in
-    metrics and log; by default the name of the database. A database serves one event loop.
+    A database serves one event loop. Other sources: `Database.asyncpg(pool)`, `.psycopg(pool)`, `.sqlite(path)`,
+    `.django(alias)`.
 
-    Raises `ConfigurationError` for what is none of these.
+    Args:
+        source: SQLAlchemy's `async_sessionmaker` or `AsyncEngine` for `async def` handlers, `sessionmaker` or `Engine`
+            for `def` handlers. Handlers get its sessions or connections.
+        name: Its label in metrics and log; by default the name of the database.
+
+    Raises:
+        ConfigurationError: What is given is none of these.
     """
 
     @overload
@@ -83,7 +87,12 @@ class Database(Generic[S]):
 
     @staticmethod
     def asyncpg(pool: "asyncpg.Pool[Any]", *, name: str = "postgresql") -> "Database[asyncpg.Connection[Any]]":
-        """Return the database of an asyncpg pool; handlers get its connections."""
+        """Return the database of an asyncpg pool; handlers get its connections.
+
+        Args:
+            pool: The pool. Its owner opens and closes it.
+            name: Its label in metrics and log.
+        """
         return Database._of(Asyncpg(pool), "postgresql", name)
 
     @overload
@@ -98,21 +107,37 @@ class Database(Generic[S]):
     ) -> "Database[psycopg.Connection[Any]]": ...
     @staticmethod
     def psycopg(pool: Any, *, name: str = "postgresql") -> "Database[Any]":
-        """Return the database of a psycopg pool, asynchronous or not; handlers get its connections."""
+        """Return the database of a psycopg pool, asynchronous or not; handlers get its connections.
+
+        Args:
+            pool: The pool. Its owner opens and closes it.
+            name: Its label in metrics and log.
+        """
         is_async = "Async" in type(pool).__name__
         return Database._of(PsycopgAsync(pool) if is_async else Psycopg(pool), "postgresql", name)
 
     @staticmethod
     def sqlite(path: str, *, name: str = "") -> "Database[sqlite3.Connection]":
-        """Return the database in a file, or in `:memory:`; handlers get a connection in a transaction that writes."""
+        """Return the database in a file of SQLite; handlers get a connection in a transaction that writes.
+
+        Args:
+            path: The file, or `:memory:`.
+            name: Its label in metrics and log; by default the file's name.
+        """
         return Database._of(Sqlite(str(path)), "sqlite", name or _last(path))
 
     @staticmethod
     def django(alias: str = "default", *, name: str = "") -> "Database[None]":
-        """Return a database of Django's settings. Its handlers are `def` and take `(event, ctx)`: the ORM finds the
-        connection by itself, in a transaction.
+        """Return a database of Django's settings. Raises what Django raises for its settings.
 
-        Raises `ConfigurationError` where Django is not installed, and what Django raises for its settings.
+        Its handlers are `def` and take `(event, ctx)`: the ORM finds the connection by itself, in a transaction.
+
+        Args:
+            alias: Its alias in the settings.
+            name: Its label in metrics and log; by default the name of the database.
+
+        Raises:
+            ConfigurationError: Django is not installed.
         """
         if find_spec("django") is None:
             raise ConfigurationError('this needs Django: pip install "holdfast-rabbitmq[django]"')
@@ -127,11 +152,15 @@ class Database(Generic[S]):
 
     @staticmethod
     def of_url(url: str, *, is_pooled: bool = False) -> "Database[Any]":
-        """Return the database at a URL: `postgresql://`, by asyncpg or psycopg, `mysql://` or `mariadb://`, by asyncmy,
-        or `sqlite:///path`. With `is_pooled` a pooler may give each transaction another connection: nothing is
-        prepared.
+        """Return the database at a URL.
 
-        Raises `ConfigurationError` where SQLAlchemy or a driver is not installed.
+        Args:
+            url: `postgresql://user@host/database`, by asyncpg or psycopg, `mysql://` or `mariadb://`, by asyncmy, or
+                `sqlite:///path`.
+            is_pooled: Whether a pooler may give each transaction another connection: nothing is prepared then.
+
+        Raises:
+            ConfigurationError: SQLAlchemy or a driver is not installed.
         """
         scheme, _, rest = url.partition("://")
         kind, _, driver = scheme.partition("+")
@@ -154,11 +183,25 @@ class Database(Generic[S]):
             await self.opener.engine.dispose()
 
     def statements(self, schema: str) -> Statements:
-        """Return the statements for Holdfast's tables in this database."""
+        """Return the statements for Holdfast's tables in this database.
+
+        Args:
+            schema: The schema of the tables.
+        """
         return statements_of(self.dialect, schema)
 
     async def run(self, steps: Steps[T]) -> T:
-        """Take steps in a transaction of their own. Raises `DatabaseUnavailable`, and what the driver raises."""
+        """Take steps in a transaction of their own. Raises what the driver raises.
+
+        Args:
+            steps: Statements, one after the other, and what they end in.
+
+        Returns:
+            What the steps end in.
+
+        Raises:
+            DatabaseUnavailable: The database cannot be reached.
+        """
         try:
             if isinstance(self.opener, OpenerAsync):
                 async with self.opener.begin() as opened:
@@ -175,8 +218,15 @@ class Database(Generic[S]):
             return play_in_thread(steps, opened.execute)
 
     async def check(self, schema: str) -> None:
-        """Raise `ConfigurationError`, in one line, where the schema is not the one of this release, and
-        `DatabaseUnavailable`."""
+        """Check that the schema is the one of this release.
+
+        Args:
+            schema: The schema of the tables.
+
+        Raises:
+            ConfigurationError: It is not, in one line.
+            DatabaseUnavailable: The database cannot be reached.
+        """
         try:
             version = await self.run(_version(self.statements(schema)))
         except DatabaseUnavailable:

@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 class Outbox:
     """Publishes events in the caller's own transaction: they are sent by a relay if it commits, and else never.
 
-    The process needs no connection to a broker. `source` names this program in the events it publishes. `settings` are
-    read from the environment without it; they hold the schema of the tables (`HOLDFAST_SQL__SCHEMA`). `using` is the
-    alias of a database of Django's, whose connection `publish(event)` finds by itself.
+    The process needs no connection to a broker.
+
+    Args:
+        settings: The settings, which hold the schema of the tables (`HOLDFAST_SQL__SCHEMA`); by default those of the
+            environment.
+        source: The name of this program in the events that it publishes.
+        using: The alias of a database of Django's, whose connection `publish(event)` finds by itself.
     """
 
     def __init__(self, settings: Settings | None = None, *, source: str = "", using: str | None = None) -> None:
@@ -75,18 +79,27 @@ class Outbox:
         delay: float | None = None,
         key: str | None = None,
     ) -> Metadata | Awaitable[Metadata]:
-        """Publish an event in the transaction of a session or a connection. Returns its metadata.
+        """Publish an event in the transaction of a session or a connection.
 
         With a session of SQLAlchemy, asynchronous or not, the row is written when the session commits: all that the
         transaction locks is locked by then, so events of one key have the order of their commits. With a connection it
         is written at once; with an asynchronous one (asyncpg, psycopg, SQLAlchemy) the call is awaited. With `using` no
         connection is given: the event is a row of Django's `atomic`.
 
-        `metadata` replaces the generated one; its type and version are those of the event. `delay` is in seconds from
-        the commit on. `key` identifies the aggregate instead of the event's own key field.
+        Args:
+            connection: The session or connection, in a transaction; left out with `using`.
+            event: The event.
+            metadata: Metadata in place of new ones. Their type and version are those of the event.
+            delay: Seconds from the commit until it is delivered.
+            key: The aggregate, instead of the event's own key field.
 
-        Raises `OutsideTransaction` where nothing would commit the event, `PublishError` for what can never be sent and
-        for metadata of another event, and `ConfigurationError` for what is no connection.
+        Returns:
+            The metadata of the event; with an asynchronous connection, to be awaited.
+
+        Raises:
+            OutsideTransaction: Nothing would commit the event.
+            PublishError: It can never be sent, or the metadata are those of another event.
+            ConfigurationError: What is given is no connection.
         """
         settings = self._settings
         if event is None:

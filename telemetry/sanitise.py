@@ -77,7 +77,7 @@ def is_secret(name: str) -> bool:
 
 
 def neutral(text: str, limit: int | None = None, *, lines: bool = False) -> str:
-    """Return the text for a terminal, with everything it would act on written out (`\\x1b`).
+    """Return the text for a terminal, with every control character that it would obey written out.
 
     At most `limit` characters of the text are kept. Line ends and tabs stay if `lines`, or else become spaces.
     """

@@ -19,7 +19,11 @@ from .records import Published
 
 @dataclass(slots=True, eq=False, repr=False)
 class RecordingContext(Context):
-    """A handler's context that keeps what was published with it: `published`, in order."""
+    """A handler's context that keeps what was published with it.
+
+    Attributes:
+        published: The events, in order.
+    """
 
     published: list[Published] = field(default_factory=list)
 
@@ -50,10 +54,23 @@ async def call(
 ) -> RecordingContext:
     """Call a handler once, as a worker would: `async def` on the loop, `def` in a thread, with or without a context.
 
-    Returns the context it was given; `published` on it are the events. `state` is what the worker's lifespan would
-    yield, `headers` are those its message came with. Raises whatever the handler raises, and `WorkNotDone` where a
-    worker would dead-letter the event for what it returned. Retries, time-outs, middleware and idempotency are the
-    worker's: for those there is `Harness`.
+    Retries, time-outs, middleware and idempotency are the worker's: for those there is `Harness`. Raises whatever the
+    handler raises.
+
+    Args:
+        handler: The function.
+        event: The event; a `dict` or `bytes` for a handler of a named type.
+        attempt: The number of the attempt that the handler sees.
+        state: What the worker's lifespan would yield.
+        redelivered: The broker's flag that the handler sees.
+        metadata: The event's metadata; by default new ones.
+        headers: The headers that its message came with.
+
+    Returns:
+        The context that the handler was given; `published` on it are its events.
+
+    Raises:
+        WorkNotDone: A worker would dead-letter the event for what the handler returned.
     """
     worker = Worker("call")
     worker.handler(type(event) if isinstance(event, Event) else "call.event")(handler)

@@ -33,11 +33,18 @@ class Harness:
 
     `async with Harness(worker) as h: await h.publish(OrderCreated(...)); await h.settle()`, then look at `h.handled`,
     `h.published`, `h.retries` and `h.dead_letters`. It works on any event loop. Time passes in `settle` and `advance`
-    alone, and then at once; only the handlers' own waiting is real. A handler that has not ended after `patience`
-    seconds of real time is taken to hang: time passes until its time-out. `seed` is where the jitter of delays falls.
+    alone, and then at once; only the handlers' own waiting is real.
 
-    Leaving it raises `HandlerFailed` for an assertion that failed inside a handler, and `AssertionError` unless what
-    was acked, queued and dead-lettered together is what was published.
+    Args:
+        *workers: The workers, one or more: several are a chain of services.
+        patience: Seconds of real time after which a handler that has not ended is taken to hang: time passes until
+            its time-out.
+        seed: Where the jitter of delays falls; the same delays for the same seed.
+
+    Raises:
+        ConfigurationError: What is given is no worker.
+        HandlerFailed: On leaving: an assertion failed inside a handler.
+        AssertionError: On leaving: what was acked, queued and dead-lettered together is not what was published.
     """
 
     _session: MemoryBroker
@@ -96,7 +103,23 @@ class Harness:
         delay: float | None = None,
         at: datetime | None = None,
     ) -> Metadata:
-        """Publish an event as `Publisher.publish` does. Raises `Unroutable` where no handler here takes its type."""
+        """Publish an event as `Publisher.publish` does.
+
+        Args:
+            event: The event, or an envelope that is ready to travel.
+            metadata: Metadata in place of new ones.
+            event_id: The event's id in place of a new one.
+            headers: Headers of the application.
+            delay: Seconds of virtual time until it is delivered.
+            at: The time, with a time zone, at which it is delivered.
+
+        Returns:
+            The metadata of the event.
+
+        Raises:
+            Unroutable: No handler here takes its type.
+            PublishError: As `Publisher.publish`.
+        """
         self._check_running()
         sent = await self._publisher.publish(
             event, metadata=metadata, event_id=event_id, headers=headers, delay=delay, at=at
@@ -105,8 +128,16 @@ class Harness:
         return sent
 
     async def publish_raw(self, event_type: str, body: bytes, **properties: Any) -> None:
-        """Publish bytes as any other program may: `properties` are those of `holdfast.events.Message`, such as
-        `headers`, `message_id` and `content_type`. Raises `Unroutable` where no handler here takes the type."""
+        """Publish bytes as any other program may.
+
+        Args:
+            event_type: The property `type` and the routing key.
+            body: The body.
+            **properties: Those of `holdfast.events.Message`, such as `headers`, `message_id` and `content_type`.
+
+        Raises:
+            Unroutable: No handler here takes the type.
+        """
         self._check_running()
         given = {"type": event_type, "message_id": uuid7(), "content_type": "application/json"} | properties
         message = Message(body, self._exchange, event_type, **given)
@@ -114,17 +145,28 @@ class Harness:
         self._check_taken(read_metadata(message, self._clock.now(), self._workers[0].settings.worker.names))
 
     async def settle(self, *, within: float = 30 * 86400.0) -> None:
-        """Let everything happen that is to happen, at most `within` seconds from now: retries and delayed events too.
+        """Let everything happen that is to happen, retries and delayed events too.
 
-        Raises `HandlerFailed` for an assertion that failed inside a handler, and `AssertionError` where it does not
-        come to an end.
+        Args:
+            within: The most seconds of virtual time that may pass.
+
+        Raises:
+            HandlerFailed: An assertion failed inside a handler.
+            AssertionError: It does not come to an end.
         """
         await self._passage.settle(within)
         self._seen.raise_failures()
 
     async def advance(self, seconds: float) -> None:
-        """Let this much time pass, with all that falls into it. Raises as `settle` does, and `ConfigurationError` for
-        what is no number of seconds."""
+        """Let so much time pass, with all that falls into it.
+
+        Args:
+            seconds: Seconds of virtual time, 0 or more.
+
+        Raises:
+            HandlerFailed: An assertion failed inside a handler.
+            ConfigurationError: It is no number of seconds.
+        """
         if not 0 <= seconds < float("inf"):
             raise ConfigurationError(f"advance({seconds!r}): give seconds, 0 or more")
         await self._passage.advance(seconds)
@@ -171,22 +213,35 @@ class Harness:
         return [read_dead(message, n, now, handlers[queue]) for n, (queue, message) in enumerate(self._server.dead())]
 
     def crash_before_ack(self, times: int = 1) -> None:
-        """A fault: `times` times from now, the worker dies when it is about to record an event as done. What it had
-        taken is delivered again, flagged as redelivered, and the worker is started again: handlers that had done
-        their work by then do it twice."""
+        """Let the worker die when it is about to record an event as done, and start it again.
+
+        What it had taken is delivered again, flagged as redelivered: a handler that had done its work does it twice.
+
+        Args:
+            times: How often, from now on.
+        """
         self._faults.crashes += times
 
     def lose_connection(self, times: int = 1) -> None:
-        """A fault: `times` times from now, the connection breaks when a message is about to be acked. What was not
-        settled is delivered again; the worker lives, and consumes again."""
+        """Let the connection break when a message is about to be acked.
+
+        What was not settled is delivered again; the worker lives, and consumes again.
+
+        Args:
+            times: How often, from now on.
+        """
         self._faults.losses += times
 
     def duplicate_every_message(self) -> None:
-        """A fault, from now on: each event reaches its queues twice, as from a producer that lost a confirm."""
+        """Let each event reach its queues twice from now on, as from a producer that lost a confirm."""
         self._server.takes_twice = True
 
     def reorder(self, seed: int) -> None:
-        """A fault, from now on: `settle` hands deliveries on one at a time, in an order that `seed` decides."""
+        """Let deliveries be handled one at a time from now on, in an order by chance.
+
+        Args:
+            seed: What decides the order; the same order for the same seed.
+        """
         self._faults.order = random.Random(seed)
 
     async def _stop(self) -> Balance:

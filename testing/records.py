@@ -15,7 +15,15 @@ from .server import EventInQueue, WatchedServer, delay_of
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A handler was called with `event`: an `Event`, a `dict` or `bytes`, whatever it takes."""
+    """One call of a handler.
+
+    Attributes:
+        event: What the handler was called with: an `Event`, a `dict` or `bytes`.
+        metadata: The event's metadata.
+        handler: The handler's name.
+        queue: Its queue.
+        attempt: The number of the attempt, from 1.
+    """
 
     event: Any
     metadata: Metadata
@@ -26,7 +34,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """Attempt `attempt` failed with `error` and was followed by another after `delay` seconds."""
+    """An attempt that failed and was followed by another.
+
+    Attributes:
+        event: What the handler was called with.
+        metadata: The event's metadata.
+        handler: The handler's name.
+        queue: Its queue.
+        attempt: The number of the attempt that failed, from 1.
+        delay: Seconds until the next one.
+        error: The error's type and text.
+    """
 
     event: Any
     metadata: Metadata
@@ -39,7 +57,13 @@ class Retried:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """An event was published, confirmed and routed; `delay` seconds before it is delivered, if it was delayed."""
+    """An event that was published, confirmed and routed.
+
+    Attributes:
+        event: The event.
+        metadata: Its metadata.
+        delay: Seconds until it is delivered; None where it was not delayed.
+    """
 
     event: Any
     metadata: Metadata
@@ -48,8 +72,18 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class DeadLettered:
-    """A message in a dead-letter queue. `event` is a `dict` where it is not what its class
-    says, and None where it is no JSON object; `letter` tells everything."""
+    """A message in a dead-letter queue.
+
+    Attributes:
+        event: The event; a `dict` where it is not what its class says, None where it is no JSON object.
+        handler: The handler's name.
+        queue: Its queue.
+        reason: Why it is a dead letter, such as `exhausted`.
+        attempt: The number of the last attempt.
+        error_type: The name of the error's class.
+        error: The error's text.
+        letter: Everything else.
+    """
 
     event: Any
     handler: str

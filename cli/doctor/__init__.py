@@ -1,3 +1,3 @@
-"""`holdfast doctor`: what of a broker, a claim store and a worker is unsafe together, and how to mend it."""
+"""`holdfast doctor`: what of a broker, a claim store and a worker is unsafe together, and how to fix it."""
 
 from .visit import examine_all as examine_all

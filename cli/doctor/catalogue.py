@@ -132,7 +132,7 @@ CATALOGUE: dict[str, Kind] = {
     ),
     "redis-unread": Kind(
         "note",
-        "Redis does not tell about itself",
+        "Redis does not report its state",
         "Allow this user INFO (`+info`): eviction, persistence and version are unchecked.",
     ),
     "claims-in-memory": Kind(
@@ -153,7 +153,7 @@ CATALOGUE: dict[str, Kind] = {
     "arguments-unread": Kind(
         "note",
         "The arguments of a queue or exchange could not be compared",
-        "Run the doctor as a user with the configure right, or trust whoever declares.",
+        "Run the doctor as a user with the configure right, or trust the program that declares.",
     ),
     "management-unread": Kind(
         "note",

@@ -14,11 +14,12 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "reliability.md"
 
 HEAD = """# What was broken, and what became of every event
 
-Holdfast's fault suite runs workers in processes of their own, breaks them, their broker, their Redis and the network
-between them while events are published, heals everything, and accounts for every event from ledgers that nothing of
-this can touch: what the publisher was told, what handlers did (a line in a file, written the moment it is done), what
-was broken and when, and what is in the dead-letter queues. The checker is itself proven: `make prove` puts six faults
-that lose or repeat messages into a copy of Holdfast, and each has to be caught.
+For those who want evidence: which faults were tried, how often, and what became of every event. The fault suite runs
+workers in processes of their own. It breaks them, their broker, their Redis and the network between them while events
+are published, then heals everything and accounts for every event. It does so from records that no fault can touch:
+the publisher's results, a line in a file for each effect of a handler, the faults with their times, and the dead-
+letter queues. The checker is itself proven: `make prove` puts six faults that lose or repeat messages into a copy of
+Holdfast, and each has to be caught.
 
 *Lost*: confirmed to the publisher, and neither handled nor a dead letter. *Repeats*: effects that came again, each
 accounted for by a fault that says why (a process killed between its effect and its completion; claims or leases lost);
