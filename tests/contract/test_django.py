@@ -184,6 +184,7 @@ def closed_at_the_end() -> Iterator[None]:
 
 @pytest.mark.server
 @pytest.mark.usefixtures("closed_at_the_end")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of one that dies while it is opened
 async def test_connections_from_before_an_outage_are_not_used_again(
     postgres_node: Node, stack: ExitStack, unique: str
 ) -> None:
