@@ -76,6 +76,11 @@ format: venv ## Format the code and fix what can be fixed
 test-brokers: venv ## Contract, integration and fault tests against RabbitMQ 3.10, 4.0 and 4.3 (root on Debian or Ubuntu)
 	$(BIN)/python scripts/brokers.py
 
+.PHONY: test-databases
+test-databases: venv ## Transactions, outbox and relay on every database, with MariaDB and PgBouncer (found, or root on Debian or Ubuntu)
+	HOLDFAST_TEST_DATABASES=1 $(BIN)/pytest -n $(SIDE_BY_SIDE) tests/contract/test_within.py tests/contract/test_outbox.py \
+		tests/contract/test_relay.py tests/contract/test_django.py tests/databases
+
 .PHONY: test-containers
 test-containers: venv ## Build the image and run compose.yaml, through podman where there is no Docker (root on Debian or Ubuntu)
 	$(BIN)/python scripts/containers.py

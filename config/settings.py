@@ -261,7 +261,7 @@ with warnings.catch_warnings():
         schema: str = Field(  # type: ignore[assignment]
             default="holdfast",
             pattern=r"^[a-z_][a-z0-9_]{0,39}$",
-            description="the schema of Holdfast's tables; in SQLite, how their names begin",
+            description="the schema of Holdfast's tables; in SQLite and MariaDB, how their names begin",
         )
         inbox_ttl: Seconds = Field(
             default=604800.0, description="the window of the inbox: seconds an event is remembered after its commit"

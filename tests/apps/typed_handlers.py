@@ -39,6 +39,11 @@ def book_in_thread(event: Paid, ctx: Context, session: Session) -> None: ...
 def book_in_file(event: Paid, ctx: Context, connection: sqlite3.Connection) -> None: ...
 
 
+@worker.handler(Paid, within=Database.django())
+def book_by_orm(event: Paid, ctx: Context) -> None:
+    Outbox(source="typed", using="default").publish(event).event_id.upper()
+
+
 @worker.handler(Paid, within=connections)  # type: ignore[arg-type]
 async def book_by_the_wrong_session(event: Paid, ctx: Context, session: AsyncSession) -> None: ...
 

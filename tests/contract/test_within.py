@@ -1,18 +1,21 @@
 """What a transaction of a handler does, on each kind of database, driver and session: one suite for all."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from databases import KINDS, Bank, a_bank, a_lock, kinds
 from running import a_worker, publish_all, running
+from sqlalchemy import Connection, create_engine, text
 from waiting import Facts
 
 from holdfast import ConfigurationError, Context, Event, Metadata, Publisher, Retry, RetryLater, Settings, Worker, fixed
 from holdfast.events import derived_id
-from holdfast.sql import Database
-from holdfast.telemetry import InboxAnswered, Settled
+from holdfast.sql import Database, ddl
+from holdfast.telemetry import InboxAnswered, Paused, Settled
 
 ONCE, AT_ONCE = Retry(attempts=1), Retry(attempts=3, backoff=fixed(0.1, jitter=False))
 SQLITE = KINDS[0]
@@ -203,6 +206,50 @@ async def test_an_event_in_another_transaction_waits_and_spends_no_attempt(
 
     assert attempts == [1]
     assert await bank.count("accounts") == 1
+
+
+@pytest.mark.parametrize("bank", kinds(server=False), indirect=True)
+async def test_a_locked_database_pauses_the_queue_and_spends_no_attempt(bank: Bank, settings: Settings) -> None:
+    facts, attempts = Facts(), list[int]()
+
+    def act(event: Paid, ctx: Context) -> Iterator[str]:
+        attempts.append(ctx.attempt)
+        yield from booking(bank)(event, ctx)
+
+    with closing(sqlite3.connect(bank.path, isolation_level=None)) as another:
+        async with running(a_ledger(settings, facts, bank, act)):
+            another.execute("begin immediate")
+            await publish_all(settings, [Paid(account="a", cents=5)])
+            await facts.until(Paused, lambda fact: fact.reason == "database")
+            another.execute("rollback")
+            await booked(facts, "handled")
+
+    assert attempts == [1]
+    assert [await bank.count(table) for table in ("accounts", "inbox")] == [1, 1]
+
+
+async def test_a_lock_that_comes_while_a_handler_runs_lets_it_run_again(settings: Settings, tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'shop.db'}", connect_args={"timeout": 0.1})
+    with engine.begin() as connection:
+        for statement in (*ddl(settings.sql.schema, dialect="sqlite"), "create table entries (account text)"):
+            connection.execute(text(statement))
+    facts, runs = Facts(), list[int]()
+    worker = a_worker(settings, facts)
+
+    with closing(sqlite3.connect(tmp_path / "shop.db", isolation_level=None, check_same_thread=False)) as another:
+
+        @worker.handler(Paid, name="book", within=Database(engine), retry=ONCE, idempotent=False)
+        def book(event: Paid, ctx: Context, connection: Connection) -> None:
+            runs.append(ctx.attempt)
+            another.execute("begin immediate" if len(runs) == 1 else "rollback")
+            connection.execute(text("insert into entries values ('a')"))
+
+        async with running(worker):
+            await publish_all(settings, [Paid(account="a", cents=5)])
+            await booked(facts, "handled")
+    engine.dispose()
+
+    assert runs == [1, 1]
 
 
 async def test_a_database_without_the_tables_stops_the_worker_in_one_line(settings: Settings, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from holdfast.testing.servers.process import (
 MARIADB_URL = "HOLDFAST_TEST_MARIADB_URL"
 _MARIADB = {
     "bind-address": LOOPBACK,
-    "innodb-flush-log-at-trx-commit": "0",  # a killed process loses nothing that the operating system has
+    "innodb-flush-log-at-trx-commit": "2",  # a killed process loses nothing that the operating system has
     "innodb-buffer-pool-size": "64M",
     "max-connections": "200",
 }

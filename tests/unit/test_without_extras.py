@@ -7,7 +7,18 @@ import pytest
 from apps import copy_app
 from commands import environment, holdfast
 
-EXTRAS = ("uvloop", "watchfiles", "jinja2", "opentelemetry", "pytest", "sqlalchemy", "asyncpg", "psycopg")
+EXTRAS = (
+    "uvloop",
+    "watchfiles",
+    "jinja2",
+    "opentelemetry",
+    "pytest",
+    "sqlalchemy",
+    "asyncpg",
+    "psycopg",
+    "asyncmy",
+    "django",
+)
 HIDING = f"import sys\nsys.modules.update(dict.fromkeys({EXTRAS}))\n"
 """What Python runs first: from then on these cannot be imported, as if they were not installed."""
 
