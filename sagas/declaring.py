@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, dataclass_transform
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from ..consumer import HandlerSpec, Retry
 from ..events import ConfigurationError, Event
 from . import machine
 from .errors import SagaError
@@ -18,6 +19,7 @@ from .step import Step
 
 if TYPE_CHECKING:
     from ..events.versions import Cast
+    from ..sql import Database
 
     @dataclass_transform(kw_only_default=True, field_specifiers=(Field, PrivateAttr))
     class Model:
@@ -42,7 +44,7 @@ class Overdue(Event, type="saga.overdue", key="key"):
     class of its own, so that the event goes to its queue alone."""
 
     key: str
-    life: int
+    life: str
     entered: int
     stage: str
 
@@ -126,6 +128,22 @@ class Saga(Model):
         if cls.__graph__ is None:
             raise ConfigurationError(f"saga {cls.__name__} has no stages: it is the state of an older version")
         return cls.__graph__
+
+    @classmethod
+    def handler_of(
+        cls,
+        worker: str,
+        within: "Database[Any]",
+        *,
+        patience: float,
+        queue: str | None,
+        retry: Retry,
+        concurrency: int | None,
+    ) -> HandlerSpec:
+        """Return the handler by which a worker runs the saga. Raises `ConfigurationError`."""
+        from .including import included
+
+        return included(cls, worker, within, patience=patience, queue=queue, retry=retry, concurrency=concurrency)
 
     @classmethod
     def take(cls, before: Moved[Self] | None, event: Event) -> Moved[Self]:

@@ -129,8 +129,8 @@ def _faults_of(transition: Transition, graph: Graph, first: str) -> Iterator[str
         yield f"{label} leads out of stage {at.name!r}, which is an end"
     if at in _OWN and (transition.to or at is STUCK):
         yield f"{label}: while the saga compensates, a method at=Saga.compensating without to= may take it"
-    if any(stage in _OWN for stage in transition.to):
-        yield f"{label} leads to {transition.to[0].name!r}: call step.compensate instead"
+    if STUCK in transition.to or (COMPENSATING in transition.to and transition.method is None):
+        yield f"{label} leads to {transition.to[0].name!r}: a method compensates, by step.compensate"
 
 
 def _faults_of_versions(events: Iterable[type[Event]]) -> Iterator[str]:

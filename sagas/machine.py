@@ -60,7 +60,8 @@ def find(graph: "Graph", before: Moved[Any] | None, event_type: str) -> Transiti
         return transition
     if _is_answer(before, event_type):
         return "undone"
-    if any((ahead, event_type) in graph.takes for ahead in graph.reachable[at.name]):
+    is_ahead = any((ahead, event_type) in graph.takes for ahead in graph.reachable[at.name])
+    if is_ahead or _will_be_answer(graph, before, event_type):
         raise TooEarly(f"{graph.saga}: stage {before.stage.name!r} does not take {event_type} yet")
     return "late"
 
@@ -90,6 +91,10 @@ def after(graph: "Graph", before: Moved[T] | None, transition: Transition, state
 
 
 def _onwards(graph: "Graph", here: Moved[T], transition: Transition, step: Step, sent: Sent) -> Moved[T]:
+    if step.reason is not None and transition.to and COMPENSATING not in transition.to:
+        raise SagaError(
+            f"{graph.saga}: {transition.name} compensates: leave its to= out, or add Saga.compensating to it"
+        )
     target = _target(transition, step, graph.saga)
     reason = step.reason
     if reason is None and transition.event is None and transition.at is not None:
@@ -104,14 +109,15 @@ def _onwards(graph: "Graph", here: Moved[T], transition: Transition, step: Step,
 
 
 def _target(transition: Transition, step: Step, saga: str) -> Stage | None:
-    if step.chosen is not None and step.chosen not in transition.to:
+    if step.chosen is not None and (step.chosen not in transition.to or step.chosen is COMPENSATING):
         raise SagaError(f"{saga}: {transition.name} went to {step.chosen.name!r}, which its to= does not name")
-    if step.chosen is not None or not transition.to:
+    to = [stage for stage in transition.to if stage is not COMPENSATING]
+    if step.chosen is not None or not to:
         return step.chosen
-    if len(transition.to) > 1 and step.reason is None:
-        names = ", ".join(stage.name for stage in transition.to)
+    if len(to) > 1 and step.reason is None:
+        names = ", ".join(stage.name for stage in to)
         raise SagaError(f"{saga}: {transition.name} chose none of {names}: call step.goto")
-    return transition.to[0]
+    return to[0]
 
 
 def unwind(graph: "Graph", here: Moved[T], sent: Sent = ()) -> Moved[T]:
@@ -124,6 +130,11 @@ def unwind(graph: "Graph", here: Moved[T], sent: Sent = ()) -> Moved[T]:
             return replace(here, stage=COMPENSATING, sent=sent, undo=undo, due=first.limit, has_entered=True)
         undo = undo[1:]
     return replace(here, stage=graph.compensated, sent=sent, undo=(), due=None, has_entered=True)
+
+
+def sent_as(moved: Moved[T], event_id: str) -> Moved[T]:
+    """Return a saga whose awaited undo was published under an id."""
+    return replace(moved, undo=(replace(moved.undo[0], event_id=event_id), *moved.undo[1:]))
 
 
 def answered(graph: "Graph", before: Moved[T]) -> Moved[T]:
@@ -141,6 +152,12 @@ def expired(graph: "Graph", before: Moved[Any]) -> Transition | Moved[Any]:
     if before.stage is COMPENSATING:
         return replace(before, stage=STUCK, sent=(), due=None, taken="overdue", has_entered=True)
     return graph.limits.get(before.stage.name) or come_late(before)
+
+
+def _will_be_answer(graph: "Graph", before: Moved[Any], event_type: str) -> bool:
+    """Whether an event answers an undo that is still to be published."""
+    answers = graph.undo.values() if before.awaited is None else (undo.until for undo in before.undo[1:])
+    return not before.stage.end and any(a is not None and a.__event_type__ == event_type for a in answers)
 
 
 def _is_answer(before: Moved[Any], event_type: str) -> bool:

@@ -19,7 +19,7 @@ InboxResult: TypeAlias = Literal["fresh", "duplicate", "busy", "mismatch"]
 CompletionResult: TypeAlias = Literal["recorded", "fenced", "absent", "unrecorded"]
 Lasting: TypeAlias = Literal[
     "connection", "consumer", "consumers", "redeclaration", "registry", "relay", "unrouted", "recovery", "heartbeat",
-    "watchdog", "probes", "processes", "reports",
+    "sagas", "watchdog", "probes", "processes", "reports",
 ]  # fmt: skip
 """The tasks and threads that last as long as their worker."""
 
@@ -441,6 +441,34 @@ class InboxSwept(Fact, log="inbox.swept"):
     rows: int
 
 
+class SagaStepped(Fact, log="saga.stepped", level="debug"):
+    """An event was `taken` by a saga (debug), came too late for it, or began its compensation (warning). A saga whose
+    undo is not answered is `stuck` (error)."""
+
+    saga: str
+    key: str
+    event_id: str
+    stage_before: str | None
+    stage: str
+    taken: str
+    reason: str | None
+
+    def severity(self) -> Level:
+        """Return `error` for a saga that is stuck, `warning` where it begins to compensate or the event is late, else
+        `debug`."""
+        if self.stage == "stuck" and self.stage_before != "stuck":
+            return "error"
+        begins = self.stage == "compensating" and self.stage_before not in ("compensating", "stuck")
+        return "warning" if begins or self.taken == "late" else "debug"
+
+
+class SagasSwept(Fact, log="sagas.swept"):
+    """Sagas that ended longer than `HOLDFAST_SQL__SAGA_KEEP` ago are deleted."""
+
+    saga: str
+    rows: int
+
+
 class TlsUnverified(Fact, log="tls.unverified", level="warning"):
     """`setting` is false: anybody between this process and the server can read and change all that is sent."""
 
@@ -477,6 +505,13 @@ class OutboxCounted(Fact):
     oldest: float
     held: int
     shards: int
+
+
+class SagasCounted(Fact):
+    """How many sagas rest in each stage, and for how many seconds the oldest does."""
+
+    saga: str
+    stages: tuple[tuple[str, int, float], ...]
 
 
 class InboxAnswered(Fact):

@@ -170,7 +170,7 @@ def test_an_end_with_a_limit_and_a_way_out() -> None:
 
 
 def test_a_way_into_compensation_past_its_method() -> None:
-    with refused("close: Closed leads to 'compensating': call step.compensate instead"):
+    with refused("close: Closed leads to 'compensating': a method compensates, by step.compensate"):
 
         class Case(Saga, key="case"):
             opened = Stage()

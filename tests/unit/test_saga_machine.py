@@ -122,6 +122,11 @@ def test_an_undo_without_its_answer_is_stuck_and_the_answer_frees_it() -> None:
     assert Fulfilment.take(stuck, REFUNDED).stage is Fulfilment.cancelled
 
 
+def test_an_answer_before_its_undo_is_early() -> None:
+    with pytest.raises(TooEarly):
+        Fulfilment.take(after(CREATED, PAID), REFUNDED)
+
+
 def test_an_answer_that_nobody_awaits_is_late() -> None:
     cancelled = after(CREATED, PAID, RESERVED, FAILED, REFUNDED)
 
@@ -160,6 +165,8 @@ class Trip(Saga, key="trip", undo={Cancel: Cancelled}):
             step.goto(Trip.booking)
         elif event.trip == "lost":
             step.goto(Trip.compensating)
+        elif event.trip == "refused":
+            step.compensate("not this one")
         return Trip(trip=event.trip)
 
     @on(Booked, at=booking)
@@ -209,6 +216,11 @@ def test_a_method_that_goes_where_it_must_not_is_an_error() -> None:
         Trip.take(None, Begun(trip="lost"))
     with pytest.raises(SagaError, match="chose none of booking, done"):
         Trip.take(None, Begun(trip="undecided"))
+
+
+def test_a_method_that_compensates_past_its_declaration_is_an_error() -> None:
+    with pytest.raises(SagaError, match="begin compensates: leave its to= out"):
+        Trip.take(None, Begun(trip="refused"))
 
 
 def test_an_undo_that_the_class_does_not_declare_is_an_error() -> None:
