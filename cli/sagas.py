@@ -79,7 +79,7 @@ def show_saga(saga: str, key: str, *, as_json: bool) -> None:
 
 def print_diagrams(target: str, saga: str | None) -> None:
     """Print the diagrams of a worker's sagas."""
-    for spec, kind in _sagas(load_worker(target)):
+    for spec, kind in sagas_of(load_worker(target)):
         if saga in (None, spec.name, spec.queue):
             print(diagram(kind.graph()), end="")
 
@@ -113,7 +113,7 @@ def move_sagas(target: str, saga: str, key: str | None, *, of_stage: str | None,
 def _by_hand(target: str, saga: str, act: Callable[[ByHand], Awaitable[Any]]) -> Any:
     """Act on the sagas of a worker, in the database that `HOLDFAST_SQL__URL` names, or else in the worker's own."""
     worker = load_worker(target)
-    sagas, settings = _sagas(worker), worker.settings
+    sagas, settings = sagas_of(worker), worker.settings
     spec, kind = next(((spec, kind) for spec, kind in sagas if saga in (spec.name, spec.queue)), (None, None))
     if spec is None or kind is None or spec.within is None:
         known = ", ".join(one.name for one, _ in sagas) or "none"
@@ -129,7 +129,8 @@ def _by_hand(target: str, saga: str, act: Callable[[ByHand], Awaitable[Any]]) ->
     return asyncio.run(command(spec.within))
 
 
-def _sagas(worker: Worker) -> list[tuple[HandlerSpec, type[Saga]]]:
+def sagas_of(worker: Worker) -> list[tuple[HandlerSpec, type[Saga]]]:
+    """Return the handlers of a worker that run sagas, each with its saga."""
     return [(spec, kind) for spec in worker.handlers if (kind := saga_of(spec)) is not None]
 
 

@@ -19,7 +19,7 @@ _TEXT = 4_000
 _NAMES = {"delivery_limit": "delivery-limit"}
 REASONS = (
     "exhausted", "refused", "unreadable", "unknown-type", "unsupported-version", "crashed", "expired", "too-large",
-    "fingerprint-mismatch", "delivery-limit", "rejected", "maxlen", "unknown",
+    "fingerprint-mismatch", "unexpected", "delivery-limit", "rejected", "maxlen", "unknown",
 )  # fmt: skip
 """Why letters die: as workers say, as RabbitMQ says, or nothing says so."""
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..broker import Clock
 from ..config import Settings
-from ..consumer import HandlerSpec, Retry
+from ..consumer import Context, HandlerSpec, Retry
 from ..consumer.handler import Committed
+from ..consumer.options import HandlerOptions
 from ..consumer.registration import handler_spec
-from ..events import ConfigurationError
+from ..events import ConfigurationError, Event
 from ..telemetry import Emit
 from .runner import Runner
 from .sweeper import Sweeper
@@ -51,28 +52,29 @@ def included(
     where = f"saga {saga.__name__} of worker {worker!r}"
     if not callable(getattr(within, "statements", None)):
         raise ConfigurationError(f"{where}: within={within!r}; give a Database of holdfast.sql")
+    if within.dialect not in ("postgresql", "sqlite"):
+        raise ConfigurationError(
+            f"{where}: sagas are kept in PostgreSQL or SQLite, and this database is {within.dialect}"
+        )
     for transition in graph.transitions:
         if inspect.iscoroutinefunction(transition.method) and not within.is_async:
             raise ConfigurationError(
                 f"{where}: {transition.name} is `async def`; the sessions of its within= are for `def`"
             )
+    options: HandlerOptions = {
+        "name": graph.saga,
+        "queue": queue,
+        "retry": retry,
+        "concurrency": concurrency,
+        "publishes": saga.__publishes__,
+    }
+    spec = handler_spec(worker, _as_handler, (*graph.events, saga.__overdue__), None, options)
     runner = Runner(saga, within, patience)
-    spec = handler_spec(
-        worker,
-        runner.function(),
-        (*graph.events, saga.__overdue__),
-        name=graph.saga,
-        queue=queue,
-        retry=retry,
-        timeout=60.0,
-        concurrency=concurrency,
-        prefetch=None,
-        publishes=saga.__publishes__,
-        idempotent=True,
-        key=None,
-        on_outage=None,
-        within=within,
-    )
+    spec.function, spec.is_async, spec.within = runner.function(), within.is_async, within
     spec.takes_transaction = True
     spec.companion = _Sweeping(saga, spec.queue, within)
     return spec
+
+
+def _as_handler(event: Event, context: Context) -> None:
+    """The handler of a saga by its signature alone: what runs takes the transaction too, whatever its database gives."""

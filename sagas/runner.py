@@ -11,12 +11,12 @@ from ..consumer.context import Run, clock_of, run_of, settings_of
 from ..consumer.outcome import Ended, TooSoon
 from ..events import Event, uuid7
 from ..sql import Database, Opened, OpenedAsync, Steps, play, play_in_thread
-from ..telemetry import SagaStepped
+from ..telemetry import SagaCompensating, SagaLate, SagaStepped, SagaStuck
 from . import machine
 from .declaring import Overdue, Saga
 from .errors import TooEarly
 from .machine import Moved
-from .stages import Transition
+from .stages import COMPENSATING, STUCK, Transition
 from .step import Step
 from .store import Record, Sent, Store, Written
 from .writing import Writing
@@ -120,8 +120,15 @@ class Runner(Generic[T]):
         if not taking.is_written:
             run.events = []
             return
-        where = (step.stage_before, step.record.stage, step.taken, step.record.reason)
-        run.facts.append(SagaStepped(self._graph.saga, taking.key, step.event_id, *where))
+        saga, key, record = self._graph.saga, taking.key, step.record
+        where = (step.stage_before, record.stage, step.taken, record.reason)
+        run.facts.append(SagaStepped(saga, key, step.event_id, *where))
+        if step.taken == "late":
+            run.facts.append(SagaLate(saga, key, step.event_id, step.event_type, record.stage))
+        elif record.stage != step.stage_before and record.stage == STUCK.name:
+            run.facts.append(SagaStuck(saga, key, step.event_id))
+        elif step.stage_before not in (COMPENSATING.name, STUCK.name) and record.stage == COMPENSATING.name:
+            run.facts.append(SagaCompensating(saga, key, step.event_id, record.reason))
 
 
 class Taking(Generic[T]):

@@ -101,7 +101,8 @@ def tables(schema: str = "holdfast", *, dialect: str = "postgresql") -> MetaData
         Column("error", Text, nullable=False),
         Index(f"{prefix}held_key", "key", mysql_length=191, mariadb_length=191),
     )
-    _sagas(table, prefix, moment, extra, now)
+    if not is_mysql:
+        _sagas(table, prefix, moment, extra, now)
     return metadata
 
 

@@ -441,25 +441,31 @@ class InboxSwept(Fact, log="inbox.swept"):
     rows: int
 
 
-class SagaStepped(Fact, log="saga.stepped", level="debug"):
-    """An event was `taken` by a saga (debug), came too late for it, or began its compensation (warning). A saga whose
-    undo is not answered is `stuck` (error)."""
+class SagaCompensating(Fact, log="saga.compensating", level="warning"):
+    """A saga begins to take back what it did, for this `reason`."""
 
     saga: str
     key: str
     event_id: str
-    stage_before: str | None
-    stage: str
-    taken: str
     reason: str | None
 
-    def severity(self) -> Level:
-        """Return `error` for a saga that is stuck, `warning` where it begins to compensate or the event is late, else
-        `debug`."""
-        if self.stage == "stuck" and self.stage_before != "stuck":
-            return "error"
-        begins = self.stage == "compensating" and self.stage_before not in ("compensating", "stuck")
-        return "warning" if begins or self.taken == "late" else "debug"
+
+class SagaStuck(Fact, log="saga.stuck", level="error"):
+    """An event that takes back a step of a saga was not answered in time: `holdfast sagas nudge` or `skip-undo`."""
+
+    saga: str
+    key: str
+    event_id: str
+
+
+class SagaLate(Fact, log="saga.late", level="warning"):
+    """An event came too late for its saga, which is in this `stage`: it is acked, and written with the saga's steps."""
+
+    saga: str
+    key: str
+    event_id: str
+    event_type: str
+    stage: str
 
 
 class SagasSwept(Fact, log="sagas.swept"):
@@ -505,6 +511,18 @@ class OutboxCounted(Fact):
     oldest: float
     held: int
     shards: int
+
+
+class SagaStepped(Fact):
+    """A step of a saga is committed: how the event was `taken`, and which stage that led to."""
+
+    saga: str
+    key: str
+    event_id: str
+    stage_before: str | None
+    stage: str
+    taken: str
+    reason: str | None
 
 
 class SagasCounted(Fact):

@@ -2,7 +2,7 @@
 
 import asyncio
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import fulfilment as f
 import pytest
@@ -165,12 +165,28 @@ async def test_the_figures_count_what_rests_by_stage(bank: Bank, settings: Setti
     ]
 
 
+@pytest.mark.parametrize("bank", kinds(postgres=True), indirect=True)
+async def test_events_for_one_saga_each_run_once_and_not_again(bank: Bank, settings: Settings) -> None:
+    facts = Facts()
+
+    async with running(orders(settings, facts, bank, Counting, patience=60)):
+        await publish_all(settings, [Counted(name="c", number=0)])
+        await stepped(facts, "counting")
+        Counting.runs.clear()
+        await publish_all(settings, [Counted(name="c", number=n) for n in range(1, 25)])
+        await stepped(facts, "counting", count=25)
+
+    assert sorted(Counting.runs) == list(range(1, 25))
+
+
 class Counted(Event, type="counted", key="name"):
     name: str
     number: int
 
 
 class Counting(Saga, key="name"):
+    runs: ClassVar[list[int]] = []
+
     name: str
     total: int = 0
 
@@ -185,6 +201,7 @@ class Counting(Saga, key="name"):
     @on(Counted, at=counting, to=(counting, counted))
     def count(self, event: Counted, step: Step) -> None:
         self.total += event.number
+        Counting.runs.append(event.number)
         step.goto(Counting.counting if event.number >= 0 else Counting.counted)
 
 

@@ -1,5 +1,10 @@
 """The diagram is the code: it has every transition that is declared, and nothing else."""
 
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
 from fulfilment import Fulfilment
 
 from holdfast.sagas.diagram import arrows_of, diagram
@@ -43,3 +48,17 @@ def test_every_transition_is_in_the_diagram() -> None:
         source = "[*]" if transition.at is None else transition.at.name
         label = "over" if transition.event is None else transition.event.__event_type__
         assert any(at == source and text.startswith(label) for at, text in drawn)
+
+
+def test_the_diagram_in_the_documentation_is_the_one_that_its_sample_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "sagas.md").read_text()
+    [shown] = re.findall(r"^```mermaid\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    sample = next(block for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    names: dict[str, Any] = {"__name__": "fulfilment_of_the_page"}
+    monkeypatch.chdir(tmp_path)
+
+    exec(sample, names)
+
+    assert diagram(names["Fulfilment"].graph()) == shown
