@@ -26,8 +26,8 @@ help: ## Say what there is
 venv: $(VENV)/.holdfast ## Make .venv: Holdfast as users get it (the built wheel) and everything the checks need
 
 .PHONY: demo
-demo: venv ## Run a small order system on RabbitMQ, found or started, and account for every event
-	@$(BIN)/holdfast demo
+demo: venv ## Run a small order system on RabbitMQ, found or started, and account for every event: make demo [POSTGRES=1]
+	@$(BIN)/holdfast demo $(if $(POSTGRES),--postgres)
 
 .PHONY: demo-memory
 demo-memory: venv ## The same on the embedded broker, with no server at all

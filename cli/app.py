@@ -168,11 +168,14 @@ def publish(
 )
 def demo(
     memory: Annotated[bool, typer.Option("--memory", help="on the in-process broker: needs no server")] = False,
+    postgres: Annotated[
+        bool, typer.Option("--postgres", help="the orders of its saga in PostgreSQL instead of SQLite")
+    ] = False,
 ) -> None:
     """Run a small order system, break it on the way, and account for every event. Exit 0 if none is missing."""
     from .demo import run_demo
 
-    sys.exit(run_demo(memory=memory))
+    sys.exit(run_demo(memory=memory, postgres=postgres))
 
 
 @app.command(

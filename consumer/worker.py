@@ -18,6 +18,7 @@ from .dependencies import Dependencies
 from .handler import HandlerSpec, Middleware, topology_of
 from .options import HandlerOptions, spelled_out
 from .registration import handler_spec
+from .retry import Retry
 from .runtime import Runtime
 
 if TYPE_CHECKING:

@@ -77,4 +77,4 @@ def included(
 
 
 def _as_handler(event: Event, context: Context) -> None:
-    """The handler of a saga by its signature alone: what runs takes the transaction too, whatever its database gives."""
+    """The signature of a saga's handler. What runs takes the transaction as well, whatever its database gives."""

@@ -116,11 +116,11 @@ def executed(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
 
 @hear.listens_for(engine.sync_engine, "commit")
 def committing(connection: Any) -> None:
-    match connection.info.pop("arrow", None):
-        case "the step is written":
-            die("the commit of a step is sent")
-        case "the limit is cleared":
-            die("the commit of a limit is sent")
+    arrow = connection.info.pop("arrow", None)
+    if arrow == "the step is written":
+        die("the commit of a step is sent")
+    if arrow == "the limit is cleared":
+        die("the commit of a limit is sent")
 
 
 def after_the_commit(handler: Handler) -> Handler:

@@ -1,12 +1,14 @@
 """What a step of a saga does, on each kind of database, driver and session: one suite for all."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, ClassVar
 
 import fulfilment as f
 import pytest
-from databases import Bank, kinds
+from databases import Bank, Kind, a_bank, kinds
 from fulfilment import Fulfilment
 from running import a_worker, publish_all, running
 from waiting import Facts
@@ -17,12 +19,24 @@ from holdfast.sagas.store import Store
 from holdfast.sagas.sweeper import Sweeper
 from holdfast.telemetry import SagasCounted, SagaStepped, Settled
 
+KNOWN = [each for each in kinds() if each.values[0].server in ("", "postgres")]
+POSTGRES = [each for each in KNOWN if each.values[0].server]
+
 ORDER = "o-1"
 CREATED = f.OrderCreated(order_id=ORDER, total=Decimal(9))
 PAID = f.PaymentProcessed(order_id=ORDER, payment_id="p-1")
 RESERVED, SHIPPED = f.StockReserved(order_id=ORDER), f.OrderShipped(order_id=ORDER)
 FAILED = f.ShippingFailed(order_id=ORDER, reason="no van")
 REFUNDED = f.PaymentRefunded(order_id=ORDER)
+
+
+@pytest.fixture(params=KNOWN)
+async def bank(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> AsyncIterator[Bank]:
+    """A database of each kind that sagas know, with a schema of this test's own."""
+    kind: Kind = request.param
+    url = request.getfixturevalue(f"{kind.server}_url") if kind.server else ""
+    async with a_bank(kind, url, unique, tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -165,7 +179,7 @@ async def test_the_figures_count_what_rests_by_stage(bank: Bank, settings: Setti
     ]
 
 
-@pytest.mark.parametrize("bank", kinds(postgres=True), indirect=True)
+@pytest.mark.parametrize("bank", POSTGRES, indirect=True)
 async def test_events_for_one_saga_each_run_once_and_not_again(bank: Bank, settings: Settings) -> None:
     facts = Facts()
 
@@ -283,7 +297,7 @@ async def test_a_deployment_without_a_stage_in_which_sagas_rest_does_not_start(b
     assert fault.endswith("holdfast sagas move MODULE:WORKER moving --from packing --to STAGE --why TEXT")
 
 
-@pytest.mark.parametrize("bank", kinds(postgres=True), indirect=True)
+@pytest.mark.parametrize("bank", POSTGRES, indirect=True)
 async def test_a_saga_that_is_locked_elsewhere_waits_and_spends_no_attempt(
     bank: Bank, postgres_url: str, settings: Settings
 ) -> None:
