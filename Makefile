@@ -134,6 +134,10 @@ bench-scraping: venv ## What metrics cost, and 200 scrapes a second: make bench-
 bench-claims: venv ## What claims cost, batched and one by one: make bench-claims REDIS=redis://localhost:6379/0
 	$(BIN)/python benchmarks/claims.py $(REDIS)
 
+.PHONY: bench-sagas
+bench-sagas: venv ## A step of a saga beside a handler in a transaction: make bench-sagas POSTGRES=postgresql://user@localhost/db
+	$(BIN)/python benchmarks/sagas.py $(POSTGRES)
+
 .PHONY: bench-ladder
 bench-ladder: venv ## What a delayed message costs the broker, with the ladder of before and of now, on a private node
 	$(BIN)/python benchmarks/ladder.py

@@ -11,5 +11,5 @@ from .stages import late as late
 from .stages import on as on
 from .step import Step as Step
 from .step import Undo as Undo
-from .store import Past as Past
+from .upkeep import Past as Past
 from .writing import Standing as Standing

@@ -11,7 +11,8 @@ from . import machine
 from .declaring import Saga
 from .machine import Moved
 from .stages import COMPENSATING, STUCK, Stage
-from .store import Record, Store, Written
+from .store import Record, Written
+from .upkeep import Upkeep
 from .writing import Writing
 
 Act: TypeAlias = Callable[[Record], Moved[Any]]
@@ -23,7 +24,7 @@ class ByHand:
     def __init__(self, saga: type[Saga], database: Database[Any], *, schema: str, source: str, queue: str) -> None:
         self._saga, self._graph, self._database = saga, saga.graph(), database
         self._statements: Statements = database.statements(schema)
-        self._store = Store(self._statements, self._graph.saga)
+        self._store = Upkeep(self._statements, self._graph.saga)
         self._writing = Writing(saga)
         self._source, self._queue = source, queue
 

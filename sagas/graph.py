@@ -94,6 +94,9 @@ def _ahead(stage: Stage, transitions: tuple[Transition, ...], compensated: Stage
 def _faults(graph: Graph, stages: Mapping[str, Stage]) -> Iterator[str]:
     if not graph.begins:
         yield "no event begins it: declare a static method with @begins"
+    if reserved := [name for name in stages if name in ("compensating", "stuck")]:
+        yield f"stage {reserved[0]!r} has the name of a stage that every saga has"
+        return
     if sum(stage.compensated for stage in stages.values()) > 1:
         yield "two stages are compensated=True"
     seen: dict[tuple[Any, Any], str] = {}

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..events import ConfigurationError
 from ..sql import Statements, Steps
-from .store import Store, past_of
+from .upkeep import Upkeep, past_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def read_one(statements: Statements, saga: str, key: str) -> Steps[dict[str, Any
     if not rows:
         raise ConfigurationError(f"there is no saga {saga} {key!r}")
     stage, resting, due_in, reason, state, undo = rows[0]
-    steps = yield from Store(statements, saga).history(key)
+    steps = yield from Upkeep(statements, saga).history(key)
     return {
         "saga": saga,
         "key": key,

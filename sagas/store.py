@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
-from ..sql import Params, Row, Statements, Steps
+from ..sql import Params, Statements, Steps
 
 Sent = list[dict[str, str]]
 """The events that a step published: their ids and types."""
-_COLUMNS = "life, version, stage, entered, cast(state as text), state_version, cast(undo as text), reason"
+COLUMNS = "life, version, stage, entered, cast(state as text), state_version, cast(undo as text), reason"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +42,6 @@ class Written:
     note: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Past:
-    """A step that was taken, `at` seconds since 1970. `published` holds ids and types."""
-
-    version: int
-    at: float
-    event_id: str
-    event_type: str
-    stage_before: str | None
-    stage: str
-    taken: str
-    published: Sent
-    note: str | None
-
-
-def past_of(row: Row) -> Past:
-    """Return a step from what `history` returns."""
-    _, version, at, event_id, event_type, before, stage, taken, published, note = row
-    return Past(version, at, event_id, event_type, before, stage, taken, json.loads(published), note)
-
-
 @dataclass(frozen=True)
 class Store:
     """The rows of one kind of saga. `now` is a time in seconds since 1970; without it that of the database counts."""
@@ -86,57 +65,6 @@ class Store:
     def note(self, key: str, step: Written, now: float | None) -> Steps[None]:
         """Write a step that changes nothing: the event came late."""
         yield f"{self._steps_insert} values ({self._steps_values}) on conflict do nothing", self._params(key, step, now)
-
-    def overdue(self, now: float | None, most: int) -> Steps[list[Row]]:
-        """Clear the limits that are over. Returns the key, life, `entered` and stage of each of these sagas."""
-        return (yield self._overdue, {"saga": self.saga, "now": now, "most": most})
-
-    def standing(self) -> Steps[list[Row]]:
-        """Return the key of each saga with its row."""
-        return (yield f"select key, {_COLUMNS} from {self._sagas} where saga = :saga", self._own)
-
-    def history(self, key: str | None = None) -> Steps[list[Row]]:
-        """Return the steps of a saga, or of all, as `Past` has them, each with its key before it."""
-        columns = "event_id, event_type, stage_before, stage, taken, cast(published as text), note"
-        select = f"select key, version, {self.statements.seconds('at')}, {columns} from {self._steps}"
-        of_key = "" if key is None else " and key = :key"
-        params = {"saga": self.saga} if key is None else {"saga": self.saga, "key": key}
-        return (yield f"{select} where saga = :saga{of_key} order by key, at, version", params)
-
-    def keys_at(self, stage: str) -> Steps[list[str]]:
-        """Return the keys of the sagas that rest in a stage."""
-        where = "where saga = :saga and stage = :stage and ended_at is null order by changed_at"
-        return [row[0] for row in (yield f"select key from {self._sagas} {where}", self._own | {"stage": stage})]
-
-    def next_due(self) -> Steps[float | None]:
-        """Return when the next limit is over, in seconds since 1970."""
-        seconds = self.statements.seconds("min(due_at)")
-        [(due,)] = yield f"select {seconds} from {self._sagas} where saga = :saga and due_at is not null", self._own
-        return None if due is None else float(due)
-
-    def figures(self) -> Steps[list[Row]]:
-        """Return each stage in which sagas rest, how many, and the seconds for which the oldest has."""
-        age = self.statements.seconds(f"{self.statements.now} - min(changed_at)")
-        select = f"select stage, count(*), {age} from {self._sagas} where saga = :saga and ended_at is null"
-        return (yield f"{select} group by stage order by stage", self._own)
-
-    def resting(self) -> Steps[list[Row]]:
-        """Return each stage and version of the state in which sagas are, and how many are there."""
-        select = f"select stage, state_version, count(*) from {self._sagas} where saga = :saga and ended_at is null"
-        return (yield f"{select} group by stage, state_version order by stage, state_version", self._own)
-
-    def forget(self, keep: float) -> Steps[int]:
-        """Delete sagas that ended more than `keep` seconds ago, a thousand at most. Returns how many."""
-        past = self.statements.later("keep").replace("+", "-", 1)
-        oldest = f"select key from {self._sagas} where saga = :saga and ended_at < {past} order by ended_at limit 1000"
-        delete = f"delete from {self._sagas} where saga = :saga and ended_at is not null and key in ({oldest})"
-        ended = yield f"{delete} returning key, life", {"saga": self.saga, "keep": keep}
-        if ended:
-            keys, lives = (json.dumps(column) for column in zip(*ended, strict=True))
-            of_those = f"key in {self._texts('keys')} and life in {self._texts('lives')}"
-            params = {"saga": self.saga, "keys": keys, "lives": lives}
-            yield f"delete from {self._steps} where saga = :saga and {of_those}", params
-        return len(ended)
 
     def _write(self, statements: Iterable[str], key: str, step: Written, now: float | None) -> Steps[bool]:
         params = self._params(key, step, now)
@@ -163,10 +91,6 @@ class Store:
             "step_version": step.record.version + (step.taken != "late"),
             **asdict(step.record),
         }
-
-    @property
-    def _own(self) -> dict[str, str]:
-        return {"saga": self.saga}
 
     @property
     def _is_postgres(self) -> bool:
@@ -196,10 +120,10 @@ class Store:
     def _load(self) -> str:
         """Two seconds are the longest that another step holds the row."""
         if not self._is_postgres:
-            return f"select {_COLUMNS} from {self._sagas} where saga = :saga and key = :key"
+            return f"select {COLUMNS} from {self._sagas} where saga = :saga and key = :key"
         return (
             "with patience as materialized (select set_config('lock_timeout', '2000', true) as milliseconds) "
-            f"select {_COLUMNS} from patience, {self._sagas} s where saga = :saga and key = :key for update of s"
+            f"select {COLUMNS} from patience, {self._sagas} s where saga = :saga and key = :key for update of s"
         )
 
     @cached_property
@@ -252,15 +176,6 @@ class Store:
             f"{', '.join(map(self._text, texts))}, {self._json('published')}, {self._text('note')}, {self._now}"
         )
 
-    @cached_property
-    def _overdue(self) -> str:
-        skip = " for update skip locked" if self._is_postgres else ""
-        return (
-            f"update {self._sagas} set due_at = null where saga = :saga and key in (select key from {self._sagas} "
-            f"where saga = :saga and due_at <= {self._now} order by due_at limit :most{skip}) "
-            "and due_at is not null returning key, life, entered, stage"
-        )
-
     def _ended_at(self, before: str) -> str:
         return f"case when {self._number('is_ended')} = 1 then coalesce({before}, {self._now}) end"
 
@@ -272,8 +187,3 @@ class Store:
 
     def _json(self, name: str) -> str:
         return f"cast(:{name} as jsonb)" if self._is_postgres else f":{name}"
-
-    def _texts(self, name: str) -> str:
-        if self._is_postgres:
-            return f"(select json_array_elements_text(cast(:{name} as json)))"
-        return f"(select value from json_each(:{name}))"

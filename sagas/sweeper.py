@@ -12,7 +12,8 @@ from ..events import ConfigurationError, derived_id, seal
 from ..sql import Database, DatabaseUnavailable, Outgoing, Row, Steps, first_line
 from ..telemetry import Emit, SagasCounted, SagasSwept
 from .declaring import Overdue, Saga
-from .store import Past, Record, Store, past_of
+from .store import Record
+from .upkeep import Past, Upkeep, past_of
 from .writing import Standing, Writing
 
 _EVERY = 1.0  # seconds between two looks for limits that are over
@@ -39,7 +40,7 @@ class Sweeper:
         self._clock, self._emit, self._committed = clock, emit, committed
         self._keep = settings.sql.saga_keep
         self._statements = database.statements(settings.sql.schema)
-        self._store = Store(self._statements, saga.graph().saga)
+        self._store = Upkeep(self._statements, saga.graph().saga)
         self._stages = {stage.name for stage in saga.graph().stages.values() if not stage.end}
 
     async def check(self) -> None:

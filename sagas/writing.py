@@ -14,7 +14,8 @@ from .errors import SagaError
 from .machine import Moved
 from .stages import Stage
 from .step import Undo
-from .store import Past, Record
+from .store import Record
+from .upkeep import Past
 
 S = TypeVar("S")
 T = TypeVar("T", bound=Saga)

@@ -4,7 +4,9 @@ from datetime import timedelta
 
 from fulfilment import Fulfilment, OrderCreated, OrderShipped, PaymentFailed, PaymentProcessed
 
+from holdfast import Worker
 from holdfast.sagas import Moved, Saga, Stage, Step, begins, late, on
+from holdfast.sql import Database
 
 
 class Typed(Saga, key="order_id"):
@@ -37,3 +39,9 @@ def typed(before: Moved[Typed], event: OrderCreated) -> int:
     Fulfilment.take(before, event)  # type: ignore[arg-type]
     Typed(order_id=1)  # type: ignore[arg-type]
     return after.state.notes
+
+
+worker = Worker("typed")
+worker.include(Typed, within=Database.sqlite("typed.db"))
+worker.include(Typed)  # type: ignore[call-arg]
+worker.include(OrderCreated, within=Database.sqlite("typed.db"))  # type: ignore[arg-type]

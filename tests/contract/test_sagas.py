@@ -15,8 +15,8 @@ from waiting import Facts
 
 from holdfast import ConfigurationError, Event, Settings, Worker, upcast
 from holdfast.sagas import Saga, Stage, Step, begins, on
-from holdfast.sagas.store import Store
 from holdfast.sagas.sweeper import Sweeper
+from holdfast.sagas.upkeep import Upkeep
 from holdfast.telemetry import SagasCounted, SagaStepped, Settled
 
 KNOWN = [each for each in kinds() if each.values[0].server in ("", "postgres")]
@@ -151,7 +151,7 @@ async def test_an_ended_saga_is_forgotten_after_its_time_and_its_key_begins_anew
     bank: Bank, settings: Settings
 ) -> None:
     facts = Facts()
-    store = Store(bank.statements, "fulfilment")
+    store = Upkeep(bank.statements, "fulfilment")
     async with running(orders(settings, facts, bank)):
         await publish_all(settings, [CREATED, f.PaymentFailed(order_id=ORDER)])
         await stepped(facts, "cancelled")

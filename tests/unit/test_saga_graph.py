@@ -189,6 +189,16 @@ def test_a_way_out_of_compensation() -> None:
             again = on(Closed, at=Saga.compensating, to=opened)
 
 
+def test_a_stage_with_the_name_of_one_that_every_saga_has() -> None:
+    with refused("stage 'stuck' has the name of a stage that every saga has"):
+
+        class Case(Saga, key="case"):
+            opened = Stage()
+            stuck = Stage(end=True)  # type: ignore[misc]
+            begin = begun(opened)
+            close = on(Closed, at=opened, to=stuck)
+
+
 def test_two_compensated_stages() -> None:
     with refused("two stages are compensated=True"):
 
