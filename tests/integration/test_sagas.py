@@ -1,21 +1,26 @@
 """Sagas on RabbitMQ and PostgreSQL: workers and servers die, and each charge is shipped or refunded, never both."""
 
+import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from decimal import Decimal
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import fulfilment as f
 import pytest
 from apps import APPS
 from commands import Running, environment
-from running import publish_all
+from fulfilment import Fulfilment
+from running import a_worker, publish_all, running
 from saga_arena import OrderPlaced
-from waiting import eventually
+from waiting import Facts, eventually
 
 from holdfast import Settings
-from holdfast.sql import ddl
+from holdfast.sql import Database, ddl
 from holdfast.testing.servers import Node
 
 ARROWS = (
@@ -25,6 +30,15 @@ ARROWS = (
     "the step is committed",
     "the limit is cleared",
     "the commit of a limit is sent",
+)
+
+
+STORY = (
+    f.OrderCreated(order_id="", total=Decimal(9)),
+    f.PaymentProcessed(order_id="", payment_id="p-1"),
+    f.StockReserved(order_id=""),
+    f.ShippingFailed(order_id="", reason="no van"),
+    f.PaymentRefunded(order_id=""),
 )
 
 
@@ -142,3 +156,26 @@ async def test_eight_workers_some_of_them_killed_and_postgres_restarted_end_twen
             assert worker.stop() == 0, worker.log
 
     await check_the_ledger(url, unique, 20)
+
+
+@pytest.mark.timeout(180)
+async def test_events_in_any_order_end_alike_on_rabbitmq_and_postgresql(
+    schema: str, postgres_url: str, settings: Settings
+) -> None:
+    """Twelve of the 120 orders in which five events may come; the harness has all of them."""
+    settings = settings.model_copy(update={"sql": settings.sql.model_copy(update={"schema": schema})})
+    pool = await asyncpg.create_pool(postgres_url, min_size=1, max_size=8)
+    worker = a_worker(settings, Facts())
+    worker.include(Fulfilment, within=Database.asyncpg(pool))
+    some = random.Random(5).sample([*permutations(STORY)], 12)
+
+    async with running(worker):
+        for number, story in enumerate(some):
+            await publish_all(settings, [event.model_copy(update={"order_id": f"o-{number}"}) for event in story])
+        ends = f"select stage, reason, count(*), sum(version) from {schema}.sagas group by 1, 2"
+        expected = [("cancelled", "not shipped: no van", 12, 60)]
+        await eventually(lambda: ask(postgres_url, ends), expected, within=120, every=0.2)
+    await pool.close()
+
+    late = f"select count(*) from {schema}.saga_steps where taken = 'late'"
+    assert await ask(postgres_url, late) == [(0,)]
