@@ -353,7 +353,7 @@ MUTATIONS = (
     ),
     Mutation(
         9,
-        "an undo is forgotten to be published by a restart",
+        "an undo that is awaited is forgotten by a restart",
         "sagas/writing.py",
         '"sent": undo.event_id,',
         '"sent": None,',
