@@ -10,8 +10,6 @@ from ..events import ConfigurationError
 from .dead.rehearsal import reader_of, rehearse_in_child
 from .dead.session import open_service
 from .load import load_worker
-from .sagas import sagas_of
-from .sql import opened
 
 
 def run_dashboard(*, operator: bool, worker: str | None, port: int | None) -> int:
@@ -19,6 +17,7 @@ def run_dashboard(*, operator: bool, worker: str | None, port: int | None) -> in
     try:
         from ..dashboard import Access, create_app, listen, serve
         from ..dashboard.sagas import Sagas
+        from ..sagas.including import sagas_of
     except ImportError as error:
         raise ConfigurationError(f"the page needs {error.name}: pip install 'holdfast-rabbitmq[dashboard]'") from None
     known = load_settings()
@@ -32,6 +31,8 @@ def run_dashboard(*, operator: bool, worker: str | None, port: int | None) -> in
         async with open_service() as service, AsyncExitStack() as stack:
             sagas = None
             if known.sql.url is not None:
+                from .sql import opened
+
                 sagas = Sagas(await stack.enter_async_context(opened(known)), known.sql.schema, graphs)
             access = Access(
                 token=_secret(settings, "token"),

@@ -9,12 +9,10 @@ from functools import partial
 from typing import Any
 
 from ..config import load_settings
-from ..consumer import HandlerSpec, Worker
 from ..events import ConfigurationError
 from ..sagas.by_hand import ByHand
-from ..sagas.declaring import Saga
 from ..sagas.diagram import diagram
-from ..sagas.including import saga_of
+from ..sagas.including import sagas_of
 from ..sagas.reading import Overview, read_one, read_overview
 from ..sagas.stages import in_words
 from ..sql import Database
@@ -127,11 +125,6 @@ def _by_hand(target: str, saga: str, act: Callable[[ByHand], Awaitable[Any]]) ->
             return await act(make(database))
 
     return asyncio.run(command(spec.within))
-
-
-def sagas_of(worker: Worker) -> list[tuple[HandlerSpec, type[Saga]]]:
-    """Return the handlers of a worker that run sagas, each with its saga."""
-    return [(spec, kind) for spec in worker.handlers if (kind := saga_of(spec)) is not None]
 
 
 def _name(saga: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..broker import Clock
 from ..config import Settings
-from ..consumer import Context, HandlerSpec, Retry
+from ..consumer import Context, HandlerSpec, Retry, Worker
 from ..consumer.handler import Committed
 from ..consumer.options import HandlerOptions
 from ..consumer.registration import handler_spec
@@ -35,6 +35,11 @@ class _Sweeping:
 def saga_of(spec: HandlerSpec) -> "type[Saga] | None":
     """Return the saga that a handler runs; None for any other handler."""
     return spec.companion.saga if isinstance(spec.companion, _Sweeping) else None
+
+
+def sagas_of(worker: Worker) -> "list[tuple[HandlerSpec, type[Saga]]]":
+    """Return the handlers of a worker that run sagas, each with its saga."""
+    return [(spec, saga) for spec in worker.handlers if (saga := saga_of(spec)) is not None]
 
 
 def included(
