@@ -17,7 +17,7 @@ COMPILED := build/compiled
 # Processes that run tests at once. Many tests wait, so there are more than cores.
 SIDE_BY_SIDE ?= 3
 # What goes into the wheel: the package folders, with the templates and styles of the page.
-SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer contracts dashboard dead_letters events idempotency outbox publisher sql telemetry testing -type f ! -name '*.pyc' 2>/dev/null)
+SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer contracts dashboard dead_letters events idempotency outbox publisher sagas sql telemetry testing -type f ! -name '*.pyc' 2>/dev/null)
 
 .PHONY: help
 help: ## Say what there is
@@ -27,8 +27,8 @@ help: ## Say what there is
 venv: $(VENV)/.holdfast ## Make .venv: Holdfast as users get it (the built wheel) and everything the checks need
 
 .PHONY: demo
-demo: venv ## Run a small order system on RabbitMQ, found or started, and account for every event
-	@$(BIN)/holdfast demo
+demo: venv ## Run a small order system on RabbitMQ, found or started, and account for every event: make demo [POSTGRES=1]
+	@$(BIN)/holdfast demo $(if $(POSTGRES),--postgres)
 
 .PHONY: demo-memory
 demo-memory: venv ## The same on the embedded broker, with no server at all
@@ -153,6 +153,10 @@ bench-scraping: venv ## What metrics cost, and 200 scrapes a second: make bench-
 .PHONY: bench-claims
 bench-claims: venv ## What claims cost, batched and one by one: make bench-claims REDIS=redis://localhost:6379/0
 	$(BIN)/python benchmarks/claims.py $(REDIS)
+
+.PHONY: bench-sagas
+bench-sagas: venv ## A step of a saga beside a handler in a transaction: make bench-sagas POSTGRES=postgresql://user@localhost/db
+	$(BIN)/python benchmarks/sagas.py $(POSTGRES)
 
 .PHONY: bench-ladder
 bench-ladder: venv ## What a delayed message costs the broker, with the ladder of before and of now, on a private node

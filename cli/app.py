@@ -9,6 +9,7 @@ from ..config import VERSION
 from .arguments import Json, Target
 from .databases import outbox_app, relay, sql_app
 from .dead import dead_app
+from .saga_commands import sagas_app
 from .subcommands import events_app, topology_app
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app.add_typer(topology_app, name="topology")
 app.add_typer(events_app, name="events")
 app.add_typer(sql_app, name="sql")
 app.add_typer(outbox_app, name="outbox")
+app.add_typer(sagas_app, name="sagas")
 app.command(short_help="send the committed events of a database", epilog="\b\nExample:\n  holdfast relay")(relay)
 
 # Typer exports this one alone of the errors that mean wrong usage; they have their base in common.
@@ -169,11 +171,14 @@ def publish(
 )
 def demo(
     memory: Annotated[bool, typer.Option("--memory", help="on the in-process broker: needs no server")] = False,
+    postgres: Annotated[
+        bool, typer.Option("--postgres", help="the orders of its saga in PostgreSQL instead of SQLite")
+    ] = False,
 ) -> None:
     """Run a small order system, break it on the way, and account for every event. Exit 0 if none is missing."""
     from .demo import run_demo
 
-    sys.exit(run_demo(memory=memory))
+    sys.exit(run_demo(memory=memory, postgres=postgres))
 
 
 @app.command(

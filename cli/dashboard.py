@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
 
 from ..config import DashboardSettings, load_settings
@@ -15,16 +16,24 @@ def run_dashboard(*, operator: bool, worker: str | None, port: int | None) -> in
     """Serve until the process is told to stop."""
     try:
         from ..dashboard import Access, create_app, listen, serve
+        from ..dashboard.sagas import Sagas
+        from ..sagas.including import sagas_of
     except ImportError as error:
         raise ConfigurationError(f"the page needs {error.name}: pip install 'holdfast-rabbitmq[dashboard]'") from None
-    settings = load_settings().dashboard
+    known = load_settings()
+    settings = known.dashboard
     if port is not None:
         settings = settings.model_copy(update={"port": port})
-    if worker is not None:
-        load_worker(worker)
+    loaded = None if worker is None else load_worker(worker)
+    graphs = {} if loaded is None else {kind.graph().saga: kind.graph() for _, kind in sagas_of(loaded)}
 
     async def command() -> int:
-        async with open_service() as service:
+        async with open_service() as service, AsyncExitStack() as stack:
+            sagas = None
+            if known.sql.url is not None:
+                from .sql import opened
+
+                sagas = Sagas(await stack.enter_async_context(opened(known)), known.sql.schema, graphs)
             access = Access(
                 token=_secret(settings, "token"),
                 operator_token=_secret(settings, "operator_token"),
@@ -34,7 +43,7 @@ def run_dashboard(*, operator: bool, worker: str | None, port: int | None) -> in
             )
             reader = None if worker is None else partial(reader_of, worker)
             rehearse = None if worker is None else partial(rehearse_in_child, worker)
-            app = create_app(service, access, reader_of=reader, rehearse=rehearse)
+            app = create_app(service, access, reader_of=reader, rehearse=rehearse, sagas=sagas)
             proxies = settings.trusted_proxies if settings.public_url else ""
             await serve(app, listen(settings), started=_started(settings.public_url), proxies=proxies)
         return 0

@@ -266,6 +266,9 @@ with warnings.catch_warnings():
         inbox_ttl: Seconds = Field(
             default=604800.0, description="the window of the inbox: seconds an event is remembered after its commit"
         )
+        saga_keep: Seconds = Field(
+            default=2592000.0, description="seconds a saga is remembered after its end, for events that come late"
+        )
         lease: Annotated[float, Field(ge=1, le=3600)] = Field(
             default=15.0, description="seconds after which the events of a relay that died are sent by another"
         )

@@ -26,7 +26,7 @@ from ..events import (
 from ..events import headers as h
 from ..idempotency import Lease
 from ..publisher import message_for, with_headers
-from ..telemetry import InboxResult, Spans
+from ..telemetry import Fact, InboxResult, Spans
 
 State = TypeVar("State", default=Any)
 
@@ -52,8 +52,8 @@ class Run:
     brought an id; then the messages it published, the threads it runs in that have not ended, the calls that middleware
     made of it, and whether it is over.
 
-    Within a transaction, `events` are what it published, with their delays, `raised` is what its function raised, and
-    `inbox` what the inbox said of its event, `incoming`.
+    Within a transaction, `events` are what it published, with their delays, `raised` is what its function raised,
+    `inbox` what the inbox said of its event, `incoming`, and `facts` are emitted after the commit.
     """
 
     owner: bytes
@@ -67,10 +67,11 @@ class Run:
     events: list[tuple[Envelope, float | None]] | None = None
     raised: BaseException | None = None
     inbox: InboxResult | None = None
+    facts: list[Fact] = field(default_factory=list)
 
     def begin_transaction(self) -> None:
         """Forget what an earlier transaction of this run left."""
-        self.events, self.raised, self.inbox = [], None, None
+        self.events, self.raised, self.inbox, self.facts = [], None, None, []
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -188,6 +189,16 @@ class _Ready:
 def run_of(context: Context) -> Run:
     """Return the run that a context belongs to."""
     return context._run
+
+
+def clock_of(context: Context) -> Clock:
+    """Return the clock of the run that a context belongs to."""
+    return context._surroundings.clock
+
+
+def settings_of(context: Context) -> Settings:
+    """Return the settings of the worker that a context belongs to."""
+    return context._surroundings.settings
 
 
 def note_call(context: Context, call: Coroutine[Any, Any, Any]) -> None:

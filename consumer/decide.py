@@ -56,8 +56,8 @@ def decide(
             return o.DUPLICATE
         case o.Interrupted() | o.ClaimsUnavailable():
             return o.GIVE_BACK
-        case o.HeldElsewhere(free_in):
-            return _while_held(free_in, incoming, policy, now, luck)
+        case o.HeldElsewhere() | o.TooSoon():
+            return _while_waiting(outcome, incoming, policy, now, luck)
         case o.Refused(error, reason):
             return o.DeadLetter(reason, error)
         case o.Failed(error, None) if runs <= policy.retry.immediate and _may_run_in_place(error, policy.retry):
@@ -79,6 +79,14 @@ def _first_run(crashes: int, incoming: Incoming, policy: Policy, now: datetime) 
     return o.RUN
 
 
+def _while_waiting(
+    outcome: o.HeldElsewhere | o.TooSoon, incoming: Incoming, policy: Policy, now: datetime, luck: float
+) -> o.Decision:
+    if isinstance(outcome, o.TooSoon):
+        return _while_early(outcome.error, outcome.patience, incoming.history.held_for, policy)
+    return _while_held(outcome.free_in, incoming, policy, now, luck)
+
+
 def _while_held(free_in: float, incoming: Incoming, policy: Policy, now: datetime, luck: float) -> o.Decision:
     """Wait longer each time, until the claim may be free. Held for longer than any handler can take, it has failed."""
     waited, longest = incoming.history.held_for, policy.max_held
@@ -87,6 +95,13 @@ def _while_held(free_in: float, incoming: Incoming, policy: Policy, now: datetim
     error = HeldTooLong(f"another worker has held this event for {waited:.0f} s; a handler has {longest:.0f} s")
     delay = policy.retry.delay(incoming.history.attempt, luck)
     return _after_failure(error, delay, incoming, policy, now, luck)
+
+
+def _while_early(error: BaseException, patience: float, waited: float, policy: Policy) -> o.Decision:
+    """Wait longer each time, and not longer than the patience lasts."""
+    if waited >= patience:
+        return o.DeadLetter("unexpected", error)
+    return o.Postpone(min(max(_FIRST_WAIT, waited / 2), max(_MARGIN, patience - waited), policy.max_delay), None)
 
 
 def _may_run_in_place(error: BaseException, retry: Retry) -> bool:

@@ -3,10 +3,11 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from ..broker import (
     Binding,
+    Clock,
     Exchange,
     Existing,
     Topology,
@@ -33,6 +34,7 @@ from ..events import (
 )
 from ..events.reading import Reader
 from ..events.reading import reader as make_reader
+from ..telemetry import Emit
 from .context import Context
 from .retry import Retry
 
@@ -50,12 +52,36 @@ Key: TypeAlias = str | Callable[[Any], Any]
 OnOutage: TypeAlias = Literal["pause", "process"]
 
 
+Committed: TypeAlias = Callable[[], Awaitable[None]]
+"""What is called after a commit that wrote events."""
+
+
+class Companion(Protocol):
+    """What runs next to a handler in its database, such as the time limits of sagas."""
+
+    async def check(self) -> None:
+        """Raise `ConfigurationError` for what the database has and this handler does not know."""
+        ...
+
+    async def sweep(self) -> float | None:
+        """Do what is due. Returns when the next is, in seconds since 1970."""
+        ...
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        ...
+
+
+MakeCompanion: TypeAlias = Callable[[Settings, Clock, Emit, Committed], Companion]
+
+
 @dataclass(slots=True, eq=False)
 class HandlerSpec:
     """One registered handler. `kinds` says of each event type what it becomes: classes of one or more versions, or
     `dict` or `bytes`. `publishes` are the events it may publish; None where it did not say.
     `exchange` is the one its queue is bound to, where it is not that of the settings; `arguments` are its queue's own.
-    A queue that `is_existing` is somebody else's.
+    A queue that `is_existing` is somebody else's. A function that `takes_transaction` is one of Holdfast's own: it gets
+    what opened the transaction instead of its session.
 
     `readers` say how each event type is read. `prepare` makes them: upcasts may be declared after the handler.
     """
@@ -78,6 +104,8 @@ class HandlerSpec:
     exchange: str | Existing | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     is_existing: bool = False
+    takes_transaction: bool = False
+    companion: MakeCompanion | None = None
     readers: Mapping[str, Reader] = field(init=False, default_factory=dict, repr=False)
 
     @property

@@ -13,6 +13,7 @@ Reason: TypeAlias = Literal[
     "too-large",
     "crashed",
     "fingerprint-mismatch",
+    "unexpected",
 ]
 """Why a message was dead-lettered: the `holdfast-reason` header."""
 
@@ -45,6 +46,14 @@ class HeldElsewhere:
     """Another delivery of the event is being handled. If its worker is dead, the claim is free in `free_in` seconds."""
 
     free_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class TooSoon:
+    """The event can only be taken later. It waits for at most `patience` seconds in all; then `error` is why not."""
+
+    error: Raised
+    patience: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,7 @@ Outcome: TypeAlias = (
     | Succeeded
     | AlreadyDone
     | HeldElsewhere
+    | TooSoon
     | ClaimsUnavailable
     | Failed
     | Abandoned

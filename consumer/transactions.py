@@ -12,7 +12,7 @@ from ..broker import Broker
 from ..config import Settings
 from ..telemetry import Emit, Spans, keep_running
 from .dependencies import Dependencies
-from .handler import HandlerSpec
+from .handler import Committed, Companion, HandlerSpec
 
 if TYPE_CHECKING:
     from ..outbox import Relay
@@ -34,9 +34,11 @@ class Transactions:
     ) -> None:
         self.databases: dict[Database[Any], DatabaseAvailability] = {}
         self._settings, self._emit, self._spans, self._given = settings, emit, spans, given
+        self._handlers = tuple(handlers)
         self._relays: dict[Database[Any], Relay] = {}
         self._relaying: list[asyncio.Task[None]] = []
-        for database in {spec.within for spec in handlers if spec.within is not None}:
+        self._sweeping: list[asyncio.Task[None]] = []
+        for database in {spec.within for spec in self._handlers if spec.within is not None}:
             from . import within
 
             schema, clock, luck = settings.sql.schema, given.clock, given.luck
@@ -55,6 +57,27 @@ class Transactions:
                 relaying = keep_running("relay", partial(outbox.relaying, relay, settings, emit, clock), emit)
                 name = f"holdfast relay of {database.name}"
                 self._relaying.append(asyncio.create_task(relaying, name=name))
+        companions = [self._companion(spec) for spec in self._handlers if spec.companion is not None]
+        await asyncio.gather(*(companion.check() for companion in companions))
+        for companion in companions:
+            if self._given.companions is not None:
+                self._given.companions.append(companion)
+                continue
+            sweeping = keep_running("sagas", companion.run, self._emit)
+            self._sweeping.append(asyncio.create_task(sweeping, name="holdfast sagas"))
+
+    def _companion(self, spec: HandlerSpec) -> Companion:
+        if spec.companion is None or spec.within is None:
+            raise RuntimeError("a companion needs a database")
+        return spec.companion(self._settings, self._given.clock, self._emit, self._committed(spec.within))
+
+    def _committed(self, database: "Database[Any]") -> Committed:
+        relay = self._relays[database]
+
+        async def wake() -> None:
+            relay.wake()
+
+        return relay.drain if self._given.relays_at_once else wake
 
     def needed_by(self, spec: HandlerSpec) -> "tuple[DatabaseAvailability, ...]":
         """Return the database of a handler that has one."""
@@ -66,13 +89,7 @@ class Transactions:
             return None
         from .within import Within
 
-        relay = self._relays[spec.within]
-
-        async def wake() -> None:
-            relay.wake()
-
-        committed = relay.drain if self._given.relays_at_once else wake
-        return Within(spec, self.databases[spec.within], committed, self._emit)
+        return Within(spec, self.databases[spec.within], self._committed(spec.within), self._emit)
 
     def missing(self) -> tuple[str, ...]:
         """Return what keeps the relays from being ready."""
@@ -80,7 +97,9 @@ class Transactions:
 
     async def stop(self) -> None:
         """Send nothing new, and return once what is in flight is noted."""
+        for task in self._sweeping:
+            task.cancel()
         for relay in self._relays.values():
             relay.stop()
-        await asyncio.gather(*self._relaying, return_exceptions=True)
+        await asyncio.gather(*self._sweeping, *self._relaying, return_exceptions=True)
         await asyncio.gather(*(database.stop_recovery() for database in self.databases.values()))

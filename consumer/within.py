@@ -84,6 +84,7 @@ class Within:
     def function(self) -> Callable[[Any, Context], Any]:
         """Return the user's function as one of event and context, which opens the transaction it runs in."""
         opener, function, statements = self._database.opener, self._called(), self._statements
+        is_ours = self._spec.takes_transaction
 
         if isinstance(opener, OpenerAsync):
 
@@ -92,11 +93,11 @@ class Within:
                 async with opener.begin() as opened:
                     await play(self._enter(run, event), opened.execute)
                     try:
-                        returned = await function(event, context, opened.user)
+                        returned = await function(event, context, opened if is_ours else opened.user)
                         if returned is not None:
                             await finish(returned)
                     except BaseException as error:
-                        run.raised = error
+                        run.raised = None if is_ours else error
                         raise
                     self._check(opened)
                     await opened.flush()
@@ -110,12 +111,12 @@ class Within:
             with opener.begin() as opened:
                 play_in_thread(self._enter(run, event), opened.execute)
                 try:
-                    returned = function(event, context, opened.user)
+                    returned = function(event, context, opened if is_ours else opened.user)
                     if inspect.isawaitable(returned):
                         raise WorkNotDone("the handler returned work to be awaited, after its transaction")
                     refuse_work(returned)
                 except BaseException as error:
-                    run.raised = error
+                    run.raised = None if is_ours else error
                     raise
                 self._check(opened)
                 opened.flush()
@@ -127,7 +128,7 @@ class Within:
     def _called(self) -> Callable[[Any, Context, Any], Any]:
         """The user's function as one of three; where the ORM finds the connection by itself, it takes no session."""
         function = self._spec.function
-        if self._database.gives_session:
+        if self._database.gives_session or self._spec.takes_transaction:
             return function
         if self._spec.takes_context:
             return lambda event, context, _: function(event, context)
@@ -153,6 +154,8 @@ class Within:
                 finally:
                     if run.inbox is not None:
                         self._emit(InboxAnswered(self._spec.queue, run.inbox))
+            for fact in run.facts:
+                self._emit(fact)
             if run.events:
                 await self._committed()
 
@@ -165,7 +168,7 @@ class Within:
         cause = trouble(error, is_ours=is_ours)
         if cause == "unavailable" or (cause == "again" and not is_begun and is_locked(error)):
             await self._wait(error)
-        if cause == "again" and not is_begun and tries == _TRIES:
+        if cause == "again" and tries == _TRIES and (not is_begun or self._spec.takes_transaction):
             run.inbox = "busy"
             raise Ended(HeldElsewhere(math.inf)) from error
         return cause == "again" and tries < _TRIES

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Unpack, overload
 
 from ..broker import Topology
 from ..config import Settings, load_settings
@@ -18,6 +18,7 @@ from .dependencies import Dependencies
 from .handler import HandlerSpec, Middleware, topology_of
 from .options import HandlerOptions, spelled_out
 from .registration import handler_spec
+from .retry import Retry
 from .runtime import Runtime
 
 if TYPE_CHECKING:
@@ -40,6 +41,22 @@ def _plain(word: str, functions: Iterable[F]) -> tuple[F, ...]:
         if inspect.iscoroutinefunction(function):
             raise ConfigurationError(f"{word} {function.__name__} is an async function; write it with def")
     return functions
+
+
+class Includable(Protocol):
+    """A class that becomes a handler of a worker: a saga."""
+
+    @classmethod
+    def handler_of(
+        cls,
+        worker: str,
+        within: "Database[Any]",
+        *,
+        patience: float,
+        queue: str | None,
+        retry: Retry,
+        concurrency: int | None,
+    ) -> HandlerSpec: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,19 +188,45 @@ class Worker:
             )
 
         def register(function: Function) -> Function:
-            spec = handler_spec(self.name, function, events, within, options)
-            if spec.name in self._handlers:
-                raise ConfigurationError(f"worker {self.name!r} has two handlers named {spec.name!r}; give one name=")
-            twin = next((other.name for other in self.handlers if other.queue == spec.queue), None)
-            if twin is not None:
-                raise ConfigurationError(
-                    f"handlers {twin!r} and {spec.name!r} of worker {self.name!r} share queue {spec.queue!r}; "
-                    "each needs its own, or one would fail for the other"
-                )
-            self._handlers[spec.name] = spec
+            self._add(handler_spec(self.name, function, events, within, options))
             return function
 
         return register
+
+    def include(
+        self,
+        saga: type[Includable],
+        *,
+        within: "Database[Any]",
+        patience: float = 600.0,
+        queue: str | None = None,
+        retry: Retry = Retry(),  # noqa: B008 (frozen)
+        concurrency: int | None = None,
+    ) -> None:
+        """Run a saga (`holdfast.sagas`): one handler for all its events, in transactions of a database.
+
+        Its queue is `<worker>.<saga>` unless given. An event that the saga takes later waits for at most `patience`
+        seconds and spends no attempt; then it is dead-lettered as `unexpected`.
+
+        Raises `ConfigurationError`, one line naming the saga.
+        """
+        if not 0 <= patience < float("inf"):
+            raise ConfigurationError(f"worker {self.name!r}: patience={patience!r}; give seconds, 0 or more")
+        make = getattr(saga, "handler_of", None)
+        if make is None:
+            raise ConfigurationError(f"worker {self.name!r}: include({saga!r}); give a Saga class of holdfast.sagas")
+        self._add(make(self.name, within, patience=patience, queue=queue, retry=retry, concurrency=concurrency))
+
+    def _add(self, spec: HandlerSpec) -> None:
+        if spec.name in self._handlers:
+            raise ConfigurationError(f"worker {self.name!r} has two handlers named {spec.name!r}; give one name=")
+        twin = next((other.name for other in self.handlers if other.queue == spec.queue), None)
+        if twin is not None:
+            raise ConfigurationError(
+                f"handlers {twin!r} and {spec.name!r} of worker {self.name!r} share queue {spec.queue!r}; "
+                "each needs its own, or one would fail for the other"
+            )
+        self._handlers[spec.name] = spec
 
     def configure(self, *, settings: Settings | None = None, listeners: Iterable[Callable[[Fact], None]] = ()) -> None:
         """Replace the settings and add listeners, before an embedded worker runs.

@@ -15,17 +15,25 @@ from starlette.staticfiles import StaticFiles
 from ..dead_letters import DeadLetters, ReaderOf, Selection
 from ..events import HoldfastError
 from . import actions, pages
+from . import sagas as saga_pages
 from .access import Access, Gate, Role
 from .background import Background
 from .page import Page, Rehearse, templates
+from .sagas import Sagas
 from .visit import Handler, Visit, visits
 
 
 def create_app(
-    service: DeadLetters, access: Access, *, reader_of: ReaderOf | None = None, rehearse: Rehearse | None = None
+    service: DeadLetters,
+    access: Access,
+    *,
+    reader_of: ReaderOf | None = None,
+    rehearse: Rehearse | None = None,
+    sagas: Sagas | None = None,
 ) -> Starlette:
-    """Return the page over these dead letters. Nothing changes before somebody with the operator's role says so."""
-    page = Page(service, Background(service), access, reader_of, rehearse, templates())
+    """Return the page over these dead letters, and these sagas. Nothing changes before somebody with the operator's
+    role says so."""
+    page = Page(service, Background(service), access, reader_of, rehearse, templates(), sagas)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -50,6 +58,9 @@ def create_app(
             route("/archives", pages.archives),
             route("/archives/{name}", pages.archive),
             route("/archives/{name}/restore", actions.restore, "POST"),
+            route("/sagas", saga_pages.kinds),
+            route("/sagas/{saga}", saga_pages.kind),
+            route("/sagas/{saga}/{key}", saga_pages.one),
             route("/operations", pages.operations),
             route("/operations/{name}", pages.operation),
             route("/operations/{name}/{request}", actions.ask, "POST"),

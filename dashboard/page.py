@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -14,6 +14,9 @@ from ..telemetry import neutral
 from .access import Access
 from .background import Background
 
+if TYPE_CHECKING:
+    from .sagas import Sagas
+
 TEMPLATES = Path(__file__).parent / "templates"
 
 Rehearse: TypeAlias = Callable[[str, Selection], Awaitable[Rehearsal]]
@@ -22,7 +25,8 @@ Rehearse: TypeAlias = Callable[[str, Selection], Awaitable[Rehearsal]]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What every visit has at hand. `reader_of` and `rehearse` are None where no worker was named."""
+    """What every visit has at hand. `reader_of` and `rehearse` are None where no worker was named, `sagas` where there
+    is no database."""
 
     service: DeadLetters
     background: Background
@@ -30,6 +34,7 @@ class Page:
     reader_of: ReaderOf | None
     rehearse: Rehearse | None
     templates: Environment
+    sagas: "Sagas | None" = None
 
 
 def templates() -> Environment:

@@ -22,7 +22,7 @@ _TEXT = 4_000
 _NAMES = {"delivery_limit": "delivery-limit"}
 REASONS = (
     "exhausted", "refused", "unreadable", "unknown-type", "unsupported-version", "crashed", "expired", "too-large",
-    "fingerprint-mismatch", "delivery-limit", "rejected", "maxlen", "fault", "skipped", "unknown",
+    "fingerprint-mismatch", "unexpected", "delivery-limit", "rejected", "maxlen", "fault", "skipped", "unknown",
 )  # fmt: skip
 """Why letters die: as workers, RabbitMQ or another system (`fault`, `skipped`) say, or nothing says so."""
 

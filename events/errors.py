@@ -34,6 +34,8 @@ HoldfastError
 ├── HeldTooLong                 another worker held the event longer than any handler may take
 ├── FingerprintMismatch         the event's key was used for another payload within the window
 ├── Crashed                     each run of the event ended with its worker process
+├── SagaError                   a method of a saga did what its declaration does not say (`sagas`)
+│   └── TooEarly                no saga takes the event yet
 ├── Stopped                     an operation on dead letters stops by itself; it can be resumed (`dead_letters`)
 └── WornOut                     the dead letters were delivered so often that reading may lose them (`dead_letters`)
 """

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,14 +14,22 @@ from .event import Event, classes_of
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class Versioned(Protocol):
+    """A class that is one version of something named: an `Event`, or the state of a saga."""
+
+    __event_type__: ClassVar[str]
+    __event_version__: ClassVar[int]
+    __upcast__: ClassVar["Cast | None"]
+
+
 @dataclass(frozen=True, slots=True)
 class Cast:
     """One step from a version to another. Called with an event of the first, it returns one of `target`."""
 
-    target: type[Event]
+    target: type[Any]
     function: Callable[[Any], Any]
 
-    def __call__(self, event: Any) -> Event:
+    def __call__(self, event: Any) -> Any:
         made = self.function(event)
         if isinstance(made, Mapping):
             made = self.target(**made)
@@ -30,11 +38,12 @@ class Cast:
         return made
 
 
-def upcast(old: type[Event], new: type[Event]) -> Callable[[Function], Function]:
+def upcast(old: type[Versioned], new: type[Versioned]) -> Callable[[Function], Function]:
     """Declare how an event of an older version becomes one of a newer: `@upcast(OrderCreatedV1, OrderCreated)`.
 
     The function takes the old event and returns the new one, or a `dict` of its fields. Functions form a chain: an
-    event takes as many steps as its handler's version needs. Each version has one upcast at most.
+    event takes as many steps as its handler's version needs. Each version has one upcast at most. The state of a saga
+    is upcast in the same way.
 
     Args:
         old: The class of the older version.
@@ -100,10 +109,12 @@ def lineage(kind: type[Event]) -> tuple[type[Event], ...]:
     return tuple(family[version] for version in sorted(family))
 
 
-def _declare(word: str, source: type[Event], target: type[Event], *, rising: bool) -> Callable[[Function], Function]:
+def _declare(
+    word: str, source: type[Versioned], target: type[Versioned], *, rising: bool
+) -> Callable[[Function], Function]:
     where = f"@{word}({getattr(source, '__name__', source)}, {getattr(target, '__name__', target)})"
     for cls in (source, target):
-        if not (isinstance(cls, type) and issubclass(cls, Event)):
+        if not (isinstance(cls, type) and hasattr(cls, "__event_version__")):
             raise ConfigurationError(f"{where}: {cls!r} is not an Event class")
     if source.__event_type__ != target.__event_type__:
         raise ConfigurationError(f"{where}: {source.__event_type__!r} and {target.__event_type__!r} are two types")
@@ -124,7 +135,7 @@ def _declare(word: str, source: type[Event], target: type[Event], *, rising: boo
     return declare
 
 
-def steps(cls: type[Event]) -> Iterator[type[Event]]:
+def steps(cls: type[Any]) -> Iterator[type[Any]]:
     """Yield the classes to which upcasts lead, the class itself first."""
     yield cls
     while cls.__upcast__ is not None:

@@ -101,7 +101,53 @@ def tables(schema: str = "holdfast", *, dialect: str = "postgresql") -> MetaData
         Column("error", Text, nullable=False),
         Index(f"{prefix}held_key", "key", mysql_length=191, mariadb_length=191),
     )
+    if not is_mysql:
+        _sagas(table, prefix, moment, extra, now)
     return metadata
+
+
+def _sagas(table: Any, prefix: str, moment: TypeEngine[Any], extra: TypeEngine[Any], now: Any) -> None:
+    """Define the tables of sagas: where each stands, and each of its steps."""
+
+    def partial(name: str, predicate: str, *columns: str) -> Index:
+        return Index(f"{prefix}{name}", *columns, postgresql_where=text(predicate), sqlite_where=text(predicate))
+
+    table(
+        "sagas",
+        Column("saga", Text, primary_key=True),
+        Column("key", Text, primary_key=True),
+        Column("life", Text, nullable=False),
+        Column("version", Integer, nullable=False),
+        Column("stage", Text, nullable=False),
+        Column("entered", Integer, nullable=False),
+        Column("state", extra, nullable=False),
+        Column("state_version", Integer, nullable=False),
+        Column("undo", extra, nullable=False),
+        Column("due_at", moment),
+        Column("reason", Text),
+        Column("began_at", moment, nullable=False),
+        Column("changed_at", moment, nullable=False),
+        Column("ended_at", moment),
+        partial("sagas_due", "due_at is not null", "saga", "due_at"),
+        partial("sagas_stage", "ended_at is null", "saga", "stage", "changed_at"),
+        partial("sagas_ended", "ended_at is not null", "saga", "ended_at"),
+        postgresql_with={"fillfactor": "70"},
+    )
+    table(
+        "saga_steps",
+        Column("saga", Text, primary_key=True),
+        Column("key", Text, primary_key=True),
+        Column("life", Text, primary_key=True),
+        Column("version", Integer, primary_key=True),
+        Column("event_id", Text, primary_key=True),
+        Column("event_type", Text, nullable=False),
+        Column("stage_before", Text),
+        Column("stage", Text, nullable=False),
+        Column("taken", Text, nullable=False),
+        Column("published", extra, nullable=False),
+        Column("note", Text),
+        Column("at", moment, nullable=False, server_default=now),
+    )
 
 
 def rest(schema: str = "holdfast", *, dialect: str = "postgresql") -> Iterator[str]:

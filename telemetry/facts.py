@@ -19,7 +19,7 @@ InboxResult: TypeAlias = Literal["fresh", "duplicate", "busy", "mismatch"]
 CompletionResult: TypeAlias = Literal["recorded", "fenced", "absent", "unrecorded"]
 Lasting: TypeAlias = Literal[
     "connection", "consumer", "consumers", "redeclaration", "registry", "relay", "unrouted", "recovery", "heartbeat",
-    "watchdog", "probes", "processes", "reports",
+    "sagas", "watchdog", "probes", "processes", "reports",
 ]  # fmt: skip
 """The tasks and threads that last as long as their worker."""
 
@@ -441,6 +441,40 @@ class InboxSwept(Fact, log="inbox.swept"):
     rows: int
 
 
+class SagaCompensating(Fact, log="saga.compensating", level="warning"):
+    """A saga begins to take back what it did, for this `reason`."""
+
+    saga: str
+    key: str
+    event_id: str
+    reason: str | None
+
+
+class SagaStuck(Fact, log="saga.stuck", level="error"):
+    """An event that takes back a step of a saga was not answered in time: `holdfast sagas nudge` or `skip-undo`."""
+
+    saga: str
+    key: str
+    event_id: str
+
+
+class SagaLate(Fact, log="saga.late", level="warning"):
+    """An event came too late for its saga, which is in this `stage`: it is acked, and written with the saga's steps."""
+
+    saga: str
+    key: str
+    event_id: str
+    event_type: str
+    stage: str
+
+
+class SagasSwept(Fact, log="sagas.swept"):
+    """Sagas that ended longer than `HOLDFAST_SQL__SAGA_KEEP` ago are deleted."""
+
+    saga: str
+    rows: int
+
+
 class TlsUnverified(Fact, log="tls.unverified", level="warning"):
     """`setting` is false: anybody between this process and the server can read and change all that is sent."""
 
@@ -477,6 +511,25 @@ class OutboxCounted(Fact):
     oldest: float
     held: int
     shards: int
+
+
+class SagaStepped(Fact):
+    """A step of a saga is committed: how the event was `taken`, and which stage that led to."""
+
+    saga: str
+    key: str
+    event_id: str
+    stage_before: str | None
+    stage: str
+    taken: str
+    reason: str | None
+
+
+class SagasCounted(Fact):
+    """How many sagas rest in each stage, and for how many seconds the oldest does."""
+
+    saga: str
+    stages: tuple[tuple[str, int, float], ...]
 
 
 class InboxAnswered(Fact):

@@ -118,6 +118,20 @@ OUTBOX_SECONDS = Family(
     "From the writing of an event to its confirm, by the database's clock.",
     buckets=SECONDS,
 )
+SAGAS = Family(
+    "holdfast_sagas",
+    "gauge",
+    ("saga", "stage"),
+    "Sagas that rest in a stage, those that ended left out.",
+    "most",
+)
+SAGA_OLDEST = Family(
+    "holdfast_saga_oldest_seconds",
+    "gauge",
+    ("saga", "stage"),
+    "How long the oldest of them has not moved, by the database's clock.",
+    "most",
+)
 CLAIM_SECONDS = Family("holdfast_claim_seconds", "histogram", (), "How long a claim took.", buckets=TRIPS)
 CONNECTED = Family(
     "holdfast_broker_connected", "gauge", ("role",), "1 while the connection that consumes or publishes is up.", "least"

@@ -88,6 +88,7 @@ class Metrics:
             facts.InboxAnswered: self._inbox_answered,
             facts.OutboxCounted: self._outbox_counted,
             facts.Relayed: self._relayed,
+            facts.SagasCounted: self._sagas_counted,
             facts.LoopTurned: self._turned,
             facts.Started: self._started,
             facts.Stopped: self._stopped,
@@ -187,6 +188,11 @@ class Metrics:
         offset = self._at[f.OUTBOX_SECONDS][fact.database,]
         for seconds in fact.seconds:
             self._observe(f.SECONDS, offset, max(seconds, 0.0))
+
+    def _sagas_counted(self, fact: facts.SagasCounted) -> None:
+        for stage, count, oldest in fact.stages:
+            self._set(f.SAGAS, (fact.saga, stage), float(count))
+            self._set(f.SAGA_OLDEST, (fact.saga, stage), oldest)
 
     def _connected(self, fact: facts.Connected) -> None:
         if fact.role in self._connections:

@@ -4,7 +4,7 @@ import random
 from contextlib import AsyncExitStack
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ..broker.memory import MemoryBroker, host
 from ..consumer import Worker
@@ -21,9 +21,12 @@ from ..events import (
     uuid7,
 )
 from ..publisher import Publisher
+from ..sagas import Saga, Standing
 from ..telemetry import Settled
 from .records import Balance, DeadLettered, Published, Retried, Run, balance_of, read_dead, read_published, troubles
 from .replica import Passage, Replica, stage_for
+
+S = TypeVar("S", bound=Saga)
 
 __tracebackhide__ = True  # pytest shows the line of the test instead
 
@@ -171,6 +174,12 @@ class Harness:
             raise ConfigurationError(f"advance({seconds!r}): give seconds, 0 or more")
         await self._passage.advance(seconds)
         self._seen.raise_failures()
+
+    def saga(self, saga: type[S], key: str) -> Standing[S]:
+        """Return where a saga stood after the last `settle` or `advance`, with its steps. Raises `AssertionError` where
+        there was none."""
+        standing: Standing[S] = self._seen.saga(saga, key)
+        return standing
 
     @property
     def now(self) -> datetime:

@@ -11,7 +11,9 @@ from pydantic import SecretStr
 from ..broker import Broker
 from ..config import Settings
 from ..consumer import Dependencies, Worker
+from ..consumer.handler import Companion
 from ..idempotency import Endangered, Lease, MemoryClaims, OpenClaims
+from ..sagas.sweeper import Sweeper
 from ..telemetry import ConsumerStarted, Emit, Fact, QueueFigures, Settled
 from .clock import VirtualClock
 from .faults import Faults, Life, WatchedBroker, WatchedClaims
@@ -68,6 +70,7 @@ class Replica:
         self._settings = stage.settings_for(worker)
         self._figures: dict[str, QueueFigures] = {}
         self._is_stopping = False
+        self._companions: list[Companion] = []
         self.task = asyncio.create_task(self._run(), name=f"holdfast harness: {worker.name}")
         self.task.add_done_callback(lambda _: stage.seen.changed.set())
 
@@ -79,6 +82,20 @@ class Replica:
         figures = self._figures.values()
         attached = {each.queue for each in figures if each.attached}
         return attached != self._queues or any(each.in_flight for each in figures) or any(map(self._moves, attached))
+
+    async def sweep(self) -> float | None:
+        """Do what is due in the databases. Returns when the next is, by the harness's clock."""
+        if self.task.done():
+            return None
+        clock = self._stage.clock
+        due = [at for companion in self._companions if (at := await companion.sweep()) is not None]
+        return clock.time() + min(due) - clock.now().timestamp() if due else None
+
+    async def look(self) -> None:
+        """Note where the sagas stand."""
+        for companion in self._companions if not self.task.done() else ():
+            if isinstance(companion, Sweeper):
+                self._stage.seen.sagas |= await companion.standing()
 
     async def stop(self) -> None:
         """Let what runs end, and give back the rest."""
@@ -109,6 +126,7 @@ class Replica:
                 self._follow(fact)
                 stage.seen.hear(fact)
 
+        self._companions = []
         return Dependencies(
             settings=self._settings,
             clock=stage.clock,
@@ -118,6 +136,7 @@ class Replica:
             middleware=(stage.seen.watch,),
             listeners=(hear,),
             relays_at_once=True,
+            companions=self._companions,
         )
 
     def _crash(self, life: Life) -> None:
@@ -160,24 +179,25 @@ class Passage:
         limit = clock.time() + within
         while True:
             if not await self.quiet():
-                self._pass_to(clock.next_due(), limit, within)
+                await self._pass_to(clock.next_due(), limit, within)
             elif self._stage.faults.hand_on():
                 pass
             elif server.is_waiting:
-                self._pass_to(clock.next_due(), limit, within)
+                await self._pass_to(clock.next_due(), limit, within)
             else:
-                return
+                return await self._look()
 
     async def advance(self, seconds: float) -> None:
         """See `Harness.advance`."""
         clock = self._stage.clock
         target = clock.time() + seconds
         await self.quiet()
-        while (due := clock.next_due()) is not None and due <= target:
+        while (due := _first(clock.next_due(), await self._sweep())) is not None and due <= target:
             clock.advance_to(due)
             await self.quiet()
         clock.advance_to(target)
         await self.quiet()
+        await self._look()
 
     async def quiet(self) -> bool:
         """Return once nothing moves: True, or False where something hangs."""
@@ -191,8 +211,23 @@ class Passage:
                 return False
         return True
 
-    def _pass_to(self, due: float | None, limit: float, within: float) -> None:
+    async def _look(self) -> None:
+        for replica in self._replicas:
+            await replica.look()
+
+    async def _sweep(self) -> float | None:
+        """Let the limits of sagas that are over have their consequences. Returns when the next one is."""
+        dues = [await replica.sweep() for replica in self._replicas]
+        await self.quiet()
+        return _first(*dues)
+
+    async def _pass_to(self, due: float | None, limit: float, within: float) -> None:
         if due is None or due > limit:
             waiting = sorted(self._stage.server.resting())
             raise AssertionError(f"not settled within {within:.0f} s; still to come: {waiting[:20]}")
         self._stage.clock.advance_to(due)
+        await self._sweep()
+
+
+def _first(*dues: float | None) -> float | None:
+    return min((due for due in dues if due is not None), default=None)

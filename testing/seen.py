@@ -36,6 +36,7 @@ class Seen:
     retries: list[Retried] = field(default_factory=list)
     settled: list[Settled] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    sagas: dict[tuple[str, str], Any] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def watch(self, handler: Handler) -> Handler:
@@ -67,6 +68,14 @@ class Seen:
             case _:
                 pass
         self.changed.set()
+
+    def saga(self, saga: type[Any], key: str) -> Any:
+        """Return where a saga stood when all was last quiet."""
+        name = saga.graph().saga
+        if (name, key) not in self.sagas:
+            others = ", ".join(known for kind, known in self.sagas if kind == name) or "none"
+            raise AssertionError(f"there is no {saga.__name__} {key!r} after the last settle(); there is: {others}")
+        return self.sagas[name, key]
 
     def raise_failures(self) -> None:
         """Raise the first failure since this was last called, as the cause of a `HandlerFailed`."""

@@ -33,6 +33,7 @@ HARNESS, RETRY = "tests/unit/test_harness.py", "tests/unit/test_retry.py"
 CONFIRMS, SPLITTER = "tests/unit/test_confirms.py", "tests/unit/test_splitter.py"
 CLAIMS = "tests/contract/test_claim_contract.py -k memory"
 DECIDE = "consumer/decide.py"
+SAGAS, MACHINE = "tests/unit/test_saga_machine.py tests/unit/test_harness_sagas.py", "sagas/machine.py"
 WITHIN, RELAY = "tests/contract/test_within.py -k sqlite", "tests/contract/test_relay.py -k sqlite"
 
 MUTATIONS = (
@@ -97,8 +98,8 @@ MUTATIONS = (
         3,
         "waiting for another worker spends an attempt",
         DECIDE,
-        "policy.max_delay), None)",
-        "policy.max_delay), HeldTooLong('held'))",
+        "free_in + _MARGIN, policy.max_delay), None)",
+        "free_in + _MARGIN, policy.max_delay), HeldTooLong('held'))",
         f"{RETRY} {HARNESS} tests/integration/test_holding.py",
     ),
     Mutation(
@@ -269,6 +270,94 @@ MUTATIONS = (
         "if previous not in published.within]",
         "if previous is not None]",
         "tests/contract/test_outbox.py -k savepoint",
+    ),
+    Mutation(
+        9,
+        "a step locks no row",
+        "sagas/store.py",
+        "where saga = :saga and key = :key for update of s",
+        "where saga = :saga and key = :key",
+        "tests/contract/test_sagas.py -k once_and_not_again",
+    ),
+    Mutation(
+        9,
+        "a step is not written with what it did",
+        "sagas/store.py",
+        '        return (change, f"{self._steps_insert} values ({self._steps_values}) returning 1")\n',
+        "        return (change,)\n",
+        SAGAS,
+    ),
+    Mutation(
+        9,
+        "a limit is not cleared by leaving its stage",
+        "sagas/store.py",
+        "due_at = case when {entered} then {self._due} else due_at end",
+        "due_at = coalesce({self._due}, due_at)",
+        SAGAS,
+    ),
+    Mutation(
+        9,
+        "a limit of an earlier life counts",
+        "sagas/runner.py",
+        "(event.life, event.entered) == (self.record.life, self.record.entered)",
+        "event.entered == self.record.entered",
+        SAGAS,
+    ),
+    Mutation(
+        9,
+        "a limit of an earlier stage counts",
+        "sagas/runner.py",
+        "(event.life, event.entered) == (self.record.life, self.record.entered)",
+        "event.life == self.record.life",
+        SAGAS,
+    ),
+    Mutation(
+        9,
+        "an early event is taken for late",
+        MACHINE,
+        "    if is_ahead or _will_be_answer(graph, before, event_type):\n",
+        "    if False:\n",
+        SAGAS,
+    ),
+    Mutation(
+        9,
+        "a late event is taken for early",
+        MACHINE,
+        "    if is_ahead or _will_be_answer(graph, before, event_type):\n",
+        "    if True:\n",
+        SAGAS,
+    ),
+    Mutation(
+        9,
+        "an undo is awaited and not published",
+        MACHINE,
+        "return replace(here, stage=COMPENSATING, sent=sent, undo=undo, due=first.limit, has_entered=True)",
+        "return replace(here, stage=COMPENSATING, sent=sent[:-1], undo=undo, due=first.limit, has_entered=True)",
+        SAGAS,
+    ),
+    Mutation(
+        9,
+        "what was done is undone from the first step on",
+        MACHINE,
+        "undo=(*pushed, *before.undo), taken=taken)",
+        "undo=(*before.undo, *pushed), taken=taken)",
+        SAGAS,
+    ),
+    Mutation(
+        9,
+        "a limit is cleared and its event is not in that commit",
+        "sagas/sweeper.py",
+        "        if rows:\n",
+        "        if False:\n",
+        SAGAS,
+    ),
+    Mutation(
+        9,
+        "an undo that is awaited is forgotten by a restart",
+        "sagas/writing.py",
+        '"sent": undo.event_id,',
+        '"sent": None,',
+        SAGAS,
     ),
 )
 

@@ -5,18 +5,31 @@ import json
 import signal
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
+from ... import Worker
 from ...config import LogSettings, Settings, environment
 from ...telemetry import configure_logging
 from . import shop
-from .account import Account
+
+
+class Books(Protocol):
+    """What is kept of an act."""
+
+    killed: set[str]
+
+    def note(self, listener: str, order: int, life: str) -> None: ...
+
+    def settled(self, outcome: str, handler: str, reason: str | None) -> None: ...
 
 
 class Stage:
-    """Starts, breaks and stops workers by name, and keeps the account from their log: JSON lines in one file."""
+    """Starts, breaks and stops workers by name, and keeps the books from their log: JSON lines in one file."""
 
-    def __init__(self, folder: Path, account: Account) -> None:
+    def __init__(self, folder: Path, account: Books, workers: Mapping[str, Worker] = shop.WORKERS) -> None:
+        self._workers = workers
         self._path = folder / "log"
         self._path.touch()
         self._log = self._path.open(errors="replace")
@@ -27,7 +40,7 @@ class Stage:
 
     async def start(self, name: str) -> None:
         """Start a worker and return once it consumes."""
-        queues = {spec.queue for spec in shop.WORKERS[name].handlers}
+        queues = {spec.queue for spec in self._workers[name].handlers}
         self._attached -= queues
         await self._launch(name)
         async with asyncio.timeout(60):
@@ -40,7 +53,7 @@ class Stage:
         """Break a worker in the middle of its work. Returns what was done to it."""
         report = await self._break(name)
         self.look()
-        for spec in shop.WORKERS[name].handlers:
+        for spec in self._workers[name].handlers:
             self._account.killed.add(self._life(spec.name))
             self._lives[spec.name] += 1
         return report
@@ -90,8 +103,18 @@ class Stage:
 class Processes(Stage):
     """Each worker is `holdfast run` in a process of its own."""
 
-    def __init__(self, url: str, claims: str, folder: Path, account: Account) -> None:
-        super().__init__(folder, account)
+    def __init__(
+        self,
+        url: str,
+        claims: str,
+        folder: Path,
+        account: Books,
+        workers: Mapping[str, Worker] = shop.WORKERS,
+        module: str = shop.__name__,
+        **variables: str,
+    ) -> None:
+        super().__init__(folder, account, workers)
+        self._module = module
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._environment = {
             **environment(),
@@ -103,12 +126,13 @@ class Processes(Stage):
             "HOLDFAST_LOG__LEVEL": "INFO",
             "HOLDFAST_HTTP__PORT": "0",
             "DEMO_BANK_FIXED": str(shop.fixed),
+            **variables,
         }
 
     async def _launch(self, name: str) -> None:
         with self._path.open("ab") as output:
             self._children[name] = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "holdfast", "run", f"holdfast.cli.demo.shop:{name}"),
+                *(sys.executable, "-m", "holdfast", "run", f"{self._module}:{name}"),
                 stderr=output,
                 stdin=asyncio.subprocess.DEVNULL,
                 cwd=self._path.parent,
@@ -142,29 +166,31 @@ class Processes(Stage):
 class OneProcess(Stage):
     """All workers on this loop and the in-process broker; a kill is a stop that waits for nothing."""
 
-    def __init__(self, settings: Settings, folder: Path, account: Account) -> None:
-        super().__init__(folder, account)
+    def __init__(
+        self, settings: Settings, folder: Path, account: Books, workers: Mapping[str, Worker] = shop.WORKERS
+    ) -> None:
+        super().__init__(folder, account, workers)
         self._running: dict[str, asyncio.Task[int]] = {}
         self._output = self._path.open("a", buffering=1)
         configure_logging(LogSettings(format="json"), self._output)
-        for worker in shop.WORKERS.values():
+        for worker in self._workers.values():
             worker.configure(settings=settings)
 
     async def _launch(self, name: str) -> None:
-        self._running[name] = asyncio.create_task(shop.WORKERS[name].run())
+        self._running[name] = asyncio.create_task(self._workers[name].run())
 
     def _check(self, name: str) -> None:
         if self._running[name].done():
             self._running[name].result()
 
     async def _break(self, name: str) -> str:
-        shop.WORKERS[name].stop(now=True)
+        self._workers[name].stop(now=True)
         interrupted = await self._running.pop(name)
         return f"the {name} worker was stopped at once, {interrupted} handlers were cut off"
 
     async def _drain(self) -> list[str]:
         for name in self._running:
-            shop.WORKERS[name].stop()
+            self._workers[name].stop()
         left = sum(await asyncio.gather(*self._running.values()))
         configure_logging(LogSettings(level="CRITICAL"))
         self._output.close()

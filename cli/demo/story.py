@@ -3,9 +3,10 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -17,8 +18,9 @@ from ...config import LogSettings, Settings, load_settings
 from ...dead_letters import DeadLetters, Pace, Selection
 from ...events import Envelope, Message, Metadata, uuid7
 from ...publisher import Publisher
+from ...sql import Database
 from ...telemetry import configure_logging
-from ...testing.servers import ServersUnavailable, rabbitmq_server, redis_server
+from ...testing.servers import ServersUnavailable, postgres_server, rabbitmq_server, redis_server
 from ..dead.tables import groups_table, operation_line
 from . import shop
 from .account import Account
@@ -33,34 +35,38 @@ PATIENCE = 60.0
 """Seconds after the last order in which every event must have found its end."""
 
 CHARGE, RESERVE = "demo.payments.charge.dead", "demo.inventory.reserve.dead"
+_SCHEMA = "holdfast_demo"
 _WAIT = 20.0  # seconds without a word from the worker after which a replay is not waited for
 
 
-def run_demo(*, memory: bool) -> int:
-    """Tell the whole story. Returns 0 if every event is accounted for."""
+def run_demo(*, memory: bool, postgres: bool = False) -> int:
+    """Tell the whole story, in two acts. Returns 0 if every event and every order is accounted for."""
     configure_logging(LogSettings(level="CRITICAL"))
     console = Console(highlight=False)
     try:
-        return asyncio.run(_in_memory(console) if memory else _on_servers(console))
+        return asyncio.run(_in_memory(console) if memory else _on_servers(console, postgres=postgres))
     except KeyboardInterrupt:
         console.print("interrupted")
         return 130
 
 
-async def _on_servers(console: Console) -> int:
+async def _on_servers(console: Console, *, postgres: bool) -> int:
     console.print("Looking for RabbitMQ and Redis, or starting them ...")
     try:
         with (
             tempfile.TemporaryDirectory(prefix="holdfast-demo-") as folder,
             rabbitmq_server() as server,
             redis_server() as redis,
+            postgres_server() if postgres else nullcontext() as database,
         ):
             broker = {"url": server.url, "exchange": EXCHANGE_OF_THE_DEMO}
             settings = load_settings(broker=broker, dead_letters={"folder": folder})
             shop.fixed = Path(folder) / "bank-is-fixed"
             account = Account()
             stage = Processes(server.url, redis.url, Path(folder), account)
-            return await _tell(console, settings, account, stage, per_second=15)
+            code = await _tell(console, settings, account, stage, per_second=15)
+            url = f"sqlite:///{folder}/orders.db" if database is None else database.url
+            return code or await _second_act(console, settings, url, Path(folder), (server.url, redis.url))
     except ServersUnavailable as error:
         console.print(f"holdfast: {error}", markup=False)
         return 1
@@ -78,9 +84,37 @@ async def _in_memory(console: Console) -> int:
         account = Account()
         broker = await open_broker(settings, lambda fact: None)  # keeps the queues while no worker is connected
         try:
-            return await _tell(console, settings, account, OneProcess(settings, Path(folder), account), per_second=120)
+            code = await _tell(console, settings, account, OneProcess(settings, Path(folder), account), per_second=120)
+            return code or await _second_act(console, settings, f"sqlite:///{folder}/orders.db", Path(folder))
         finally:
             await broker.close()
+
+
+async def _second_act(
+    console: Console, settings: Settings, url: str, folder: Path, servers: tuple[str, str] | None = None
+) -> int:
+    """Tell the act of the saga, whose orders are in a database: in processes on the servers, or in this one."""
+    if find_spec("sqlalchemy") is None:
+        console.print(
+            'The second act, with a saga, needs a database: pip install "holdfast-rabbitmq[sql]"', markup=False
+        )
+        return 0
+    from . import fulfilment, ledger, second_act
+
+    (folder := folder / "second-act").mkdir()
+    database, books = Database.of_url(url), ledger.Ledger()
+    settings = settings.model_copy(update={"sql": settings.sql.model_copy(update={"schema": _SCHEMA})})
+    workers, module = fulfilment.make_workers(database), fulfilment.__name__
+    stage: Stage
+    if servers is None:
+        stage = OneProcess(settings, folder, books, workers)
+    else:
+        more = {"DEMO_ORDERS": url, "HOLDFAST_SQL__SCHEMA": _SCHEMA}
+        stage = Processes(*servers, folder, books, workers, module, **more)
+    try:
+        return await second_act.perform(console, settings, database, books, stage)
+    finally:
+        await database.close()
 
 
 async def _tell(console: Console, settings: Settings, account: Account, stage: Stage, *, per_second: int) -> int:

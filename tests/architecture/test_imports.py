@@ -38,6 +38,7 @@ NAMES = {
         "holdfast.cli.dead",
         "holdfast.cli.dead.commands",
         "holdfast.cli.dead.options",
+        "holdfast.cli.saga_commands",
         "holdfast.cli.subcommands",
         "holdfast.config",
         "holdfast.config.version",

@@ -12,7 +12,7 @@ import holdfast
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
     *("broker", "cli", "config", "consumer", "dead_letters", "events"),
-    *("idempotency", "publisher", "telemetry", "testing"),
+    *("idempotency", "publisher", "sagas", "telemetry", "testing"),
 )
 
 TESTS = ROOT / "tests"

@@ -6,20 +6,56 @@ import pytest
 from commands import environment, holdfast
 
 from holdfast.cli.demo.account import Account
+from holdfast.cli.demo.ledger import Ledger
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("arguments", [(), ("--memory",)], ids=["servers", "memory"])
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("arguments", [(), ("--memory",), ("--postgres",)], ids=["servers", "memory", "postgres"])
 def test_the_demo_ends_with_every_event_accounted_for(
-    rabbitmq_url: str, tmp_path: Path, arguments: tuple[str, ...]
+    rabbitmq_url: str, postgres_url: str, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
-    done = holdfast("demo", *arguments, folder=tmp_path, env=environment(HOLDFAST_TEST_RABBITMQ_URL=rabbitmq_url))
+    servers = {"HOLDFAST_TEST_RABBITMQ_URL": rabbitmq_url, "HOLDFAST_TEST_POSTGRES_URL": postgres_url}
+    done = holdfast("demo", *arguments, folder=tmp_path, env=environment(**servers))
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Nothing was lost." in done.stdout
     assert "killed with SIGKILL" in done.stdout or "stopped at once" in done.stdout
     words = ("charge", "reserve", "tell", "12 exhausted", "1 unreadable", "BankIsAway", "done: 12 handled")
     assert all(word in done.stdout for word in words)
+    assert "Every order is shipped or taken back." in done.stdout
+    assert "Order 20 is cancelled: it could not be shipped." in done.stdout
+
+
+def a_full_ledger() -> Ledger:
+    """Of three orders: one is shipped, one declined, and one taken back."""
+    ledger = Ledger(orders={1, 7, 20})
+    for service, order in (
+        *(("charge", 1), ("reserve", 1), ("ship", 1)),
+        *(("charge", 20), ("reserve", 20), ("release", 20), ("refund", 20)),
+    ):
+        ledger.note(service, order, f"{service}-0")
+    ledger.stages.update(shipped=1, cancelled=2)
+    return ledger
+
+
+def test_a_full_ledger_misses_nothing() -> None:
+    assert (a_full_ledger().missing(), a_full_ledger().surplus()) == ([], [])
+
+
+def test_a_charge_that_is_neither_shipped_nor_refunded_is_missing() -> None:
+    ledger = a_full_ledger()
+    del ledger.effects["refund"][20], ledger.effects["ship"][1]
+    ledger.stages["shipped"] = 0
+
+    assert ledger.missing() == ["ship: order 1", "refund: order 20", "saga: 1 not shipped"]
+
+
+def test_a_refund_of_an_order_that_was_shipped_is_surplus() -> None:
+    ledger = a_full_ledger()
+    ledger.note("refund", 1, "refund-0")
+    ledger.settled("dead_lettered", "ship", "exhausted")
+
+    assert ledger.surplus() == ["refund: order 1 too many", "saga: a dead letter of ship (exhausted)"]
 
 
 def a_full_account() -> Account:

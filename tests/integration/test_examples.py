@@ -98,6 +98,45 @@ def test_an_order_of_the_web_application_is_paid_and_shipped_once_in_its_databas
         assert database.execute("select count(*) from holdfast_events").fetchall() == [(0,)]
 
 
+def test_a_saga_ships_an_order_or_takes_it_back(
+    tmp_path: Path, variables: dict[str, str], the_example: Example
+) -> None:
+    folder, variables = the_example("order_saga", tmp_path), variables | {"HOLDFAST_SQL__URL": "sqlite:///shop.db"}
+    (folder / "client.py").write_text(
+        "from starlette.testclient import TestClient\n"
+        "from web import app\n"
+        "with TestClient(app) as client:\n"
+        "    for order, cents in (('o-1', 950), ('dear', 200_000), ('far-1', 10)):\n"
+        "        assert client.post(f'/orders/{order}', json={'cents': cents}).status_code == 202\n"
+    )
+    assert holdfast("sql", "schema", "--apply", folder=folder, env=variables).returncode == 0
+    web = [sys.executable, "client.py"]
+
+    with ExitStack() as stack:
+        workers = {}
+        for name in ("orders", "payment", "inventory", "shipping"):
+            worker = stack.enter_context(Running("run", f"{name}:worker", folder=folder, env=variables))
+            workers[name] = worker
+        for worker in workers.values():
+            worker.until(lambda log: bool(said(log, "worker.started")))
+        done = subprocess.run(web, cwd=folder, env=variables, capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+
+        workers["shipping"].until(lambda log: bool(said(log, "shipped", order="o-1")))
+        workers["payment"].until(lambda log: bool(said(log, "refunded", order="far-1")))
+        workers["inventory"].until(lambda log: bool(said(log, "released", order="far-1")))
+        workers["orders"].until(lambda log: len(said(log, "delivery.settled", outcome="handled")) == 11)
+        assert [worker.stop() for worker in workers.values()] == [0, 0, 0, 0]
+
+    with sqlite3.connect(folder / "shop.db") as database:
+        ends = database.execute("select key, stage, reason from holdfast_sagas order by key").fetchall()
+        assert ends == [
+            ("dear", "cancelled", None),
+            ("far-1", "cancelled", "not shipped: too far"),
+            ("o-1", "shipped", None),
+        ]
+
+
 def test_several_workers_of_one_repository_hand_an_order_on(
     tmp_path: Path, variables: dict[str, str], the_example: Example
 ) -> None:

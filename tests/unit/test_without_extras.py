@@ -55,6 +55,7 @@ def test_a_failure_has_the_traceback_of_the_handler_alone(tmp_path: Path, extras
         ("sql schema", "sql"),
         ("sql check", "sql"),
         ("outbox show", "sql"),
+        ("sagas list fulfilment", "sql"),
         ("relay", "sql"),
     ],
 )

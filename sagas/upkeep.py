@@ -1,0 +1,103 @@
+"""The rows of sagas beside their steps: what is due, what rests where, what was, and what is to be forgotten."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..sql import Row, Steps
+from .store import COLUMNS, Sent, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A step that was taken, `at` seconds since 1970. `published` holds ids and types."""
+
+    version: int
+    at: float
+    event_id: str
+    event_type: str
+    stage_before: str | None
+    stage: str
+    taken: str
+    published: Sent
+    note: str | None
+
+
+def past_of(row: Row) -> Past:
+    """Return a step from what `history` returns."""
+    _, version, at, event_id, event_type, before, stage, taken, published, note = row
+    return Past(version, at, event_id, event_type, before, stage, taken, json.loads(published), note)
+
+
+@dataclass(frozen=True)
+class Upkeep(Store):
+    """The rows of one kind of saga, many at a time. See `Store`."""
+
+    def overdue(self, now: float | None, most: int) -> Steps[list[Row]]:
+        """Clear the limits that are over. Returns the key, life, `entered` and stage of each of these sagas."""
+        return (yield self._overdue, {"saga": self.saga, "now": now, "most": most})
+
+    def standing(self) -> Steps[list[Row]]:
+        """Return the key of each saga with its row."""
+        return (yield f"select key, {COLUMNS} from {self._sagas} where saga = :saga", self._own)
+
+    def history(self, key: str | None = None) -> Steps[list[Row]]:
+        """Return the steps of a saga, or of all, as `Past` has them, each with its key before it."""
+        columns = "event_id, event_type, stage_before, stage, taken, cast(published as text), note"
+        select = f"select key, version, {self.statements.seconds('at')}, {columns} from {self._steps}"
+        of_key = "" if key is None else " and key = :key"
+        params = {"saga": self.saga} if key is None else {"saga": self.saga, "key": key}
+        return (yield f"{select} where saga = :saga{of_key} order by key, at, version", params)
+
+    def keys_at(self, stage: str) -> Steps[list[str]]:
+        """Return the keys of the sagas that rest in a stage."""
+        where = "where saga = :saga and stage = :stage and ended_at is null order by changed_at"
+        return [row[0] for row in (yield f"select key from {self._sagas} {where}", self._own | {"stage": stage})]
+
+    def next_due(self) -> Steps[float | None]:
+        """Return when the next limit is over, in seconds since 1970."""
+        seconds = self.statements.seconds("min(due_at)")
+        [(due,)] = yield f"select {seconds} from {self._sagas} where saga = :saga and due_at is not null", self._own
+        return None if due is None else float(due)
+
+    def figures(self) -> Steps[list[Row]]:
+        """Return each stage in which sagas rest, how many, and the seconds for which the oldest has."""
+        age = self.statements.seconds(f"{self.statements.now} - min(changed_at)")
+        select = f"select stage, count(*), {age} from {self._sagas} where saga = :saga and ended_at is null"
+        return (yield f"{select} group by stage order by stage", self._own)
+
+    def resting(self) -> Steps[list[Row]]:
+        """Return each stage and version of the state in which sagas are, and how many are there."""
+        select = f"select stage, state_version, count(*) from {self._sagas} where saga = :saga and ended_at is null"
+        return (yield f"{select} group by stage, state_version order by stage, state_version", self._own)
+
+    def forget(self, keep: float) -> Steps[int]:
+        """Delete sagas that ended more than `keep` seconds ago, a thousand at most. Returns how many."""
+        past = self.statements.later("keep").replace("+", "-", 1)
+        oldest = f"select key from {self._sagas} where saga = :saga and ended_at < {past} order by ended_at limit 1000"
+        delete = f"delete from {self._sagas} where saga = :saga and ended_at is not null and key in ({oldest})"
+        ended = yield f"{delete} returning key, life", {"saga": self.saga, "keep": keep}
+        if ended:
+            keys, lives = (json.dumps(column) for column in zip(*ended, strict=True))
+            of_those = f"key in {self._texts('keys')} and life in {self._texts('lives')}"
+            params = {"saga": self.saga, "keys": keys, "lives": lives}
+            yield f"delete from {self._steps} where saga = :saga and {of_those}", params
+        return len(ended)
+
+    @property
+    def _own(self) -> dict[str, str]:
+        return {"saga": self.saga}
+
+    @cached_property
+    def _overdue(self) -> str:
+        skip = " for update skip locked" if self._is_postgres else ""
+        return (
+            f"update {self._sagas} set due_at = null where saga = :saga and key in (select key from {self._sagas} "
+            f"where saga = :saga and due_at <= {self._now} order by due_at limit :most{skip}) "
+            "and due_at is not null returning key, life, entered, stage"
+        )
+
+    def _texts(self, name: str) -> str:
+        if self._is_postgres:
+            return f"(select json_array_elements_text(cast(:{name} as json)))"
+        return f"(select value from json_each(:{name}))"
