@@ -1,7 +1,7 @@
 """Bodies: JSON through pydantic, straight from and to bytes. Nothing else is ever executed or unpickled."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json
@@ -16,8 +16,10 @@ from .message import Message
 Kind: TypeAlias = type[Event] | type[dict[str, Any]] | type[bytes]
 Decoder: TypeAlias = Callable[[bytes], Any]
 
-_CHARSETS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "identity", "binary"})
-_JSON_TYPES = frozenset(
+_N: Final = ord("N")  # an octet is looked for ten times as fast as a word
+_I: Final = ord("I")
+_CHARSETS: Final = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "identity", "binary"})
+_JSON_TYPES: Final = frozenset(
     {"", "application/json", "text/json", "text/plain", "application/octet-stream", "application/data"}
 )
 
@@ -44,8 +46,8 @@ def _reader_of(kind: type[Event]) -> Decoder:
 
     def read(body: bytes) -> Event:
         event: Event = validate(body, extra=extra)
-        if b"NaN" in body or b"Infinity" in body:  # a field of type Any takes them; JSON has neither
-            from_json(body, allow_inf_nan=False)
+        if (_N in body and b"NaN" in body) or (_I in body and b"Infinity" in body):
+            from_json(body, allow_inf_nan=False)  # a field of type Any takes them; JSON has neither
         return event
 
     return read
