@@ -1,7 +1,9 @@
 """What is known about an event besides its data. A compiled class has no docstring, so this module stays Python."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+
+from .message import Headers
 
 
 @dataclass(slots=True)
@@ -38,3 +40,13 @@ class History:
     traced: str | None = None
     first_failed_at: datetime | None = None
     last_error: str | None = None
+
+
+@dataclass(slots=True)
+class Envelope:
+    """An event ready to travel: its metadata, its encoded body and any further headers."""
+
+    metadata: Metadata
+    body: bytes
+    content_type: str = "application/json"
+    headers: Headers = field(default_factory=dict)
