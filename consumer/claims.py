@@ -1,10 +1,9 @@
 """The claims of one handler's events: from an event to the right to run its handler."""
 
-import time
 from asyncio import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from ..config import Settings
 from ..events import Incoming, forced_by, headers
@@ -28,18 +27,19 @@ from .outcome import AlreadyDone, ClaimsUnavailable, HeldElsewhere, Interrupted,
 from .slots import Slot
 
 
-@dataclass(slots=True, eq=False)
 class Claimed:
     """What came of asking for a claim: an outcome, the claim to be ended, if there may be one, and for the metrics the
     answer and the seconds it took."""
 
-    outcome: Outcome
-    claim: Claim | None = None
-    result: ClaimResult | None = None
-    seconds: float = 0.0
+    __slots__ = ("claim", "outcome", "result", "seconds")
+
+    def __init__(
+        self, outcome: Outcome, claim: Claim | None = None, result: ClaimResult | None = None, seconds: float = 0.0
+    ) -> None:
+        self.outcome, self.claim, self.result, self.seconds = outcome, claim, result, seconds
 
 
-NOT_CLAIMED = Claimed(Ready(None))
+NOT_CLAIMED: Final = Claimed(Ready(None))
 
 
 class Claims(Protocol):
@@ -78,16 +78,17 @@ class HandlerClaims:
             claim = claim_of(self.spec, incoming, ready.event, prefix, token, self.store.lease.owner)
         except Exception as error:  # noqa: BLE001 (the user's key function)
             return Claimed(Refused(error, "refused"))
-        most, seconds, began = self.spec.retry.max_crashes, 0.0, time.perf_counter()
+        time = self.store.clock.precise
+        most, seconds, began = self.spec.retry.max_crashes, 0.0, time()
         try:
             answer = await self.store.claim(claim, alone=False, max_crashes=most)
-            seconds = time.perf_counter() - began
+            seconds = time() - began
             if type(answer) is Suspect:
                 self.emit(CrashSuspected(self.spec.queue, incoming.metadata.event_id, answer.crashes))
                 await slot.alone()
-                began = time.perf_counter()
+                began = time()
                 answer = await self.store.claim(claim, alone=True, max_crashes=most)
-                seconds += time.perf_counter() - began
+                seconds += time() - began
         except StoreUnavailable:
             answer = None
         except CancelledError:  # the store may hold the claim already

@@ -6,13 +6,14 @@ more acks than that can be on their way: each handler remembers a few times as m
 """
 
 import asyncio
-import contextvars
 from collections import OrderedDict
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any, Literal, TypeAlias
 
 from ..broker import Delivery
-from ..events import Incoming, Message, headers
+from ..events import Envelope, Headers, Incoming, Message, headers
+from ..telemetry import Fact, InboxResult
 from .claims import NOT_CLAIMED, Claimed
 from .slots import Slot
 
@@ -54,7 +55,6 @@ class RecentlySettled:
         return identity is not None and self._identities.pop(identity, self) is None
 
 
-@dataclass(slots=True, eq=False)
 class InFlight:
     """One delivery in flight. A redelivery of the same message replaces `delivery`, until it `is_settling`.
 
@@ -62,18 +62,45 @@ class InFlight:
     handler did not end even then, so the delivery goes on in another task, which is `task` from then on.
     """
 
-    delivery: Delivery
-    incoming: Incoming
-    identity: Identity | None
-    slot: Slot
-    context: contextvars.Context
-    task: "asyncio.Task[None]" = field(init=False)
-    claimed: Claimed = NOT_CLAIMED
-    cancelled_for: Literal["time", "stop"] | None = None
-    is_abandoned: bool = False
-    is_settling: bool = False
+    task: "asyncio.Task[None]"
+
+    def __init__(
+        self, delivery: Delivery, incoming: Incoming, identity: Identity | None, slot: Slot, context: Context
+    ) -> None:
+        self.delivery, self.incoming, self.identity = delivery, incoming, identity
+        self.slot, self.context = slot, context
+        self.claimed: Claimed = NOT_CLAIMED
+        self.cancelled_for: Literal["time", "stop"] | None = None
+        self.is_abandoned = self.is_settling = False
 
     def cancel(self, reason: Literal["time", "stop"]) -> None:
         """Cancel the task of this delivery."""
         self.cancelled_for = reason
         self.task.cancel()
+
+
+class Run:
+    """One run of a handler: the `owner` of its claim, the headers that its message `carried`, and whether its event
+    brought an id; then the messages it published, the threads it runs in that have not ended, the calls that middleware
+    made of it, and whether it is over.
+
+    Within a transaction, `events` are what it published, with their delays, `raised` is what its function raised,
+    `inbox` what the inbox said of its event, `incoming`, and `facts` are emitted after the commit.
+    """
+
+    def __init__(self, owner: bytes, incoming: Incoming) -> None:
+        self.owner, self.incoming = owner, incoming
+        self.carried: Headers = incoming.message.headers
+        self.has_id = incoming.has_id
+        self.outbox: list[Message] = []
+        self.threads: list[asyncio.Future[Any]] = []
+        self.calls: list[Coroutine[Any, Any, Any]] = []
+        self.is_over = False
+        self.events: list[tuple[Envelope, float | None]] | None = None
+        self.raised: Any = None
+        self.inbox: InboxResult | None = None
+        self.facts: list[Fact] = []
+
+    def begin_transaction(self) -> None:
+        """Forget what an earlier transaction of this run left."""
+        self.events, self.raised, self.inbox, self.facts = [], None, None, []

@@ -3,41 +3,39 @@
 import asyncio
 import contextvars
 import math
-import time
 from asyncio import CancelledError, Task
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..broker import Countdown, Pause, sleep
 from ..config import PublisherSettings
 from ..events import ConfigurationError, Message, NotPermitted, PublishRefused, Reject, RetryLater
 from ..publisher import send
 from ..telemetry import HandlerAbandoned
-from .context import Context, Run, Surroundings, note_thread
+from .context import Context, Surroundings, note_thread
 from .dependencies import Tools
 from .errors import HandlerExit, HandlerTimeout, WorkNotDone
 from .handler import Handler, HandlerSpec, Middleware
-from .in_flight import InFlight
+from .in_flight import InFlight, Run
 from .outcome import Abandoned, Ended, Failed, Interrupted, Outcome, Refused, Succeeded, Unpublished
 from .returned import check_finished, finish, watched
 
 if TYPE_CHECKING:
     from .within import Within
 
-_SUCCEEDED = Succeeded()
-_AGAIN = Pause(0.1, 1.0)  # between two tries to publish what a handler published
+_SUCCEEDED: Final = Succeeded()
+_AGAIN: Final = Pause(0.1, 1.0)  # between two tries to publish what a handler published
 
 
-@dataclass(slots=True)
 class Ran:
     """What came of running a handler: how often it ran, and the seconds from the first run's begin."""
 
-    outcome: Outcome
-    runs: int = 0
-    seconds: float = 0.0
+    __slots__ = ("outcome", "runs", "seconds")
+
+    def __init__(self, outcome: Outcome, runs: int = 0, seconds: float = 0.0) -> None:
+        self.outcome, self.runs, self.seconds = outcome, runs, seconds
 
 
 class Runner:
@@ -70,10 +68,11 @@ class Runner:
 
         A handler that was abandoned returns here at last; its delivery has ended without it.
         """
-        began, incoming, around, task = time.perf_counter(), flight.incoming, self._around, flight.task
+        incoming, around, task, time = flight.incoming, self._around, flight.task, self._tools.clock.precise
+        began = time()
         claim = flight.claimed.claim
         owner = claim.owner if claim is not None else around.lease.owner
-        run = Run(owner, incoming.message.headers, incoming.has_id, incoming=incoming)
+        run = Run(owner, incoming)
         attempt, redelivered = incoming.history.attempt, flight.delivery.redelivered
         context = Context(incoming.metadata, attempt, around.queue, redelivered, around.state, around, run)
         failure: BaseException | None = None
@@ -95,7 +94,7 @@ class Runner:
             outcome = await self._after_cancellation(flight, run, None)
         else:
             outcome = _SUCCEEDED if not run.outbox else await self._publish(run)
-        return Ran(outcome, before.runs + 1, before.seconds + time.perf_counter() - began)
+        return Ran(outcome, before.runs + 1, before.seconds + time() - began)
 
     async def _publish(self, run: Run) -> Outcome:
         try:
@@ -172,7 +171,15 @@ async def publish_outbox(
     for message in outbox:
         while True:
             try:
-                await send(tools.broker, message, settings, timeout=None, emit=tools.emit, spans=tools.spans)
+                await send(
+                    tools.broker,
+                    message,
+                    settings,
+                    timeout=None,
+                    emit=tools.emit,
+                    spans=tools.spans,
+                    clock=tools.clock,
+                )
                 break
             except PublishRefused as error:
                 last_try = min(last_try, (now := tools.clock.time()) + patience)

@@ -19,7 +19,7 @@ def command() -> None:
         os.sched_yield()
     own = subprocess.run(["sh", "-c", "exit 3"], check=False).returncode
     print(f"orphan reaped, own child's code {own}", flush=True)
-    heard = signal.sigwait({signal.SIGTERM, signal.SIGHUP})
+    heard = signal.Signals(signal.sigwait({signal.SIGTERM, signal.SIGHUP}))
     print(f"heard {heard.name}", flush=True)
     sys.exit(7)
 
