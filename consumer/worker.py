@@ -173,7 +173,6 @@ class Worker:
             idempotent: False for no claims: an event that completed may be handled again.
             key: What makes an event the same one instead of its id: the name of a field, or a function of the event.
             on_outage: What this handler does while the claim store is unavailable, instead of the setting.
-            **options: All of the above but `within`.
 
         Returns:
             A decorator that returns the function as it is.
@@ -205,10 +204,17 @@ class Worker:
     ) -> None:
         """Run a saga (`holdfast.sagas`): one handler for all its events, in transactions of a database.
 
-        Its queue is `<worker>.<saga>` unless given. An event that the saga takes later waits for at most `patience`
-        seconds and spends no attempt; then it is dead-lettered as `unexpected`.
+        Args:
+            saga: The class of the saga.
+            within: The database that holds its rows, and in which its events are published.
+            patience: Seconds that an event which the saga takes later may wait. It spends no attempt; then it is
+                dead-lettered as `unexpected`.
+            queue: The queue's name; by default `<worker>.<saga>`.
+            retry: What happens after a failure.
+            concurrency: The most runs at once in one process; by default `HOLDFAST_WORKER__CONCURRENCY`.
 
-        Raises `ConfigurationError`, one line naming the saga.
+        Raises:
+            ConfigurationError: The saga cannot run; one line names it and says why.
         """
         if not 0 <= patience < float("inf"):
             raise ConfigurationError(f"worker {self.name!r}: patience={patience!r}; give seconds, 0 or more")

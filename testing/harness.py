@@ -176,8 +176,15 @@ class Harness:
         self._seen.raise_failures()
 
     def saga(self, saga: type[S], key: str) -> Standing[S]:
-        """Return where a saga stood after the last `settle` or `advance`, with its steps. Raises `AssertionError` where
-        there was none."""
+        """Return where a saga stood after the last `settle` or `advance`, with its steps.
+
+        Args:
+            saga: The class of the saga.
+            key: Which one: the value of the field that its `key=` names.
+
+        Raises:
+            AssertionError: There was none.
+        """
         standing: Standing[S] = self._seen.saga(saga, key)
         return standing
 
