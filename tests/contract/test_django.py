@@ -103,7 +103,7 @@ def test_the_migration_leaves_tables_that_are_there_as_they_are(stack: ExitStack
 def test_sqlmigrate_prints_the_statements(shop: str, capsys: pytest.CaptureFixture[str]) -> None:
     call_command("sqlmigrate", "holdfast", "0001", database=shop)
 
-    assert capsys.readouterr().out.count("CREATE TABLE") == 4
+    assert capsys.readouterr().out.count("CREATE TABLE") == len(columns("holdfast", dialect="sqlite"))
 
 
 def test_an_event_outside_of_atomic_is_refused(shop: str) -> None:
