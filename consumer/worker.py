@@ -156,7 +156,6 @@ class Worker:
             idempotent: False for no claims: an event that completed may be handled again.
             key: What makes an event the same one instead of its id: the name of a field, or a function of the event.
             on_outage: What this handler does while the claim store is unavailable, instead of the setting.
-            **options: All of the above but `within`.
 
         Returns:
             A decorator that returns the function as it is.

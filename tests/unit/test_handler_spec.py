@@ -280,7 +280,7 @@ def test_help_shows_each_option_of_a_handler_with_its_default() -> None:
 
 
 def test_the_docstring_of_handler_names_each_option() -> None:
-    named = set(re.findall(r"`(\w+)`", inspect.getdoc(Worker.handler) or ""))
+    named = set(re.findall(r"^ {4}(\w+): ", inspect.getdoc(Worker.handler) or "", re.MULTILINE))
 
     assert {"within", *HandlerOptions.__annotations__} <= named
 
