@@ -6,6 +6,7 @@ A real worker on a real RabbitMQ and Redis handles one message at a time while `
 the product that is entered, from the frames on the socket to the ack on it. Metrics are on; log lines of successes are
 off, as they are for most messages of a busy worker. A function is indented below the one that called it. Each path is
 run several times, and the shortest is shown: what else the process did meanwhile (heartbeats, ticks) is not in it.
+The making of a value counts for nothing, whether its class or `dataclass` wrote its `__init__`.
 """
 
 import argparse
@@ -90,6 +91,8 @@ class Trace:
             return
         self._frames[id(frame)] = frame
         code = frame.f_code
+        if code.co_name == "__init__":
+            return
         file = code.co_filename.removeprefix(PACKAGE)
         self.entries.append(Entry(file, code.co_qualname, code.co_firstlineno, _depth(frame.f_back)))
 

@@ -6,7 +6,6 @@ No server is needed. The stages call the product's own functions with a message 
 """
 
 import asyncio
-import contextvars
 import random
 import sys
 import time
@@ -20,7 +19,7 @@ from holdfast.broker import REAL, Delivery
 from holdfast.broker.amqp.confirms import Confirms
 from holdfast.broker.amqp.deliveries import Acks, Deliveries
 from holdfast.broker.amqp.splitter import Splitter
-from holdfast.broker.codec import pack
+from holdfast.broker.codec import Packed, pack
 from holdfast.consumer.claims import Unclaimed
 from holdfast.consumer.context import Surroundings
 from holdfast.consumer.decide import decide, policy_of
@@ -34,7 +33,7 @@ from holdfast.consumer.slots import Slot, Slots
 from holdfast.consumer.subscription import Subscription
 from holdfast.events import Message, encode, read_incoming, seal, to_message
 from holdfast.idempotency import WorkerClaims, no_claims
-from holdfast.telemetry import FactLog, Metrics, Spans, Started, bind_event, bind_handler, fan_out
+from holdfast.telemetry import FactLog, LogContext, Metrics, Spans, Started, fan_out
 
 MESSAGES = 200
 
@@ -57,16 +56,16 @@ NOW = datetime.now(UTC)
 INCOMING = read_incoming(MESSAGE, NOW)
 NOBODY: Any = None
 DELIVERY = Delivery(MESSAGE, "w.handle", 1, 1, False, NOBODY)
-CONTEXT = contextvars.copy_context()
-CONTEXT.run(bind_handler, queue="w.handle", handler="handle")
+LOG = LogContext(queue="w.handle", handler="handle")
+CONTEXT = LOG.context
 SLOT = Slot(Slots(1).lane(1, lambda delivery, slot: None))
 FLIGHT = InFlight(DELIVERY, INCOMING, identity_of(MESSAGE), SLOT, CONTEXT)
 POLICY = policy_of(SPEC, Settings(_env_file=None), 5.0)  # type: ignore[call-arg]
 
 
-def from_the_socket(tag: int = 1, messages: int = MESSAGES) -> bytes:
+def from_the_socket(tag: int = 1, messages: int = MESSAGES, packed: Packed = PACKED) -> bytes:
     """What a broker sends for some deliveries."""
-    published = PACKED.frames(1, 131_072)
+    published = packed.frames(1, 131_072)
     size = int.from_bytes(published[3:7])
     method = b"\x00\x3c\x00\x3c\x04ctag" + tag.to_bytes(8) + b"\x00" + published[13 : 7 + size - 1]
     return messages * (b"\x01\x00\x01" + len(method).to_bytes(4) + method + b"\xce" + published[8 + size :])
@@ -183,7 +182,7 @@ async def main() -> None:
         "metadata, history, identity": per_message(lambda: (read_incoming(MESSAGE, NOW), identity_of(MESSAGE))),
         "in flight, context": per_message(lambda: InFlight(DELIVERY, INCOMING, None, SLOT, CONTEXT.copy())),
         "task begun, switched to, ended": await per_task(lambda: handle(ORDER)),
-        "event's ids bound to the log": per_message(lambda: bind_event(INCOMING.metadata, 1)),
+        "event's ids bound to the log": per_message(lambda: LOG.bind(INCOMING.metadata, 1)),
         "body read by pydantic": per_message(lambda: SPEC.read(INCOMING)),
         "decided": per_message(decided),
         "settled: one fact": per_message(lambda: settled(FLIGHT, ran, HANDLED, "recorded", SPEC)),

@@ -8,10 +8,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
-_DOUBLINGS = 30  # beyond any `longest` in use, and far from where a float overflows
+_DOUBLINGS: Final = 30  # beyond any `longest` in use, and far from where a float overflows
 
 
 class Timer(Protocol):
@@ -53,7 +53,7 @@ class RealClock:
         return asyncio.get_running_loop().call_at(when, callback, *args)
 
 
-REAL = RealClock()
+REAL: Final = RealClock()
 
 
 async def sleep(clock: Clock, seconds: float) -> None:

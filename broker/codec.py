@@ -11,37 +11,37 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from ..events import Headers, Message, PublishError, TooLarge
 
-HEADER_BUDGET = 126_976
+HEADER_BUDGET: Final = 126_976
 """Bytes of headers that fit a frame of 131,072 with 4 KiB to spare for the other properties. A header frame cannot be
 split."""
 
-MAX_DEPTH = 32
+MAX_DEPTH: Final = 32
 """Tables and arrays in one another that are encoded."""
 
-DEEPEST = 100
+DEEPEST: Final = 100
 """Tables and arrays in one another that are decoded; those within are read as empty."""
 
-BROKEN = (ValueError, KeyError, IndexError, struct.error)
+BROKEN: Final = (ValueError, KeyError, IndexError, struct.error)
 """Errors of bytes that hold no table or properties."""
 
-_FRAME = struct.Struct(">BHI")
-_CONTENT = struct.Struct(">HHQH")  # class, weight, body size, flags
-_FLAGS = struct.Struct(">H")
-_LONG = struct.Struct(">I")
-_TIME = struct.Struct(">Q")
-_INTEGER = struct.Struct(">cq")
-_FLOAT = struct.Struct(">cd")
-_DECIMAL = struct.Struct(">Bi")
-_END = b"\xce"
-_PUBLISH = b"\x00\x3c\x00\x28\x00\x00"
-_MANDATORY = b"\x01"
-_PERSISTENT = b"\x02"
-_OCTETS = [bytes((number,)) for number in range(256)]
-_LAST_SECOND = 0xFFFF_FFFF  # pamqp reads a later one as milliseconds
+_FRAME: Final = struct.Struct(">BHI")
+_CONTENT: Final = struct.Struct(">HHQH")  # class, weight, body size, flags
+_FLAGS: Final = struct.Struct(">H")
+_LONG: Final = struct.Struct(">I")
+_TIME: Final = struct.Struct(">Q")
+_INTEGER: Final = struct.Struct(">cq")
+_FLOAT: Final = struct.Struct(">cd")
+_DECIMAL: Final = struct.Struct(">Bi")
+_END: Final = b"\xce"
+_PUBLISH: Final = b"\x00\x3c\x00\x28\x00\x00"
+_MANDATORY: Final = b"\x01"
+_PERSISTENT: Final = b"\x02"
+_OCTETS: Final = [bytes((number,)) for number in range(256)]
+_LAST_SECOND: Final = 0xFFFF_FFFF  # pamqp reads a later one as milliseconds
 
 
 def header_budget(frame_max: int) -> int:
@@ -263,8 +263,8 @@ def _encode_properties(message: Message, table: bytes) -> bytes:
     return b"".join(parts)
 
 
-_PROPERTIES_AT = 12  # past class, weight and body size
-_PROPERTIES = (
+_PROPERTIES_AT: Final = 12  # past class, weight and body size
+_PROPERTIES: Final[tuple[tuple[int, str, str], ...]] = (
     (0x8000, "content_type", "text"),
     (0x4000, "content_encoding", "text"),
     (0x2000, "headers", "table"),
@@ -279,14 +279,15 @@ _PROPERTIES = (
     (0x0010, "user_id", "text"),
     (0x0008, "app_id", "text"),
 )
-_NAMES = {flag: name for flag, name, _ in _PROPERTIES}
-_FIELDS = [field.name for field in fields(Message)][3:]  # after body, exchange and routing key
-_WASTE = len(_FIELDS)  # where properties go that a `Message` has no field for
+_NAMES: Final = {flag: name for flag, name, _ in _PROPERTIES}
+_FIELDS: Final = [field.name for field in fields(Message)][3:]  # after body, exchange and routing key
+_WASTE: Final = len(_FIELDS)  # where properties go that a `Message` has no field for
 
 
 def unpack(exchange: bytes, key: bytes, header: bytes, body: bytes) -> Message:
     """Return the message of a delivery from the payload of its header frame and its body."""
     values: list[Any] = [None] * (_WASTE + 1)
+    flags: int
     try:
         (flags,) = _FLAGS.unpack_from(header, _PROPERTIES_AT)
         at = _PROPERTIES_AT + 2
@@ -294,8 +295,10 @@ def unpack(exchange: bytes, key: bytes, header: bytes, body: bytes) -> Message:
             if kind == "text":
                 begin = at + 1
                 at = begin + header[at]
-                text = header[begin:at]
-                values[field] = str(text, "utf-8") if text.isascii() else _short_text(text)
+                try:
+                    values[field] = header[begin:at].decode()
+                except UnicodeDecodeError:
+                    values[field] = _short_text(header[begin:at])
             elif kind == "table":
                 values[field], at = decode_table(header, at, len(header))
             elif kind == "octet":
@@ -306,13 +309,17 @@ def unpack(exchange: bytes, key: bytes, header: bytes, body: bytes) -> Message:
                 at += 8
     except BROKEN:
         values = [None] * (_WASTE + 1)
-    if values[0] is None:
-        values[0] = {}
-    del values[_WASTE]
+    headers, message_id, event_type, content_type, encoding, correlation_id, time, app_id, priority, reply_to, _ = (
+        values
+    )
     try:
-        return Message(body, str(exchange, "utf-8"), str(key, "utf-8"), *values)
+        to, by = exchange.decode(), key.decode()
     except UnicodeDecodeError:
-        return Message(body, _short_text(exchange), _short_text(key), *values)
+        to, by = _short_text(exchange), _short_text(key)
+    return Message(
+        body, to, by, headers or {}, message_id, event_type, content_type, encoding, correlation_id, time, app_id,
+        priority, reply_to,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=256)
@@ -340,26 +347,29 @@ def _decode_time(seconds: int) -> datetime | None:
     return datetime.fromtimestamp(seconds / 1000, UTC) if seconds <= _LAST_SECOND * 1000 else None
 
 
-_NUMBERS = {ord(kind): struct.Struct(f">{form}") for kind, form in zip("bBsuIilLfd", "bBhHiIqqfd", strict=True)}
+_NUMBERS: Final = {ord(kind): struct.Struct(f">{form}") for kind, form in zip("bBsuIilLfd", "bBhHiIqqfd", strict=True)}
 _TEXT, _BOOLEAN = ord("S"), ord("t")
 
 
 def decode_table(data: bytes, start: int, end: int, depth: int = 0) -> tuple[dict[str, Any], int]:
     """Return the table at `start`, and where it ends. Raises one of `BROKEN` if that is not before `end`."""
     at = start + 4
-    last = at + _LONG.unpack_from(data, start)[0]
+    last: int = at + _LONG.unpack_from(data, start)[0]
     if last > end:
         raise ValueError("a table is longer than what holds it")
     values: dict[str, Any] = {}
+    length: int
     try:
         while at < last:
             named = at + 1 + data[at]
-            name, kind, at = str(data[at + 1 : named], "utf-8"), data[named], named + 1
+            name, kind, at = data[at + 1 : named].decode(), data[named], named + 1
             if kind == _TEXT:
-                begin = at + 4
-                at = begin + _LONG.unpack_from(data, at)[0]
-                text = data[begin:at]
-                values[name] = str(text, "utf-8") if text.isascii() else _text(text)
+                begin, length = at + 4, _LONG.unpack_from(data, at)[0]
+                at = begin + length
+                try:
+                    values[name] = data[begin:at].decode()
+                except UnicodeDecodeError:
+                    values[name] = data[begin:at]
             elif kind == _BOOLEAN:
                 values[name], at = data[at] != 0, at + 1
             elif number := _NUMBERS.get(kind):
@@ -374,7 +384,7 @@ def decode_table(data: bytes, start: int, end: int, depth: int = 0) -> tuple[dic
 
 def _decode_array(data: bytes, start: int, end: int, depth: int) -> tuple[list[Any], int]:
     at = start + 4
-    last = at + _LONG.unpack_from(data, start)[0]
+    last: int = at + _LONG.unpack_from(data, start)[0]
     if last > end:
         raise ValueError("an array is longer than what holds it")
     values: list[Any] = []

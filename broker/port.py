@@ -10,7 +10,7 @@ from .topology import Topology
 Mode: TypeAlias = Literal["declare", "verify", "skip"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Delivery:
     """One delivery of a message from a queue. `tag` is valid within `generation` of its consumer alone."""
 
@@ -20,6 +20,12 @@ class Delivery:
     generation: int
     redelivered: bool
     consumer: "Consumer"
+
+    def __init__(
+        self, message: Message, queue: str, tag: int, generation: int, redelivered: bool, consumer: "Consumer"
+    ) -> None:
+        self.message, self.queue, self.tag = message, queue, tag
+        self.generation, self.redelivered, self.consumer = generation, redelivered, consumer
 
 
 OnDelivery: TypeAlias = Callable[[Delivery], None]

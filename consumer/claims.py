@@ -4,7 +4,7 @@ import time
 from asyncio import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from ..config import Settings
 from ..events import Incoming, forced_by, headers
@@ -28,18 +28,19 @@ from .outcome import AlreadyDone, ClaimsUnavailable, HeldElsewhere, Interrupted,
 from .slots import Slot
 
 
-@dataclass(slots=True, eq=False)
 class Claimed:
     """What came of asking for a claim: an outcome, the claim to be ended, if there may be one, and for the metrics the
     answer and the seconds it took."""
 
-    outcome: Outcome
-    claim: Claim | None = None
-    result: ClaimResult | None = None
-    seconds: float = 0.0
+    __slots__ = ("claim", "outcome", "result", "seconds")
+
+    def __init__(
+        self, outcome: Outcome, claim: Claim | None = None, result: ClaimResult | None = None, seconds: float = 0.0
+    ) -> None:
+        self.outcome, self.claim, self.result, self.seconds = outcome, claim, result, seconds
 
 
-NOT_CLAIMED = Claimed(Ready(None))
+NOT_CLAIMED: Final = Claimed(Ready(None))
 
 
 class Claims(Protocol):

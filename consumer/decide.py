@@ -50,8 +50,7 @@ def decide(
         case o.Succeeded():
             return o.HANDLED
         case o.Ready(_, crashes):
-            is_plain = crashes == 0 and policy.retry.max_age is None
-            return o.RUN if is_plain else _first_run(crashes, incoming, policy, now)
+            return o.RUN if runs_at_any_time(outcome, policy) else _first_run(crashes, incoming, policy, now)
         case o.AlreadyDone():
             return o.DUPLICATE
         case o.Interrupted() | o.ClaimsUnavailable():
@@ -68,6 +67,11 @@ def decide(
             return _after_failure(error, None, incoming, policy, now, luck)
         case _:
             assert_never(outcome)
+
+
+def runs_at_any_time(outcome: o.Outcome, policy: Policy) -> bool:
+    """Return whether the handler is to run, whatever the time: an event without crashes, and without a `max_age`."""
+    return isinstance(outcome, o.Ready) and outcome.crashes == 0 and policy.retry.max_age is None
 
 
 def _first_run(crashes: int, incoming: Incoming, policy: Policy, now: datetime) -> o.Decision:

@@ -8,7 +8,6 @@ more acks than that can be on their way: each handler remembers a few times as m
 import asyncio
 import contextvars
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from ..broker import Delivery
@@ -54,7 +53,6 @@ class RecentlySettled:
         return identity is not None and self._identities.pop(identity, self) is None
 
 
-@dataclass(slots=True, eq=False)
 class InFlight:
     """One delivery in flight. A redelivery of the same message replaces `delivery`, until it `is_settling`.
 
@@ -62,16 +60,25 @@ class InFlight:
     handler did not end even then, so the delivery goes on in another task, which is `task` from then on.
     """
 
-    delivery: Delivery
-    incoming: Incoming
-    identity: Identity | None
-    slot: Slot
-    context: contextvars.Context
-    task: "asyncio.Task[None]" = field(init=False)
-    claimed: Claimed = NOT_CLAIMED
-    cancelled_for: Literal["time", "stop"] | None = None
-    is_abandoned: bool = False
-    is_settling: bool = False
+    __slots__ = (
+        *("cancelled_for", "claimed", "context", "delivery", "identity", "incoming", "is_abandoned", "is_settling"),
+        *("slot", "task"),
+    )
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        incoming: Incoming,
+        identity: Identity | None,
+        slot: Slot,
+        context: contextvars.Context,
+    ) -> None:
+        self.delivery, self.incoming, self.identity = delivery, incoming, identity
+        self.slot, self.context = slot, context
+        self.claimed: Claimed = NOT_CLAIMED
+        self.cancelled_for: Literal["time", "stop"] | None = None
+        self.is_abandoned = self.is_settling = False
+        self.task: asyncio.Task[None]
 
     def cancel(self, reason: Literal["time", "stop"]) -> None:
         """Cancel the task of this delivery."""

@@ -1,7 +1,7 @@
 """How a delivery can end: what happened (outcomes) and what is done about it (decisions). Closed unions of values."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 Reason: TypeAlias = Literal[
     "exhausted",
@@ -21,12 +21,15 @@ Raised: TypeAlias = Any
 """An exception of any kind. mypyc compiles no fields of type `BaseException`."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Ready:
     """The event is read, and claimed if it has to be. `crashes`: how many processes died while it ran."""
 
     event: Any
-    crashes: int = 0
+    crashes: int
+
+    def __init__(self, event: Any, crashes: int = 0) -> None:
+        self.event, self.crashes = event, crashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,4 +159,7 @@ class GiveBack:
 Ending: TypeAlias = Ack | Postpone | DeadLetter | GiveBack
 Decision: TypeAlias = RunHandler | Ending
 
-RUN, HANDLED, DUPLICATE, GIVE_BACK = RunHandler(), Ack("handled"), Ack("duplicate"), GiveBack()
+RUN: Final = RunHandler()
+HANDLED: Final = Ack("handled")
+DUPLICATE: Final = Ack("duplicate")
+GIVE_BACK: Final = GiveBack()

@@ -1,22 +1,22 @@
 """The life of a delivery, top to bottom: read, slot, claim, run, decide, make durable, ack, emit."""
 
 import asyncio
-import contextvars
 from asyncio import CancelledError, Task
-from typing import Any
+from typing import Any, Final
 
 from ..broker import Delivery
-from ..events import Incoming, UnknownType, Unreadable, UnsupportedVersion, headers, read_incoming
-from ..telemetry import IdGuessed, MissingId, PipelineFailed, QueueFigures, SettlementStale, bind_event, bind_handler
+from ..events import Incoming, UnknownType, Unreadable, UnsupportedVersion, headers, read_foreign, read_written
+from ..telemetry import IdGuessed, LogContext, MissingId, PipelineFailed, QueueFigures, SettlementStale
 from .claims import Claims
 from .context import Surroundings
-from .decide import decide, policy_of, refuse_size
+from .decide import decide, policy_of, refuse_size, runs_at_any_time
 from .dependencies import Tools
 from .handler import Handler, HandlerSpec
 from .in_flight import Identity, InFlight, RecentlySettled, identity_of
 from .outcome import (
     GIVE_BACK,
     HANDLED,
+    RUN,
     AlreadyDone,
     Decision,
     Ending,
@@ -32,7 +32,7 @@ from .run import Ran, Runner
 from .settle import Settler, settled
 from .slots import Slot
 
-_PAUSE = 5.0  # seconds before a delivery that hit a fault of ours goes back to its queue
+_PAUSE: Final = 5.0  # seconds before a delivery that hit a fault of ours goes back to its queue
 
 
 class Pipeline:
@@ -55,29 +55,31 @@ class Pipeline:
         self._recently_settled = RecentlySettled(4 * prefetch)
         self._returning: set[asyncio.Future[Any]] = set()
         self._knows_of_missing_ids = False
-        self._context = contextvars.copy_context()
-        self._context.run(bind_handler, queue=spec.queue, handler=spec.name)
+        self._log = LogContext(queue=spec.queue, handler=spec.name)
         self._spec, self._tools, self._claims = spec, tools, claims
         self._readings = spec.readings()
         self._life = self._traced if tools.spans.are_recorded else self._process
         self._policy = policy_of(spec, around.settings, cancel_grace)
         self._settler = Settler(spec, tools)
         self._names = around.settings.worker.names
+        self._name = f"holdfast delivery of {spec.queue}"  # a task without a name makes one
         left = self._go_on_without_handler
         self._runner = Runner(spec, handler, around, tools, cancel_grace=cancel_grace, on_abandoned=left)
 
     def start(self, delivery: Delivery, slot: Slot) -> None:
         """Begin the life of a delivery that has a slot."""
         message = delivery.message
-        incoming = read_incoming(message, self._tools.clock.now(), self._names)
-        identity, context = identity_of(message), self._context.copy()
+        incoming = read_written(message) or read_foreign(message, self._tools.clock.now(), self._names)
+        identity, context = identity_of(message), self._log.context.copy()
         flight = InFlight(delivery, incoming, identity, slot, context)
         if identity is not None:
             self._by_identity[identity] = flight
         if not incoming.has_id:
             self._report_missing_id(incoming)
         self.figures.in_flight += 1
-        flight.task = task = asyncio.get_running_loop().create_task(self._life(flight), context=context)
+        flight.task = task = asyncio.get_running_loop().create_task(
+            self._life(flight), name=self._name, context=context
+        )
         self.in_flight[task] = flight
         task.add_done_callback(self._end)
 
@@ -91,7 +93,7 @@ class Pipeline:
     async def _process(self, flight: InFlight) -> None:
         """The life of a delivery: read, claim, run until it is decided what becomes of it."""
         incoming = flight.incoming
-        bind_event(incoming.metadata, incoming.history.attempt)
+        self._log.bind(incoming.metadata, incoming.history.attempt)
         with flight.slot:
             event, outcome = None, self._read(flight)
             if isinstance(outcome, Ready):
@@ -153,6 +155,8 @@ class Pipeline:
             return Refused(error, "unreadable")
 
     def _decide(self, flight: InFlight, ran: Ran) -> Decision:
+        if runs_at_any_time(ran.outcome, self._policy):
+            return RUN
         now, luck = self._tools.clock.now(), self._tools.luck()
         return decide(ran.outcome, flight.incoming, self._policy, runs=ran.runs, now=now, luck=luck)
 

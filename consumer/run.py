@@ -8,8 +8,7 @@ from asyncio import CancelledError, Task
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..broker import Countdown, Pause, sleep
 from ..config import PublisherSettings
@@ -27,17 +26,17 @@ from .returned import check_finished, finish, watched
 if TYPE_CHECKING:
     from .within import Within
 
-_SUCCEEDED = Succeeded()
-_AGAIN = Pause(0.1, 1.0)  # between two tries to publish what a handler published
+_SUCCEEDED: Final = Succeeded()
+_AGAIN: Final = Pause(0.1, 1.0)  # between two tries to publish what a handler published
 
 
-@dataclass(slots=True)
 class Ran:
     """What came of running a handler: how often it ran, and the seconds from the first run's begin."""
 
-    outcome: Outcome
-    runs: int = 0
-    seconds: float = 0.0
+    __slots__ = ("outcome", "runs", "seconds")
+
+    def __init__(self, outcome: Outcome, runs: int = 0, seconds: float = 0.0) -> None:
+        self.outcome, self.runs, self.seconds = outcome, runs, seconds
 
 
 class Runner:

@@ -4,7 +4,7 @@ import asyncio
 from asyncio import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Final, assert_never
 
 from ..broker import Pause, sleep
 from ..events import Message, PublishError
@@ -19,8 +19,8 @@ from .in_flight import InFlight
 from .outcome import Ack, DeadLetter, Ending, GiveBack, Postpone, Succeeded
 from .run import Ran
 
-_HOLD = Pause(0.5, 30.0)  # between two tries to publish a copy
-_RELEASE_PATIENCE = 2.0  # seconds an interrupted delivery has to release its claim
+_HOLD: Final = Pause(0.5, 30.0)  # between two tries to publish a copy
+_RELEASE_PATIENCE: Final = 2.0  # seconds an interrupted delivery has to release its claim
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,13 +48,14 @@ class Lane:
         self.is_paused = False
 
 
-@dataclass(slots=True, eq=False)
 class Slot:
     """The right of one delivery to run its handler. `with slot:` frees it at the end of the block."""
 
-    lane: Lane
-    is_taken: bool = True
-    is_alone: bool = False
+    __slots__ = ("is_alone", "is_taken", "lane")
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.is_taken, self.is_alone = True, False
 
     def __enter__(self) -> "Slot":
         return self

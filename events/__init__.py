@@ -41,9 +41,11 @@ from .incoming import Incoming as Incoming
 from .incoming import Names as Names
 from .incoming import metadata_headers as metadata_headers
 from .incoming import origin as origin
+from .incoming import read_foreign as read_foreign
 from .incoming import read_history as read_history
 from .incoming import read_incoming as read_incoming
 from .incoming import read_metadata as read_metadata
+from .incoming import read_written as read_written
 from .message import Headers as Headers
 from .message import Message as Message
 from .metadata import History as History

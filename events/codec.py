@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, from_json
@@ -18,8 +18,10 @@ from .message import Message
 Kind: TypeAlias = type[Event] | type[dict[str, Any]] | type[bytes]
 Decoder: TypeAlias = Callable[[bytes], Any]
 
-_CHARSETS = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "identity", "binary"})
-_JSON_TYPES = frozenset(
+_N: Final = ord("N")  # an octet is looked for ten times as fast as a word
+_I: Final = ord("I")
+_CHARSETS: Final = frozenset({"", "utf-8", "utf8", "us-ascii", "ascii", "identity", "binary"})
+_JSON_TYPES: Final = frozenset(
     {"", "application/json", "text/json", "text/plain", "application/octet-stream", "application/data"}
 )
 
@@ -68,8 +70,8 @@ def _reader_of(kind: type[Event]) -> Decoder:
 
     def read(body: bytes) -> Event:
         event: Event = validate(body, extra=extra)
-        if b"NaN" in body or b"Infinity" in body:  # a field of type Any takes them; JSON has neither
-            from_json(body, allow_inf_nan=False)
+        if (_N in body and b"NaN" in body) or (_I in body and b"Infinity" in body):
+            from_json(body, allow_inf_nan=False)  # a field of type Any takes them; JSON has neither
         return event
 
     return read

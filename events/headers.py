@@ -2,65 +2,65 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
-EVENT_ID = "event-id"
-EVENT_VERSION = "event-version"
-EVENT_KEY = "event-key"
-EVENT_TIME = "event-time"
-CAUSATION_ID = "causation-id"
-TRACEPARENT = "traceparent"
-TRACESTATE = "tracestate"
+EVENT_ID: Final = "event-id"
+EVENT_VERSION: Final = "event-version"
+EVENT_KEY: Final = "event-key"
+EVENT_TIME: Final = "event-time"
+CAUSATION_ID: Final = "causation-id"
+TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
 
 # On copies: postponed messages and dead letters.
-ATTEMPT = "holdfast-attempt"
-FIRST_FAILED_AT = "holdfast-first-failed-at"
-LAST_ERROR = "holdfast-last-error"
-QUEUE = "holdfast-queue"
-EXCHANGE = "holdfast-exchange"
-ROUTING_KEY = "holdfast-routing-key"
-HELD_MS = "holdfast-held-ms"
-NOTE = "holdfast-note"
-TRACED = "holdfast-traceparent"
+ATTEMPT: Final = "holdfast-attempt"
+FIRST_FAILED_AT: Final = "holdfast-first-failed-at"
+LAST_ERROR: Final = "holdfast-last-error"
+QUEUE: Final = "holdfast-queue"
+EXCHANGE: Final = "holdfast-exchange"
+ROUTING_KEY: Final = "holdfast-routing-key"
+HELD_MS: Final = "holdfast-held-ms"
+NOTE: Final = "holdfast-note"
+TRACED: Final = "holdfast-traceparent"
 
 # On copies of a message that brought no id: its event id is a guess.
-GUESSED_ID = "holdfast-guessed-id"
+GUESSED_ID: Final = "holdfast-guessed-id"
 
 # On dead letters that are replayed: the `message_id` they came with, which is the id of those that no worker has read.
-MESSAGE_ID = "holdfast-message-id"
+MESSAGE_ID: Final = "holdfast-message-id"
 
 # On what waits on the delay ladder: one for each level, which ends with its two digits.
-LEVEL = "holdfast-level-"
+LEVEL: Final = "holdfast-level-"
 
 # On dead letters alone.
-REASON = "holdfast-reason"
-ERROR_TYPE = "holdfast-error-type"
-ERROR_MESSAGE = "holdfast-error-message"
-TRACEBACK = "holdfast-traceback"
-FINGERPRINT = "holdfast-fingerprint"
-HANDLER = "holdfast-handler"
-FAILED_AT = "holdfast-failed-at"
-WORKER = "holdfast-worker"
+REASON: Final = "holdfast-reason"
+ERROR_TYPE: Final = "holdfast-error-type"
+ERROR_MESSAGE: Final = "holdfast-error-message"
+TRACEBACK: Final = "holdfast-traceback"
+FINGERPRINT: Final = "holdfast-fingerprint"
+HANDLER: Final = "holdfast-handler"
+FAILED_AT: Final = "holdfast-failed-at"
+WORKER: Final = "holdfast-worker"
 
 # On dead letters that are replayed, and on every copy of them after that.
-REPLAY = "holdfast-replay"
-REPLAY_FORCED = "holdfast-replay-forced"
+REPLAY: Final = "holdfast-replay"
+REPLAY_FORCED: Final = "holdfast-replay-forced"
 
 # On dead letters that an import has put back: which import, and which of its letters.
-RESTORED = "holdfast-restored"
+RESTORED: Final = "holdfast-restored"
 
-OURS = "holdfast-"
-KEPT = (REPLAY, REPLAY_FORCED)
+OURS: Final = "holdfast-"
+KEPT: Final = (REPLAY, REPLAY_FORCED)
 
-IDENTITY = frozenset({EVENT_ID, EVENT_VERSION, EVENT_KEY, EVENT_TIME, CAUSATION_ID, TRACEPARENT})
+IDENTITY: Final = frozenset({EVENT_ID, EVENT_VERSION, EVENT_KEY, EVENT_TIME, CAUSATION_ID, TRACEPARENT})
 """The headers that hold metadata."""
 
 # RabbitMQ's own. Up to 3.13 a client-sent x-death makes the broker drop what it takes for a
 # cycle, so copies never carry these.
-BROKERS_OWN = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
+BROKERS_OWN: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
 
 # With these a sender asks the broker for further copies: a copy of ours must not.
-ROUTES = frozenset({"CC", "BCC"})
+ROUTES: Final = frozenset({"CC", "BCC"})
 
 
 @lru_cache(maxsize=1_000)

@@ -4,22 +4,22 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from . import headers as h
 from .cloudevents import attributes_of
 from .message import Message
 from .metadata import History, Metadata
 
-MAX_TEXT = 255  # bytes, of what may travel on as a property
-MAX_ATTEMPT = 1_000_000
-MAX_HELD_MS = 1_000_000_000
-_LONGEST_TIME = 42  # characters of ISO 8601, with microseconds in time and offset
-_LARGEST_NUMBER = 2**64
-_NONE_YET = History()
+MAX_TEXT: Final = 255  # bytes, of what may travel on as a property
+MAX_ATTEMPT: Final = 1_000_000
+MAX_HELD_MS: Final = 1_000_000_000
+_LONGEST_TIME: Final = 42  # characters of ISO 8601, with microseconds in time and offset
+_LARGEST_NUMBER: Final = 2**64
+_NONE_YET: Final = History()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Incoming:
     """A message and all that its headers say of it.
 
@@ -32,6 +32,9 @@ class Incoming:
     history: History
     has_id: bool
 
+    def __init__(self, message: Message, metadata: Metadata, history: History, has_id: bool) -> None:
+        self.message, self.metadata, self.history, self.has_id = message, metadata, history, has_id
+
 
 @dataclass(frozen=True, slots=True)
 class Names:
@@ -41,29 +44,30 @@ class Names:
     type: tuple[str, ...] = ()
 
 
-_NO_NAMES = Names()
+_NO_NAMES: Final = Names()
 
 
 def read_incoming(message: Message, now: datetime, names: Names = _NO_NAMES) -> Incoming:
     """Return the message with its metadata, its history and whether it brought an id.
 
-    The same as `read_metadata` and `read_history` return, in one pass for a message as Holdfast writes it.
     `now` is the event's time where no time was sent.
     """
-    headers = message.headers
-    history = read_history(message) if h.ATTEMPT in headers or h.HELD_MS in headers else _NONE_YET
-    if (metadata := _as_written(message)) is not None:
-        return Incoming(message, metadata, history, h.GUESSED_ID not in headers)
+    return read_written(message) or read_foreign(message, now, names)
+
+
+def read_foreign(message: Message, now: datetime, names: Names) -> Incoming:
+    """Return the same of a message that has not the form in which Holdfast writes it."""
     metadata, has_id = _read(message, now, names)
-    return Incoming(message, metadata, history, has_id)
+    return Incoming(message, metadata, read_history(message), has_id)
 
 
-def _as_written(message: Message) -> Metadata | None:
-    """Return the metadata where each has the form in which Holdfast writes it; None where one needs a closer look.
+def read_written(message: Message) -> Incoming | None:
+    """Return the same of a message as Holdfast writes it, in one pass; None where something needs a closer look.
 
     All texts are checked at once, for speed. `join` refuses a value of another type.
     """
-    carried = message.headers.get
+    headers = message.headers
+    carried = headers.get
     event_id, version, time = carried(h.EVENT_ID), carried(h.EVENT_VERSION), carried(h.EVENT_TIME)
     if not event_id or not message.type or type(version) is not int or type(time) is not str:
         return None
@@ -77,7 +81,7 @@ def _as_written(message: Message) -> Metadata | None:
     are_short = len(time) <= _LONGEST_TIME and (len(joined) <= MAX_TEXT or max(map(len, texts)) <= MAX_TEXT)
     if not (are_short and joined.isascii() and moment.tzinfo is not None and 1 <= version <= MAX_ATTEMPT):
         return None
-    return Metadata(
+    metadata = Metadata(
         event_id,
         message.type,
         moment,
@@ -88,6 +92,8 @@ def _as_written(message: Message) -> Metadata | None:
         causation_id or None,
         traceparent or None,
     )
+    history = read_history(message) if h.ATTEMPT in headers or h.HELD_MS in headers else _NONE_YET
+    return Incoming(message, metadata, history, h.GUESSED_ID not in headers)
 
 
 def read_metadata(message: Message, now: datetime, names: Names = _NO_NAMES) -> Metadata:

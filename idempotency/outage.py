@@ -9,7 +9,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import count, repeat
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from ..broker import Clock
 from ..events import Message, Metadata
@@ -18,10 +18,10 @@ from .availability import Availability
 from .open import OpenClaims
 from .port import Answer, Busy, Claim, Completion, StoreUnavailable
 
-_BACKLOG = 10_000  # ends of claims that are kept for a store that is unavailable
-_ENDED = 10_000  # ends of claims that are remembered
-_CHUNK = 500
-_SCOPE_LIMIT = 60  # characters of a queue's name in a key
+_BACKLOG: Final = 10_000  # ends of claims that are kept for a store that is unavailable
+_ENDED: Final = 10_000  # ends of claims that are remembered
+_CHUNK: Final = 500
+_SCOPE_LIMIT: Final = 60  # characters of a queue's name in a key
 
 Completed: TypeAlias = Completion | Literal["unrecorded"]
 End: TypeAlias = Literal["complete", "release", "forget"]

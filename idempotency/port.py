@@ -23,7 +23,7 @@ class StoreUnavailable(HoldfastError):
     """The claim store gave no answer in time, or cannot give one now. Whether it did what was asked is unknown."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Claim:
     """A request to handle one event, and the proof of it for `complete` and `release`.
 
@@ -35,6 +35,9 @@ class Claim:
     token: bytes
     fingerprint: bytes
     owner: bytes
+
+    def __init__(self, key: str, token: bytes, fingerprint: bytes, owner: bytes) -> None:
+        self.key, self.token, self.fingerprint, self.owner = key, token, fingerprint, owner
 
 
 @dataclass(frozen=True, slots=True)

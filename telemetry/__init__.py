@@ -7,8 +7,7 @@ from .http import Endpoint as Endpoint
 from .http import listen as listen
 from .links import Links as Links
 from .log import FactLog as FactLog
-from .log import bind_event as bind_event
-from .log import bind_handler as bind_handler
+from .log import LogContext as LogContext
 from .log import configure_logging as configure_logging
 from .log import fan_out as fan_out
 from .metrics import Metrics as Metrics

@@ -3,6 +3,7 @@
 Payloads are never written.
 """
 
+import contextvars
 import logging
 import sys
 import time
@@ -75,21 +76,27 @@ def holdfast_logger() -> Any:
     return structlog.get_logger("holdfast").bind() if structlog.is_configured() else _STANDARD.bind()
 
 
-def bind_handler(*, queue: str, handler: str) -> None:
-    """Bind, in the current context, what is the same for all deliveries of a handler."""
-    bind_contextvars(queue=queue, handler=handler, attempt=1, causation_id=None)
+class LogContext:
+    """The log context of one handler's deliveries, with structlog's variables, which `bind_contextvars` looks up by
+    name each time. Each delivery runs in a copy of it: what the application bound elsewhere is untouched."""
 
+    def __init__(self, *, queue: str, handler: str) -> None:
+        self.context = contextvars.copy_context()
+        bound = self.context.run(
+            bind_contextvars, queue=queue, handler=handler, attempt=1, causation_id=None, **dict.fromkeys(_IDS)
+        )
+        self._event_id, self._event_type, self._correlation_id = (bound[name].var for name in _IDS)
+        self._causation_id, self._attempt = bound["causation_id"].var, bound["attempt"].var
 
-def bind_event(metadata: Metadata, attempt: int) -> None:
-    """Bind the event's ids in the current context, to be on each line written meanwhile.
-
-    Each delivery runs in its own copy of its handler's context, so what the application bound elsewhere is untouched.
-    """
-    bind_contextvars(event_id=metadata.event_id, event_type=metadata.event_type, correlation_id=metadata.correlation_id)
-    if metadata.causation_id is not None:
-        bind_contextvars(causation_id=metadata.causation_id)
-    if attempt != 1:
-        bind_contextvars(attempt=attempt)
+    def bind(self, metadata: Metadata, attempt: int) -> None:
+        """Bind the event's ids in the current context, to be on each line written meanwhile."""
+        self._event_id.set(metadata.event_id)
+        self._event_type.set(metadata.event_type)
+        self._correlation_id.set(metadata.correlation_id)
+        if metadata.causation_id is not None:
+            self._causation_id.set(metadata.causation_id)
+        if attempt != 1:
+            self._attempt.set(attempt)
 
 
 class FactLog:
@@ -184,6 +191,7 @@ def _of_holdfast(line: Line) -> str | None:
 
 
 _ISO = structlog.processors.TimeStamper(fmt="iso", utc=True)
+_IDS = ("event_id", "event_type", "correlation_id")
 _CONTEXT = ("attempt", "handler", "queue", "causation_id", "correlation_id", "event_id")
 
 

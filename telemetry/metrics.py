@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from ..config import VERSION
@@ -21,8 +21,8 @@ from .shared_figures import OTHER, Labels, Names, Offsets, SharedFigures
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-_LAG_TURNS = 60
-_SYSTEM_TIME = partial(datetime.now, UTC)
+_LAG_TURNS: Final = 60
+_SYSTEM_TIME: Final = partial(datetime.now, UTC)
 
 
 @dataclass(slots=True)

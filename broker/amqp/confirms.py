@@ -3,7 +3,7 @@
 import asyncio
 import struct
 from collections import OrderedDict
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from ...events import Message
 from ..codec import Packed, unpack
@@ -15,9 +15,11 @@ Waiting: TypeAlias = "asyncio.Future[Verdict]"
 Named: TypeAlias = tuple[str | None, str, str]
 """What a return names its publish by: message id, exchange and routing key."""
 
-_ACK, _NACK, _RETURN = b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78", b"\x00\x3c\x00\x32"
-_TAG_AND_FLAG = struct.Struct(">QB")
-_ENOUGH = 32_768  # bytes that are written without waiting for the end of the turn
+_ACK: Final = b"\x00\x3c\x00\x50"
+_NACK: Final = b"\x00\x3c\x00\x78"
+_RETURN: Final = b"\x00\x3c\x00\x32"
+_TAG_AND_FLAG: Final = struct.Struct(">QB")
+_ENOUGH: Final = 32_768  # bytes that are written without waiting for the end of the turn
 
 
 class Confirms:

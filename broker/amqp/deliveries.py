@@ -5,21 +5,21 @@ import struct
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from ...events import Message
 from ..codec import unpack
 from .splitter import BODY, BODY_SIZE, BODY_SIZE_AT, CLOSE, END, HEAD, HEADER, METHOD, Content
 
-_DELIVER = b"\x00\x3c\x00\x3c"
-_TAG_AND_FLAG = struct.Struct(">QB")
-_ACK = struct.Struct(">BHIHHQBB")  # type, channel, length, class, method, tag, flag, end mark
+_DELIVER: Final = b"\x00\x3c\x00\x3c"
+_TAG: Final = struct.Struct(">Q")
+_ACK: Final = struct.Struct(">BHIHHQBB")  # type, channel, length, class, method, tag, flag, end mark
 
 # RabbitMQ's channel has some 32 acks and rejects on their way to a quorum queue at once. Those that come after wait in
 # the channel for the first to be written, no answer reports when that is, and those that still wait die with the
 # channel: of 64 acks at one time 31 came back in every fourth trial (3.10.8, 4.0.5, 4.3.6). So a busy channel lives on.
-_ON_THEIR_WAY = 32
-TRAVEL = 0.2
+_ON_THEIR_WAY: Final = 32
+TRAVEL: Final = 0.2
 """Seconds that a busy channel is kept open."""
 
 
@@ -62,7 +62,9 @@ class Deliveries:
                 self.is_closed = self.is_closed or method == CLOSE
                 return 0
             at = start + 5 + data[start + 4]  # past the consumer tag
-            tag, flag = _TAG_AND_FLAG.unpack_from(data, at)
+            tag: int
+            (tag,) = _TAG.unpack_from(data, at)
+            redelivered = data[at + 8] & 1 == 1
             at += 9
             middle = at + 1 + data[at]
             exchange, key = data[at + 1 : middle], data[middle + 1 : middle + 1 + data[middle]]
@@ -71,9 +73,9 @@ class Deliveries:
             whole = _whole_content(data, start - 7, end + 1)
             if whole is not None:
                 header, body, after = whole
-                self._on_message(unpack(exchange, key, header, body), tag, flag & 1 == 1)
+                self._on_message(unpack(exchange, key, header, body), tag, redelivered)
                 return after
-            self._tag, self._redelivered, self._exchange, self._key = tag, flag & 1 == 1, exchange, key
+            self._tag, self._redelivered, self._exchange, self._key = tag, redelivered, exchange, key
             self._content = Content()
         elif self._content is None:
             return 0
@@ -126,8 +128,13 @@ def _whole_content(data: bytes, frame: int, at: int) -> tuple[bytes, bytes, int]
     """Return the header and the body that follow at `at`, each in one frame of the same channel as that at `frame`, and
     where they end; None if not all of it is there, or in more frames."""
     size = len(data)
-    if size - at < 7 or data[frame + 1 : frame + 3] != data[at + 1 : at + 3]:
+    if size - at < 7 or data[frame + 1] != data[at + 1] or data[frame + 2] != data[at + 2]:
         return None
+    kind: int
+    channel: int
+    other: int
+    length: int
+    missing: int
     kind, channel, length = HEAD.unpack_from(data, at)
     end = at + 7 + length
     if kind != HEADER or length < BODY_SIZE_AT + 8 or end >= size or data[end] != END:

@@ -8,23 +8,26 @@ import math
 import struct
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
-HEAD = struct.Struct(">BHI")
-METHOD, HEADER, BODY, BEAT = 1, 2, 3, 8
-END = 0xCE
-HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
-FRAME_MAX = 131_072
+HEAD: Final = struct.Struct(">BHI")
+METHOD: Final = 1
+HEADER: Final = 2
+BODY: Final = 3
+BEAT: Final = 8
+END: Final = 0xCE
+HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+FRAME_MAX: Final = 131_072
 """Bytes of the largest frame that RabbitMQ proposes by default."""
 
-CLOSE = b"\x00\x14\x00\x28"
+CLOSE: Final = b"\x00\x14\x00\x28"
 """Class and method of `channel.close`."""
 
-BODY_SIZE = struct.Struct(">Q")
-BODY_SIZE_AT = 4  # in the payload of a header frame
-_KINDS = (METHOD, HEADER, BODY, BEAT)
-_CLOSES = (CLOSE, b"\x00\x0a\x00\x32")  # and `connection.close`
-_TEXT_AT = 6  # in the payload of both, past class, method and code
+BODY_SIZE: Final = struct.Struct(">Q")
+BODY_SIZE_AT: Final = 4  # in the payload of a header frame
+_KINDS: Final = frozenset((METHOD, HEADER, BODY, BEAT))
+_CLOSES: Final = (CLOSE, b"\x00\x0a\x00\x32")  # and `connection.close`
+_TEXT_AT: Final = 6  # in the payload of both, past class, method and code
 
 
 class Tap(Protocol):
@@ -72,6 +75,9 @@ class Splitter:
             data = self._rest + data
         at = passed = 0
         size, taps, unpack = len(data), self._taps, HEAD.unpack_from
+        kind: int
+        channel: int
+        length: int  # what a struct gives has no type, and compiled code is slow where it knows none
         while size - at >= 7:
             kind, channel, length = unpack(data, at)
             end = at + 7 + length

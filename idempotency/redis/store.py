@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from redis.asyncio import RedisCluster as AsyncRedisCluster
 
@@ -27,12 +27,12 @@ from .checks import check
 from .clients import Server, sentinels_of
 from .errors import FAULTS, TRANSIENT, unavailable
 
-_ROUNDS = 3  # a claim may change hands while its owner's heartbeat is looked at
-_SUSPECT = -100
-_ACQUIRED = Acquired()
+_ROUNDS: Final = 3  # a claim may change hands while its owner's heartbeat is looked at
+_SUSPECT: Final = -100
+_ACQUIRED: Final = Acquired()
 _COMPLETIONS: tuple[Completion, ...] = ("fenced", "recorded", "absent")
-_TOGETHER = 100  # keys in one run of a script: Redis serves nobody else meanwhile
-_MOST = 1_000  # keys in one pipeline
+_TOGETHER: Final = 100  # keys in one run of a script: Redis serves nobody else meanwhile
+_MOST: Final = 1_000  # keys in one pipeline
 
 Execute: TypeAlias = "Callable[[Sequence[Group], bool], Awaitable[list[Any]]]"
 """Run scripts, by their digests or in full."""

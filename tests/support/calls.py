@@ -14,11 +14,12 @@ PACKAGE = Path(holdfast.__file__).parent
 
 @contextmanager
 def calls() -> Iterator[list[str]]:
-    """The functions entered meanwhile, as `folder/file.py:name`, in order."""
+    """The functions entered meanwhile, as `folder/file.py:name`, in order; without `__init__`, as in `make hops`."""
     entered: list[str] = []
 
     def note(frame: FrameType, event: str, argument: Any) -> None:
-        if event == "call" and (file := Path(frame.f_code.co_filename)).is_relative_to(PACKAGE):
+        is_function = event == "call" and frame.f_code.co_name != "__init__"
+        if is_function and (file := Path(frame.f_code.co_filename)).is_relative_to(PACKAGE):
             entered.append(f"{file.relative_to(PACKAGE)}:{frame.f_code.co_qualname}")
 
     sys.setprofile(note)

@@ -1,7 +1,6 @@
 """Log lines: the event's id on each, secrets and control characters on none."""
 
 import asyncio
-import contextvars
 import io
 import json
 import logging
@@ -23,11 +22,10 @@ from holdfast.telemetry import (
     Disconnected,
     Fact,
     FactLog,
+    LogContext,
     LoopBlocked,
     Settled,
     Watchdog,
-    bind_event,
-    bind_handler,
     configure_logging,
     fan_out,
     redact,
@@ -49,14 +47,15 @@ def written() -> Iterator[Lines]:
 
 
 def test_structlog_and_standard_logging_carry_the_event_at_every_level(written: Lines) -> None:
+    log = LogContext(queue="q", handler="h")
+
     def handled() -> None:
-        bind_handler(queue="q", handler="h")
-        bind_event(some_metadata(event_id="e-7", causation_id="c"), 2)
+        log.bind(some_metadata(event_id="e-7", causation_id="c"), 2)
         for level in ("debug", "info", "warning", "error"):
             getattr(structlog.get_logger(), level)("mine", extra_field=1)
             getattr(logging.getLogger("theirs"), level)("theirs %s", level)
 
-    contextvars.copy_context().run(handled)
+    log.context.copy().run(handled)
 
     assert len(written()) == 8
     for line in written():
@@ -66,13 +65,13 @@ def test_structlog_and_standard_logging_carry_the_event_at_every_level(written: 
 
 
 def test_what_the_application_had_bound_is_there_again_afterwards(written: Lines) -> None:
-    def handled() -> None:
-        bind_handler(queue="q", handler="h")
-        bind_event(some_metadata(), 1)
+    def handled(log: LogContext) -> None:
+        log.bind(some_metadata(), 1)
         structlog.get_logger().info("during")
 
     with structlog.contextvars.bound_contextvars(tenant="blue", queue="mine"):
-        contextvars.copy_context().run(handled)
+        log = LogContext(queue="q", handler="h")
+        log.context.copy().run(handled, log)
         structlog.get_logger().info("after")
 
     during, after = written()
@@ -82,12 +81,13 @@ def test_what_the_application_had_bound_is_there_again_afterwards(written: Lines
 
 
 async def test_threads_with_a_copy_of_the_context_carry_the_event(written: Lines) -> None:
+    log = LogContext(queue="q", handler="h")
+
     async def handled() -> None:
-        bind_handler(queue="q", handler="h")
-        bind_event(some_metadata(event_id="e-8"), 1)
+        log.bind(some_metadata(event_id="e-8"), 1)
         await asyncio.to_thread(logging.getLogger("thread").info, "from a thread")
 
-    await asyncio.create_task(handled())
+    await asyncio.create_task(handled(), context=log.context.copy())
 
     [line] = [line for line in written() if line["event"] == "from a thread"]
     assert line["event_id"] == "e-8"
@@ -187,14 +187,15 @@ def test_on_the_console_an_event_is_one_short_line_with_its_id_once() -> None:
     event_id = "0199a0c1-7d7e-7000-8000-000000000001"
     metadata = some_metadata(event_id=event_id, correlation_id=event_id, event_type="order.created")
 
+    log = LogContext(queue="billing.charge", handler="charge")
+
     def handled() -> None:
-        bind_handler(queue="billing.charge", handler="charge")
-        bind_event(metadata, 1)
+        log.bind(metadata, 1)
         structlog.get_logger("holdfast.handler.charge").info("charged", amount="9.50")
         FactLog()(Settled("billing.charge", "charge", metadata, 1, "handled", 0.012))
 
     with set_up(LogSettings(format="console")) as stream:
-        contextvars.copy_context().run(handled)
+        log.context.copy().run(handled)
 
     time, context = r"\d\d:\d\d:\d\d", f"queue=billing.charge event_id={event_id}"
     mine, settled = stream.getvalue().splitlines()
