@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -28,7 +29,12 @@ class Clock(Protocol):
     """The source of time for waits, ages and time limits."""
 
     def time(self) -> float:
-        """Return seconds that never go back."""
+        """Return seconds that never go back, as `call_at` counts them. With uvloop they stand still within a turn."""
+        ...
+
+    @property
+    def precise(self) -> Callable[[], float]:
+        """A function that returns seconds that never go back, for durations. Any thread may call it."""
         ...
 
     def now(self) -> datetime:
@@ -41,7 +47,10 @@ class Clock(Protocol):
 
 
 class RealClock:
-    """The running loop's clock, and the system's time of day."""
+    """The running loop's clock, and the system's clocks."""
+
+    def __init__(self) -> None:
+        self.precise: Callable[[], float] = monotonic
 
     def time(self) -> float:
         return asyncio.get_running_loop().time()

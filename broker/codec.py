@@ -230,37 +230,61 @@ def _method(exchange: str, key: str) -> bytes:
 
 def _encode_properties(message: Message, table: bytes) -> bytes:
     """Return the payload of the header frame."""
-    priority, time = message.priority, message.timestamp
+    try:
+        flags, first, priority, reply_to, last = _shared_properties(
+            message.content_type, message.content_encoding, message.priority, message.reply_to, message.type,
+            message.app_id,
+        )  # fmt: skip
+        correlation_id = message_id = time = b""
+        if message.correlation_id is not None:
+            flags, text = flags | 0x0400, message.correlation_id.encode()
+            correlation_id = _OCTETS[len(text)] + text
+        if message.message_id is not None:
+            flags, text = flags | 0x0080, message.message_id.encode()
+            message_id = _OCTETS[len(text)] + text
+        if message.timestamp is not None:
+            flags, time = flags | 0x0040, _encode_time(message.timestamp)
+    except (UnicodeEncodeError, IndexError):
+        raise ValueError(_text_at_fault(message)) from None
+    head, size = _CONTENT.pack(60, 0, len(message.body), flags), _LONG.pack(len(table))
+    return b"".join((head, first, size, table, _PERSISTENT, priority, correlation_id, reply_to, message_id, time, last))
+
+
+@lru_cache(maxsize=1024)
+def _shared_properties(
+    content_type: str | None,
+    content_encoding: str | None,
+    priority: int | None,
+    reply_to: str | None,
+    event_type: str | None,
+    app_id: str | None,
+) -> tuple[int, bytes, bytes, bytes, bytes]:
+    """Return what many messages share: the flags, with those of headers and persistence, then content type and
+    encoding, the priority, the queue to reply to, and type and application. Raises `IndexError` for a text that is too
+    long."""
     if priority is not None and not 0 <= priority <= 255:
         raise ValueError(f"property priority is {priority}, not within 0 to 255")
-    flags, parts = 0, [b""]
-    for flag, value in (
-        (0x8000, message.content_type),
-        (0x4000, message.content_encoding),
-        (0x3000, b"".join((_LONG.pack(len(table)), table, _PERSISTENT))),
-        (0x0800, None if priority is None else _OCTETS[priority]),
-        (0x0400, message.correlation_id),
-        (0x0200, message.reply_to),
-        (0x0080, message.message_id),
-        (0x0040, None if time is None else _encode_time(time)),
-        (0x0020, message.type),
-        (0x0008, message.app_id),
-    ):
-        if value is None:
-            continue
-        flags |= flag
-        if isinstance(value, bytes):
-            parts.append(value)
-            continue
+    encoded: list[bytes] = []
+    flags = 0x3000 if priority is None else 0x3800
+    for flag, text in (
+        (0x8000, content_type), (0x4000, content_encoding), (0x0200, reply_to), (0x0020, event_type), (0x0008, app_id),
+    ):  # fmt: skip
+        flags |= 0 if text is None else flag
+        encoded.append(b"" if text is None else _OCTETS[len(text.encode())] + text.encode())
+    kind, encoding, reply, event, application = encoded
+    return flags, kind + encoding, b"" if priority is None else _OCTETS[priority], reply, event + application
+
+
+def _text_at_fault(message: Message) -> str:
+    """Return what is wrong with the first property that AMQP cannot carry."""
+    for _, name, kind in _PROPERTIES:
+        text = getattr(message, name, None) if kind == "text" else None
         try:
-            text = value.encode()
-            parts += (_OCTETS[len(text)], text)
+            if text is not None and len(text.encode()) > 255:
+                return f"property {name} is longer than 255 bytes"
         except UnicodeEncodeError as error:
-            raise ValueError(f"property {_NAMES[flag]}: {_fault(error)}") from None
-        except IndexError:
-            raise ValueError(f"property {_NAMES[flag]} is longer than 255 bytes") from None
-    parts[0] = _CONTENT.pack(60, 0, len(message.body), flags)
-    return b"".join(parts)
+            return f"property {name}: {_fault(error)}"
+    return "a property cannot be written"
 
 
 _PROPERTIES_AT: Final = 12  # past class, weight and body size
@@ -279,7 +303,6 @@ _PROPERTIES: Final[tuple[tuple[int, str, str], ...]] = (
     (0x0010, "user_id", "text"),
     (0x0008, "app_id", "text"),
 )
-_NAMES: Final = {flag: name for flag, name, _ in _PROPERTIES}
 _FIELDS: Final = [field.name for field in fields(Message)][3:]  # after body, exchange and routing key
 _WASTE: Final = len(_FIELDS)  # where properties go that a `Message` has no field for
 

@@ -1,6 +1,5 @@
 """The claims of one handler's events: from an event to the right to run its handler."""
 
-import time
 from asyncio import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,16 +78,17 @@ class HandlerClaims:
             claim = claim_of(self.spec, incoming, ready.event, prefix, token, self.store.lease.owner)
         except Exception as error:  # noqa: BLE001 (the user's key function)
             return Claimed(Refused(error, "refused"))
-        most, seconds, began = self.spec.retry.max_crashes, 0.0, time.perf_counter()
+        time = self.store.clock.precise
+        most, seconds, began = self.spec.retry.max_crashes, 0.0, time()
         try:
             answer = await self.store.claim(claim, alone=False, max_crashes=most)
-            seconds = time.perf_counter() - began
+            seconds = time() - began
             if type(answer) is Suspect:
                 self.emit(CrashSuspected(self.spec.queue, incoming.metadata.event_id, answer.crashes))
                 await slot.alone()
-                began = time.perf_counter()
+                began = time()
                 answer = await self.store.claim(claim, alone=True, max_crashes=most)
-                seconds += time.perf_counter() - began
+                seconds += time() - began
         except StoreUnavailable:
             answer = None
         except CancelledError:  # the store may hold the claim already

@@ -3,7 +3,6 @@
 import asyncio
 import contextvars
 import math
-import time
 from asyncio import CancelledError, Task
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
@@ -69,7 +68,8 @@ class Runner:
 
         A handler that was abandoned returns here at last; its delivery has ended without it.
         """
-        began, incoming, around, task = time.perf_counter(), flight.incoming, self._around, flight.task
+        incoming, around, task, time = flight.incoming, self._around, flight.task, self._tools.clock.precise
+        began = time()
         claim = flight.claimed.claim
         owner = claim.owner if claim is not None else around.lease.owner
         run = Run(owner, incoming.message.headers, incoming.has_id, incoming=incoming)
@@ -94,7 +94,7 @@ class Runner:
             outcome = await self._after_cancellation(flight, run, None)
         else:
             outcome = _SUCCEEDED if not run.outbox else await self._publish(run)
-        return Ran(outcome, before.runs + 1, before.seconds + time.perf_counter() - began)
+        return Ran(outcome, before.runs + 1, before.seconds + time() - began)
 
     async def _publish(self, run: Run) -> Outcome:
         try:
@@ -171,7 +171,15 @@ async def publish_outbox(
     for message in outbox:
         while True:
             try:
-                await send(tools.broker, message, settings, timeout=None, emit=tools.emit, spans=tools.spans)
+                await send(
+                    tools.broker,
+                    message,
+                    settings,
+                    timeout=None,
+                    emit=tools.emit,
+                    spans=tools.spans,
+                    clock=tools.clock,
+                )
                 break
             except PublishRefused as error:
                 last_try = min(last_try, (now := tools.clock.time()) + patience)

@@ -18,10 +18,10 @@ _DERIVED = uuid.UUID("6ed1a2f5-0bb8-5d0c-9a3f-1f6a52f0c0de")
 def uuid7(now_ns: int | None = None) -> str:
     """Return a time-ordered UUIDv7 (RFC 9562, 5.7): 48 bits of Unix milliseconds, 74 random bits."""
     milliseconds = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
-    moment, random = f"{milliseconds & 0xFFFF_FFFF_FFFF:012x}", _pool.pop() if _pool else random_bytes()
-    digits = random.hex()
-    variant = _VARIANT[random[0] & 3]
-    return f"{moment[:8]}-{moment[8:]}-7{digits[2:5]}-{variant}{digits[5:8]}-{digits[8:]}"
+    random = _pool.pop() if _pool else random_bytes()
+    digits = ((milliseconds & 0xFFFF_FFFF_FFFF).to_bytes(6) + random).hex()
+    variant = _VARIANT[random[0] >> 6]  # of the bits that the version's digit replaces
+    return f"{digits[:8]}-{digits[8:12]}-7{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def random_bytes() -> bytes:

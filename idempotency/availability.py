@@ -33,7 +33,7 @@ class Availability:
         self.error: str | None = None
         self.unavailable_since = 0.0
         self.changes = changes or asyncio.Event()
-        self._clock = clock
+        self.clock = clock
         self._luck = luck
         self._emit = emit
         self._unavailable = unavailable
@@ -46,7 +46,7 @@ class Availability:
     def note_outage(self, error: HoldfastError) -> None:
         """Begin an outage, unless there is one already."""
         if self._recovery is None:
-            self.error, self.unavailable_since = str(error), self._clock.time()
+            self.error, self.unavailable_since = str(error), self.clock.time()
             self._paused.clear()
             self.changes.set()
             recovering = keep_running("recovery", self._recover, self._emit)
@@ -84,18 +84,18 @@ class Availability:
         raise NotImplementedError
 
     async def _recover(self) -> None:
-        is_short = self._clock.time() - self._back_since < _STEADY
+        is_short = self.clock.time() - self._back_since < _STEADY
         self._short_recoveries = self._short_recoveries + 1 if is_short else 0
         failures = 0
         while True:
             pause = _NEXT_PROBE if failures else _FIRST_PROBE
-            await sleep(self._clock, pause.seconds(self._short_recoveries + failures, self._luck()))
+            await sleep(self.clock, pause.seconds(self._short_recoveries + failures, self._luck()))
             try:
                 await self.probe()
                 break
             except (self._unavailable, ConfigurationError) as error:  # a login may be refused until it is there
                 self.error = str(error)
                 failures += 1
-        self.error, self._recovery, self._back_since = None, None, self._clock.time()
+        self.error, self._recovery, self._back_since = None, None, self.clock.time()
         self._paused.set()
         self.changes.set()

@@ -4,11 +4,11 @@ import asyncio
 import math
 import secrets
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from ..broker import REAL, Clock
 from ..telemetry import ClaimsLost, Emit, LeaseLost, LeaseTaken, keep_turning
 from .port import Heart, StoreUnavailable
 
@@ -27,9 +27,10 @@ class Lease:
         self._heart = heart
         self._seconds = seconds if seconds is not None else math.inf
         self._emit = emit
+        self.clock: Clock = REAL
         self._renewed = -math.inf  # when the last heartbeat that arrived was sent
         self.safe_until = math.inf if seconds is None else -math.inf
-        """Until when, by `time.monotonic`, this owner is alive for certain."""
+        """Until when, by `clock`, this owner is alive for certain."""
         self._due = threading.Event()  # the next heartbeat, before its time
         self._is_stopped = False
         self._has_beaten, self._has_ended = asyncio.Event(), asyncio.Event()
@@ -43,7 +44,7 @@ class Lease:
 
     def holds(self, owner: bytes | None = None) -> bool:
         """Return whether `owner`, the present one by default, is alive for certain."""
-        return owner in (None, self.owner) and time.monotonic() < self.safe_until
+        return owner in (None, self.owner) and self.clock.precise() < self.safe_until
 
     async def start(self) -> None:
         """Send heartbeats in the background, and return with the first one; where it does not arrive, without it."""
@@ -95,11 +96,11 @@ class Lease:
     def _pause(self) -> float:
         """A heartbeat that failed is soon tried again; one that arrived is followed by the next a third of a lease
         later."""
-        fresh = time.monotonic() - self._renewed < self._seconds / 3
+        fresh = self.clock.precise() - self._renewed < self._seconds / 3
         return self._seconds / 3 if fresh else min(1.0, self._seconds / 15)
 
     def _beat(self) -> None:
-        sent, owner = time.monotonic(), self.owner
+        sent, owner = self.clock.precise(), self.owner
         is_first = self._renewed == -math.inf
         try:
             was_there = self._heart.beat(owner, self._seconds)

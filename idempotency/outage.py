@@ -4,7 +4,6 @@ import asyncio
 import base64
 import hashlib
 import secrets
-import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
@@ -42,7 +41,7 @@ class WorkerClaims(Availability):
         self.tokens = map(int.to_bytes, count(int.from_bytes(secrets.token_bytes(8)) >> 1), repeat(8))
         """A token for each claim, unlike those of any other worker."""
         self.lease = opened.lease
-        self.lease.on_failure = self.mark_unavailable
+        self.lease.clock, self.lease.on_failure = clock, self.mark_unavailable
         self._store = opened.store
         self._findings = opened.findings
         self._known: set[str] = set()  # findings that were reported
@@ -57,7 +56,7 @@ class WorkerClaims(Availability):
         if self.error is not None:
             raise StoreUnavailable(self.error)
         lease = self.lease
-        if claim.owner != lease.owner or time.monotonic() > lease.safe_until:
+        if claim.owner != lease.owner or self.clock.precise() > lease.safe_until:
             raise self.mark_unavailable(self._no_heartbeat())
         try:
             answer = await self._store.claim(claim, alone=alone, max_crashes=max_crashes)

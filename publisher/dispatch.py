@@ -1,10 +1,9 @@
 """From an envelope to the message that is published: at once, or through the delay ladder."""
 
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..broker import Broker, headers_size, ladder, matches
+from ..broker import REAL, Broker, Clock, headers_size, ladder, matches
 from ..config import PublisherSettings, Settings
 from ..events import (
     Envelope,
@@ -69,21 +68,28 @@ def message_for(envelope: Envelope, settings: Settings, delay: float | None) -> 
 
 
 async def send(
-    broker: Broker, message: Message, settings: PublisherSettings, *, timeout: float | None, emit: Emit, spans: Spans
+    broker: Broker,
+    message: Message,
+    settings: PublisherSettings,
+    *,
+    timeout: float | None,
+    emit: Emit,
+    spans: Spans,
+    clock: Clock = REAL,
 ) -> None:
     """Publish one event as `Broker.publish` does, and emit one `Published`, unless it is cancelled. An event that may
     be unrouted raises no `Unroutable`."""
-    started = time.perf_counter()
+    started = clock.precise()
     try:
         with spans.publish(message) as traced:
             await broker.publish(traced, timeout=timeout)
     except PublishError as error:
         is_dropped = isinstance(error, Unroutable) and _may_be_unrouted(message, settings)
-        emit(Published(message.type or "", "dropped" if is_dropped else _result(error), time.perf_counter() - started))
+        emit(Published(message.type or "", "dropped" if is_dropped else _result(error), clock.precise() - started))
         if is_dropped:
             return
         raise
-    emit(Published(message.type or "", "confirmed", time.perf_counter() - started))
+    emit(Published(message.type or "", "confirmed", clock.precise() - started))
 
 
 def _may_be_unrouted(message: Message, settings: PublisherSettings) -> bool:

@@ -131,7 +131,15 @@ class Publisher:
         timeout = settings.broker.publish_timeout
         if delay and not self._has_ladder:
             await self._declare_ladder(self._broker, timeout)
-        await send(self._broker, message, settings.publisher, timeout=timeout, emit=self._emit, spans=self._spans)
+        await send(
+            self._broker,
+            message,
+            settings.publisher,
+            timeout=timeout,
+            emit=self._emit,
+            spans=self._spans,
+            clock=self._clock,
+        )
         return event.metadata
 
     async def publish_many(

@@ -27,6 +27,7 @@ MODULES = (
     "consumer/subscription.py",
     "events/codec.py",
     "events/headers.py",
+    "events/ids.py",
     "events/incoming.py",
     "events/message.py",
     "idempotency/outage.py",

@@ -19,6 +19,10 @@ class VirtualClock:
     def time(self) -> float:
         return self._seconds
 
+    @property
+    def precise(self) -> Callable[[], float]:
+        return self.time
+
     def now(self) -> datetime:
         return self._epoch + timedelta(seconds=self._seconds)
 

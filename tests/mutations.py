@@ -146,8 +146,8 @@ MUTATIONS = (
         6,
         "logs have no event id",
         "telemetry/log.py",
-        "bind_contextvars(event_id=metadata.event_id, event_type",
-        "bind_contextvars(event_type",
+        "        self._event_id.set(metadata.event_id)\n",
+        "",
         f"{HARNESS} tests/unit/test_log.py",
     ),
     Mutation(

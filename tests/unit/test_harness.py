@@ -24,7 +24,10 @@ from holdfast import (
     fixed,
 )
 from holdfast.broker.memory import MemoryBroker
+from holdfast.idempotency import Acquired, Claim, Lease, OpenClaims, StoreUnavailable, WorkerClaims, no_claims
+from holdfast.idempotency.memory import MemoryClaims
 from holdfast.testing import HandlerFailed, Harness
+from holdfast.testing.clock import VirtualClock
 
 
 class Placed(Event, type="harness.placed"):
@@ -330,6 +333,37 @@ async def test_a_handler_that_hangs_has_its_time_out_without_waiting_for_it() ->
     h = await one_order(worker, patience=0.4)
 
     assert [letter.error_type for letter in h.dead_letters] == ["holdfast.consumer.errors.HandlerTimeout"]
+
+
+async def test_how_long_a_handler_ran_is_counted_in_the_harness_s_time() -> None:
+    worker = Worker("billing")
+
+    @worker.handler(Placed, timeout=90, retry=Retry(attempts=1))
+    async def charge(event: Placed) -> None:
+        await asyncio.Event().wait()
+
+    async with Harness(worker, patience=0.05) as h:
+        await h.publish(Placed(order_id="o-1"))
+        await h.settle()
+
+        assert [settled.handler_seconds for settled in h.settled] == [90.0]
+
+
+async def test_a_lease_is_over_when_the_clock_of_its_worker_says_so() -> None:
+    clock, memory = VirtualClock(), MemoryClaims(ttl=60, clock=lambda: 0.0)
+    lease = Lease(memory, seconds=15, emit=lambda fact: None)
+    opened = OpenClaims(memory, lease, no_claims().findings)
+    claims = WorkerClaims(opened, prefix="p", clock=clock, luck=lambda: 0.5, emit=lambda fact: None)
+    claim = Claim("p:q:1", next(claims.tokens), bytes(8), lease.owner)
+
+    await lease.start()
+    in_time = await claims.claim(claim, alone=False, max_crashes=3)
+    clock.advance_to(14)
+
+    assert (in_time, lease.holds()) == (Acquired(), False)
+    with pytest.raises(StoreUnavailable, match="heartbeat"):
+        await claims.claim(claim, alone=False, max_crashes=3)
+    await claims.close(0)
 
 
 async def test_what_never_comes_to_an_end_is_said_to() -> None:
