@@ -60,5 +60,5 @@ async def main() -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    logging.info("runs on %s", holdfast.__file__)
+    print("runs on", holdfast.__file__, flush=True)
     asyncio.run(main())
