@@ -1,9 +1,9 @@
-"""What a handler knows and may do besides its event, and what the runtime keeps of one run of it."""
+"""What a handler knows and may do besides its event."""
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Generator
-from dataclasses import dataclass, field
-from typing import Any, Generic
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic
 
 import structlog
 from typing_extensions import TypeVar
@@ -11,12 +11,9 @@ from typing_extensions import TypeVar
 from ..broker import REAL, Clock
 from ..config import Settings
 from ..events import (
-    Envelope,
     Event,
     Headers,
     HoldfastError,
-    Incoming,
-    Message,
     Metadata,
     PublishError,
     as_published,
@@ -26,7 +23,10 @@ from ..events import (
 from ..events import headers as h
 from ..idempotency import Lease
 from ..publisher import message_for, with_headers
-from ..telemetry import Fact, InboxResult, Spans
+from ..telemetry import Spans
+
+if TYPE_CHECKING:
+    from .in_flight import Run
 
 State = TypeVar("State", default=Any)
 
@@ -44,34 +44,6 @@ class Surroundings:
     spans: Spans
     clock: Clock = REAL
     publishes: frozenset[str] | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """One run of a handler: the `owner` of its claim, the headers that its message `carried`, and whether its event
-    brought an id; then the messages it published, the threads it runs in that have not ended, the calls that middleware
-    made of it, and whether it is over.
-
-    Within a transaction, `events` are what it published, with their delays, `raised` is what its function raised,
-    `inbox` what the inbox said of its event, `incoming`, and `facts` are emitted after the commit.
-    """
-
-    owner: bytes
-    carried: Headers = field(default_factory=dict)
-    has_id: bool = True
-    outbox: list[Message] = field(default_factory=list)
-    threads: list["asyncio.Future[Any]"] = field(default_factory=list)
-    calls: list[Coroutine[Any, Any, Any]] = field(default_factory=list)
-    is_over: bool = False
-    incoming: Incoming | None = None
-    events: list[tuple[Envelope, float | None]] | None = None
-    raised: BaseException | None = None
-    inbox: InboxResult | None = None
-    facts: list[Fact] = field(default_factory=list)
-
-    def begin_transaction(self) -> None:
-        """Forget what an earlier transaction of this run left."""
-        self.events, self.raised, self.inbox, self.facts = [], None, None, []
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -92,7 +64,7 @@ class Context(Generic[State]):
     redelivered: bool
     state: State
     _surroundings: Surroundings
-    _run: Run
+    _run: "Run"
 
     @property
     def event_id(self) -> str:
@@ -186,7 +158,7 @@ class _Ready:
         return self._value
 
 
-def run_of(context: Context) -> Run:
+def run_of(context: Context) -> "Run":
     """Return the run that a context belongs to."""
     return context._run
 

@@ -8,10 +8,12 @@ more acks than that can be on their way: each handler remembers a few times as m
 import asyncio
 import contextvars
 from collections import OrderedDict
-from typing import Literal, TypeAlias
+from collections.abc import Coroutine
+from typing import Any, Literal, TypeAlias
 
 from ..broker import Delivery
-from ..events import Incoming, Message, headers
+from ..events import Envelope, Headers, Incoming, Message, headers
+from ..telemetry import Fact, InboxResult
 from .claims import NOT_CLAIMED, Claimed
 from .slots import Slot
 
@@ -84,3 +86,35 @@ class InFlight:
         """Cancel the task of this delivery."""
         self.cancelled_for = reason
         self.task.cancel()
+
+
+class Run:
+    """One run of a handler: the `owner` of its claim, the headers that its message `carried`, and whether its event
+    brought an id; then the messages it published, the threads it runs in that have not ended, the calls that middleware
+    made of it, and whether it is over.
+
+    Within a transaction, `events` are what it published, with their delays, `raised` is what its function raised,
+    `inbox` what the inbox said of its event, `incoming`, and `facts` are emitted after the commit.
+    """
+
+    __slots__ = (
+        *("calls", "carried", "events", "has_id", "inbox", "incoming", "is_over", "outbox", "owner", "raised"),
+        "threads",
+    )
+
+    def __init__(self, owner: bytes, incoming: Incoming) -> None:
+        self.owner, self.incoming = owner, incoming
+        self.carried: Headers = incoming.message.headers
+        self.has_id = incoming.has_id
+        self.outbox: list[Message] = []
+        self.threads: list[asyncio.Future[Any]] = []
+        self.calls: list[Coroutine[Any, Any, Any]] = []
+        self.is_over = False
+        self.events: list[tuple[Envelope, float | None]] | None = None
+        self.raised: Any = None
+        self.inbox: InboxResult | None = None
+        self.facts: list[Fact] = []
+
+    def begin_transaction(self) -> None:
+        """Forget what an earlier transaction of this run left."""
+        self.events, self.raised, self.inbox, self.facts = [], None, None, []

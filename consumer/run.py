@@ -14,11 +14,11 @@ from ..config import PublisherSettings
 from ..events import ConfigurationError, Message, NotPermitted, PublishRefused, Reject, RetryLater
 from ..publisher import send
 from ..telemetry import HandlerAbandoned
-from .context import Context, Run, Surroundings, note_thread
+from .context import Context, Surroundings, note_thread
 from .dependencies import Tools
 from .errors import HandlerExit, HandlerTimeout, WorkNotDone
 from .handler import Handler, HandlerSpec, Middleware
-from .in_flight import InFlight
+from .in_flight import InFlight, Run
 from .outcome import Abandoned, Ended, Failed, Interrupted, Outcome, Refused, Succeeded, Unpublished
 from .returned import check_finished, finish, watched
 
@@ -72,7 +72,7 @@ class Runner:
         began = time()
         claim = flight.claimed.claim
         owner = claim.owner if claim is not None else around.lease.owner
-        run = Run(owner, incoming.message.headers, incoming.has_id, incoming=incoming)
+        run = Run(owner, incoming)
         attempt, redelivered = incoming.history.attempt, flight.delivery.redelivered
         context = Context(incoming.metadata, attempt, around.queue, redelivered, around.state, around, run)
         failure: BaseException | None = None

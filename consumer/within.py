@@ -29,9 +29,10 @@ from ..sql import (
 )
 from ..telemetry import Emit, InboxAnswered
 from .claims import claim_of
-from .context import Context, Run, run_of
+from .context import Context, run_of
 from .errors import FingerprintMismatch, WorkNotDone
 from .handler import Handler, HandlerSpec
+from .in_flight import Run
 from .outcome import AlreadyDone, ClaimsUnavailable, Ended, HeldElsewhere, Refused
 from .returned import finish, refuse_work
 
@@ -198,9 +199,7 @@ class Within:
         yield self._statements.withdraw, self._row(run, event)
 
     def _row(self, run: Run, event: Any) -> Params:
-        if (incoming := run.incoming) is None:
-            raise RuntimeError("a transaction needs the message that it handles")
-        claim = claim_of(self._spec, incoming, event, "", b"", b"")
+        claim = claim_of(self._spec, run.incoming, event, "", b"", b"")
         digest = base64.urlsafe_b64decode(claim.key.rpartition(":")[2] + "==")
         return {"queue": self._spec.queue, "event": digest, "fingerprint": claim.fingerprint}
 

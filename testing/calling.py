@@ -8,10 +8,11 @@ from typing import Any
 from ..broker import REAL
 from ..config import load_settings
 from ..consumer import Context, Worker
-from ..consumer.context import Run, Surroundings
+from ..consumer.context import Surroundings
+from ..consumer.in_flight import Run
 from ..consumer.returned import finish
 from ..consumer.run import compose
-from ..events import Event, Headers, Metadata, read_metadata, seal
+from ..events import Event, Headers, History, Incoming, Message, Metadata, read_metadata, seal
 from ..idempotency import no_claims
 from ..telemetry import open_spans
 from .records import Published
@@ -81,7 +82,7 @@ async def call(
     around = Surroundings(
         spec.queue, spec.name, worker.name, state, settings, lease, open_spans(), publishes=spec.publish_types
     )
-    run = Run(lease.owner, headers or {})
+    run = Run(lease.owner, Incoming(Message(b"", headers=headers), metadata, History(), has_id=True))
     context = RecordingContext(metadata, attempt, spec.queue, redelivered, state, around, run)
     with ThreadPoolExecutor(1) as threads:
         await finish(await compose(spec, (), threads)(event, context))
