@@ -146,6 +146,10 @@ docs: $(DOCS)/.tools $(WHEEL) ## The site of the documentation, in build/site; a
 hops: venv ## Each function of Holdfast that a message passes through, in order, and how many there are
 	@$(BIN)/python benchmarks/hops.py
 
+.PHONY: instructions
+instructions: venv ## How many instructions a message costs, whatever else the machine does (needs valgrind)
+	$(BIN)/python benchmarks/instructions.py --uvloop
+
 .PHONY: bench-scraping
 bench-scraping: venv ## What metrics cost, and 200 scrapes a second: make bench-scraping RABBITMQ=amqp://guest:guest@localhost/
 	$(BIN)/python benchmarks/scraping.py $(RABBITMQ)

@@ -4,7 +4,8 @@
 
 Needs valgrind. Each path runs twice under `valgrind --tool=callgrind`, with few messages and with more, and the
 difference is printed: thousands of instructions a message. The paths begin with the bytes that a socket gave and end
-with those that are written to it; everything is on, but for the socket, and for claims the server.
+with those that are written to it; everything is on, but for the socket, and for claims the server. `consume` are
+messages as any program publishes them, `headers` are Holdfast's.
 """
 
 import argparse
@@ -23,7 +24,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import uvloop
 from stages import Nowhere, OnTheWire, Order, from_the_socket
 
 from holdfast import Context, Publisher, Settings, Worker
@@ -141,7 +141,12 @@ def run(path: str, file: Path, is_uvloop: bool) -> None:
     given = pickle.loads(file.read_bytes())
     gc.collect()
     main = publish(given) if path == "publish" else consume(path, given)
-    uvloop.run(main) if is_uvloop else asyncio.run(main)
+    if is_uvloop:
+        import uvloop
+
+        uvloop.run(main)
+    else:
+        asyncio.run(main)
 
 
 def measure(path: str, options: Sequence[str], folder: Path) -> float:
@@ -167,10 +172,15 @@ def main() -> None:
     parser.add_argument("paths", nargs="*", choices=[*PATHS, []], help="by default all of them")
     parser.add_argument("--uvloop", action="store_true", help="on uvloop, not on the loop of asyncio")
     parser.add_argument("--folder", type=Path, help="keep what callgrind wrote, for `callgrind_annotate`")
+    parser.add_argument("--once", action="store_true", help="run each path once with few messages, and count nothing")
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.file is not None:
         run(options.paths[0], options.file, options.uvloop)
+        return
+    if options.once:
+        for path in options.paths or PATHS:
+            asyncio.run(publish(AT_ONCE) if path == "publish" else consume(path, deliveries(path, AT_ONCE)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         for path in options.paths or PATHS:

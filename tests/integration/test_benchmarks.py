@@ -32,10 +32,12 @@ async def test_holdfast_can_be_measured_in_every_scenario(rabbitmq_url: str, red
     assert [measured[scenario]["holdfast"]["count"] >= 6 for scenario in SCENARIOS] == [True] * len(SCENARIOS)
 
 
-async def test_the_stages_of_a_message_can_be_measured() -> None:
+@pytest.mark.parametrize("program", [("stages.py",), ("instructions.py", "--once")], ids=" ".join)
+async def test_the_stages_and_the_instructions_of_a_message_can_be_measured(program: tuple[str, ...]) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(RUN.with_name("stages.py")),
+        str(RUN.with_name(program[0])),
+        *program[1:],
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
