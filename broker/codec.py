@@ -371,7 +371,7 @@ def _decode_time(seconds: int) -> datetime | None:
 
 
 _NUMBERS: Final = {ord(kind): struct.Struct(f">{form}") for kind, form in zip("bBsuIilLfd", "bBhHiIqqfd", strict=True)}
-_TEXT, _BOOLEAN = ord("S"), ord("t")
+_TEXT: Final = ord("S")
 
 
 def decode_table(data: bytes, start: int, end: int, depth: int = 0) -> tuple[dict[str, Any], int]:
@@ -393,8 +393,6 @@ def decode_table(data: bytes, start: int, end: int, depth: int = 0) -> tuple[dic
                     values[name] = data[begin:at].decode()
                 except UnicodeDecodeError:
                     values[name] = data[begin:at]
-            elif kind == _BOOLEAN:
-                values[name], at = data[at] != 0, at + 1
             elif number := _NUMBERS.get(kind):
                 (values[name],) = number.unpack_from(data, at)
                 at += number.size

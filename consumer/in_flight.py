@@ -6,9 +6,9 @@ more acks than that can be on their way: each handler remembers a few times as m
 """
 
 import asyncio
-import contextvars
 from collections import OrderedDict
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any, Literal, TypeAlias
 
 from ..broker import Delivery
@@ -62,25 +62,16 @@ class InFlight:
     handler did not end even then, so the delivery goes on in another task, which is `task` from then on.
     """
 
-    __slots__ = (
-        *("cancelled_for", "claimed", "context", "delivery", "identity", "incoming", "is_abandoned", "is_settling"),
-        *("slot", "task"),
-    )
+    task: "asyncio.Task[None]"
 
     def __init__(
-        self,
-        delivery: Delivery,
-        incoming: Incoming,
-        identity: Identity | None,
-        slot: Slot,
-        context: contextvars.Context,
+        self, delivery: Delivery, incoming: Incoming, identity: Identity | None, slot: Slot, context: Context
     ) -> None:
         self.delivery, self.incoming, self.identity = delivery, incoming, identity
         self.slot, self.context = slot, context
         self.claimed: Claimed = NOT_CLAIMED
         self.cancelled_for: Literal["time", "stop"] | None = None
         self.is_abandoned = self.is_settling = False
-        self.task: asyncio.Task[None]
 
     def cancel(self, reason: Literal["time", "stop"]) -> None:
         """Cancel the task of this delivery."""
@@ -96,11 +87,6 @@ class Run:
     Within a transaction, `events` are what it published, with their delays, `raised` is what its function raised,
     `inbox` what the inbox said of its event, `incoming`, and `facts` are emitted after the commit.
     """
-
-    __slots__ = (
-        *("calls", "carried", "events", "has_id", "inbox", "incoming", "is_over", "outbox", "owner", "raised"),
-        "threads",
-    )
 
     def __init__(self, owner: bytes, incoming: Incoming) -> None:
         self.owner, self.incoming = owner, incoming
