@@ -252,13 +252,9 @@ def _encode_properties(message: Message, table: bytes) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _shared_properties(
-    content_type: str | None,
-    content_encoding: str | None,
-    priority: int | None,
-    reply_to: str | None,
-    event_type: str | None,
-    app_id: str | None,
-) -> tuple[int, bytes, bytes, bytes, bytes]:
+    content_type: str | None, content_encoding: str | None, priority: int | None, reply_to: str | None,
+    event_type: str | None, app_id: str | None,
+) -> tuple[int, bytes, bytes, bytes, bytes]:  # fmt: skip
     """Return what many messages share: the flags, with those of headers and persistence, then content type and
     encoding, the priority, the queue to reply to, and type and application. Raises `IndexError` for a text that is too
     long."""

@@ -31,21 +31,11 @@ class Message:
     reply_to: str | None
 
     def __init__(
-        self,
-        body: bytes,
-        exchange: str = "",
-        routing_key: str = "",
-        headers: Headers | None = None,
-        message_id: str | None = None,
-        type: str | None = None,  # noqa: A002 (the property's name)
-        content_type: str | None = None,
-        content_encoding: str | None = None,
-        correlation_id: str | None = None,
-        timestamp: datetime | None = None,
-        app_id: str | None = None,
-        priority: int | None = None,
-        reply_to: str | None = None,
-    ) -> None:
+        self, body: bytes, exchange: str = "", routing_key: str = "", headers: Headers | None = None,
+        message_id: str | None = None, type: str | None = None, content_type: str | None = None,  # noqa: A002
+        content_encoding: str | None = None, correlation_id: str | None = None, timestamp: datetime | None = None,
+        app_id: str | None = None, priority: int | None = None, reply_to: str | None = None,
+    ) -> None:  # fmt: skip
         self.body, self.exchange, self.routing_key = body, exchange, routing_key
         self.headers = {} if headers is None else headers
         self.message_id, self.type, self.app_id, self.timestamp = message_id, type, app_id, timestamp
