@@ -383,7 +383,8 @@ def decode_table(data: bytes, start: int, end: int, depth: int = 0) -> tuple[dic
             named = at + 1 + data[at]
             name, kind, at = data[at + 1 : named].decode(), data[named], named + 1
             if kind == _TEXT:
-                begin, length = at + 4, _LONG.unpack_from(data, at)[0]
+                (length,) = _LONG.unpack_from(data, at)
+                begin = at + 4
                 at = begin + length
                 try:
                     values[name] = data[begin:at].decode()

@@ -9,10 +9,11 @@ from typing import Final, TypeAlias
 
 from ...events import Message
 from ..codec import unpack
-from .splitter import BODY, BODY_SIZE, BODY_SIZE_AT, CLOSE, END, HEAD, HEADER, METHOD, Content
+from .splitter import BODY, BODY_SIZE_AT, CLOSE, END, HEAD, HEADER, METHOD, Content
 
 _DELIVER: Final = b"\x00\x3c\x00\x3c"
 _TAG: Final = struct.Struct(">Q")
+_HEAD_AND_SIZE: Final = struct.Struct(">BHI4xQ")  # of a header frame: type, channel, length, and the body's size
 _ACK: Final = struct.Struct(">BHIHHQBB")  # type, channel, length, class, method, tag, flag, end mark
 
 # RabbitMQ's channel has some 32 acks and rejects on their way to a quorum queue at once. Those that come after wait in
@@ -70,7 +71,7 @@ class Deliveries:
             exchange, key = data[at + 1 : middle], data[middle + 1 : middle + 1 + data[middle]]
             if middle + 1 + data[middle] > end:
                 raise IndexError
-            whole = _whole_content(data, start - 7, end + 1)
+            whole = _whole_content(data, self._channel, end + 1)
             if whole is not None:
                 header, body, after = whole
                 self._on_message(unpack(exchange, key, header, body), tag, redelivered)
@@ -124,23 +125,22 @@ class Deliveries:
         return sum(count for time, count in self._settled if time > since) >= _ON_THEIR_WAY
 
 
-def _whole_content(data: bytes, frame: int, at: int) -> tuple[bytes, bytes, int] | None:
-    """Return the header and the body that follow at `at`, each in one frame of the same channel as that at `frame`, and
-    where they end; None if not all of it is there, or in more frames."""
-    size = len(data)
-    if size - at < 7 or data[frame + 1] != data[at + 1] or data[frame + 2] != data[at + 2]:
-        return None
+def _whole_content(data: bytes, channel: int, at: int) -> tuple[bytes, bytes, int] | None:
+    """Return the header and the body that follow at `at`, each in one frame of the channel, and where they end; None if
+    not all of it is there, or in more frames."""
     kind: int
-    channel: int
     other: int
     length: int
     missing: int
-    kind, channel, length = HEAD.unpack_from(data, at)
-    end = at + 7 + length
-    if kind != HEADER or length < BODY_SIZE_AT + 8 or end >= size or data[end] != END:
+    size = len(data)
+    if size - at < _HEAD_AND_SIZE.size:
         return None
-    header = data[at + 7 : end]
-    (missing,) = BODY_SIZE.unpack_from(header, BODY_SIZE_AT)
+    kind, other, length, missing = _HEAD_AND_SIZE.unpack_from(data, at)
+    begin = at + 7
+    end = begin + length
+    if kind != HEADER or other != channel or length < BODY_SIZE_AT + 8 or end >= size or data[end] != END:
+        return None
+    header = data[begin:end]
     if not missing:
         return header, b"", end + 1
     if size - end < 8:
