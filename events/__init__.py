@@ -6,7 +6,6 @@ from .codec import Kind as Kind
 from .codec import decode as decode
 from .codec import decoder_for as decoder_for
 from .codec import encode as encode
-from .envelope import Envelope as Envelope
 from .envelope import check_limits as check_limits
 from .envelope import seal as seal
 from .envelope import to_message as to_message
@@ -48,6 +47,7 @@ from .incoming import read_metadata as read_metadata
 from .incoming import read_written as read_written
 from .message import Headers as Headers
 from .message import Message as Message
+from .metadata import Envelope as Envelope
 from .metadata import History as History
 from .metadata import Metadata as Metadata
 from .reading import Reader as Reader

@@ -8,16 +8,14 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 from urllib.parse import quote
 
 from pydantic_core import from_json, to_json
 
 from .body import content_type_of, unpacked
 from .message import Message
-
-if TYPE_CHECKING:
-    from .envelope import Envelope
+from .metadata import Envelope
 
 Form: TypeAlias = Literal["plain", "cloudevents-binary", "cloudevents-structured"]
 
@@ -69,7 +67,7 @@ def data_of(body: bytes) -> bytes:
     return to_json(event["data"])
 
 
-def in_form(envelope: "Envelope", form: Form) -> "Envelope":
+def in_form(envelope: Envelope, form: Form) -> Envelope:
     """Return the envelope in the form in which it is written. Holdfast's own headers are part of every form."""
     if form == "plain":
         return envelope
@@ -81,7 +79,7 @@ def in_form(envelope: "Envelope", form: Form) -> "Envelope":
     return replace(envelope, body=head[:-1] + b', "data": ' + envelope.body + b"}", content_type=STRUCTURED)
 
 
-def _attributes(envelope: "Envelope") -> dict[str, str]:
+def _attributes(envelope: Envelope) -> dict[str, str]:
     metadata = envelope.metadata
     attributes = {
         "specversion": "1.0",

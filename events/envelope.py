@@ -1,6 +1,6 @@
 """Envelopes: an event with its metadata, on its way to becoming a message."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,24 +10,7 @@ from .errors import PublishError, TooLarge
 from .event import Event
 from .ids import check_id, uuid7
 from .message import Headers, Message
-from .metadata import Metadata
-
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """An event ready to travel.
-
-    Attributes:
-        metadata: Its metadata.
-        body: Its encoded body.
-        content_type: The media type of the body.
-        headers: Further headers.
-    """
-
-    metadata: Metadata
-    body: bytes
-    content_type: str = "application/json"
-    headers: Headers = field(default_factory=dict)
+from .metadata import Envelope, Metadata
 
 
 def seal(

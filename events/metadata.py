@@ -1,7 +1,9 @@
 """What is known about an event besides its data. A compiled class has no docstring, so this module stays Python."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+
+from .message import Headers
 
 
 @dataclass(slots=True)
@@ -46,3 +48,20 @@ class History:
     traced: str | None = None
     first_failed_at: datetime | None = None
     last_error: str | None = None
+
+
+@dataclass(slots=True)
+class Envelope:
+    """An event ready to travel.
+
+    Attributes:
+        metadata: Its metadata.
+        body: Its encoded body.
+        content_type: The media type of the body.
+        headers: Further headers.
+    """
+
+    metadata: Metadata
+    body: bytes
+    content_type: str = "application/json"
+    headers: Headers = field(default_factory=dict)

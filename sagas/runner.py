@@ -7,7 +7,8 @@ from typing import Any, Generic, TypeVar
 
 from ..broker import REAL
 from ..consumer import Context
-from ..consumer.context import Run, clock_of, run_of, settings_of
+from ..consumer.context import clock_of, run_of, settings_of
+from ..consumer.in_flight import Run
 from ..consumer.outcome import Ended, TooSoon
 from ..events import Event, uuid7
 from ..sql import Database, Opened, OpenedAsync, Steps, play, play_in_thread

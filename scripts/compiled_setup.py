@@ -26,6 +26,7 @@ MODULES = (
     "consumer/slots.py",
     "consumer/subscription.py",
     "events/codec.py",
+    "events/envelope.py",
     "events/headers.py",
     "events/ids.py",
     "events/incoming.py",

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import holdfast
-from holdfast import HoldfastError, Metadata
+from holdfast import Envelope, HoldfastError, Metadata
 from holdfast.broker import Delivery
 from holdfast.events import History, Incoming, Message, errors
 from holdfast.telemetry import Settled
 
-OF_EVERY_MESSAGE = (Delivery, Incoming, Message, Metadata, Settled)
+OF_EVERY_MESSAGE = (Delivery, Envelope, Incoming, Message, Metadata, Settled)
 
 
 def test_no_code_changes_a_value_that_is_not_frozen() -> None:
