@@ -29,3 +29,29 @@ def test_nothing_is_awaited_while_an_exception_is_handled(module: str) -> None:
     ]
 
     assert waits == []
+
+
+def test_no_python_class_inherits_from_a_compiled_one() -> None:
+    """Python refuses it in the compiled wheel."""
+    compiled = {
+        node.name
+        for module in MODULES
+        for node in ast.walk(ast.parse((ROOT / module).read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    others = [
+        path
+        for path in sorted(ROOT.glob("[a-z]*/**/*.py"))
+        if path.relative_to(ROOT).parts[0] != "build" and str(path.relative_to(ROOT)) not in MODULES
+    ]
+    heirs = [
+        f"{path.relative_to(ROOT)}: {node.name}({ast.unparse(base)})"
+        for path in others
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+        if (name := ast.unparse(base).rpartition(".")[2].partition("[")[0]) in compiled
+        and f"class {name}" not in "".join(sibling.read_text() for sibling in path.parent.glob("*.py"))
+    ]
+
+    assert heirs == []
