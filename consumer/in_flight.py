@@ -95,7 +95,8 @@ class Run:
     made of it, and whether it is over.
 
     Within a transaction, `events` are what it published, with their delays, `raised` is what its function raised,
-    `inbox` what the inbox said of its event, `incoming`, and `facts` are emitted after the commit. `turn` is that of an ordered handler.
+    `inbox` what the inbox said of its event, `incoming`, and `facts` are emitted after the commit. `turn` is that of an
+    event of an ordered handler.
     """
 
     def __init__(self, owner: bytes, incoming: Incoming) -> None:
