@@ -98,6 +98,10 @@ faults: venv ## Every fault once, and the account: make faults [SEED=7] [ONLY="r
 soak: venv ## Every fault 20 times, or at random: make soak [RUNS=20] | make soak MINUTES=30 [RATE=150]
 	$(FAULTS) $(if $(MINUTES),--minutes $(MINUTES) --rate $(or $(RATE),150),--runs $(or $(RUNS),20))
 
+.PHONY: soak-order
+soak-order: venv ## Order per key while owners are killed, stopped and frozen: make soak-order [COUNT=100] [SEED=7]
+	ORDER_FAULTS=$(or $(COUNT),100) TEST_SEED=$(SEED) $(BIN)/python -m pytest -q -s tests/integration/test_ordering_processes.py
+
 .PHONY: fuzz
 fuzz: venv ## What reads bytes from outside, fuzzed for so long each: make fuzz [MINUTES=5] [TARGET=headers] (Linux, Python 3.11 to 3.13)
 	@$(PIP) install -c constraints.txt "$(WHEEL)[fuzz]"

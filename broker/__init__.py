@@ -5,6 +5,7 @@ from .clock import REAL as REAL
 from .clock import Clock as Clock
 from .clock import Countdown as Countdown
 from .clock import Pause as Pause
+from .clock import Timer as Timer
 from .clock import sleep as sleep
 from .codec import EncodedHeaders as EncodedHeaders
 from .codec import header_size as header_size
@@ -12,6 +13,7 @@ from .codec import headers_size as headers_size
 from .management import Management as Management
 from .management import ManagementUnavailable as ManagementUnavailable
 from .open import open_broker as open_broker
+from .port import Attachment as Attachment
 from .port import Broker as Broker
 from .port import Browser as Browser
 from .port import Consumer as Consumer
@@ -20,8 +22,11 @@ from .port import Depth as Depth
 from .port import Held as Held
 from .port import Mode as Mode
 from .port import OnDelivery as OnDelivery
+from .port import OnLost as OnLost
+from .port import OnTaken as OnTaken
 from .topology import DEAD_SUFFIX as DEAD_SUFFIX
 from .topology import DELIVERY_LIMIT as DELIVERY_LIMIT
+from .topology import LEDGER_SUFFIX as LEDGER_SUFFIX
 from .topology import OURS as OURS
 from .topology import REGISTRY as REGISTRY
 from .topology import Binding as Binding
@@ -36,7 +41,9 @@ from .topology import dead_letter_queue as dead_letter_queue
 from .topology import described as described
 from .topology import events_exchange as events_exchange
 from .topology import existing_queue as existing_queue
+from .topology import ledger_queue as ledger_queue
 from .topology import matches as matches
+from .topology import ordered_queue as ordered_queue
 from .topology import registry as registry
 from .topology import resting_queue as resting_queue
 from .topology import work_queue as work_queue

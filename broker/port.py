@@ -62,6 +62,33 @@ class Consumer(Settler, Protocol):
         ...
 
 
+OnTaken: TypeAlias = Callable[[Message, int, bool], None]
+"""Called with a message, its tag, and whether it was delivered before."""
+
+OnLost: TypeAlias = Callable[[str], None]
+"""Called once with the reason."""
+
+
+class Attachment(Protocol):
+    """One channel that consumes one queue. It is not restored when it is lost.
+
+    Messages that were not removed return to the queue with the channel: all at once, and in their order."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be removed. A lost channel has none any more."""
+        ...
+
+    def remove(self, tag: int) -> bool:
+        """Take a message off the queue whose outcome is durable. Returns False if the channel is lost."""
+        ...
+
+    async def close(self) -> None:
+        """Have the removals taken, then close the channel. The consumer is not cancelled first: the next consumer of a
+        queue with a single active one would be given what lies behind the messages that this one still holds."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Depth:
     """How many messages are ready in a queue, and how many consumers it has."""
@@ -151,6 +178,13 @@ class Broker(Sender, Reader, Protocol):
 
     async def consume(self, queue: str, *, prefetch: int, on_delivery: OnDelivery) -> Consumer:
         """Deliver messages of `queue` to `on_delivery`, at most `prefetch` of them unsettled."""
+        ...
+
+    async def attach(self, queue: str, *, prefetch: int, on_taken: OnTaken, on_lost: OnLost) -> Attachment:
+        """Consume `queue` on a channel of its own, with at most `prefetch` messages in hand (0: without a limit).
+        `on_taken` may be called before this returns, `on_lost` is called if the channel is lost.
+
+        Raises `TopologyMissing`, `BrokerUnavailable`."""
         ...
 
     async def close(self) -> None:

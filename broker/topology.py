@@ -138,6 +138,28 @@ def work_queue(
     )
 
 
+LEDGER_SUFFIX = ".ledger"
+
+
+def ledger_queue(queue: str) -> str:
+    """Return the name of the ledger of an ordered queue: its record, and what waits behind events that failed."""
+    return queue + LEDGER_SUFFIX
+
+
+def ordered_queue(name: str, *, exchange: str, keys: tuple[str, ...], arguments: Mapping[str, Any] = _NONE) -> Topology:
+    """Return the queue of an ordered handler, its ledger, its dead-letter queue and its bindings. `arguments` are
+    further ones of the queue.
+
+    Each change of the owner counts as a delivery of all that it had in hand. The delivery limit is out of the way, or
+    it would take the first event of a key out from behind the owner's back; the claims count crashes.
+    """
+    plain = work_queue(name, kind="quorum", exchange=exchange, keys=keys, arguments=arguments)
+    dead, work = plain.queues
+    single = {"x-single-active-consumer": True, "x-delivery-limit": NO_LIMIT}
+    ledger = Queue(ledger_queue(name), {"x-queue-type": "quorum", **single})
+    return Topology(queues=(dead, Queue(name, {**work.arguments, **single}), ledger), bindings=plain.bindings)
+
+
 def resting_queue(name: str) -> Queue:
     """Return a queue in which messages rest until somebody decides, however often they are looked at."""
     return Queue(name, {"x-queue-type": "quorum", "x-delivery-limit": NO_LIMIT})

@@ -10,7 +10,7 @@ from .arguments import Json, Target
 from .databases import outbox_app, relay, sql_app
 from .dead import dead_app
 from .saga_commands import sagas_app
-from .subcommands import events_app, topology_app
+from .subcommands import events_app, keys_app, topology_app
 
 app = typer.Typer(
     name="holdfast",
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.add_typer(dead_app, name="dead")
 app.add_typer(topology_app, name="topology")
 app.add_typer(events_app, name="events")
+app.add_typer(keys_app, name="keys")
 app.add_typer(sql_app, name="sql")
 app.add_typer(outbox_app, name="outbox")
 app.add_typer(sagas_app, name="sagas")

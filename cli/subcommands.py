@@ -23,6 +23,15 @@ events_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+keys_app = typer.Typer(
+    help="Keys of an ordered handler: which of them wait, for what, and what to do about it.",
+    epilog="\b\nExamples:\n  holdfast keys list app:worker project\n  holdfast keys show app:worker project order-1\n"
+    "  holdfast keys skip app:worker project order-1",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+HandlerName = Annotated[str, typer.Argument(metavar="HANDLER", help="the name of an ordered handler of the worker")]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="the key")]
 
 
 class For(StrEnum):
@@ -105,3 +114,35 @@ def docs(
     from .events import write_docs
 
     write_docs(target, to, version=version)
+
+
+@keys_app.command(name="list", short_help="keys of which events wait")
+def list_keys(target: Target, handler: HandlerName, json: Json = False) -> None:
+    """List the keys of which events wait: held by a dead letter, waiting for a retry, or running."""
+    from .keys import run_keys
+
+    sys.exit(run_keys(target, handler, "list", None, as_json=json))
+
+
+@keys_app.command(name="show", short_help="the events that wait of one key")
+def show_key(target: Target, handler: HandlerName, key: Key, json: Json = False) -> None:
+    """Show the events of one key that wait, in their order."""
+    from .keys import run_keys
+
+    sys.exit(run_keys(target, handler, "show", key, as_json=json))
+
+
+@keys_app.command(name="retry", short_help="try the first event of a key now")
+def retry_key(target: Target, handler: HandlerName, key: Key, json: Json = False) -> None:
+    """Try the first event of a key now, which waits for its retry. A dead letter is replayed with `dead replay`."""
+    from .keys import run_keys
+
+    sys.exit(run_keys(target, handler, "retry", key, as_json=json))
+
+
+@keys_app.command(name="skip", short_help="go on without the dead letter that holds a key")
+def skip_key(target: Target, handler: HandlerName, key: Key, json: Json = False) -> None:
+    """Let a key go on without the dead letter that holds it. The letter stays in its queue."""
+    from .keys import run_keys
+
+    sys.exit(run_keys(target, handler, "skip", key, as_json=json))

@@ -9,6 +9,7 @@ from .handler import Handler as Handler
 from .handler import HandlerSpec as HandlerSpec
 from .handler import Middleware as Middleware
 from .handler import topology_of as topology_of
+from .ordering import Ordered as Ordered
 from .registration import short_windows as short_windows
 from .retry import Backoff as Backoff
 from .retry import Retry as Retry

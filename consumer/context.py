@@ -77,6 +77,20 @@ class Context(Generic[State]):
         return {name: value for name, value in self._run.carried.items() if h.is_free(name)}
 
     @property
+    def key(self) -> str | None:
+        """The key by which an ordered handler keeps its events in order; of any other handler, the event's own key."""
+        turn = self._run.turn
+        return self.metadata.key if turn is None else turn.key
+
+    @property
+    def fence(self) -> int:
+        """A number that rises whenever an ordered queue changes its owner. A write that compares it ("... where fence
+        <= $1") lets no earlier owner overwrite a later one. Raises `HoldfastError` in a handler that is not ordered."""
+        if self._run.turn is None:
+            raise HoldfastError(f"{self._surroundings.handler}: ctx.fence is there with ordered= alone")
+        return self._run.turn.fence
+
+    @property
     def lease_lost(self) -> bool:
         """Whether this worker's heartbeat stopped reaching the claim store while the handler ran.
 

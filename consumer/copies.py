@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from ..broker import EncodedHeaders, dead_letter_queue, header_size, ladder
+from ..broker import EncodedHeaders, dead_letter_queue, header_size, ladder, ledger_queue
 from ..config import VERSION
 from ..events import History, Incoming, Message, metadata_headers, origin, uuid7
 from ..events import headers as h
@@ -34,21 +34,35 @@ def postponed_copy(
 ) -> Message:
     """Return the copy that comes back to `queue` after the decided delay: as the next attempt, or as the same one if
     it only waits. `traced` is this attempt in its trace; the next one is linked to it."""
-    history = incoming.history
-    exchange, key = origin(incoming.message)
-    ours = metadata_headers(incoming.metadata) | {h.QUEUE: queue, h.EXCHANGE: exchange, h.ROUTING_KEY: key}
+    ours = _of_event(incoming, queue)
     if decision.error is None:
-        ours |= _unchanged(history) | {h.HELD_MS: round(1000 * (history.held_for + decision.delay))}
+        held_for = incoming.history.held_for + decision.delay
+        ours |= _unchanged(incoming.history) | {h.HELD_MS: round(1000 * held_for)}
     else:
-        ours |= {
-            h.ATTEMPT: history.attempt + 1,
-            h.FIRST_FAILED_AT: (history.first_failed_at or now).isoformat(),
-            h.LAST_ERROR: summary(decision.error),
-        }
+        ours |= _next_attempt(incoming.history, decision, now)
     if traced is not None:
         ours[h.TRACED] = traced
     level, address, levels = ladder.address(ladder.rounded(decision.delay), ladder.to_queue(queue))
     return _copy(incoming, level, address, ours | levels, budget)
+
+
+def parked_copy(
+    incoming: Incoming,
+    decision: Postpone | None,
+    entry: Mapping[str, Any],
+    *,
+    queue: str,
+    now: datetime,
+    budget: int,
+    traced: str | None = None,
+) -> Message:
+    """Return the copy that waits in the ledger of `queue`, with the headers of its `entry`: as the next attempt after
+    a failure, or as it is."""
+    ours = _of_event(incoming, queue)
+    ours |= _unchanged(incoming.history) if decision is None else _next_attempt(incoming.history, decision, now)
+    if traced is not None:
+        ours[h.TRACED] = traced
+    return _copy(incoming, "", ledger_queue(queue), {**ours, **entry}, budget)
 
 
 def dead_letter(
@@ -59,8 +73,10 @@ def dead_letter(
     handler: str,
     now: datetime,
     budget: int,
+    order_key: str | None = None,
 ) -> Message:
-    """Return the copy for the dead-letter queue of `queue`, with the final error and its history."""
+    """Return the copy for the dead-letter queue of `queue`, with the final error and its history. `order_key` is the
+    key that it may hold."""
     history = incoming.history
     exchange, key = origin(incoming.message)
     failure = describe_failure(decision.error, budget)
@@ -79,7 +95,22 @@ def dead_letter(
         h.EXCHANGE: exchange,
         h.ROUTING_KEY: key,
     }
+    if order_key:
+        ours[h.ORDER_KEY] = order_key
     return _copy(incoming, "", dead_letter_queue(queue), ours, budget)
+
+
+def _of_event(incoming: Incoming, queue: str) -> dict[str, Any]:
+    exchange, key = origin(incoming.message)
+    return metadata_headers(incoming.metadata) | {h.QUEUE: queue, h.EXCHANGE: exchange, h.ROUTING_KEY: key}
+
+
+def _next_attempt(history: History, decision: Postpone, now: datetime) -> dict[str, Any]:
+    return {
+        h.ATTEMPT: history.attempt + 1,
+        h.FIRST_FAILED_AT: (history.first_failed_at or now).isoformat(),
+        h.LAST_ERROR: summary(decision.error),
+    }
 
 
 def _unchanged(history: History) -> dict[str, Any]:

@@ -17,19 +17,21 @@ _FIRST_WAIT, _MARGIN = 1.0, 0.1  # seconds an event that is held elsewhere waits
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What a handler's deliveries are allowed. `max_body` is in bytes, the others are in seconds: `max_delay` is the
-    longest one of the ladder, `max_held` the longest another worker can rightly hold an event."""
+    longest one of the ladder, `max_held` the longest another worker can rightly hold an event. Where it
+    `is_ordered`, an event that is held elsewhere waits as the first of its key."""
 
     retry: Retry
     max_body: int
     max_delay: float
     max_held: float
+    is_ordered: bool = False
 
 
 def policy_of(spec: HandlerSpec, settings: Settings, cancel_grace: float) -> Policy:
     """Return the policy of a handler that has `cancel_grace` seconds to end after it was cancelled."""
     runs = 1 + spec.retry.immediate
     max_held = runs * (spec.timeout + cancel_grace) + 3 * settings.idempotency.lease
-    return Policy(spec.retry, settings.worker.max_body, settings.broker.max_delay, max_held)
+    return Policy(spec.retry, settings.worker.max_body, settings.broker.max_delay, max_held, spec.ordered is not None)
 
 
 def refuse_size(size: int, policy: Policy) -> o.Refused:
@@ -94,6 +96,8 @@ def _while_waiting(
 def _while_held(free_in: float, incoming: Incoming, policy: Policy, now: datetime, luck: float) -> o.Decision:
     """Wait longer each time, until the claim may be free. Held for longer than any handler can take, it has failed."""
     waited, longest = incoming.history.held_for, policy.max_held
+    if waited <= longest and policy.is_ordered:
+        return o.GIVE_BACK
     if waited <= longest:
         return o.Postpone(min(max(_FIRST_WAIT, waited / 2), free_in + _MARGIN, policy.max_delay), None)
     error = HeldTooLong(f"another worker has held this event for {waited:.0f} s; a handler has {longest:.0f} s")

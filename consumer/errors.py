@@ -27,6 +27,10 @@ class HeldTooLong(HoldfastError):
     """Another worker held the event longer than any handler may take."""
 
 
+class OwnershipLost(HoldfastError):
+    """An ordered queue became another worker's while an event was being settled: that worker handles the event."""
+
+
 class WorkNotDone(HoldfastError):
     """The handler returned what should have been done (an event, an exception, a generator), or middleware did not
     await it."""

@@ -15,6 +15,7 @@ from ..broker import (
     existing_queue,
     ladder,
     matches,
+    ordered_queue,
     registry,
     work_queue,
 )
@@ -36,6 +37,7 @@ from ..events.reading import Reader
 from ..events.reading import reader as make_reader
 from ..telemetry import Emit
 from .context import Context
+from .ordering import Ordered
 from .retry import Retry
 
 if TYPE_CHECKING:
@@ -106,6 +108,7 @@ class HandlerSpec:
     is_existing: bool = False
     takes_transaction: bool = False
     companion: MakeCompanion | None = None
+    ordered: Ordered | None = None
     readers: Mapping[str, Reader] = field(init=False, default_factory=dict, repr=False)
 
     @property
@@ -180,12 +183,14 @@ class HandlerSpec:
 
     def claims(self, settings: Settings) -> bool:
         """Return whether its events are claimed. In a transaction the inbox decides: a claim store that nobody named
-        is not needed."""
-        return self.idempotent and (self.within is None or settings.idempotency.url is not None)
+        is not needed, but for an ordered handler: nothing else counts the processes that its event kills."""
+        is_needed = self.within is None or self.ordered is not None
+        return self.idempotent and (is_needed or settings.idempotency.url is not None)
 
     def pauses(self, settings: Settings) -> bool:
         """Return whether it stops while the claim store is unavailable. A transaction has its inbox, and goes on."""
-        on_outage = self.on_outage or ("process" if self.within is not None else settings.idempotency.on_outage)
+        usual = "pause" if self.ordered is not None else settings.idempotency.on_outage
+        on_outage = self.on_outage or ("process" if self.within is not None else usual)
         return self.claims(settings) and on_outage == "pause"
 
     def _make_readers(self) -> Mapping[str, Reader]:
@@ -220,7 +225,10 @@ def _part_of(handler: HandlerSpec, settings: BrokerSettings) -> Topology:
     own = handler.exchange or settings.exchange
     name, existing = (own.name, not in_memory) if isinstance(own, Existing) else (own, False)
     kind, keys, queue = settings.queue_type, handler.events, handler.queue
-    part = work_queue(queue, kind=kind, exchange=name, keys=keys, arguments=handler.arguments)
+    if handler.ordered is not None:
+        part = ordered_queue(queue, exchange=name, keys=keys, arguments=handler.arguments)
+    else:
+        part = work_queue(queue, kind=kind, exchange=name, keys=keys, arguments=handler.arguments)
     if in_memory:
         part += Topology(bindings=tuple(Binding(settings.exchange, queue, key) for key in keys))
     delayed = keys if in_memory or name == settings.exchange else ()

@@ -9,7 +9,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Coroutine
 from contextvars import Context
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from ..broker import Delivery
 from ..events import Envelope, Headers, Incoming, Message, headers
@@ -79,13 +79,24 @@ class InFlight:
         self.task.cancel()
 
 
+class Turn(Protocol):
+    """The turn of an event of an ordered handler."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def fence(self) -> int: ...
+
+
 class Run:
     """One run of a handler: the `owner` of its claim, the headers that its message `carried`, and whether its event
     brought an id; then the messages it published, the threads it runs in that have not ended, the calls that middleware
     made of it, and whether it is over.
 
     Within a transaction, `events` are what it published, with their delays, `raised` is what its function raised,
-    `inbox` what the inbox said of its event, `incoming`, and `facts` are emitted after the commit.
+    `inbox` what the inbox said of its event, `incoming`, and `facts` are emitted after the commit. `turn` is that of an
+    event of an ordered handler.
     """
 
     def __init__(self, owner: bytes, incoming: Incoming) -> None:
@@ -100,6 +111,7 @@ class Run:
         self.raised: Any = None
         self.inbox: InboxResult | None = None
         self.facts: list[Fact] = []
+        self.turn: Turn | None = None
 
     def begin_transaction(self) -> None:
         """Forget what an earlier transaction of this run left."""

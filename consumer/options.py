@@ -8,6 +8,7 @@ from typing import Any, TypedDict, TypeVar
 from ..broker import OURS, Existing, headers_size
 from ..events import ConfigurationError, Event
 from .handler import Key, OnOutage
+from .ordering import Ordered
 from .retry import Retry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -28,9 +29,10 @@ class HandlerOptions(TypedDict, total=False):
     idempotent: bool
     key: Key | None
     on_outage: OnOutage | None
+    ordered: bool | Ordered
 
 
-DEFAULTS: HandlerOptions = {"retry": Retry(), "timeout": 60.0, "idempotent": True}
+DEFAULTS: HandlerOptions = {"retry": Retry(), "timeout": 60.0, "idempotent": True, "ordered": False}
 
 
 def completed(given: HandlerOptions, where: str) -> HandlerOptions:

@@ -11,6 +11,7 @@ from .claims import Claims
 from .context import Surroundings
 from .decide import decide, policy_of, refuse_size, runs_at_any_time
 from .dependencies import Tools
+from .errors import OwnershipLost
 from .handler import Handler, HandlerSpec
 from .in_flight import Identity, InFlight, RecentlySettled, identity_of
 from .outcome import (
@@ -29,7 +30,7 @@ from .outcome import (
 )
 from .receipts import send_receipt
 from .run import Ran, Runner
-from .settle import Settler, settled
+from .settle import Order, Settler, settled
 from .slots import Slot
 
 _PAUSE: Final = 5.0  # seconds before a delivery that hit a fault of ours goes back to its queue
@@ -48,6 +49,7 @@ class Pipeline:
         *,
         cancel_grace: float,
         prefetch: int,
+        order: Order | None = None,
     ) -> None:
         self.in_flight: dict[Task[None], InFlight] = {}
         self.figures = QueueFigures(spec.queue)
@@ -60,7 +62,7 @@ class Pipeline:
         self._readings = spec.readings()
         self._life = self._traced if tools.spans.are_recorded else self._process
         self._policy = policy_of(spec, around.settings, cancel_grace)
-        self._settler = Settler(spec, tools)
+        self._settler = Settler(spec, tools, order)
         self._names = around.settings.worker.names
         self._name = f"holdfast delivery of {spec.queue}"  # a task without a name makes one
         left = self._go_on_without_handler
@@ -120,7 +122,7 @@ class Pipeline:
         completion = None
         try:
             completion = await self._settler.make_durable(flight, ending)
-        except CancelledError:  # the grace period is over: nothing is durable yet, so another worker takes it
+        except (CancelledError, OwnershipLost):  # nothing is durable yet, so another worker takes it
             ending = GIVE_BACK
         if isinstance(ending, GiveBack):
             await self._settler.let_go(flight.claimed.claim)

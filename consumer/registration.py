@@ -9,6 +9,7 @@ from ..broker import Existing
 from ..events import ConfigurationError, Event, Kind
 from .handler import HandlerSpec, Key
 from .options import HandlerOptions, completed, name_of
+from .ordering.ordered import check_ordered
 from .signature import Members, kind_of, signature_of, takes, title
 
 if TYPE_CHECKING:
@@ -39,7 +40,13 @@ def handler_spec(
             raise ConfigurationError(f"{where}: {label}={text!r} may hold letters, digits and _.:- alone, at most 180")
     _check_key(options["key"], kinds, options["idempotent"], where)
     _check_within(within, signature.is_async, where)
-    own = {"name": called, "queue": queue, "is_existing": is_existing, "arguments": dict(options["arguments"] or {})}
+    own = {
+        "name": called,
+        "queue": queue,
+        "is_existing": is_existing,
+        "arguments": dict(options["arguments"] or {}),
+        "ordered": check_ordered(options, kinds, where),
+    }
     fields: dict[str, Any] = {**options, **own, "publishes": _published(options["publishes"], where)}
     return HandlerSpec(
         function=function,

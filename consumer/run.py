@@ -73,6 +73,9 @@ class Runner:
         claim = flight.claimed.claim
         owner = claim.owner if claim is not None else around.lease.owner
         run = Run(owner, incoming)
+        if self._spec.ordered is not None:
+            turn: Any = flight.delivery.consumer
+            run.turn = turn
         attempt, redelivered = incoming.history.attempt, flight.delivery.redelivered
         context = Context(incoming.metadata, attempt, around.queue, redelivered, around.state, around, run)
         failure: BaseException | None = None

@@ -26,6 +26,9 @@ from .dependencies import Dependencies, Tools
 from .handler import HandlerSpec, Middleware, topology_of
 from .in_flight import InFlight
 from .interruption import Interruption
+from .ordering.desk import PREFETCH, Desk
+from .ordering.partition import Partition
+from .ordering.turns import TurnOrder, keyed
 from .pipeline import Pipeline
 from .receipts import announce
 from .registration import short_windows
@@ -67,8 +70,8 @@ class Runtime:
         self._stop_now = asyncio.Event()
         self._threads = ThreadPoolExecutor(settings.worker.concurrency, thread_name_prefix=HANDLER_THREAD)
         self._slots = Slots(settings.worker.concurrency)
-        self._subscriptions: list[Subscription] = []
-        self._paused: dict[Subscription, Availability] = {}
+        self._subscriptions: list[Subscription | Partition] = []
+        self._paused: dict[Subscription | Partition, Availability] = {}
         self._lasting: dict[Lasting, asyncio.Task[None]] = {}
         self._started = False
         self.starting, self.leaving = Interruption(), Interruption()
@@ -142,13 +145,15 @@ class Runtime:
         types = {event_type for spec in self._handlers for event_type in spec.events}
         return Started(self._name, queues, self._settings.worker.concurrency, tuple(sorted(types)))
 
-    def _subscription(self, spec: HandlerSpec, broker: Broker, state: Any) -> Subscription:
+    def _subscription(self, spec: HandlerSpec, broker: Broker, state: Any) -> Subscription | Partition:
         settings, emit, given, spans = self._settings, self._emit, self._dependencies, self._spans
         limit = min(spec.concurrency or settings.worker.concurrency, settings.worker.concurrency)
-        prefetch = spec.prefetch or 2 * limit
+        prefetch = PREFETCH if spec.ordered is not None else spec.prefetch or 2 * limit
+        tools = Tools(broker, self._claims, given.clock, given.luck, emit, spans)
+        handler = compose(spec, self._middleware, self._threads, self._transactions.within(spec))
         pipeline = Pipeline(
             spec,
-            compose(spec, self._middleware, self._threads, self._transactions.within(spec)),
+            handler if spec.ordered is None else keyed(handler),
             Surroundings(
                 spec.queue,
                 spec.name,
@@ -160,13 +165,17 @@ class Runtime:
                 given.clock,
                 spec.publish_types,
             ),
-            Tools(broker, self._claims, given.clock, given.luck, emit, spans),
+            tools,
             HandlerClaims(spec, self._claims, settings, emit) if spec.claims(settings) else Unclaimed(),
             cancel_grace=given.cancel_grace,
             prefetch=prefetch,
+            order=TurnOrder() if spec.ordered is not None else None,
         )
         lane = self._slots.lane(limit, pipeline.start)
         needs = (*((self._claims,) if spec.pauses(settings) else ()), *self._transactions.needed_by(spec))
+        if spec.ordered is not None:
+            desk = Desk(spec, spec.ordered, settings, tools, lane, pipeline.join, pipeline.figures)
+            return Partition(desk, broker, pipeline, needs)
         return Subscription(spec, broker, pipeline, lane, prefetch=prefetch, needs=needs, emit=emit)
 
     async def _learn(self) -> None:
@@ -196,7 +205,7 @@ class Runtime:
             paused |= pausing
             await asyncio.gather(*(each.detach() for each in pausing))
             for each in self._subscriptions:
-                if each.consumer is None and each not in paused:
+                if each.is_idle and each not in paused:
                     await each.attach()
             for store, error in errors:
                 store.followed(error)

@@ -4,7 +4,7 @@ import asyncio
 from asyncio import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 
 from ..broker import Pause, sleep
 from ..events import Message, PublishError
@@ -23,12 +23,29 @@ _HOLD: Final = Pause(0.5, 30.0)  # between two tries to publish a copy
 _RELEASE_PATIENCE: Final = 2.0  # seconds an interrupted delivery has to release its claim
 
 
+class Order(Protocol):
+    """How the events of an ordered handler wait. Both methods raise `OwnershipLost`."""
+
+    def key(self, flight: InFlight) -> str:
+        """Return the key of an event that is to be dead-lettered."""
+        ...
+
+    async def postpone(self, flight: InFlight, ending: Postpone, traced: str | None) -> None:
+        """Return once the next attempt is durable, before all later events of its key."""
+        ...
+
+    async def hold(self, flight: InFlight, ending: DeadLetter) -> None:
+        """Return once it is durable that a dead letter holds its key."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Settler:
     """Makes the outcomes of one handler's deliveries durable."""
 
     spec: HandlerSpec
     tools: Tools
+    order: Order | None = None
 
     async def make_durable(self, flight: InFlight, ending: Ending) -> Completed | None:
         """Complete or release the claim, and leave a copy, confirmed.
@@ -42,12 +59,18 @@ class Settler:
                 return None if claim is None else await self.tools.claims.complete(claim)
             case GiveBack():
                 pass  # its claim is let go just before it goes back
+            case Postpone() if self.order is not None:
+                await self.order.postpone(flight, ending, self.tools.spans.current().get(TRACEPARENT))
+                if claim is not None:
+                    await self.tools.claims.release(claim)
             case Postpone():
                 if claim is not None:
                     await self.tools.claims.release(claim)
                 await self._publish(flight, self._postponed(flight, ending))
             case DeadLetter():
                 await self._publish(flight, self._dead_letter(flight, ending))
+                if self.order is not None:
+                    await self.order.hold(flight, ending)
                 await self.let_go(claim, forget=True)  # so that a replay runs; a stop does not undo what is durable
             case _:
                 assert_never(ending)
@@ -69,20 +92,25 @@ class Settler:
     def _dead_letter(self, flight: InFlight, ending: DeadLetter) -> Message:
         queue, handler = self.spec.queue, self.spec.name
         now, budget = self.tools.clock.now(), self.tools.broker.header_budget
-        return dead_letter(flight.incoming, ending, queue=queue, handler=handler, now=now, budget=budget)
+        key = None if self.order is None else self.order.key(flight)
+        return dead_letter(flight.incoming, ending, queue=queue, handler=handler, now=now, budget=budget, order_key=key)
 
     async def _publish(self, flight: InFlight, copy: Message) -> None:
-        """Return once the copy is confirmed and routed. Until then the original is held and the copy tried again."""
-        failures = 0
-        while True:
-            try:
-                await self.tools.broker.publish(copy, timeout=None)
-                return
-            except PublishError as error:
-                pause = _HOLD.seconds(failures, self.tools.luck())
-                failures += 1
-                self.tools.emit(CopyHeld(self.spec.queue, flight.incoming.metadata.event_id, str(error), pause))
-            await sleep(self.tools.clock, pause)
+        await publish_copy(self.tools, self.spec.queue, flight.incoming.metadata.event_id, copy)
+
+
+async def publish_copy(tools: Tools, queue: str, event_id: str, copy: Message) -> None:
+    """Return once a copy is confirmed and routed. Until then the original is held and the copy tried again."""
+    failures = 0
+    while True:
+        try:
+            await tools.broker.publish(copy, timeout=None)
+            return
+        except PublishError as error:
+            pause = _HOLD.seconds(failures, tools.luck())
+            failures += 1
+            tools.emit(CopyHeld(queue, event_id, str(error), pause))
+        await sleep(tools.clock, pause)
 
 
 def settled(flight: InFlight, ran: Ran, ending: Ending, completion: Completed | None, spec: HandlerSpec) -> Settled:

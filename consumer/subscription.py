@@ -39,6 +39,11 @@ class Subscription:
         emit(ConsumerStarted(spec.queue, self._figures))
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing is consumed, nor about to be."""
+        return self.consumer is None
+
+    @property
     def is_attached(self) -> bool:
         """Whether the broker delivers now."""
         return self.consumer is not None and self.consumer.attached

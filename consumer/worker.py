@@ -173,6 +173,8 @@ class Worker:
             idempotent: False for no claims: an event that completed may be handled again.
             key: What makes an event the same one instead of its id: the name of a field, or a function of the event.
             on_outage: What this handler does while the claim store is unavailable, instead of the setting.
+            ordered: True, or an `Ordered`: the events of one key are handled one after the other, in the order in which
+                they came. `ctx.key` and `ctx.fence` are the handler's then.
 
         Returns:
             A decorator that returns the function as it is.

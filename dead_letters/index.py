@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..events import ConfigurationError, Names
+from ..events import headers as h
 from .archive import from_json, to_json
 from .files import database
 from .letter import NO_NAMES, REASONS, Letter, read_letter
@@ -74,6 +75,7 @@ class Index:
         self.names = names
         self._db = database(path, synchronous="OFF")
         self._db.create_function("holds", 2, _holds, deterministic=True)
+        self._db.create_function("is_of_key", 2, _is_of_key, deterministic=True)
         if self._db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
             self._db.executescript(_SCHEMA)  # what was in it is read again; one that is whole may be being rewritten
 
@@ -218,6 +220,12 @@ def _holds(message: bytes, text: str) -> bool:
             body = json.dumps(json.loads(body), ensure_ascii=False)
     body = body.lower()
     return all(word in body for word in text.lower().split())
+
+
+def _is_of_key(message: bytes, key: str) -> bool:
+    """Whether a message is an event of this key: that of its ordered handler, or its own."""
+    headers = from_json(json.loads(zlib.decompress(message))).headers
+    return key in (headers.get(h.ORDER_KEY), headers.get(h.EVENT_KEY))
 
 
 def _letter(names: Names, key: str, position: int, returns: int, message: bytes) -> Letter:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from ..broker import DEAD_SUFFIX
+from ..broker import DEAD_SUFFIX, LEDGER_SUFFIX, ledger_queue
 from ..events import (
     ConfigurationError,
     Message,
@@ -47,13 +47,14 @@ class Edit:
 
 
 def target_of(letter: Letter, dead_queue: str, to: str | None = None) -> str:
-    """The queue a replay of the letter goes to: `to`, or the one it died in. Raises `ConfigurationError`."""
+    """The queue a replay of the letter goes to: `to`, or the one it died in, of an ordered handler its ledger. Raises
+    `ConfigurationError`."""
     target = to or dead_queue.removesuffix(DEAD_SUFFIX)
     if target == dead_queue:
         target = letter.target or _without_suffix(letter, dead_queue)
     if not target or target == dead_queue:
         raise ConfigurationError(f"nothing in letter {letter.key} says which queue it died in; name one with --to")
-    return target
+    return ledger_queue(target) if to is None and h.ORDER_KEY in letter.message.headers else target
 
 
 def _without_suffix(letter: Letter, dead_queue: str) -> str:
@@ -73,6 +74,8 @@ def replayed(letter: Letter, *, operation: str, target: str, forced: bool) -> Me
         ours[h.MESSAGE_ID] = message.headers.get(h.MESSAGE_ID, message.message_id or "")
     if forced:
         ours[h.REPLAY_FORCED] = operation
+    if target.endswith(LEDGER_SUFFIX):
+        ours |= {h.LEDGER: "letter", h.ORDER_KEY: message.headers.get(h.ORDER_KEY, "")}
     kept = (n for n in message.headers if h.is_senders(n) or n == h.GUESSED_ID)
     theirs = {n: message.headers[n] for n in kept if not is_written_on_failure(n)}
     return replace(message, exchange="", routing_key=target, headers={**theirs, **ours}, message_id=uuid7())

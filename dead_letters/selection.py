@@ -15,6 +15,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _HAS_ID = """EXISTS (SELECT 1 FROM json_each(?) WHERE letters.event_id = value OR (
     substr(letters.key, 1, length(value)) = value AND substr(letters.key, length(value) + 1, 1) != '-'))"""
 _HOLDS = "EXISTS (SELECT 1 FROM messages WHERE messages.position = letters.position AND holds(message, ?))"
+_OF_KEY = "EXISTS (SELECT 1 FROM messages WHERE messages.position = letters.position AND is_of_key(message, ?))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,8 @@ class Selection:
     page's addresses.
 
     `id` has keys (or their beginnings) or event ids; `type` is an event's type; `text` is in the error, the words of
-    `payload` in the body; `moment` reads `since` and `until`; `limit` keeps the first so many. Raises
-    `ConfigurationError` for a time that cannot be read."""
+    `payload` in the body; `key` is that of the event's aggregate; `moment` reads `since` and `until`; `limit` keeps the
+    first so many. Raises `ConfigurationError` for a time that cannot be read."""
 
     id: tuple[str, ...] = ()
     reason: str | None = None
@@ -34,6 +35,7 @@ class Selection:
     text: str | None = None
     payload: str | None = None
     correlation: str | None = None
+    key: str | None = None
     since: str | None = None
     until: str | None = None
     limit: int | None = None
@@ -67,6 +69,7 @@ class Selection:
             "failed_at >= ?": _timestamp(self.since),
             "failed_at <= ?": _timestamp(self.until),
             _HOLDS: self.payload,
+            _OF_KEY: self.key,
         }
         given = {clause: value for clause, value in conditions.items() if value is not None}
         return " AND ".join(["1", *given]), list(given.values())

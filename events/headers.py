@@ -49,6 +49,15 @@ REPLAY_FORCED: Final = "holdfast-replay-forced"
 # On dead letters that an import has put back: which import, and which of its letters.
 RESTORED: Final = "holdfast-restored"
 
+# On what is in the ledger of an ordered handler, and (the key) on its dead letters.
+LEDGER: Final = "holdfast-ledger"
+ORDER_KEY: Final = "holdfast-order-key"
+POSITION: Final = "holdfast-position"
+REVISION: Final = "holdfast-revision"
+EPOCH: Final = "holdfast-epoch"
+DUE: Final = "holdfast-due"
+DELAY: Final = "holdfast-delay-ms"
+
 OURS: Final = "holdfast-"
 KEPT: Final = (REPLAY, REPLAY_FORCED)
 

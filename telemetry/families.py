@@ -149,6 +149,20 @@ ATTACHED = Family(
 PAUSED = Family(
     "holdfast_paused", "gauge", ("queue", "reason"), "1 while the queue is not consumed for this reason.", "most"
 )
+PARKED = Family(
+    "holdfast_parked", "gauge", ("queue",), "Events in the ledger of an ordered queue, as its owner has them in hand."
+)
+HELD_KEYS = Family("holdfast_held_keys", "gauge", ("queue",), "Keys of an ordered queue that a dead letter holds.")
+PARTITIONS_OWNED = Family(
+    "holdfast_partitions_owned", "gauge", ("queue",), "Partitions of an ordered queue that this process owns."
+)
+LANE_WAIT = Family(
+    "holdfast_lane_wait_seconds",
+    "gauge",
+    ("queue",),
+    "How long the event of an ordered queue that began last had waited for its turn.",
+    "most",
+)
 LOOP_LAG = Family(
     "holdfast_loop_lag_seconds",
     "gauge",

@@ -46,12 +46,18 @@ class Consumer:
     received: int
     in_flight: int
     attached: int
+    order: tuple[int, ...] = ()
 
     def copy_to(self, values: "memoryview[float]") -> None:
         """Write the figures as they are now."""
         values[self.received] = self.earlier + self.figures.received
         values[self.in_flight] = float(self.figures.in_flight)
         values[self.attached] = float(self.figures.attached)
+        if self.order:
+            figures = self.figures
+            of_order = (figures.parked, figures.held, figures.owned, figures.lane_wait)
+            for offset, value in zip(self.order, of_order, strict=True):
+                values[offset] = float(value)
 
 
 class Metrics:
@@ -124,8 +130,13 @@ class Metrics:
         self.refresh()
         self._add(f.WITHOUT_ID, (fact.queue,))
         received, *gauges = (self._at[family][fact.queue] for family in (f.RECEIVED, f.IN_FLIGHT, f.ATTACHED))
+        families = (f.PARKED, f.HELD_KEYS, f.PARTITIONS_OWNED, f.LANE_WAIT) if fact.figures.is_ordered else ()
+        order = tuple(self._at[family][fact.queue] for family in families)
+        in_flight, attached = gauges
         with self._copying:
-            self._consumers[fact.queue] = Consumer(fact.figures, self._values[received], received, *gauges)
+            self._consumers[fact.queue] = Consumer(
+                fact.figures, self._values[received], received, in_flight, attached, order
+            )
 
     def _settled(self, fact: Settled) -> None:
         """Count one delivery: what is looked up for it is looked up once for each way to end."""

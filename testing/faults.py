@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from ..broker import Consumer, Delivery, OnDelivery
+from ..broker import Attachment, Consumer, Delivery, OnDelivery, OnLost, OnTaken
 from ..broker.memory import MemoryBroker
 from ..events import Message
 from ..idempotency import Answer, Claim, ClaimStore, Completion, Lease
@@ -87,6 +87,33 @@ class WatchedBroker(MemoryBroker):
                 faults.changed.set()
 
         return await super().consume(queue, prefetch=prefetch, on_delivery=take)
+
+    async def attach(self, queue: str, *, prefetch: int, on_taken: OnTaken, on_lost: OnLost) -> Attachment:
+        attachment = await super().attach(queue, prefetch=prefetch, on_taken=on_taken, on_lost=on_lost)
+        return WatchedAttachment(attachment, self._life)
+
+
+class WatchedAttachment:
+    """See `broker.Attachment`."""
+
+    def __init__(self, attachment: Attachment, life: Life) -> None:
+        self._attachment = attachment
+        self._life = life
+
+    @property
+    def is_open(self) -> bool:
+        return not self._life.has_crashed and self._attachment.is_open
+
+    def remove(self, tag: int) -> bool:
+        life = self._life
+        if life.faults.losses and not life.has_crashed:
+            life.faults.losses -= 1
+            life.broker.lose_connection()
+        life.faults.changed.set()
+        return self.is_open and self._attachment.remove(tag)
+
+    async def close(self) -> None:
+        await self._attachment.close()
 
 
 class WatchedConsumer:

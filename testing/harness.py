@@ -6,8 +6,10 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from ..broker import dead_letter_queue
 from ..broker.memory import MemoryBroker, host
 from ..consumer import Worker
+from ..dead_letters.replay import replayed, target_of
 from ..events import (
     ConfigurationError,
     Envelope,
@@ -227,6 +229,25 @@ class Harness:
             return list(self._dead)
         now, handlers = self._clock.now(), self._seen.handlers
         return [read_dead(message, n, now, handlers[queue]) for n, (queue, message) in enumerate(self._server.dead())]
+
+    async def hand_over(self) -> None:
+        """Let each worker stop as on SIGTERM, and start again: queues of ordered handlers change their owner."""
+        self._check_running()
+        for number, replica in enumerate(self._replicas):
+            await replica.stop()
+            replica.task.result()
+            self._replicas[number] = Replica(self._workers[number], self._stage)
+        await self._passage.quiet()
+
+    async def replay(self, dead: DeadLettered) -> None:
+        """Replay a dead letter, as `holdfast dead replay` does."""
+        self._check_running()
+        queue = dead_letter_queue(dead.queue)
+        target = target_of(dead.letter, queue)
+        await self._session.publish(
+            replayed(dead.letter, operation="harness", target=target, forced=False), timeout=None
+        )
+        self._server.take_dead(queue, dead.letter.message)
 
     def crash_before_ack(self, times: int = 1) -> None:
         """Let the worker die when it is about to record an event as done, and start it again.

@@ -8,10 +8,12 @@ from itertools import count
 
 from pydantic import SecretStr
 
-from ..broker import Broker
+from ..broker import Broker, ledger_queue
+from ..broker.memory import MemoryQueue
 from ..config import Settings
 from ..consumer import Dependencies, Worker
 from ..consumer.handler import Companion
+from ..consumer.ordering.desk import PREFETCH
 from ..idempotency import Endangered, Lease, MemoryClaims, OpenClaims
 from ..sagas.sweeper import Sweeper
 from ..telemetry import ConsumerStarted, Emit, Fact, QueueFigures, Settled
@@ -80,8 +82,13 @@ class Replica:
         if self.task.done():
             self.task.result()
         figures = self._figures.values()
-        attached = {each.queue for each in figures if each.attached}
-        return attached != self._queues or any(each.in_flight for each in figures) or any(map(self._moves, attached))
+        attached = {each.queue for each in figures if each.attached or each.owned}
+        return attached != self._queues or any(each.in_flight for each in figures) or any(map(self._moves, figures))
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether an event of an ordered handler waits for a time."""
+        return any(each.waiting for each in self._figures.values())
 
     async def sweep(self) -> float | None:
         """Do what is due in the databases. Returns when the next is, by the harness's clock."""
@@ -154,9 +161,19 @@ class Replica:
             case _:
                 pass
 
-    def _moves(self, name: str) -> bool:
-        queue, held = self._stage.server.queues.get(name), self._stage.faults.held_of(name)
+    def _moves(self, figures: QueueFigures) -> bool:
+        name, queues = figures.queue, self._stage.server.queues
+        queue, held = queues.get(name), self._stage.faults.held_of(name)
+        if figures.is_ordered:
+            return self._is_ordering(figures, queue, queues.get(ledger_queue(name)))
         return queue is None or queue.unsettled > held or (bool(queue.ready) and not held)
+
+    def _is_ordering(self, figures: QueueFigures, queue: MemoryQueue | None, ledger: MemoryQueue | None) -> bool:
+        """Whether the owner of an ordered queue has something to do. It keeps the record of its ledger in hand."""
+        if queue is None or ledger is None or not figures.owned or figures.moving:
+            return True
+        is_taking = bool(queue.ready or ledger.ready) and figures.in_hand < PREFETCH
+        return is_taking or queue.unsettled > figures.in_hand or ledger.unsettled > figures.in_ledger + 1
 
 
 async def _no_findings() -> list[Endangered]:
@@ -182,7 +199,7 @@ class Passage:
                 await self._pass_to(clock.next_due(), limit, within)
             elif self._stage.faults.hand_on():
                 pass
-            elif server.is_waiting:
+            elif server.is_waiting or any(replica.is_waiting for replica in self._replicas):
                 await self._pass_to(clock.next_due(), limit, within)
             else:
                 return await self._look()

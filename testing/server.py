@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from ..broker import Binding, Clock, Exchange, Queue, Topology, dead_letter_queue, ladder
+from ..broker import LEDGER_SUFFIX, Binding, Clock, Exchange, Queue, Topology, dead_letter_queue, ladder
 from ..broker.memory import Server
 from ..events import Message, Names, headers, read_metadata, uuid7
 
@@ -66,6 +66,12 @@ class WatchedServer(Server):
             for entry in queue.ready
         ]
 
+    def take_dead(self, queue: str, letter: Message) -> None:
+        """Take a letter out of a dead-letter queue, for what replaced it."""
+        ready = self.queues[queue].ready
+        for entry in [entry for entry in ready if entry.message is letter or entry.message == letter][:1]:
+            ready.remove(entry)
+
     @property
     def is_waiting(self) -> bool:
         """Whether anything will come back by itself as time passes."""
@@ -75,6 +81,8 @@ class WatchedServer(Server):
     def _going_to(self, queue: str, message: Message) -> tuple[str, ...]:
         if queue in self._handlers:
             return (queue,)
+        if queue.endswith(LEDGER_SUFFIX) and message.headers.get(headers.LEDGER) in ("parked", "letter"):
+            return (queue.removesuffix(LEDGER_SUFFIX),)
         if not queue.startswith(ladder.LEVELS):
             return ()
         only = message.headers.get(headers.QUEUE)

@@ -34,6 +34,13 @@ CONFIRMS, SPLITTER = "tests/unit/test_confirms.py", "tests/unit/test_splitter.py
 CLAIMS = "tests/contract/test_claim_contract.py -k memory"
 DECIDE = "consumer/decide.py"
 SAGAS, MACHINE = "tests/unit/test_saga_machine.py tests/unit/test_harness_sagas.py", "sagas/machine.py"
+ORDERING, KEYS, REGISTERED = (
+    "tests/unit/test_ordering.py",
+    "tests/unit/test_keys.py",
+    "tests/unit/test_ordered_registration.py",
+)
+ON_RABBITMQ = "tests/integration/test_ordering.py"
+ATTACHMENTS = "tests/contract/test_attachments.py"
 WITHIN, RELAY = "tests/contract/test_within.py -k sqlite", "tests/contract/test_relay.py -k sqlite"
 
 MUTATIONS = (
@@ -49,8 +56,8 @@ MUTATIONS = (
         1,
         "a copy that was refused is taken for durable",
         "consumer/settle.py",
-        "            await sleep(self.tools.clock, pause)\n",
-        "            return\n",
+        "        await sleep(tools.clock, pause)\n",
+        "        return\n",
         "tests/integration/test_endings.py tests/integration/test_outages.py tests/integration/test_faults.py",
     ),
     Mutation(
@@ -358,6 +365,129 @@ MUTATIONS = (
         '"sent": undo.event_id,',
         '"sent": None,',
         SAGAS,
+    ),
+    Mutation(
+        10,
+        "a consumer is cancelled before its channel is closed",
+        "broker/amqp/attachment.py",
+        "                await while_open(channel, channel.set_qos(self._prefetch, timeout=RPC))\n",
+        "                [await channel.below.basic_cancel(tag) for tag in [*channel.below.consumers]]\n"
+        "                await asyncio.sleep(0.2)\n",
+        f"{ATTACHMENTS} -k first_one_held",
+    ),
+    Mutation(
+        10,
+        "a new owner does not wait for its poke",
+        "consumer/ordering/ownership.py",
+        "        await self._until(self._from_queue.arrived.wait())\n",
+        "",
+        f"{ON_RABBITMQ} -k old_one_can_remove_nothing",
+    ),
+    Mutation(
+        10,
+        "a new owner reads the first entry of the ledger alone",
+        "consumer/ordering/ownership.py",
+        '        known = await self._read_up_to(mark(ledger_queue(queue), "sentinel"))\n',
+        "        known = [self._from_ledger.came.popleft()]\n",
+        f"{ORDERING} -k owner",
+    ),
+    Mutation(
+        10,
+        "the ledger is not read",
+        "consumer/ordering/ownership.py",
+        "tenure.begin(known, self._from_queue.came)",
+        "tenure.begin([], self._from_queue.came)",
+        f"{ORDERING} -k owner",
+    ),
+    Mutation(
+        10,
+        "an event is removed before its copy is written",
+        "consumer/ordering/tenure.py",
+        "        await self._writer.park(key, item, self.desk.read(item.body.message))\n"
+        "        self.desk.figures.moving -= 1\n"
+        "        self._remove(item)\n",
+        "        self._remove(item)\n        await self._writer.park(key, item, self.desk.read(item.body.message))\n",
+        f"{ORDERING} -k being_parked",
+    ),
+    Mutation(
+        10,
+        "a retry goes behind what was parked",
+        "consumer/ordering/writer.py",
+        "        if position is None:\n",
+        '        if position is None or kind == "parked":\n',
+        ORDERING,
+    ),
+    Mutation(
+        10,
+        "an event that another worker holds counts as done",
+        DECIDE,
+        "    if waited <= longest and policy.is_ordered:\n        return o.GIVE_BACK\n",
+        "    if waited <= longest and policy.is_ordered:\n        return o.DUPLICATE  # type: ignore[return-value]\n",
+        f"{ON_RABBITMQ} -k waited_for",
+    ),
+    Mutation(
+        10,
+        "an ordered queue has several active consumers",
+        "broker/topology.py",
+        '"x-single-active-consumer": True',
+        '"x-single-active-consumer": False',
+        REGISTERED,
+    ),
+    Mutation(
+        10,
+        "an event whose copy is in the ledger is taken again",
+        "consumer/ordering/keys.py",
+        "if item.event is not None and item.event in self._names:",
+        "if item.event is not None and item.event == ():",
+        KEYS,
+    ),
+    Mutation(
+        10,
+        "older copies stay in the chain",
+        "consumer/ordering/keys.py",
+        "        elif known is not None and known.revision >= item.revision:\n",
+        "        elif known is not None and item.revision < 0:\n",
+        KEYS,
+    ),
+    Mutation(
+        10,
+        "the next event runs while one is being parked",
+        "consumer/ordering/keys.py",
+        "elif self.lane and self.parking is None and",
+        "elif self.lane and",
+        KEYS,
+    ),
+    Mutation(
+        10,
+        "a time that comes while its key is being parked is forgotten",
+        "consumer/ordering/keys.py",
+        "        if self.running is None:\n            if head",
+        "        if self.running is None and self.parking is None:\n            if head",
+        KEYS,
+    ),
+    Mutation(
+        10,
+        "a letter that is replayed while its stub is written is dropped",
+        "consumer/ordering/keys.py",
+        "            item.revision = 1 + max(other.revision for other in (item, *older, *running))\n",
+        "",
+        KEYS,
+    ),
+    Mutation(
+        10,
+        "a late copy of an earlier owner is taken",
+        "consumer/ordering/tenure.py",
+        "if entry.epoch != self.epoch:",
+        "if entry.epoch > self.epoch:",
+        f"{ON_RABBITMQ} -k copy_of_an_earlier",
+    ),
+    Mutation(
+        10,
+        "every owner has the same fence",
+        "consumer/ordering/ownership.py",
+        "epoch = 1 + max(",
+        "epoch = max(",
+        f"{ORDERING} -k fence",
     ),
 )
 

@@ -181,6 +181,10 @@ def _end(lost: "asyncio.Future[None]") -> None:
 
 async def _loss(lost: "asyncio.Future[None]") -> BaseException:
     await asyncio.wait({lost})
-    if lost.cancelled():
-        return ConnectionError("the channel was closed")
-    return lost.exception() or ConnectionError("the channel was closed")
+    return why_lost(lost)
+
+
+def why_lost(closed: "asyncio.Future[None]") -> BaseException:
+    """Return the error that closed a channel, by its future that is done."""
+    error = None if closed.cancelled() else closed.exception()
+    return error or ConnectionError("the channel was closed")

@@ -6,12 +6,13 @@ from contextlib import suppress
 from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 
 from ...config import BrokerSettings
-from ...events import BrokerUnavailable, Message, TopologyError, Unroutable
+from ...events import BrokerUnavailable, Message, TopologyError, TopologyMissing, Unroutable
 from ...telemetry import Emit, TopologyUnverified, keep_running
 from ..management import ManagementUnavailable
-from ..port import Consumer, Depth, Mode, OnDelivery, OnHeld
+from ..port import Attachment, Consumer, Depth, Mode, OnDelivery, OnHeld, OnLost, OnTaken
 from ..topology import Topology
 from . import topology as topologies
+from .attachment import AmqpAttachment
 from .browser import AmqpBrowser, depth_of, open_browser
 from .connection import WiredChannel, WiredConnection, addresses_now
 from .consumer import AmqpConsumer
@@ -83,6 +84,22 @@ class AmqpBroker:
         )
         self._consumers = [before for before in self._consumers if not before.ended] + [consumer]
         return consumer
+
+    async def attach(self, queue: str, *, prefetch: int, on_taken: OnTaken, on_lost: OnLost) -> Attachment:
+        connection = await self._consuming.connection()
+        try:
+            with lost_as_error:
+                channel = await connection.open_channel()
+                attachment = AmqpAttachment(channel, prefetch, on_taken, on_lost)
+                await attachment.open(connection, queue)
+        except ChannelNotFoundEntity as error:
+            with suppress(TopologyError, *CONNECTION_ERRORS), lost_as_error:
+                await self._redeclare()
+            raise TopologyMissing(explain(error)) from None
+        except CONNECTION_ERRORS as error:
+            heed_cancellation()
+            raise BrokerUnavailable(f"cannot consume {queue}: {explain(error, right='read')}") from None
+        return attachment
 
     async def count(self, queue: str) -> Depth | None:
         try:

@@ -11,6 +11,8 @@ from .queue import Entry, MemoryQueue
 class MemoryBrowser:
     """See `broker.port.Browser`. `let_go` releases the lock on the queue."""
 
+    is_lasting = True
+
     def __init__(self, queue: MemoryQueue, on_held: OnHeld, let_go: Callable[[], None]) -> None:
         self._queue: MemoryQueue | None = queue
         self._on_held = on_held

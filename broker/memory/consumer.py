@@ -14,6 +14,8 @@ from .queue import Entry, MemoryQueue
 class MemoryConsumer:
     """See `broker.port.Consumer`. `reattach` is called, on the loop, when it was detached by its own doing."""
 
+    is_lasting = True
+
     def __init__(
         self, queue: str, prefetch: int, on_delivery: OnDelivery, *, emit: Emit, reattach: Callable[[], None]
     ) -> None:

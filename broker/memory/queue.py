@@ -22,7 +22,9 @@ class Entry:
 
 
 class Taker(Protocol):
-    """Whom a queue hands messages to."""
+    """Whom a queue hands messages to. One that is lasting is attached again when its queue is declared again."""
+
+    is_lasting: bool
 
     @property
     def has_room(self) -> bool:

@@ -108,6 +108,13 @@ class Server:
         taker.attach(queue)
         return True
 
+    def attach_once(self, name: str, taker: Taker) -> None:
+        """Let a taker have what is in a queue, until it is detached. Raises `TopologyMissing`."""
+        queue = self.queues.get(name)
+        if queue is None:
+            raise TopologyMissing(f"there is no queue {name!r}")
+        taker.attach(queue)
+
     def browse(self, name: str, on_held: OnHeld) -> MemoryBrowser:
         """Read a queue, alone. Raises `TopologyMissing`, `QueueInUse`."""
         queue = self.queues.get(name)
@@ -131,7 +138,8 @@ class Server:
         queue.delete()
         for taker in list(queue.takers):
             taker.detach(f"queue '{name}' was deleted", REDECLARE_AFTER)
-            self._awaiting.setdefault(name, {})[taker] = None
+            if taker.is_lasting:
+                self._awaiting.setdefault(name, {})[taker] = None
         for watcher in self._watchers:
             watcher(name)
 

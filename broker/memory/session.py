@@ -6,8 +6,9 @@ from contextlib import suppress
 from ...events import BrokerUnavailable, Message, NotConnected, TooLarge, TopologyError
 from ...telemetry import Connected, Detached, Disconnected, Emit, Role
 from ..codec import HEADER_BUDGET, address, pack, unpack
-from ..port import Consumer, Depth, Mode, OnDelivery, OnHeld
+from ..port import Attachment, Consumer, Depth, Mode, OnDelivery, OnHeld, OnLost, OnTaken
 from ..topology import Topology
+from .attachment import MemoryAttachment
 from .browser import MemoryBrowser
 from .consumer import MemoryConsumer
 from .queue import Taker
@@ -36,6 +37,7 @@ class MemoryBroker:
         self._server: Server | None = None
         self._consumers: list[MemoryConsumer] = []
         self._browsers: list[MemoryBrowser] = []
+        self._attachments: list[MemoryAttachment] = []
         self._declared = Topology()
         self._redeclaring: asyncio.TimerHandle | None = None
         self._connected = self._closed = False
@@ -69,6 +71,12 @@ class MemoryBroker:
         self._attach(consumer)
         return consumer
 
+    async def attach(self, queue: str, *, prefetch: int, on_taken: OnTaken, on_lost: OnLost) -> Attachment:
+        attachment = MemoryAttachment(prefetch, on_taken, on_lost)
+        self._connect().attach_once(queue, attachment)
+        self._attachments = [one for one in self._attachments if one.is_open] + [attachment]
+        return attachment
+
     async def count(self, queue: str) -> Depth | None:
         known = self._connect().queues.get(queue)
         return None if known is None else Depth(len(known.ready), len(known.takers))
@@ -81,6 +89,8 @@ class MemoryBroker:
     async def close(self) -> None:
         for browser in self._browsers:
             await browser.close()
+        for attachment in self._attachments:
+            attachment.detach("closed", 0.0)
         for consumer in self._consumers:
             await consumer.stop(close=True)
         self._consumers.clear()
@@ -106,7 +116,7 @@ class MemoryBroker:
         """
         for role in ROLES:
             self._emit(Disconnected(role, self._url or "memory://", "connection lost", 0.0))
-        takers: list[Taker] = [*self._consumers, *self._browsers]
+        takers: list[Taker] = [*self._consumers, *self._browsers, *self._attachments]
         for taker in takers:
             taker.detach("connection lost", 0.0)
         self._connected = False

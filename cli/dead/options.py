@@ -39,6 +39,7 @@ _SELECTION: dict[str, Any] = {
     "handler": Annotated[str | None, typer.Option("--handler", metavar="NAME", help="the handler it failed in")],
     "text": Annotated[str | None, typer.Option(metavar="TEXT", help="what the error says")],
     "payload": Annotated[str | None, typer.Option(metavar="WORDS", help="words that are in the body: order 4711")],
+    "key": Annotated[str | None, typer.Option("--key", metavar="KEY", help="the key of the event's aggregate")],
     "correlation": Annotated[str | None, typer.Option(metavar="ID", help="the correlation id of a chain of events")],
     "since": Annotated[
         str | None, typer.Option(metavar="WHEN", help="died since: 15m, 2h, 3d or 2026-01-31T12:00 (UTC)")

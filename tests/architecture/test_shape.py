@@ -49,6 +49,7 @@ PUBLIC = [
     "Middleware",
     "NotConnected",
     "NotPermitted",
+    "Ordered",
     "PublishError",
     "PublishRefused",
     "PublishTimeout",

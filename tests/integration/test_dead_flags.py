@@ -46,6 +46,7 @@ async def letters(settings: Settings, unique: str) -> str:
         for order, reason in (("a", "exhausted"), ("b", "refused")):
             headers = {
                 "event-id": f"id-{order}",
+                "event-key": order,
                 "holdfast-reason": reason,
                 "holdfast-handler": "charge",
                 "holdfast-error-message": f"the bank is away for {order}",
@@ -64,7 +65,7 @@ def test_every_filter_is_taken_by_every_command(dead: Dead, letters: str, unique
     every = [
         *("--id", "id-a", "--reason", "exhausted", "--type", f"{unique}.order", "--fingerprint", "3f2a"),
         *("--handler", "charge", "--text", "bank is away for a", "--since", "1h", "--until", "2100-01-01T00:00"),
-        *("--limit", "1", "--payload", "ORDER a", "--correlation", "chain-a"),
+        *("--limit", "1", "--payload", "ORDER a", "--correlation", "chain-a", "--key", "a"),
     ]
 
     shown = dead("show", letters, *every, "--worn", "--json")

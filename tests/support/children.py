@@ -24,6 +24,11 @@ class Child:
         self.bell = Bell()
         self._reading = asyncio.create_task(self._read())
 
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
     async def until(self, line: str, count: int = 1) -> None:
         """Wait until it has said a line, or lines that begin so, `count` times."""
         await self.bell.until_true(

@@ -1,0 +1,74 @@
+"""One channel on one queue, which is not restored: what it has in hand returns with it, at once and in order."""
+
+import asyncio
+from contextlib import suppress
+
+from ..port import OnLost, OnTaken
+from .connection import RPC, WiredChannel, WiredConnection, close_quietly, untapped
+from .consumer import why_lost
+from .deliveries import TRAVEL, Deliveries
+from .errors import CONNECTION_ERRORS, Cancelled, explain
+from .lifetime import heed_cancellation, lost_as_error, while_open
+
+
+class AmqpAttachment:
+    """See `broker.port.Attachment`."""
+
+    def __init__(self, channel: WiredChannel, prefetch: int, on_taken: OnTaken, on_lost: OnLost) -> None:
+        self._channel = channel
+        self._prefetch = prefetch
+        self._on_lost: OnLost | None = on_lost
+        self._deliveries = Deliveries(on_taken, channel.wire.transport, channel.below.number)
+
+    @property
+    def is_open(self) -> bool:
+        return not self._deliveries.is_closed
+
+    def remove(self, tag: int) -> bool:
+        return self._deliveries.ack(tag)
+
+    async def close(self) -> None:
+        self._on_lost = None
+        deliveries, channel = self._deliveries, self._channel
+        with suppress(*CONNECTION_ERRORS), lost_as_error:
+            deliveries.flush()
+            if not deliveries.is_closed:
+                await while_open(channel, channel.set_qos(self._prefetch, timeout=RPC))
+                await asyncio.sleep(TRAVEL if deliveries.is_busy else 0)
+                deliveries.flush()
+        await self._discard(RPC)
+
+    async def open(self, connection: WiredConnection, queue: str) -> None:
+        """Consume the queue. Raises one of `CONNECTION_ERRORS`; the channel is closed then."""
+        channel, deliveries, lost = self._channel, self._deliveries, self._channel.closing
+        lost.add_done_callback(self._lost)
+        channel.below.on_consumer_cancel_callbacks.add(lambda _: self._cancelled())
+        connection.wire.splitter.tap(channel.below.number, deliveries)
+        try:
+            await while_open(connection, channel.set_qos(self._prefetch, timeout=RPC))
+            source = await channel.get_queue(queue, ensure=False)
+            await while_open(connection, source.consume(untapped, timeout=RPC))
+            heed_cancellation()
+        except BaseException:
+            self._on_lost = None
+            await self._discard()
+            raise
+
+    async def _discard(self, timeout: float = 2) -> None:
+        self._deliveries.close()
+        await close_quietly(self._channel, timeout)
+        self._channel.wire.splitter.untap(self._channel.below.number)
+
+    def _cancelled(self) -> None:
+        """The broker consumes no more for us, and may have made another consumer the active one: what is in hand goes
+        back with the channel."""
+        self._report(explain(Cancelled("the broker cancelled the consumer; was the queue deleted?")))
+
+    def _lost(self, closing: "asyncio.Future[None]") -> None:
+        self._deliveries.close()
+        self._report(explain(why_lost(closing)))
+
+    def _report(self, reason: str) -> None:
+        on_lost, self._on_lost = self._on_lost, None
+        if on_lost is not None:
+            on_lost(reason)

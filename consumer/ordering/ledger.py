@@ -1,0 +1,142 @@
+"""What is in a ledger, and what is read from it.
+
+kind         what it is
+----         ----------
+record       the epoch of an owner; the highest is `ctx.fence`
+sentinel     a new owner's mark: all that lay before it has been read
+parked       an event that waits: a copy, with its key, position, revision, epoch and due time
+stub         an event that is in the dead-letter queue, and holds its key
+letter       a dead letter that was replayed
+command      an operator's word, which is answered
+poke         a new owner's mark in the handler's queue: its earlier owner can take nothing off any more
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeAlias, get_args
+
+from ...events import Incoming, Message, uuid7
+from ...events import headers as h
+from .keys import LETTER, EventName, Item
+
+Kind: TypeAlias = Literal["record", "sentinel", "parked", "stub", "letter", "command", "poke"]
+_KINDS = frozenset(get_args(Kind))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A message of a ledger. `epoch` is that of the owner that wrote it, 0 where none did."""
+
+    kind: Kind
+    key: str
+    epoch: int
+    position: int
+    revision: int
+    message: Message
+
+
+def mark(queue: str, kind: Kind, epoch: int = 0) -> Message:
+    """Return a record, sentinel or poke for a queue."""
+    return Message(b"", "", queue, headers={h.LEDGER: kind, h.EPOCH: epoch}, message_id=uuid7())
+
+
+def entry_headers(kind: Kind, *, key: str, epoch: int, position: int, revision: int) -> dict[str, Any]:
+    """Return the headers by which an entry is read again."""
+    return {h.LEDGER: kind, h.ORDER_KEY: key, h.EPOCH: epoch, h.POSITION: position, h.REVISION: revision}
+
+
+def due_headers(now: datetime, delay: float) -> dict[str, Any]:
+    """Return the headers that make an entry wait for `delay` seconds."""
+    milliseconds = round(1000 * delay)
+    return {h.DUE: int(1000 * now.timestamp()) + milliseconds, h.DELAY: milliseconds}
+
+
+def stub(queue: str, incoming: Incoming, entry: Mapping[str, Any], reason: str, now: datetime) -> Message:
+    """Return the entry that holds a key for an event in the dead-letter queue."""
+    metadata = incoming.metadata
+    headers = {**entry, h.EVENT_ID: metadata.event_id, h.REASON: reason, h.FAILED_AT: now.isoformat()}
+    return Message(
+        b"", "", queue, headers=headers, message_id=uuid7(), type=metadata.event_type, app_id=metadata.source or None
+    )
+
+
+def rewritten(entry: Entry, queue: str, epoch: int) -> Message:
+    """Return a newer copy of an entry."""
+    message = entry.message
+    headers = {n: value for n, value in message.headers.items() if not n.startswith(h.BROKERS_OWN)}
+    headers |= {h.REVISION: entry.revision + 1, h.EPOCH: epoch}
+    return Message(
+        message.body,
+        "",
+        queue,
+        headers,
+        uuid7(),
+        message.type,
+        message.content_type,
+        message.content_encoding,
+        message.correlation_id,
+        message.timestamp,
+        message.app_id,
+        message.priority,
+        message.reply_to,
+    )
+
+
+def read_entry(message: Message) -> Entry:
+    """Return what a message of the ledger is. One of no known kind is a poke, which means nothing there."""
+    headers = message.headers
+    kind = headers.get(h.LEDGER)
+    known: Kind = kind if isinstance(kind, str) and kind in _KINDS else "poke"  # type: ignore[assignment]
+    key = headers.get(h.ORDER_KEY)
+    epoch, position, revision = (_whole(headers.get(name)) for name in (h.EPOCH, h.POSITION, h.REVISION))
+    return Entry(known, key if isinstance(key, str) else "", epoch, position, revision, message)
+
+
+def is_mark(message: Message) -> bool:
+    """Return whether a message of the handler's queue is a poke."""
+    return message.headers.get(h.LEDGER) == "poke"
+
+
+def item_of(entry: Entry, incoming: Incoming, tag: int, *, wall: datetime, time: float, body: Any) -> Item:
+    """Return a parked event, stub or letter as an item of its key. `wall` and `time` are what the clocks say now."""
+    event = event_name(incoming)
+    if entry.kind == "letter":
+        causes = [incoming.metadata.event_id, incoming.metadata.causation_id]
+        replays = tuple((incoming.metadata.source, cause) for cause in causes if cause is not None)
+        return Item(
+            tag,
+            event or ("", "", str(entry.message.headers.get(h.REPLAY))),
+            LETTER,
+            entry.revision,
+            replays=replays,
+            body=body,
+        )
+    event = event or ("", "", str(entry.position))
+    due = _due(entry.message, wall, time)
+    is_stub = entry.kind == "stub"
+    return Item(tag, event, entry.position, entry.revision, due, is_stub=is_stub, body=body)
+
+
+def event_name(incoming: Incoming) -> EventName | None:
+    """Return what an event is recognised by; None where its id is a guess, which another event may share."""
+    return (incoming.metadata.source, incoming.metadata.event_id) if incoming.has_id else None
+
+
+def answer(to: str, content: Mapping[str, Any]) -> Message:
+    """Return the answer to a command."""
+    return Message(json.dumps(content).encode(), "", to, message_id=uuid7(), content_type="application/json")
+
+
+def _due(message: Message, wall: datetime, time: float) -> float:
+    """Return the loop's time at which an entry is due. The delay bounds it: a clock that is wrong shifts a retry."""
+    due, delay = _whole(message.headers.get(h.DUE)), _whole(message.headers.get(h.DELAY)) / 1000
+    if not due:
+        return 0.0
+    left = (datetime.fromtimestamp(due / 1000, wall.tzinfo) - wall) / timedelta(seconds=1)
+    return time + min(max(left, 0.0), delay)
+
+
+def _whole(value: object) -> int:
+    return value if type(value) is int and value >= 0 else 0

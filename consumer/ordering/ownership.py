@@ -1,0 +1,167 @@
+"""How a worker comes to own an ordered queue, and what it may know by then.
+
+    standby   in line for the ledger, which has a single active consumer and is never empty
+    chosen    the ledger's first entry came: no other worker is given entries any more
+    alone     a poke was sent to the handler's queue, and something came from there: an earlier owner can take nothing
+              off it any more, so the copies of all that it took off are confirmed, and lie in the ledger
+    reading   a sentinel was sent to the ledger: what comes before it is all that there is
+    owner     a record with the highest epoch and one more is confirmed; older ones are removed
+
+A copy of an earlier owner that comes after the sentinel has its original in the handler's queue, or in the ledger, and
+is dropped.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ...broker import Attachment, Broker, ledger_queue
+from ...events import Message
+from .desk import PREFETCH, Desk
+from .ledger import mark, read_entry
+from .tenure import Came, Tenure
+
+T = TypeVar("T")
+
+
+class Left(Exception):
+    """The worker is to leave the line, or it has lost a channel: `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(slots=True, eq=False)
+class Inbox:
+    """What came from a queue before its owner was ready for it."""
+
+    came: deque[Came]
+    arrived: asyncio.Event
+    receiver: "Tenure | None" = None
+    is_ledger: bool = False
+
+    def __call__(self, message: Message, tag: int, redelivered: bool) -> None:
+        if self.receiver is None:
+            self.came.append((message, tag, redelivered))
+            self.arrived.set()
+        elif self.is_ledger:
+            self.receiver.receive(message, tag, redelivered)
+        else:
+            self.receiver.take(message, tag, redelivered)
+
+
+class Ownership:
+    """One time in line for a queue, and one time as its owner. `end` is done with a reason when it is over."""
+
+    def __init__(self, desk: Desk, broker: Broker) -> None:
+        self.tenure: Tenure | None = None
+        self._desk = desk
+        self._broker = broker
+        self._end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._ledger: Attachment | None = None
+        self._queue: Attachment | None = None
+        self._from_ledger = Inbox(deque(), asyncio.Event(), is_ledger=True)
+        self._from_queue = Inbox(deque(), asyncio.Event())
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether it is in line, or the owner."""
+        return self._ledger is not None and self._ledger.is_open and not self._end.done()
+
+    async def until_over(self) -> str:
+        """Return the reason why it is over."""
+        return await asyncio.shield(self._end)
+
+    def leave(self, reason: str) -> None:
+        """End it: with the first reason that is given."""
+        if not self._end.done():
+            self._end.set_result(reason)
+
+    async def join(self) -> None:
+        """Get in line for the ledger, which has an entry at least: who is first in line gets one."""
+        ledger = ledger_queue(self._desk.spec.queue)
+        self._ledger = await self._attach(ledger, 0, self._from_ledger)
+        await self._publish(mark(ledger, "record"))
+
+    async def become_owner(self) -> Tenure:
+        """Return once this worker owns the queue and knows all that its predecessors had. Raises `Left`."""
+        desk, queue = self._desk, self._desk.spec.queue
+        await self._until(self._from_ledger.arrived.wait())
+        self._queue = await self._attach(queue, PREFETCH, self._from_queue)
+        await self._publish(mark(queue, "poke"))
+        await self._until(self._from_queue.arrived.wait())
+        known = await self._read_up_to(mark(ledger_queue(queue), "sentinel"))
+        epoch = 1 + max((read_entry(message).epoch for message, _, _ in known), default=0)
+        record = mark(ledger_queue(queue), "record", epoch)
+        *between, own = await self._read_up_to(record)
+        if self._queue is None or self._ledger is None:
+            raise Left("no channel")
+        tenure = Tenure(desk, epoch, self._queue, self._ledger, record=own[1], on_fault=self._fail)
+        self._begin(tenure, known, between)
+        return tenure
+
+    async def close(self) -> None:
+        """Leave both queues: what is in hand returns, at once and in order. The handler's queue is left first: the
+        next owner asks for it when it has the ledger."""
+        self.leave("closed")
+        if self.tenure is not None:
+            self.tenure.end_all()
+        try:
+            if self._queue is not None:
+                await self._queue.close()
+        finally:
+            if self._ledger is not None:
+                await self._ledger.close()
+
+    def _begin(self, tenure: Tenure, known: list[Came], later: list[Came]) -> None:
+        """Hand over what came: `known` lay before the sentinel, and is all that earlier owners left."""
+        self.tenure = self._from_ledger.receiver = self._from_queue.receiver = tenure
+        tenure.begin(known, self._from_queue.came)
+        for message, tag, redelivered in [*later, *self._from_ledger.came]:
+            tenure.receive(message, tag, redelivered)
+
+    async def _read_up_to(self, last: Message) -> list[Came]:
+        """Publish a mark to the ledger, and return all that comes before it, and the mark itself."""
+        await self._publish(last)
+        inbox, came = self._from_ledger, list[Came]()
+        while True:
+            while inbox.came:
+                came.append(inbox.came.popleft())
+                if came[-1][0].message_id == last.message_id:
+                    return came
+            inbox.arrived.clear()
+            await self._until(inbox.arrived.wait())
+
+    async def _attach(self, queue: str, prefetch: int, inbox: Inbox) -> Attachment:
+        def lost(reason: str) -> None:
+            self.leave(f"{queue}: {reason}")
+
+        attaching = asyncio.ensure_future(self._broker.attach(queue, prefetch=prefetch, on_taken=inbox, on_lost=lost))
+        try:
+            return await self._until(attaching)
+        except Left:
+            await asyncio.wait({attaching})
+            if not attaching.cancelled() and attaching.exception() is None:  # it came too late
+                await attaching.result().close()
+            raise
+
+    def _fail(self, error: BaseException) -> None:
+        self.leave(f"a fault of Holdfast itself: {type(error).__name__}: {error}")
+
+    async def _publish(self, message: Message) -> None:
+        await self._until(self._broker.publish(message, timeout=None))
+
+    async def _until(self, doing: Awaitable[T]) -> T:
+        """Return what is awaited. Raises `Left` if this is over before."""
+        task = asyncio.ensure_future(doing)
+        try:
+            either: set[asyncio.Future[Any]] = {task, self._end}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if self._end.done():
+                raise Left(self._end.result())
+            return task.result()
+        finally:
+            task.cancel()

@@ -1,0 +1,323 @@
+"""What an owner does with the events it has in hand, until it releases its queue or loses it."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from typing import Any, TypeAlias, assert_never
+
+from ...broker import Attachment, Delivery, Pause, Timer, dead_letter_queue, ledger_queue
+from ...events import Message
+from ...events import headers as h
+from ...telemetry import Paused, Resumed
+from ..errors import OwnershipLost
+from ..in_flight import InFlight
+from ..outcome import DeadLetter, Postpone
+from .commands import obey
+from .desk import Desk
+from .keys import Item, KeyLine, Park, Run
+from .ledger import Entry, event_name, is_mark, item_of, read_entry
+from .turns import Taken, Turn
+from .writer import Writer
+
+Came: TypeAlias = tuple[Message, int, bool]
+"""A message, its tag, and whether it was delivered before."""
+
+REWRITE = 600.0
+"""Seconds after which an entry of the ledger is written anew: RabbitMQ takes a channel away that holds a message for
+30 minutes, and keeps the log of a queue from the oldest message in hand on."""
+
+_BUSY = Pause(0.1, 1.0, jitter=0.2)  # between two claims of an event that another worker holds
+
+
+class Tenure:
+    """The time in which one worker owns the queue. `epoch` is its fence; `lost` is done when it is over. `on_fault` is
+    called with an error of ours."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        epoch: int,
+        queue: Attachment,
+        ledger: Attachment,
+        *,
+        record: int,
+        on_fault: Callable[[BaseException], None],
+    ) -> None:
+        self.desk = desk
+        self.epoch = epoch
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.is_paused = False
+        self._queue, self._ledger = queue, ledger
+        self._record = record
+        self._on_fault = on_fault
+        self._writer = Writer(desk, epoch, self.lost)
+        self._lines: dict[str, KeyLine] = {}
+        self._timers: dict[KeyLine, Timer] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_full = False
+        self._full_since = 0.0
+        self._rewriting = self._alarm()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this worker owns the queue still."""
+        return not self.lost.done()
+
+    @property
+    def lines(self) -> dict[str, KeyLine]:
+        """The keys of which something is in hand."""
+        return self._lines
+
+    def begin(self, known: Iterable[Came], waiting: Iterable[Came]) -> None:
+        """Start with what the ledger holds of earlier owners, and what has come from the queue meanwhile."""
+        self.desk.figures.owned = 1
+        entries = [(read_entry(message), tag, redelivered) for message, tag, redelivered in known]
+        for entry, tag, redelivered in sorted(entries, key=lambda one: one[0].kind == "letter"):
+            if entry.kind in ("parked", "stub", "letter"):
+                self._enter(entry, tag, redelivered)
+            else:
+                self.receive(entry.message, tag, redelivered)
+        for message, tag, redelivered in waiting:
+            self.take(message, tag, redelivered)
+        self._pump_all()
+
+    def end_all(self) -> None:
+        """The queue is another worker's now, or nobody's: start nothing, settle nothing."""
+        if self.lost.done():
+            return
+        self.lost.set_result(None)
+        for timer in (*self._timers.values(), self._rewriting):
+            timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        self._set_full(is_full=False)
+        figures = self.desk.figures
+        figures.owned = figures.parked = figures.held = figures.waiting = 0
+        figures.moving = figures.in_hand = figures.in_ledger = 0
+
+    def pause(self) -> None:
+        """Start nothing more. What runs ends as ever."""
+        self.is_paused = True
+
+    def take(self, message: Message, tag: int, redelivered: bool) -> None:
+        """Receive a message of the handler's queue."""
+        if is_mark(message):
+            self._queue.remove(tag)
+            return
+        desk = self.desk
+        desk.figures.received += 1
+        desk.figures.in_hand += 1
+        incoming = self.desk.read(message)
+        key = desk.ordered.key_of(incoming, desk.spec.read)
+        item = Item(tag, event_name(incoming), body=Taken(message, redelivered, desk.tools.clock.time()))
+        line = self._line(key)
+        if line.arrive(item):
+            self._pump(key, line)
+        else:
+            self._remove(item)
+
+    def receive(self, message: Message, tag: int, redelivered: bool) -> None:
+        """Receive a message of the ledger. What an earlier owner wrote and comes only now has its original in the
+        handler's queue still, or in the ledger."""
+        entry = read_entry(message)
+        match entry.kind:
+            case "record":
+                previous = self._record if entry.epoch == self.epoch else tag
+                self._record = tag if entry.epoch == self.epoch else self._record
+                self._ledger.remove(previous)
+            case "sentinel" | "poke":
+                self._ledger.remove(tag)
+            case "parked" | "stub" if entry.epoch != self.epoch:
+                self._ledger.remove(tag)
+            case "parked" | "stub" | "letter":
+                line = self._enter(entry, tag, redelivered)
+                self._writer.arrived(message)
+                self._pump(entry.key, line)
+            case "command":
+                self._spawn(self._obey(entry, tag))
+            case _:
+                assert_never(entry.kind)
+
+    def end(self, turn: Turn) -> bool:
+        """Take the event of a turn off its queue. Returns False if the tenure is over."""
+        if not self.is_open:
+            return False
+        removed = self._remove(turn.item)
+        self._leave(turn.line, turn.item)
+        self._pump(turn.key, turn.line)
+        return removed
+
+    def wait(self, turn: Turn) -> bool:
+        """Let the event of a turn wait a little, as the first of its key. Returns False if the tenure is over."""
+        if not self.is_open:
+            return False
+        taken: Taken = turn.item.body
+        pause = _BUSY.seconds(taken.asked, self.desk.tools.luck())
+        taken.asked += 1
+        taken.waited += pause
+        turn.line.wait(turn.item, self.desk.tools.clock.time() + pause)
+        self._pump(turn.key, turn.line)
+        return True
+
+    async def postpone(self, turn: Turn, flight: InFlight, ending: Postpone, traced: str | None) -> None:
+        """Return once the next attempt waits in the ledger, before all later events of its key. Raises
+        `OwnershipLost`."""
+        await self._writer.postpone(turn.key, turn.item, flight.incoming, ending, traced)
+
+    async def hold(self, turn: Turn, flight: InFlight, ending: DeadLetter) -> None:
+        """Return once the key is held for an event whose letter is in the dead-letter queue. Raises `OwnershipLost`."""
+        if self.desk.ordered.when_dead == "hold" and turn.key:
+            await self._writer.hold(turn.key, turn.item, flight.incoming, ending)
+
+    def pump(self, key: str) -> None:
+        """Do what is to be done next for a key."""
+        if (line := self._lines.get(key)) is not None:
+            self._pump(key, line)
+
+    def skip(self, key: str) -> bool:
+        """Let a key go on without the dead letter that holds it. Returns False if none does."""
+        line = self._lines.get(key)
+        parked = 0 if line is None else len(line.chain)
+        stub = None if line is None else line.pass_over()
+        if line is None or stub is None:
+            return False
+        self._count(line, parked, True)
+        self._remove(stub)
+        self._pump(key, line)
+        return True
+
+    def _line(self, key: str) -> KeyLine:
+        """Return the line of a key. An event without a key waits for nobody."""
+        if not key:
+            return KeyLine()
+        return self._lines.setdefault(key, KeyLine())
+
+    def _enter(self, entry: Entry, tag: int, redelivered: bool) -> KeyLine:
+        desk = self.desk
+        clock, line = desk.tools.clock, self._line(entry.key)
+        taken = Taken(entry.message, redelivered, clock.time(), entry)
+        incoming = self.desk.read(entry.message)
+        item = item_of(entry, incoming, tag, wall=clock.now(), time=clock.time(), body=taken)
+        self._writer.note(entry)
+        desk.figures.in_ledger += 1
+        parked, was_held = len(line.chain), line.is_held
+        superseded = line.enter(item)
+        self._count(line, parked, was_held)
+        for other in superseded:
+            self._remove(other)
+        return line
+
+    def _leave(self, line: KeyLine, item: Item) -> None:
+        parked, was_held = len(line.chain), line.is_held
+        line.leave(item)
+        self._count(line, parked, was_held)
+
+    def _count(self, line: KeyLine, parked: int, was_held: bool) -> None:
+        figures = self.desk.figures
+        figures.parked += len(line.chain) - parked
+        figures.held += line.is_held - was_held
+        is_full = figures.parked >= self.desk.ordered.parked
+        if is_full != self._is_full:
+            self._set_full(is_full=is_full)
+            if not is_full:
+                asyncio.get_running_loop().call_soon(self._pump_all)
+
+    def _set_full(self, *, is_full: bool) -> None:
+        if is_full == self._is_full:
+            return
+        desk, self._is_full = self.desk, is_full
+        now, queue = desk.tools.clock.time(), desk.spec.queue
+        if is_full:
+            self._full_since = now
+            text = f"{ledger_queue(queue)} holds {desk.figures.parked} events; {dead_letter_queue(queue)} says why"
+            desk.tools.emit(Paused(queue, "parked", text))
+        else:
+            desk.tools.emit(Resumed(queue, "parked", now - self._full_since))
+
+    def _remove(self, item: Item) -> bool:
+        figures = self.desk.figures
+        if item.position is None:
+            figures.in_hand -= 1
+            return self._queue.remove(item.tag)
+        figures.in_ledger -= 1
+        return self._ledger.remove(item.tag)
+
+    def _pump_all(self) -> None:
+        for key, line in [*self._lines.items()]:
+            self._pump(key, line)
+
+    def _pump(self, key: str, line: KeyLine) -> None:
+        if not self.is_open or self.is_paused:
+            return
+        clock = self.desk.tools.clock
+        now = clock.time()  # read once: a timer of uvloop may ring a millisecond early
+        if (timer := self._timers.pop(line, None)) is not None:
+            timer.cancel()
+        while (step := line.step(now, is_full=self._is_full)) is not None:
+            match step:
+                case Run(item):
+                    self._run(key, line, item)
+                case Park(item):
+                    self.desk.figures.moving += 1
+                    self._spawn(self._park(key, line, item))
+                case _:
+                    assert_never(step)
+        if line.is_idle:
+            self._lines.pop(key, None)
+        elif (due := line.due) is not None and due > now:
+            self._timers[line] = clock.call_at(due, self._pump, key, line)
+        self.desk.figures.waiting = len(self._timers)
+
+    def _run(self, key: str, line: KeyLine, item: Item) -> None:
+        desk, taken = self.desk, item.body
+        desk.figures.lane_wait = desk.tools.clock.time() - taken.at
+        message = taken.message
+        if taken.waited:
+            message = replace(message, headers={**message.headers, h.HELD_MS: round(1000 * taken.waited)})
+        turn = Turn(self, line, item, key, self.epoch)
+        delivery = Delivery(message, desk.spec.queue, item.tag, self.epoch, taken.redelivered, turn)
+        if not (taken.redelivered and desk.join(delivery)):
+            desk.lane.offer(delivery)
+
+    async def _park(self, key: str, line: KeyLine, item: Item) -> None:
+        await self._writer.park(key, item, self.desk.read(item.body.message))
+        self.desk.figures.moving -= 1
+        self._remove(item)
+        self._leave(line, item)
+        self._pump(key, line)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, OwnershipLost):
+            self._on_fault(error)
+
+    async def _obey(self, entry: Entry, tag: int) -> None:
+        await obey(self, entry)
+        self._ledger.remove(tag)
+
+    def _alarm(self) -> Timer:
+        clock = self.desk.tools.clock
+        return clock.call_at(clock.time() + REWRITE, self._ring)
+
+    def _ring(self) -> None:
+        self._rewriting = self._alarm()
+        self.desk.figures.moving += 1
+        self._spawn(self._rewrite())
+
+    async def _rewrite(self) -> None:
+        """Write what is in the ledger anew, but for what runs; the record last."""
+        for key, line in [*self._lines.items()]:
+            for item in [*line.chain]:
+                if item is line.running or item.is_moving or item not in line.chain:
+                    continue
+                item.is_moving = True
+                await self._writer.rewrite(item.body.entry, item.revision)
+                self.pump(key)
+        self.desk.figures.moving -= 1
+        await self._writer.rewrite_record()

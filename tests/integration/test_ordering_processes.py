@@ -1,0 +1,44 @@
+"""Order per key across processes that are killed, stopped and frozen. ORDER_FAULTS=200 makes a soak of it."""
+
+import os
+import random
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from ordering import Crew, at_random, inversions, lines_of, overlaps, seed_of_environment, sinking_fences
+from running import a_broker, settings_for
+
+from holdfast.broker import ledger_queue
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(3600)]
+
+FAULTS = int(os.environ.get("ORDER_FAULTS", "5"))
+
+
+async def test_the_order_holds_through_kills_stops_and_frozen_owners(
+    rabbitmq_url: str, redis_url: str, unique: str, tmp_path: Path
+) -> None:
+    settings, ledger, seed = (
+        settings_for(rabbitmq_url, unique, redis_url, lease=3),
+        tmp_path / "ledger",
+        seed_of_environment(),
+    )
+    luck = random.Random(seed)
+    ledger.touch()
+
+    async with AsyncExitStack() as stack:
+        crew = Crew(settings, ledger, stack, luck)
+        for _ in range(3):
+            await crew.add()
+        await at_random(crew, luck, FAULTS)
+        await crew.until_handled("abcd")
+
+    lines = lines_of(ledger)
+    print(f"seed {seed}: {len(lines)} lines, {FAULTS} faults, {max(line.fence for line in lines)} owners")
+    assert inversions(lines) == []
+    assert overlaps(lines, crew.killed) == []
+    assert sinking_fences(lines, crew.killed) == []
+    async with a_broker(settings) as broker:
+        depth = await broker.count(ledger_queue(f"{unique}.shop.project"))
+    assert depth is not None and depth.ready == 1

@@ -1,0 +1,157 @@
+"""Ordered workers in processes of their own that are killed, stopped and frozen, and what must hold all the same."""
+
+import asyncio
+import os
+import random
+import signal
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from children import Child, a_child
+from order_app import Placed
+from running import publish_all
+from waiting import eventually
+
+from holdfast import Settings
+
+Fault = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a handler did."""
+
+    did: str
+    order: str
+    number: int
+    fence: int
+    process: int
+
+
+def lines_of(ledger: Path) -> list[Line]:
+    words = (line.split() for line in ledger.read_text().splitlines())
+    return [Line(did, order, int(number), int(fence), int(process)) for did, order, number, fence, process in words]
+
+
+class Crew:
+    """Processes that share one ordered queue. `killed` are those that did not end what they ran."""
+
+    def __init__(self, settings: Settings, ledger: Path, stack: AsyncExitStack, luck: random.Random) -> None:
+        self.killed: set[int] = set()
+        self._settings = settings
+        self._ledger = ledger
+        self._stack = stack
+        self._luck = luck
+        self._children: list[Child] = []
+        self._published = 0
+        self._publishing = asyncio.Lock()
+
+    async def add(self) -> None:
+        """Start one more process."""
+        child = a_child(
+            self._settings, "order_app", queues=1, TEST_LEDGER=str(self._ledger), HOLDFAST_BROKER__HEARTBEAT="5"
+        )
+        self._children.append(await self._stack.enter_async_context(child))
+
+    async def publish(self, orders: str, count: int) -> None:
+        """Publish events of each order. Two producers at a time would have no order between them."""
+        async with self._publishing:
+            numbers = range(self._published, self._published + count)
+            self._published += count
+            await publish_all(self._settings, [Placed(order=order, number=n) for n in numbers for order in orders])
+
+    async def kill(self) -> None:
+        """Kill one, and start another."""
+        child = self._children.pop(self._luck.randrange(len(self._children)))
+        self.killed.add(child.pid)
+        child.send(signal.SIGKILL)
+        await child.ended()
+        await self.add()
+
+    async def stop(self) -> None:
+        """Stop one as a rolling deploy does."""
+        child = self._children.pop(self._luck.randrange(len(self._children)))
+        child.send(signal.SIGTERM)
+        await child.ended()
+        await self.add()
+
+    async def freeze(self) -> None:
+        """Freeze one until another has handled something, or until its connections have ended."""
+        child = self._luck.choice(self._children)
+        self.killed.add(child.pid)
+        child.send(signal.SIGSTOP)
+        before = len(lines_of(self._ledger))
+        await self.publish("abcd", 5)
+        try:
+            await eventually(lambda: len(lines_of(self._ledger)) > before + 5, within=60)
+        finally:
+            child.send(signal.SIGCONT)
+
+    async def until_handled(self, orders: str) -> None:
+        """Wait until every event of these orders has come to its end."""
+        wanted = {(order, number) for order in orders for number in range(self._published)}
+        try:
+            await eventually(lambda: wanted <= handled(lines_of(self._ledger)), within=120)
+        except AssertionError:
+            left = sorted(wanted - handled(lines_of(self._ledger)))
+            logs = "\n".join(line for child in self._children for line in ["--", *child.said[-5:], *child.log[-15:]])
+            raise AssertionError(f"{len(left)} of {len(wanted)} left: {left[:10]}\n{logs}") from None
+
+
+def handled(lines: list[Line]) -> set[tuple[str, int]]:
+    return {(line.order, line.number) for line in lines if line.did == "ended"}
+
+
+def inversions(lines: list[Line]) -> list[tuple[str, int, int]]:
+    """Events that first ended before an earlier one of their order."""
+    last: dict[str, int] = defaultdict(lambda: -1)
+    seen: set[tuple[str, int]] = set()
+    wrong = []
+    for line in lines:
+        if line.did != "ended" or (line.order, line.number) in seen:
+            continue
+        seen.add((line.order, line.number))
+        if line.number != last[line.order] + 1:
+            wrong.append((line.order, last[line.order], line.number))
+        last[line.order] = line.number
+    return wrong
+
+
+def overlaps(lines: list[Line], killed: set[int]) -> list[Line]:
+    """Events that began while another of their order ran, in a process that was not lost."""
+    running: dict[str, Counter[int]] = defaultdict(Counter)
+    wrong = []
+    for line in lines:
+        others = {process for process, count in running[line.order].items() if count > 0} - killed
+        if line.did == "began" and others:
+            wrong.append(line)
+        running[line.order][line.process] += 1 if line.did == "began" else -1
+    return wrong
+
+
+def sinking_fences(lines: list[Line], killed: set[int]) -> list[Line]:
+    """Events that began with a lower fence than one before them, in a process that was not lost."""
+    highest = 0
+    wrong = []
+    for line in lines:
+        if line.did == "began" and line.fence < highest and line.process not in killed:
+            wrong.append(line)
+        highest = max(highest, line.fence)
+    return wrong
+
+
+async def at_random(crew: Crew, luck: random.Random, faults: int) -> None:
+    """Let faults happen while events are published."""
+    kinds: list[Fault] = [crew.kill, crew.stop, crew.freeze]
+    for number in range(faults):
+        publishing = asyncio.create_task(crew.publish("abcd", 25))
+        await (kinds[number] if number < len(kinds) else luck.choice(kinds))()
+        await publishing
+
+
+def seed_of_environment() -> int:
+    """The seed of a soak: TEST_SEED, or a new one."""
+    return int(os.environ.get("TEST_SEED") or random.randrange(10**6))

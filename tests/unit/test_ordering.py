@@ -1,0 +1,357 @@
+"""Order per key, in a harness: what fails holds up its own key alone, and what is behind it keeps its order."""
+
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from waiting import eventually
+
+from holdfast import Context, Event, Ordered, Reject, Retry, RetryLater, Worker, fixed
+from holdfast.broker.memory.attachment import MemoryAttachment
+from holdfast.testing import Harness
+
+ONCE_MORE = Retry(attempts=2, backoff=fixed(60, jitter=False))
+
+
+class Placed(Event, type="ordering.placed", key="order"):
+    order: str
+    number: int
+
+
+class Shop:
+    """A worker with an ordered handler; `failing` are the events that fail, each so many times."""
+
+    def __init__(self, retry: Retry = ONCE_MORE, **ordered: Any) -> None:
+        self.worker = Worker("shop")
+        self.failing: dict[tuple[str, int], int] = {}
+        self.handled: dict[str, list[int]] = defaultdict(list)
+        self.attempts: list[tuple[str, int, int]] = []
+        self.fences: list[int] = []
+
+        @self.worker.handler(Placed, ordered=Ordered(**ordered), retry=retry)
+        async def project(event: Placed, ctx: Context) -> None:
+            self.attempts.append((event.order, event.number, ctx.attempt))
+            self.fences.append(ctx.fence)
+            assert ctx.key == event.order
+            if self.failing.get((event.order, event.number), 0) > 0:
+                self.failing[event.order, event.number] -= 1
+                raise ValueError("not now")
+            self.handled[event.order].append(event.number)
+
+
+async def publish(h: Harness, orders: str, numbers: range) -> None:
+    for number in numbers:
+        for order in orders:
+            await h.publish(Placed(order=order, number=number))
+
+
+async def test_events_of_one_key_are_handled_in_their_order() -> None:
+    shop = Shop()
+
+    async with Harness(shop.worker) as h:
+        await publish(h, "abc", range(10))
+        await h.settle()
+
+    assert shop.handled == {order: [*range(10)] for order in "abc"}
+
+
+async def test_a_failing_event_holds_up_its_own_key_alone() -> None:
+    shop = Shop()
+    shop.failing["a", 3] = 1
+
+    async with Harness(shop.worker) as h:
+        await publish(h, "ab", range(10))
+        await h.advance(0)
+        before = {order: [*numbers] for order, numbers in shop.handled.items()}
+        await h.settle()
+
+    assert before == {"a": [0, 1, 2], "b": [*range(10)]}
+    assert shop.handled == {"a": [*range(10)], "b": [*range(10)]}
+
+
+async def test_waiting_behind_another_event_spends_no_attempt() -> None:
+    shop = Shop()
+    shop.failing["a", 0] = 1
+
+    async with Harness(shop.worker) as h:
+        await publish(h, "a", range(5))
+        await h.settle()
+
+    assert [attempt for _, _, attempt in shop.attempts] == [1, 2, 1, 1, 1, 1]
+
+
+async def test_a_dead_letter_holds_its_key_until_it_is_replayed() -> None:
+    shop = Shop()
+    shop.failing["a", 1] = 2
+
+    async with Harness(shop.worker) as h:
+        await publish(h, "ab", range(4))
+        await h.settle()
+        held = [*shop.handled["a"]]
+        [dead] = h.dead_letters
+        await h.replay(dead)
+        await h.settle()
+
+    assert held == [0]
+    assert shop.handled == {"a": [0, 1, 2, 3], "b": [0, 1, 2, 3]}
+
+
+async def test_a_dead_letter_lets_its_key_go_on_where_that_is_asked_for() -> None:
+    shop = Shop(when_dead="go-on")
+    shop.failing["a", 1] = 2
+
+    async with Harness(shop.worker) as h:
+        await publish(h, "a", range(4))
+        await h.settle()
+
+    assert shop.handled == {"a": [0, 2, 3]}
+
+
+async def test_the_order_is_kept_when_the_queue_changes_its_owner() -> None:
+    shop = Shop()
+    shop.failing["a", 1] = 1
+
+    async with Harness(shop.worker) as h:
+        await publish(h, "a", range(4))
+        await h.advance(1)
+        await h.hand_over()
+        await publish(h, "a", range(4, 8))
+        await h.settle()
+
+    assert shop.handled == {"a": [*range(8)]}
+
+
+async def test_every_owner_has_a_higher_fence() -> None:
+    shop = Shop()
+
+    async with Harness(shop.worker) as h:
+        for number in range(3):
+            await h.publish(Placed(order="a", number=number))
+            await h.settle()
+            await h.hand_over()
+
+    assert shop.fences == [1, 2, 3]
+
+
+async def test_a_key_is_held_still_after_the_owner_has_changed() -> None:
+    shop = Shop()
+    shop.failing["a", 0] = 2
+
+    async with Harness(shop.worker) as h:
+        await publish(h, "a", range(3))
+        await h.settle()
+        await h.hand_over()
+        await publish(h, "a", range(3, 5))
+        await h.settle()
+        held = [*shop.handled["a"]]
+        await h.replay(h.dead_letters[0])
+        await h.settle()
+
+    assert held == []
+    assert shop.handled == {"a": [*range(5)]}
+
+
+async def test_the_order_is_kept_through_a_crash_before_the_ack() -> None:
+    shop = Shop()
+    shop.failing["a", 2] = 1
+
+    async with Harness(shop.worker) as h:
+        h.crash_before_ack(2)
+        await publish(h, "a", range(6))
+        await h.settle()
+
+    assert first_times(shop.handled["a"]) == [*range(6)]
+
+
+async def test_the_order_is_kept_through_lost_connections() -> None:
+    shop = Shop()
+    shop.failing["a", 2] = 1
+
+    async with Harness(shop.worker) as h:
+        h.lose_connection(3)
+        await publish(h, "ab", range(6))
+        await h.settle()
+
+    assert first_times(shop.handled["a"]) == [*range(6)]
+    assert first_times(shop.handled["b"]) == [*range(6)]
+
+
+async def test_an_event_that_is_being_parked_when_the_connection_is_lost_is_not_lost() -> None:
+    shop = Shop()
+    shop.failing["a", 0] = 1
+
+    async with Harness(shop.worker) as h:
+        await publish(h, "a", range(1))
+        await h.advance(1)
+        ledger = h._server.queues["shop.project.ledger"]
+        ledger._max_length, ledger._rejects = 0, True
+        await h.publish(Placed(order="a", number=1))
+        h.lose_connection()
+        await h.publish(Placed(order="b", number=0))
+        await eventually(lambda: h._replicas[0]._figures["shop.project"].owned, 0)
+        ledger._max_length, ledger._rejects = None, False
+        await h.settle()
+
+    assert shop.handled == {"a": [0, 1], "b": [0]}
+
+
+async def test_every_event_twice_is_handled_once_and_in_order() -> None:
+    shop = Shop()
+    shop.failing["a", 1] = 1
+
+    async with Harness(shop.worker) as h:
+        h.duplicate_every_message()
+        await publish(h, "a", range(5))
+        await h.settle()
+
+    assert shop.handled == {"a": [*range(5)]}
+
+
+async def test_a_replayed_letter_that_fails_again_keeps_its_position() -> None:
+    shop = Shop()
+    shop.failing["a", 1] = 3
+
+    async with Harness(shop.worker) as h:
+        await publish(h, "a", range(4))
+        await h.settle()
+        await h.replay(h.dead_letters[0])
+        await h.settle()
+
+    assert shop.handled == {"a": [*range(4)]}
+
+
+async def test_a_replayed_letter_that_dies_again_holds_its_key_again() -> None:
+    shop = Shop()
+    shop.failing["a", 1] = 4
+
+    async with Harness(shop.worker) as h:
+        await publish(h, "a", range(4))
+        await h.settle()
+        await h.replay(h.dead_letters[0])
+        await h.settle()
+        held = [*shop.handled["a"]]
+        await h.replay(h.dead_letters[0])
+        await h.settle()
+
+    assert held == [0]
+    assert shop.handled == {"a": [*range(4)]}
+
+
+async def test_what_waits_for_hours_is_written_anew_and_keeps_its_order() -> None:
+    shop = Shop()
+    shop.failing["a", 0] = 2
+
+    async with Harness(shop.worker) as h:
+        await publish(h, "a", range(4))
+        await h.settle()
+        before = ledger_of(h)
+        await h.advance(3600)
+        after = ledger_of(h)
+        await h.replay(h.dead_letters[0])
+        await h.settle()
+        at_rest = ledger_of(h)
+
+    assert len(before) == len(after) == 5 and not before & after
+    assert len(at_rest) == 1
+    assert shop.handled == {"a": [0, 1, 2, 3]}
+
+
+def ledger_of(h: Harness) -> set[str | None]:
+    """The ids of the messages in the ledger, which its owner has in hand."""
+    [owner] = h._server.queues["shop.project.ledger"].takers
+    assert isinstance(owner, MemoryAttachment)
+    return {entry.message.message_id for entry in owner._in_hand.values()}
+
+
+async def test_a_full_ledger_stops_the_queue_and_loses_nothing() -> None:
+    shop = Shop(parked=3)
+    shop.failing["a", 0] = 1
+
+    async with Harness(shop.worker) as h:
+        await publish(h, "aaaaaaaa", range(1))
+        await h.advance(1)
+        await publish(h, "b", range(3))
+        await h.advance(30)
+        before = {order: [*numbers] for order, numbers in shop.handled.items()}
+        await h.settle()
+
+    assert before.get("b", []) == []
+    assert shop.handled == {"a": [0] * 8, "b": [0, 1, 2]}
+
+
+async def test_an_event_without_a_key_is_refused() -> None:
+    worker = Worker("shop")
+
+    @worker.handler(Placed, ordered=Ordered(by=lambda event: event.order.strip()))
+    async def project(event: Placed) -> None: ...
+
+    async with Harness(worker) as h:
+        await h.publish(Placed(order=" ", number=0))
+        await h.settle()
+
+        assert [dead.reason for dead in h.dead_letters] == ["refused"]
+
+
+async def test_what_an_ordered_handler_publishes_leaves_in_order() -> None:
+    worker = Worker("shop")
+    seen = []
+
+    class Shown(Event, type="ordering.shown", key="order"):
+        order: str
+        number: int
+
+    @worker.handler(Placed, ordered=True, retry=ONCE_MORE)
+    async def project(event: Placed, ctx: Context) -> None:
+        if event.number == 1 and ctx.attempt == 1:
+            raise RetryLater(after=5)
+        await ctx.publish(Shown(order=event.order, number=event.number))
+
+    @worker.handler(Shown, ordered=True)
+    async def show(event: Shown) -> None:
+        seen.append(event.number)
+
+    async with Harness(worker) as h:
+        await publish(h, "a", range(4))
+        await h.settle()
+
+    assert seen == [0, 1, 2, 3]
+
+
+async def test_a_refused_event_holds_its_key_too() -> None:
+    worker = Worker("shop")
+    seen = []
+
+    @worker.handler(Placed, ordered=True)
+    async def project(event: Placed) -> None:
+        if event.number == 0:
+            raise Reject("never")
+        seen.append(event.number)
+
+    async with Harness(worker) as h:
+        await publish(h, "a", range(3))
+        await h.settle()
+
+    assert seen == []
+
+
+def first_times(numbers: list[int]) -> list[int]:
+    return [*dict.fromkeys(numbers)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_the_order_is_kept_whatever_fails(seed: int) -> None:
+    shop = Shop(Retry(attempts=9, backoff=fixed(20, jitter=True)))
+    for order in "abc":
+        for number in range(seed, 30, 5):
+            shop.failing[order, number] = 1 + (number + seed) % 3
+
+    async with Harness(shop.worker, seed=seed) as h:
+        await publish(h, "abc", range(15))
+        h.crash_before_ack(2)
+        h.lose_connection(2)
+        await h.advance(10)
+        await h.hand_over()
+        await publish(h, "abc", range(15, 30))
+        await h.settle()
+
+    assert {order: first_times(shop.handled[order]) for order in "abc"} == {key: [*range(30)] for key in "abc"}
