@@ -118,6 +118,10 @@ pins: $(PINS)/.tools ## Write requirements-dev.txt and requirements-docs.txt ane
 	$(PINS)/bin/uv pip compile --group docs --universal --python-version 3.11 --constraint constraints.txt \
 		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make pins" --upgrade --quiet --output-file requirements-docs.txt
 
+.PHONY: soak-relays
+soak-relays: venv ## Relays killed and frozen, servers restarted, a long transaction, for minutes: make soak-relays [EACH=20000]
+	RELAYS_EACH=$(or $(EACH),20000) $(BIN)/pytest tests/integration/test_relays.py --timeout 3600
+
 .PHONY: prove
 prove: venv ## Six mutations that lose or repeat messages: the checker must catch each
 	$(BIN)/python tests/faults/prove.py
@@ -165,6 +169,10 @@ bench-claims: venv ## What claims cost, batched and one by one: make bench-claim
 .PHONY: bench-sagas
 bench-sagas: venv ## A step of a saga beside a handler in a transaction: make bench-sagas POSTGRES=postgresql://user@localhost/db
 	$(BIN)/python benchmarks/sagas.py $(POSTGRES)
+
+.PHONY: bench-outbox
+bench-outbox: $(BENCH)/.holdfast ## The relay, web transactions and handlers `within=`, beside doing it by hand: make bench-outbox [JSON=FILE]
+	$(BENCH)/bin/python benchmarks/outbox.py $(if $(JSON),--json $(JSON))
 
 .PHONY: bench-ladder
 bench-ladder: venv ## What a delayed message costs the broker, with the ladder of before and of now, on a private node

@@ -10,6 +10,7 @@ from .clock import sleep as sleep
 from .codec import EncodedHeaders as EncodedHeaders
 from .codec import header_size as header_size
 from .codec import headers_size as headers_size
+from .free_headers import with_headers as with_headers
 from .management import Management as Management
 from .management import ManagementUnavailable as ManagementUnavailable
 from .open import open_broker as open_broker

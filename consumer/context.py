@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import structlog
 from typing_extensions import TypeVar
 
-from ..broker import REAL, Clock
+from ..broker import REAL, Clock, with_headers
 from ..config import Settings
 from ..events import (
     Event,
@@ -22,7 +22,7 @@ from ..events import (
 )
 from ..events import headers as h
 from ..idempotency import Lease
-from ..publisher import message_for, with_headers
+from ..publisher import message_for
 from ..telemetry import Spans
 
 if TYPE_CHECKING:

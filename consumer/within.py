@@ -103,7 +103,7 @@ class Within:
                     self._check(opened)
                     await opened.flush()
                     if run.events:
-                        await opened.execute(*statements.insert(self._outgoing(run)))
+                        await play(statements.inserts(self._outgoing(run)), opened.execute)
 
             return on_loop
 
@@ -122,7 +122,7 @@ class Within:
                 self._check(opened)
                 opened.flush()
                 if run.events:
-                    opened.execute(*statements.insert(self._outgoing(run)))
+                    play_in_thread(statements.inserts(self._outgoing(run)), opened.execute)
 
         return in_thread
 

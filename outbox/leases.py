@@ -4,8 +4,10 @@ import json
 import math
 import secrets
 import time
+from collections.abc import Iterable
 from typing import Any
 
+from ..config import SqlSettings
 from ..sql import SHARDS, Database, Statements, Steps
 
 _TURNS = 3  # renewals within a lease
@@ -14,9 +16,9 @@ _TURNS = 3  # renewals within a lease
 class Leases:
     """The leases of one relay. With `n` relays alive each has its share of the shards."""
 
-    def __init__(self, database: Database[Any], statements: Statements, seconds: float) -> None:
+    def __init__(self, database: Database[Any], statements: Statements, seconds: float, token: str = "") -> None:
         self.shards: tuple[int, ...] = ()
-        self.token = secrets.token_hex(8)
+        self.token = token or secrets.token_hex(8)
         self.send_until = 0.0
         """By the monotonic clock: what is sent by then is confirmed, or given up, while the leases last."""
         self._database = database
@@ -61,3 +63,9 @@ class Leases:
     def _leave(self) -> Steps[None]:
         yield self._statements.give, {"token": self.token, "positions": json.dumps(list(range(SHARDS)))}
         yield self._statements.leave, {"token": self.token}
+
+
+async def free(database: Database[Any], settings: SqlSettings, tokens: Iterable[str]) -> None:
+    """Give back the leases of relays that are dead, instead of at their ends."""
+    for token in tokens:
+        await Leases(database, database.statements(settings.schema), settings.lease, token).leave()

@@ -28,7 +28,7 @@ from ..events import (
 )
 from ..publisher import message_for, send
 from ..sql import Database, Row, Steps, first_line
-from ..telemetry import Emit, OutboxCounted, OutboxHeld, OutboxUnrouted, Relayed, RelayFailed, Spans
+from ..telemetry import Emit, OutboxCounted, OutboxHeld, OutboxUnrouted, Relayed, RelayFailed, RelayJoined, Spans
 from .hand import Chain, Hand, Noting, lane_of
 from .leases import Leases
 
@@ -97,6 +97,7 @@ class Relay:
 
     async def run(self) -> None:
         """Send until `stop` is called."""
+        self._emit(RelayJoined(self.database.name, self.leases.token))
         look, failures = _FIRST_LOOK, 0
         while not self._is_stopping:
             try:

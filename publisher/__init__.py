@@ -3,5 +3,4 @@
 from .blocking import BlockingPublisher as BlockingPublisher
 from .dispatch import message_for as message_for
 from .dispatch import send as send
-from .dispatch import with_headers as with_headers
 from .publisher import Publisher as Publisher

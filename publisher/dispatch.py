@@ -1,13 +1,9 @@
 """From an envelope to the message that is published: at once, or through the delay ladder."""
 
-from collections.abc import Iterable
-from dataclasses import replace
-
-from ..broker import REAL, Broker, Clock, headers_size, ladder, matches
+from ..broker import REAL, Broker, Clock, ladder, matches
 from ..config import PublisherSettings, Settings
 from ..events import (
     Envelope,
-    Headers,
     Message,
     NotConnected,
     PublishError,
@@ -21,26 +17,6 @@ from ..events import (
     to_message,
 )
 from ..telemetry import Emit, Published, PublishResult, Spans
-
-_CLOUD_EVENTS = ("cloudEvents:", "cloudEvents_", "ce-")
-
-
-def with_headers(envelope: Envelope, given: Headers) -> Envelope:
-    """Return the envelope with headers of the application's own.
-
-    Raises `PublishError` naming a header that is Holdfast's, the broker's or a CloudEvent's, or that AMQP cannot carry.
-    """
-    names: Iterable[object] = given
-    for name in names:
-        if not isinstance(name, str) or not name or not headers.is_free(name) or name.startswith(_CLOUD_EVENTS):
-            raise PublishError(
-                f"{envelope.metadata.event_type}: the header {name!r:.60} is not the application's to give"
-            )
-    try:
-        headers_size(given)
-    except ValueError as error:
-        raise PublishError(f"{envelope.metadata.event_type}: {error}") from None
-    return replace(envelope, headers={**given, **envelope.headers})
 
 
 def message_for(envelope: Envelope, settings: Settings, delay: float | None) -> Message:

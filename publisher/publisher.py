@@ -8,11 +8,11 @@ from itertools import islice
 from types import TracebackType
 from typing import Self
 
-from ..broker import REAL, Broker, Clock, events_exchange, ladder, open_broker
+from ..broker import REAL, Broker, Clock, events_exchange, ladder, open_broker, with_headers
 from ..config import Settings, load_settings
 from ..events import Envelope, Event, Headers, Metadata, PublishError, as_published, seal, with_metadata
 from ..telemetry import Emit, FactLog, fan_out, open_spans
-from .dispatch import message_for, send, with_headers
+from .dispatch import message_for, send
 
 PIPELINE = 500
 """How many events of one `publish_many` are in flight at once."""

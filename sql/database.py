@@ -182,6 +182,19 @@ class Database(Generic[S]):
         if isinstance(self.opener, AlchemyAsync):
             await self.opener.engine.dispose()
 
+    def pool_size(self) -> int | None:
+        """Return how many connections there may be at once. None where nothing bounds them, or nothing says so."""
+        opener = self.opener
+        if isinstance(opener, (Alchemy, AlchemyAsync)):
+            pool = opener.engine.pool
+            overflow: int | None = getattr(pool, "_max_overflow", None)
+            return None if overflow is None or overflow < 0 else pool.size() + overflow  # type: ignore[attr-defined]
+        if isinstance(opener, Asyncpg):
+            return int(opener.pool.get_max_size())
+        if isinstance(opener, (Psycopg, PsycopgAsync)):
+            return int(opener.pool.max_size)
+        return None
+
     def statements(self, schema: str) -> Statements:
         """Return the statements for Holdfast's tables in this database.
 

@@ -4,12 +4,23 @@ from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, overload
 
+from ..broker import with_headers
 from ..config import Settings, load_settings
-from ..events import ConfigurationError, Event, Metadata, as_published, check_limits, seal, with_metadata
+from ..events import (
+    ConfigurationError,
+    Event,
+    Headers,
+    Metadata,
+    PublishError,
+    as_published,
+    check_limits,
+    seal,
+    with_metadata,
+)
 from .dialects import statements_of
 from .errors import OutsideTransaction
 from .openers import clause, in_transaction, on_asyncpg, on_psycopg, on_psycopg_async, on_sqlite
-from .statements import Outgoing, Params
+from .statements import Outgoing, Params, kept_headers
 
 if TYPE_CHECKING:
     import sqlite3
@@ -44,6 +55,8 @@ class Outbox:
         /,
         *,
         metadata: Metadata | None = ...,
+        event_id: str | None = ...,
+        headers: Headers | None = ...,
         delay: float | None = ...,
         key: str | None = ...,
     ) -> Metadata: ...
@@ -55,6 +68,8 @@ class Outbox:
         event: Event,
         *,
         metadata: Metadata | None = ...,
+        event_id: str | None = ...,
+        headers: Headers | None = ...,
         delay: float | None = ...,
         key: str | None = ...,
     ) -> Metadata: ...
@@ -66,6 +81,8 @@ class Outbox:
         event: Event,
         *,
         metadata: Metadata | None = ...,
+        event_id: str | None = ...,
+        headers: Headers | None = ...,
         delay: float | None = ...,
         key: str | None = ...,
     ) -> Awaitable[Metadata]: ...
@@ -76,6 +93,8 @@ class Outbox:
         event: Event | None = None,
         *,
         metadata: Metadata | None = None,
+        event_id: str | None = None,
+        headers: Headers | None = None,
         delay: float | None = None,
         key: str | None = None,
     ) -> Metadata | Awaitable[Metadata]:
@@ -90,6 +109,8 @@ class Outbox:
             connection: The session or connection, in a transaction; left out with `using`.
             event: The event.
             metadata: Metadata in place of new ones. Their type and version are those of the event.
+            event_id: The event's id, 1 to 255 bytes, instead of a new one.
+            headers: Headers that travel with the message, beside those of Holdfast. They are kept as JSON until then.
             delay: Seconds from the commit until it is delivered.
             key: The aggregate, instead of the event's own key field.
 
@@ -98,16 +119,21 @@ class Outbox:
 
         Raises:
             OutsideTransaction: Nothing would commit the event.
-            PublishError: It can never be sent, or the metadata are those of another event.
+            PublishError: It can never be sent, the metadata are those of another event, or `event_id` is given too.
             ConfigurationError: What is given is no connection.
         """
         settings = self._settings
         if event is None:
             connection, event = self._of_django(), connection
         event = as_published(event, settings.publisher.versions)
-        envelope = seal(event, source=self._source, key=key, now=datetime.now(UTC))
+        envelope = seal(event, source=self._source, event_id=event_id, key=key, now=datetime.now(UTC))
         if metadata is not None:
+            if event_id is not None:
+                raise PublishError("give metadata or event_id, not both")
             envelope = with_metadata(envelope, metadata)
+        if headers is not None:
+            envelope = with_headers(envelope, headers)
+            kept_headers(envelope)
         check_limits(envelope, delay, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
         return self._write(connection, Outgoing(envelope, delay))
 

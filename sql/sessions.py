@@ -64,8 +64,8 @@ class Pending:
         connection = session.connection()
         for schema in dict.fromkeys(published.schema for published in events):
             rows = [published.event for published in events if published.schema == schema]
-            sql, params = statements_of(connection.dialect.name, schema).insert(rows)
-            connection.execute(clause(sql), params)
+            for sql, params in statements_of(connection.dialect.name, schema).inserts(rows):
+                connection.execute(clause(sql), params)
             self._written = schema
 
     def _after_soft_rollback(self, session: Session, previous: SessionTransaction) -> None:

@@ -10,17 +10,20 @@ other values, each in a way of its own. Times are seconds since 1970, and lists 
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from typing import Any, TypeAlias
 
-from ..events import Envelope, Metadata, headers
+from ..events import Envelope, Metadata, PublishError, headers
 
 VERSION = 1
 """The version of the schema that this release reads and writes."""
 
 SHARDS = 16
+
+_AT_ONCE = 1000  # events in one INSERT
 
 Params: TypeAlias = Mapping[str, Any]
 Row: TypeAlias = tuple[Any, ...]
@@ -44,6 +47,20 @@ def shard_of(metadata: Metadata) -> int:
     """Return the shard of an event: that of its key, or of its id where it has no key."""
     lane = metadata.event_id if metadata.key is None else metadata.key
     return zlib.crc32(lane.encode("utf-8", "surrogatepass")) % SHARDS
+
+
+def kept_headers(envelope: Envelope) -> str:
+    """Return an event's headers as they are kept until it is sent: as JSON. Raises `PublishError` for other values."""
+    metadata, extra = envelope.metadata, dict(envelope.headers)
+    if metadata.traceparent is not None:
+        extra[headers.TRACEPARENT] = metadata.traceparent
+    try:
+        text = json.dumps(extra, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise PublishError(f"{metadata.event_type}: the outbox keeps headers as JSON: {error}") from None
+    if "\\u0000" in text:
+        raise PublishError(f"{metadata.event_type}: a header has a NUL, which PostgreSQL cannot keep")
+    return text
 
 
 @lru_cache(maxsize=1_000)
@@ -292,6 +309,12 @@ class Statements:
             self._inserts[len(rows)] = self._insert(len(rows))
         return self._inserts[len(rows)], {f"{name}_{n}": row[name] for n, row in enumerate(rows) for name in row}
 
+    def inserts(self, events: Iterable[Outgoing]) -> Generator[tuple[str, Params], Any, None]:
+        """Yield INSERTs for all events, in order: drivers take no more than some 32,000 parameters in one."""
+        left = iter(events)
+        while few := list(islice(left, _AT_ONCE)):
+            yield self.insert(few)
+
     def _insert(self, count: int) -> str:
         rows = ", ".join(f"({', '.join(self._value(name, f'{name}_{n}') for name in _COLUMNS)})" for n in range(count))
         columns = ", ".join(self._key if name == "key" else name for name in _COLUMNS)
@@ -307,12 +330,9 @@ class Statements:
     @staticmethod
     def _values(event: Outgoing) -> dict[str, Any]:
         envelope, metadata = event.envelope, event.envelope.metadata
-        extra = dict(envelope.headers)
-        if metadata.traceparent is not None:
-            extra[headers.TRACEPARENT] = metadata.traceparent
         values = (
             *(shard_of(metadata), metadata.event_id, metadata.event_type, metadata.version, metadata.key),
             *(metadata.source, metadata.correlation_id, metadata.causation_id, event.caused_by),
-            *(metadata.time.timestamp(), event.delay, json.dumps(extra), envelope.content_type, envelope.body),
+            *(metadata.time.timestamp(), event.delay, kept_headers(envelope), envelope.content_type, envelope.body),
         )
         return dict(zip(_COLUMNS, values, strict=True))

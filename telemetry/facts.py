@@ -426,6 +426,13 @@ class RelayStarted(Fact, log="relay.started"):
     database: str
 
 
+class RelayJoined(Fact, log="relay.joined", level="debug"):
+    """A relay of this process takes leases of shards, under `token`."""
+
+    database: str
+    token: str
+
+
 class RelayFailed(Fact, log="relay.failed", level="error"):
     """The relay cannot use its database; it tries again in `again_in` seconds. Committed events wait."""
 

@@ -41,6 +41,7 @@ ORDERING, KEYS, REGISTERED = (
 )
 ON_RABBITMQ = "tests/integration/test_ordering.py"
 ATTACHMENTS = "tests/contract/test_attachments.py"
+WITHIN_POSTGRES = "tests/contract/test_within.py -k asyncpg-session"
 WITHIN, RELAY = "tests/contract/test_within.py -k sqlite", "tests/contract/test_relay.py -k sqlite"
 
 MUTATIONS = (
@@ -488,6 +489,107 @@ MUTATIONS = (
         "epoch = 1 + max(",
         "epoch = max(",
         f"{ORDERING} -k fence",
+    ),
+    Mutation(
+        8,
+        "a delivery is acked before its transaction commits",
+        "consumer/within.py",
+        "                    await transact(event, context)\n",
+        "                    asyncio.ensure_future(transact(event, context))\n",
+        f"{WITHIN} --timeout 90",
+    ),
+    Mutation(
+        8,
+        "the inbox row has a transaction of its own",
+        "consumer/within.py",
+        "                    await play(self._enter(run, event), opened.execute)\n",
+        "                    await self._database.run(self._enter(run, event))\n",
+        f"{WITHIN_POSTGRES} --timeout 90",
+    ),
+    Mutation(
+        8,
+        "a handler's events have a transaction of their own",
+        "consumer/within.py",
+        "                        await play(statements.inserts(self._outgoing(run)), opened.execute)\n",
+        "                        await self._database.run(statements.inserts(self._outgoing(run)))\n"
+        "                        raise ValueError('after they were committed')\n",
+        f"{WITHIN_POSTGRES} --timeout 90",
+    ),
+    Mutation(
+        8,
+        "a publish is not mandatory",
+        "broker/codec.py",
+        "(*parts, _MANDATORY)",
+        "(*parts, bytes(1))",
+        "tests/contract/test_broker_contract.py -k amqp",
+    ),
+    Mutation(
+        8,
+        "a relay reads what is above the last number that it read",
+        "outbox/relay.py",
+        "        hand.noted(noting)\n",
+        "        hand.noted(noting)\n"
+        "        rows = [row for row in rows if row[0] > self._refusals.get(-1, 0)]\n"
+        "        self._refusals[-1] = max([row[0] for row in rows], default=self._refusals.get(-1, 0))\n",
+        "tests/contract/test_relay.py -k late_commit",
+    ),
+    Mutation(
+        8,
+        "an event that is sent again has another id",
+        "outbox/relay.py",
+        "        event_id=event_id,\n",
+        "        event_id=event_id + str(time.monotonic()),\n",
+        RELAY,
+    ),
+    Mutation(
+        8,
+        "a relay that nobody wakes does not look",
+        "outbox/relay.py",
+        "            if is_idle and await self._rest(look):\n",
+        "            if is_idle and await self._rest(3600.0):\n",
+        f"{RELAY} --timeout 30",
+    ),
+    Mutation(
+        8,
+        "events in hand are read again",
+        "sql/statements.py",
+        " and seq not in {self.listed('in_hand')} ",
+        " and cast(:in_hand as text) is not null ",
+        "tests/contract/test_relay.py -k unconfirmed",
+    ),
+    Mutation(
+        8,
+        "events are sent that were read while their key was given up",
+        "outbox/hand.py",
+        "            if lane in self._given_up:\n",
+        "            if lane in ():\n",
+        "tests/unit/test_hand.py",
+    ),
+    Mutation(
+        8,
+        "a relay holds a key past its lease",
+        "sql/statements.py",
+        "where seq = {self._seq} and shard in ({self.mine}) on conflict",
+        "where seq = {self._seq} and :token = :token on conflict",
+        RELAY,
+    ),
+    Mutation(
+        8,
+        "leases are judged by the clock of the client",
+        "sql/statements.py",
+        "            f\"select position from {self.table('cursors')} \"\n"
+        "            f\"where token = :token and name like 'shard:%' and lease_until > {self.now}\"\n",
+        "            f\"select position from {self.table('cursors')} \"\n"
+        "            f\"where token = :token and name like 'shard:%' and lease_until > {__import__('time').time()}\"\n",
+        f"{RELAY} --timeout 30",
+    ),
+    Mutation(
+        8,
+        "a notification's connection stays in a pool that was replaced",
+        "sql/waker.py",
+        "            if engine.pool is not pool:\n",
+        "            if engine is None:\n",
+        "tests/contract/test_waking.py",
     ),
 )
 

@@ -140,6 +140,56 @@ CATALOGUE: dict[str, Kind] = {
         "Claims are kept in the worker's own memory",
         "Set HOLDFAST_IDEMPOTENCY__URL to a Redis: two workers do not know of each other, and a restart forgets all.",
     ),
+    "database-unreachable": Kind(
+        "error",
+        "A database of the handlers, or that of HOLDFAST_SQL__URL, cannot be reached",
+        "Check its URL, the password and the network between; until then handlers pause, and no event is sent.",
+    ),
+    "tables-differ": Kind(
+        "error",
+        "Holdfast's tables are not there, or are those of another release",
+        "Run `holdfast sql schema` and `holdfast sql check`: a worker does not start with them as they are.",
+    ),
+    "relay-missing": Kind(
+        "error",
+        "Committed events wait, and no relay is alive",
+        "Run `holdfast relay`, or a worker with a handler `within=` this database.",
+    ),
+    "outbox-held": Kind(
+        "warning",
+        "The broker refused committed events, and their keys wait",
+        "Read `holdfast outbox held`, fix the cause, then `holdfast outbox release` or `drop`.",
+    ),
+    "relays-idle": Kind(
+        "warning",
+        "More relays are alive than there are shards",
+        "Run fewer: those above 16 have nothing to send, and each asks the database.",
+    ),
+    "transaction-long": Kind(
+        "warning",
+        "A transaction is open for long",
+        "End it: until then PostgreSQL keeps deleted rows, and each look of a relay reads them again.",
+    ),
+    "autovacuum-unset": Kind(
+        "warning",
+        "The table of events is vacuumed as seldom as any other",
+        "Run the ALTER TABLE of `holdfast sql schema`, or `holdfast.sql.upgrade(op)` in a migration of Alembic.",
+    ),
+    "events-bloated": Kind(
+        "warning",
+        "The table of events holds mostly deleted rows",
+        "End long transactions, then VACUUM it: each look of a relay reads these rows.",
+    ),
+    "outbox-deaf": Kind(
+        "warning",
+        "Notifications of commits do not arrive",
+        "A pooler shares connections between transactions: events wait up to HOLDFAST_SQL__POLL seconds.",
+    ),
+    "pool-small": Kind(
+        "warning",
+        "The pool has fewer connections than the handlers need",
+        "Raise the pool's size or lower concurrency=: handlers wait for a connection, and fail when it takes long.",
+    ),
     "tls-unverified": Kind(
         "warning",
         "Certificates are not verified",

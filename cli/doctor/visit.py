@@ -39,11 +39,20 @@ class Visit:
 async def examine_all(settings: Settings, handlers: tuple[HandlerSpec, ...]) -> Visit:
     """Look at broker, management API, claim store and handlers. Changes nothing."""
     looked_at, findings = list[str](), of_settings(settings)
-    for words, more in (await _broker(settings, handlers), await _claims(settings)):
+    seen = [await _broker(settings, handlers), await _claims(settings), *await _databases(settings, handlers)]
+    for words, more in seen:
         looked_at.append(words)
         findings += more
     findings += [Finding("window-short", line) for line in short_windows(handlers, settings.idempotency.ttl)]
     return Visit(tuple(looked_at), tuple(findings))
+
+
+async def _databases(settings: Settings, handlers: tuple[HandlerSpec, ...]) -> list[tuple[str, list[Finding]]]:
+    if settings.sql.url is None and all(spec.within is None for spec in handlers):
+        return []
+    from .databases import of_databases
+
+    return await of_databases(settings, handlers)
 
 
 async def _broker(settings: Settings, handlers: tuple[HandlerSpec, ...]) -> tuple[str, list[Finding]]:

@@ -16,7 +16,17 @@ from functools import partial
 
 from ...consumer import Worker
 from ...events import HoldfastError
-from ...telemetry import Emit, Fact, FactLog, LeaseTaken, Metrics, SharedFigures, configure_logging, keep_turning
+from ...telemetry import (
+    Emit,
+    Fact,
+    FactLog,
+    LeaseTaken,
+    Metrics,
+    RelayJoined,
+    SharedFigures,
+    configure_logging,
+    keep_turning,
+)
 from ...telemetry.shared_figures import ROOM
 from ..load import load_worker
 from ..run import Stopping, run, run_to_end
@@ -38,6 +48,7 @@ class Channel:
         self._worker: Worker | None = None
         self._metrics: Metrics | None = None
         self._owner: str | None = None
+        self._relays: tuple[str, ...] = ()
         self._sending = threading.Lock()
         self.end_at_once: Callable[[], object] = lambda: None
         """Called from the thread when the parent was told twice: signals of others, as of systemd, do not count."""
@@ -55,8 +66,14 @@ class Channel:
         self._send(Report(failed=tuple(why.splitlines())))
 
     def _listen(self, fact: Fact) -> None:
-        if isinstance(fact, LeaseTaken):
-            self._owner = fact.owner
+        match fact:
+            case LeaseTaken(owner):
+                self._owner = owner
+            case RelayJoined(_, token) if token not in self._relays:
+                self._relays += (token,)
+                self._send(self._report())  # before it takes a lease
+            case _:
+                pass
 
     def _run(self) -> None:
         last, sent = None, float("-inf")
@@ -77,7 +94,7 @@ class Channel:
         if self._worker is None:
             return Report()
         health = self._worker.health()
-        return Report(health.ready, health.missing, round(health.still, 3), self._owner)
+        return Report(health.ready, health.missing, round(health.still, 3), self._owner, self._relays)
 
     def _send(self, report: Report) -> None:
         with self._sending, suppress(OSError):

@@ -3,11 +3,11 @@
 import asyncio
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -35,11 +35,15 @@ from ..signals import end_when_signalled, heed
 from .child_process import ChildProcess
 from .protocol import Assignment
 
+if TYPE_CHECKING:
+    from ...sql import Database
+
 STEADY = 10.0
 """Seconds a process has to run for its death to count as the first one in a row."""
 
 _RESTART_PAUSE = Pause(0.1, 30.0, jitter=0.0)
 _TO_END = 20.0  # seconds after the grace period that a process has to end before it is killed
+_TO_FREE = 5.0  # seconds in which a database answers that a dead process's relays are gone
 _APPLICATION_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -61,7 +65,8 @@ def run_processes(target: str, *, processes: int, concurrency: int | None, only:
         if settings.claims_url.startswith("memory:") and any(spec.claims(settings) for spec in worker.handlers):
             emit(ClaimsEndangered("memory:// keeps claims in each process by itself; --processes needs a Redis"))
         children = [ChildProcess(number, _template(target, concurrency, only)) for number in range(1, processes + 1)]
-        supervisor = Supervisor(children, settings, emit, folder)
+        databases = {spec.within for spec in worker.selected(only) if spec.within is not None}
+        supervisor = Supervisor(children, settings, emit, folder, databases)
         endpoint = Endpoint(
             settings.http,
             collect=lambda: metrics_of([metrics.figures.memory, *(child.memory for child in children)]),
@@ -79,7 +84,15 @@ class Supervisor:
     """The parent of N processes. One that ends by itself is reported, counted and replaced, at once at first and then
     more and more slowly. Where the first processes cannot even start, none is started again."""
 
-    def __init__(self, children: list[ChildProcess], settings: Settings, emit: Emit, folder: Path | None) -> None:
+    def __init__(
+        self,
+        children: list[ChildProcess],
+        settings: Settings,
+        emit: Emit,
+        folder: Path | None,
+        databases: Iterable["Database[Any]"] = (),
+    ) -> None:
+        self._databases = tuple(databases)
         self._children = children
         self._settings = settings
         self._emit = emit
@@ -139,7 +152,7 @@ class Supervisor:
                 continue
             self._emit(ProcessStarted(child.number, pid))
             code = await self._until_it_ends(child)
-            owner, failed = child.owner, child.report.failed
+            owner, relays, failed = child.owner, child.report.relays, child.report.failed
             child.clear()
             if self._stopping.is_set():
                 return 0 if code == -signal.SIGTERM else code  # stopped before it had begun anything
@@ -149,7 +162,7 @@ class Supervisor:
                 return code
             failures = 0 if loop.time() - began > STEADY else failures + 1
             died = ProcessDied(child.number, pid, _how(code), _RESTART_PAUSE.seconds(failures, luck=1.0))
-            await asyncio.gather(self._pause(died), self._free(pid, owner))
+            await asyncio.gather(self._pause(died), self._free(pid, owner, relays))
         return 0
 
     async def _pause(self, died: ProcessDied) -> None:
@@ -171,7 +184,7 @@ class Supervisor:
                 child.signal(signal.SIGKILL)
         return await ending
 
-    async def _free(self, pid: int, owner: bytes | None) -> None:
+    async def _free(self, pid: int, owner: bytes | None, relays: tuple[str, ...]) -> None:
         """Whatever a dead process still holds is free at once, instead of when its lease ends."""
         if self._folder is not None:
             mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
@@ -179,6 +192,14 @@ class Supervisor:
             async with self._freeing:
                 with suppress(StoreUnavailable):
                     await asyncio.to_thread(self._heart.stop, owner)
+        if relays:
+            from ...outbox import free
+
+            for database in self._databases:
+                with suppress(Exception):  # its leases end by themselves
+                    async with asyncio.timeout(_TO_FREE):
+                        await free(database, self._settings.sql, relays)
+                        await database.close()
 
 
 def _template(target: str, concurrency: int | None, only: tuple[str, ...]) -> Assignment:

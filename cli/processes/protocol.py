@@ -29,12 +29,14 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a child says of itself. `owner` is its incarnation in the claim store, `failed` why it could not start."""
+    """What a child says of itself. `owner` is its incarnation in the claim store, `relays` are the tokens of its relays
+    in their databases, `failed` why it could not start."""
 
     ready: bool = False
     missing: tuple[str, ...] = ("starting",)
     still: float = 0.0
     owner: str | None = None
+    relays: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
 
     def as_line(self) -> bytes:
@@ -51,4 +53,4 @@ class Reports:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             values = json.loads(line)
-            yield Report(**{**values, "missing": tuple(values["missing"]), "failed": tuple(values["failed"])})
+            yield Report(**values | {name: tuple(values[name]) for name in ("missing", "relays", "failed")})

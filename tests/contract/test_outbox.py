@@ -1,5 +1,7 @@
 """Events published in the caller's own transaction, by each kind of session and connection: one suite for all."""
 
+import json
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,6 +19,7 @@ from holdfast import ConfigurationError, Event, Metadata, PublishError, Settings
 from holdfast.events import uuid7
 from holdfast.sql import Outbox, OutsideTransaction
 
+SOME_SQLITE = next(parameter for parameter in kinds() if parameter.id == "sqlite-session")
 SESSIONS = [parameter for parameter in kinds(server=True) if "session" in str(parameter.id)]
 
 
@@ -82,6 +85,44 @@ async def test_metadata_that_is_given_is_written(bank: Bank, outbox: Outbox) -> 
 
     [row] = await bank.ask(f"select event_id, correlation_id from {bank.statements.table('events')}")
     assert row == (given.event_id, "request-1")
+
+
+async def test_an_id_and_headers_that_are_given_are_written(bank: Bank, outbox: Outbox) -> None:
+    given = {"tenant": "t-1", "number": 7}
+
+    async with bank.transaction() as within:
+        sent = await bank.publish(outbox, within, Ordered(order="o-1"), event_id="mine", headers=given)
+
+    [(event_id, headers)] = await bank.ask(
+        f"select event_id, cast(headers as text) from {bank.statements.table('events')}"
+    )
+    assert (sent.event_id, event_id, json.loads(headers)) == ("mine", "mine", given)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"event_id": ""},
+        {"event_id": "mine", "metadata": Metadata(uuid7(), "ordered", NOON)},
+        {"headers": {"event-id": "another"}},
+        {"headers": {"seen": b"bytes"}},
+        {"headers": {"seen": math.inf}},
+        {"headers": {"seen": "a\x00b"}},
+    ],
+    ids=["no id", "two ids", "a header of Holdfast's", "bytes", "infinite", "NUL"],
+)
+async def test_an_id_and_headers_that_cannot_be_kept_are_refused(outbox: Outbox, options: dict[str, Any]) -> None:
+    with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(PublishError):
+        outbox.publish(connection, Ordered(order="o-1"), **options)
+
+
+@pytest.mark.parametrize("bank", [SOME_SQLITE, *SESSIONS], indirect=True)
+async def test_thousands_of_events_of_one_session_are_written_in_order(bank: Bank, outbox: Outbox) -> None:
+    async with bank.transaction() as session:
+        for number in range(2500):
+            outbox.publish(session, Ordered(order=f"o-{number}"))
+
+    assert await orders(bank) == [f"o-{number}" for number in range(2500)]
 
 
 async def begin_nested(session: Any) -> Any:

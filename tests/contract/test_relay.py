@@ -1,6 +1,7 @@
 """What a relay does with committed events, on each kind of database: one suite for all."""
 
 import asyncio
+import time
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from typing import Any, cast
@@ -273,6 +274,21 @@ async def test_relays_share_the_shards(bank: Bank, port: Port, settings: Setting
     shares = [set(relay.leases.shards) for relay in relays]
     assert sorted(map(len, shares)) == [4, 6, 6]
     assert set.union(*shares) == set(range(16))
+
+
+async def test_leases_are_judged_by_the_clock_of_the_database(
+    bank: Bank, port: Port, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = a_relay(bank, port, settings), a_relay(bank, port, settings)
+    await publish(bank, settings, Ordered(order="a"))
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+
+    await first.leases.keep()
+    await second.leases.keep()
+    await first.drain()
+
+    assert (len(first.leases.shards), len(second.leases.shards)) == (16, 0)
+    assert port.keys() == ["a"]
 
 
 async def test_a_relay_that_stops_gives_its_shards_back(bank: Bank, port: Port, settings: Settings) -> None:

@@ -88,6 +88,23 @@ async def test_effect_inbox_row_and_events_are_committed_together(bank: Bank, se
     assert event.metadata.event_id == derived_id(sent.event_id, "book", 0)
 
 
+@pytest.mark.parametrize("bank", kinds(server=True)[:1] + kinds(server=False)[:1], indirect=True)
+async def test_thousands_of_events_of_one_transaction_are_committed(bank: Bank, settings: Settings) -> None:
+    facts = Facts()
+
+    def act(event: Paid, ctx: Context) -> Iterator[str]:
+        for _ in range(2500):
+            ctx.publish(Booked(account=event.account))
+        yield "select 1"
+
+    async with running(a_ledger(settings, facts, bank, act)):
+        await publish(settings, Paid(account="a", cents=5))
+        await booked(facts, "handled")
+        await facts.until(Settled, lambda fact: fact.handler == "watch", count=2500)
+
+    assert await bank.count("events") == 0
+
+
 async def test_a_handler_that_fails_leaves_nothing_and_its_next_attempt_all(bank: Bank, settings: Settings) -> None:
     facts, left = Facts(), list[int]()
 

@@ -1,5 +1,8 @@
 """Transactions on RabbitMQ and PostgreSQL: processes and servers die, and each event is accounted for."""
 
+import asyncio
+import os
+import re
 import signal
 import sqlite3
 from collections.abc import AsyncIterator
@@ -102,6 +105,31 @@ async def test_a_worker_killed_at_an_arrow_leaves_effect_inbox_and_events_in_agr
 
     assert set(await ask(postgres_url, entries)) == each_once
     assert await ask(postgres_url, f"select count(*) from {schema}.inbox") == [(2 * EACH,)]
+
+
+async def test_the_shards_of_a_process_that_died_are_free_before_their_leases_end(
+    schema: str, postgres_url: str, settings: Settings
+) -> None:
+    env = environment(
+        HOLDFAST_BROKER__URL=settings.broker.url.get_secret_value(),
+        HOLDFAST_BROKER__EXCHANGE=settings.broker.exchange,
+        HOLDFAST_BROKER__MAX_DELAY="3600",
+        HOLDFAST_IDEMPOTENCY__URL="memory://",
+        HOLDFAST_LOG__FORMAT="json",
+        HOLDFAST_SQL__SCHEMA=schema,
+        HOLDFAST_SQL__LEASE="3000",
+        LEDGER_URL=postgres_url.replace("postgresql:", "postgresql+asyncpg:"),
+    )
+    leased = f"select count(*) from {schema}.cursors where name like 'shard:%' and token is not null"
+
+    with Running("run", "ledger:worker", "--processes", "2", folder=APPS, env=env) as run:
+        await eventually(lambda: ask(postgres_url, leased), [(16,)])
+        await asyncio.to_thread(run.until, lambda log: log.count("process.started") == 2)
+        old = ", ".join(f"'{row[0]}'" for row in await ask(postgres_url, f"select token from {schema}.cursors"))
+        for pid in re.findall(r'"pid": ?(\d+)', run.log)[:2]:
+            os.kill(int(pid), signal.SIGKILL)
+        await eventually(lambda: ask(postgres_url, f"{leased} and token not in ({old})"), [(16,)])
+        assert run.stop() == 0, run.log
 
 
 async def test_a_database_that_is_killed_pauses_the_queue_and_spends_no_attempt(

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from holdfast import Event, Retry, Settings, Worker, load_settings
+from holdfast import Context, Event, Retry, Settings, Worker, load_settings
 from holdfast.broker import (
     Binding,
     Comparison,
@@ -23,6 +24,7 @@ from holdfast.broker import (
     registry,
 )
 from holdfast.cli.doctor.catalogue import CATALOGUE
+from holdfast.cli.doctor.databases import of_outbox, of_pool, of_postgres
 from holdfast.cli.doctor.judging import (
     of_arguments,
     of_clock,
@@ -34,6 +36,7 @@ from holdfast.cli.doctor.judging import (
 )
 from holdfast.config import BrokerSettings
 from holdfast.idempotency import Danger
+from holdfast.sql import Database
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
@@ -217,6 +220,49 @@ def test_settings_that_give_something_up_are_found() -> None:
 
     assert [finding.code for finding in found] == ["tls-unverified"] * 2
     assert [finding.code for finding in memory] == ["claims-in-memory"]
+
+
+@pytest.mark.parametrize(
+    ("figures", "codes"),
+    [
+        ((0, None, 0, 0), []),
+        ((7, 5.0, 0, 0), []),
+        ((7, 61.0, 0, 0), ["relay-missing"]),
+        ((7, 61.0, 0, 1), []),
+        ((7, 61.0, 2, 17), ["outbox-held", "relays-idle"]),
+    ],
+)
+def test_an_outbox_is_judged_by_its_age_what_is_held_and_its_relays(
+    figures: tuple[int, float | None, int, int], codes: list[str]
+) -> None:
+    assert [finding.code for finding in of_outbox("shop", *figures)] == codes
+
+
+@pytest.mark.parametrize(
+    ("seen", "codes"),
+    [
+        ((299.0, "{autovacuum_vacuum_scale_factor=0}", 0, 100_000), []),
+        ((301.0, "{autovacuum_vacuum_scale_factor=0}", 0, 100_001), ["transaction-long", "events-bloated"]),
+        ((0.0, "", 200_000, 150_000), ["autovacuum-unset"]),
+    ],
+)
+def test_postgres_is_judged_by_open_transactions_options_and_deleted_rows(
+    seen: tuple[float, str, int, int], codes: list[str]
+) -> None:
+    assert [finding.code for finding in of_postgres("shop", *seen)] == codes
+
+
+@pytest.mark.parametrize(("concurrency", "codes"), [(13, []), (14, ["pool-small"]), (None, ["pool-small"])])
+def test_a_pool_has_a_connection_for_each_handler_and_two_for_its_relay(
+    concurrency: int | None, codes: list[str]
+) -> None:
+    database = Database(create_async_engine("sqlite+aiosqlite:///shop.db", pool_size=5, max_overflow=10))
+    worker = Worker("shop", settings=settings())
+
+    @worker.handler(Paid, within=database, concurrency=concurrency)
+    async def pay(event: Paid, ctx: Context, connection: AsyncConnection) -> None: ...
+
+    assert [finding.code for finding in of_pool(database, worker.handlers, worker.settings)] == codes
 
 
 def test_bindings_are_compared_but_not_those_of_what_is_missing() -> None:

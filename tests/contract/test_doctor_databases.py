@@ -1,0 +1,41 @@
+"""What the doctor sees of a database, of each kind."""
+
+from collections.abc import Iterator
+
+from databases import Bank
+
+from holdfast import Context, Event, Settings, Worker
+from holdfast.cli.doctor.databases import of_databases
+
+
+class Paid(Event, type="paid"):
+    account: str
+
+
+def a_worker(bank: Bank) -> Worker:
+    """A worker with one handler in transactions of the bank."""
+    settings = Settings(_env_file=None, sql={"schema": bank.schema})  # type: ignore[call-arg, arg-type]
+    worker = Worker("shop", settings=settings)
+
+    def act(event: Paid, ctx: Context) -> Iterator[str]:
+        yield "select 1"
+
+    worker.handler(Paid, name="pay", within=bank.database, concurrency=1)(bank.handler(act))
+    return worker
+
+
+async def test_a_database_with_the_tables_of_this_release_is_no_finding(bank: Bank) -> None:
+    worker = a_worker(bank)
+
+    looked = await of_databases(worker.settings, worker.handlers)
+
+    assert looked == [(f"database: {bank.database.name}", [])]
+
+
+async def test_a_database_without_the_tables_of_this_release_is_a_finding(bank: Bank) -> None:
+    worker = a_worker(bank)
+    await bank.ask(f"update {bank.statements.table('cursors')} set position = 999 where name = 'schema'")
+
+    [(_, findings)] = await of_databases(worker.settings, worker.handlers)
+
+    assert [finding.code for finding in findings] == ["tables-differ"]
