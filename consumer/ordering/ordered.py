@@ -21,9 +21,12 @@ WhenDead: TypeAlias = Literal["hold", "go-on"]
 class Ordered:
     """How a handler keeps events of one key in order.
 
-    `by` names the key: a field, or a function of the event; the event's own `key` by default. `when_dead` says whether
-    an event in the dead-letter queue holds up the later ones of its key until it is replayed or skipped ("hold"), or
-    not ("go-on"). `parked` is the number of events that may wait in the ledger. `partitions` is 1.
+    Attributes:
+        by: The key: the name of a field, or a function of the event; by default the event's own `key`.
+        partitions: How many queues the keys are spread over: 1.
+        when_dead: Whether an event in the dead-letter queue holds up the later ones of its key until it is replayed or
+            skipped ("hold"), or not ("go-on").
+        parked: How many events may wait in the ledger.
     """
 
     by: By | None = None
@@ -32,7 +35,12 @@ class Ordered:
     parked: int = 10_000
 
     def key_of(self, incoming: Incoming, read: Callable[[Incoming], Any]) -> str:
-        """Return the key of an event, or "" if it has none or cannot be read. `read` makes a message an event."""
+        """Return the key of an event, or "" if it has none or cannot be read.
+
+        Args:
+            incoming: The event's message.
+            read: A function that makes an event of it.
+        """
         known = incoming.metadata.key
         if self.by is None and known is not None:
             return known

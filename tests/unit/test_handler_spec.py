@@ -273,6 +273,7 @@ def test_help_shows_each_option_of_a_handler_with_its_default() -> None:
         "publishes": None,
         "idempotent": True,
         "key": None,
+        "ordered": False,
         "on_outage": None,
     }
     shown = pydoc.plain(pydoc.render_doc(Worker.handler))
