@@ -49,6 +49,7 @@ SUBMODULES = {
         "Published",
         "DeadLettered",
     ),
+    "holdfast.sagas": ("Saga", "Stage", "begins", "on", "late", "SagaError", "TooEarly"),
     "holdfast.sql": ("Database", "Outbox", "OutsideTransaction", "TransactionEnded", "DatabaseUnavailable"),
 }
 
