@@ -240,7 +240,11 @@ class Harness:
         await self._passage.quiet()
 
     async def replay(self, dead: DeadLettered) -> None:
-        """Replay a dead letter, as `holdfast dead replay` does."""
+        """Replay a dead letter, as `holdfast dead replay` does.
+
+        Args:
+            dead: One of `dead_letters`.
+        """
         self._check_running()
         queue = dead_letter_queue(dead.queue)
         target = target_of(dead.letter, queue)
