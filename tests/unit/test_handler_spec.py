@@ -274,6 +274,7 @@ def test_help_shows_each_option_of_a_handler_with_its_default() -> None:
         "idempotent": True,
         "key": None,
         "on_outage": None,
+        "ordered": False,
     }
     shown = pydoc.plain(pydoc.render_doc(Worker.handler))
     assert "timeout: float = 60.0" in shown and "**options" not in shown
