@@ -31,38 +31,29 @@ def postponed_copy(
     now: datetime,
     budget: int,
     traced: str | None = None,
+    entry: Mapping[str, Any] | None = None,
 ) -> Message:
     """Return the copy that comes back to `queue` after the decided delay: as the next attempt, or as the same one if
-    it only waits. `traced` is this attempt in its trace; the next one is linked to it."""
-    ours = _of_event(incoming, queue)
+    it only waits. `traced` is this attempt in its trace; the next one is linked to it. With the headers of an `entry`
+    it waits in the ledger of an ordered queue instead."""
+    history = incoming.history
+    exchange, key = origin(incoming.message)
+    ours = metadata_headers(incoming.metadata) | {h.QUEUE: queue, h.EXCHANGE: exchange, h.ROUTING_KEY: key}
     if decision.error is None:
-        held_for = incoming.history.held_for + decision.delay
-        ours |= _unchanged(incoming.history) | {h.HELD_MS: round(1000 * held_for)}
+        held = {} if entry is not None else {h.HELD_MS: round(1000 * (history.held_for + decision.delay))}
+        ours |= _unchanged(history) | held
     else:
-        ours |= _next_attempt(incoming.history, decision, now)
+        ours |= {
+            h.ATTEMPT: history.attempt + 1,
+            h.FIRST_FAILED_AT: (history.first_failed_at or now).isoformat(),
+            h.LAST_ERROR: summary(decision.error),
+        }
     if traced is not None:
         ours[h.TRACED] = traced
+    if entry is not None:
+        return _copy(incoming, "", ledger_queue(queue), {**ours, **entry}, budget)
     level, address, levels = ladder.address(ladder.rounded(decision.delay), ladder.to_queue(queue))
     return _copy(incoming, level, address, ours | levels, budget)
-
-
-def parked_copy(
-    incoming: Incoming,
-    decision: Postpone | None,
-    entry: Mapping[str, Any],
-    *,
-    queue: str,
-    now: datetime,
-    budget: int,
-    traced: str | None = None,
-) -> Message:
-    """Return the copy that waits in the ledger of `queue`, with the headers of its `entry`: as the next attempt after
-    a failure, or as it is."""
-    ours = _of_event(incoming, queue)
-    ours |= _unchanged(incoming.history) if decision is None else _next_attempt(incoming.history, decision, now)
-    if traced is not None:
-        ours[h.TRACED] = traced
-    return _copy(incoming, "", ledger_queue(queue), {**ours, **entry}, budget)
 
 
 def dead_letter(
@@ -98,19 +89,6 @@ def dead_letter(
     if order_key:
         ours[h.ORDER_KEY] = order_key
     return _copy(incoming, "", dead_letter_queue(queue), ours, budget)
-
-
-def _of_event(incoming: Incoming, queue: str) -> dict[str, Any]:
-    exchange, key = origin(incoming.message)
-    return metadata_headers(incoming.metadata) | {h.QUEUE: queue, h.EXCHANGE: exchange, h.ROUTING_KEY: key}
-
-
-def _next_attempt(history: History, decision: Postpone, now: datetime) -> dict[str, Any]:
-    return {
-        h.ATTEMPT: history.attempt + 1,
-        h.FIRST_FAILED_AT: (history.first_failed_at or now).isoformat(),
-        h.LAST_ERROR: summary(decision.error),
-    }
 
 
 def _unchanged(history: History) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Settler:
         The order is the promise. A completion comes before the ack; a claim is released before the copy that will
         claim again; a dead letter keeps its claim until it is one, so that a crash now does not forget the crashes.
         """
-        claim = flight.claimed.claim
+        claim, event_id = flight.claimed.claim, flight.incoming.metadata.event_id
         match ending:
             case Ack():
                 return None if claim is None else await self.tools.claims.complete(claim)
@@ -66,9 +66,9 @@ class Settler:
             case Postpone():
                 if claim is not None:
                     await self.tools.claims.release(claim)
-                await self._publish(flight, self._postponed(flight, ending))
+                await publish_copy(self.tools, self.spec.queue, event_id, self._postponed(flight, ending))
             case DeadLetter():
-                await self._publish(flight, self._dead_letter(flight, ending))
+                await publish_copy(self.tools, self.spec.queue, event_id, self._dead_letter(flight, ending))
                 if self.order is not None:
                     await self.order.hold(flight, ending)
                 await self.let_go(claim, forget=True)  # so that a replay runs; a stop does not undo what is durable
@@ -94,9 +94,6 @@ class Settler:
         now, budget = self.tools.clock.now(), self.tools.broker.header_budget
         key = None if self.order is None else self.order.key(flight)
         return dead_letter(flight.incoming, ending, queue=queue, handler=handler, now=now, budget=budget, order_key=key)
-
-    async def _publish(self, flight: InFlight, copy: Message) -> None:
-        await publish_copy(self.tools, self.spec.queue, flight.incoming.metadata.event_id, copy)
 
 
 async def publish_copy(tools: Tools, queue: str, event_id: str, copy: Message) -> None:

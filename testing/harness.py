@@ -243,7 +243,7 @@ class Harness:
         """Replay a dead letter, as `holdfast dead replay` does.
 
         Args:
-            dead: The dead letter, one of `dead_letters`.
+            dead: One of `dead_letters`.
         """
         self._check_running()
         queue = dead_letter_queue(dead.queue)

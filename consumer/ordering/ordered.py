@@ -19,14 +19,14 @@ WhenDead: TypeAlias = Literal["hold", "go-on"]
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """How a handler keeps events of one key in order.
+    """How a handler keeps the events of one key in order.
 
-    Attributes:
-        by: The key: the name of a field, or a function of the event; by default the event's own `key`.
-        partitions: How many queues the keys are spread over: 1.
-        when_dead: Whether an event in the dead-letter queue holds up the later ones of its key until it is replayed or
-            skipped ("hold"), or not ("go-on").
-        parked: How many events may wait in the ledger.
+    Args:
+        by: What names the key: a field, or a function of the event. By default the event's own `key`.
+        partitions: 1. More are refused in this release.
+        when_dead: "hold": a dead letter holds up the later events of its key until it is replayed or skipped.
+            "go-on": it does not.
+        parked: The most events that may wait in the ledger. When it is full, the queue starts nothing new.
     """
 
     by: By | None = None
@@ -35,11 +35,14 @@ class Ordered:
     parked: int = 10_000
 
     def key_of(self, incoming: Incoming, read: Callable[[Incoming], Any]) -> str:
-        """Return the key of an event, or "" if it has none or cannot be read.
+        """Return the key of an event.
 
         Args:
-            incoming: The event's message.
-            read: A function that makes an event of it.
+            incoming: The message of the event.
+            read: What makes a message an event.
+
+        Returns:
+            The key; "" if the event has none, or cannot be read.
         """
         known = incoming.metadata.key
         if self.by is None and known is not None:

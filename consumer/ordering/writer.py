@@ -6,13 +6,15 @@ from typing import Any
 
 from ...broker import ledger_queue
 from ...events import Incoming, Message
-from ..copies import parked_copy
+from ..copies import postponed_copy
 from ..errors import OwnershipLost
 from ..outcome import DeadLetter, Postpone
 from ..settle import publish_copy
 from .desk import Desk
 from .keys import LETTER, Item
 from .ledger import Entry, Kind, due_headers, entry_headers, mark, rewritten, stub
+
+_AS_IT_IS = Postpone(0.0, None)
 
 
 class Writer:
@@ -38,7 +40,7 @@ class Writer:
 
     async def park(self, key: str, item: Item, incoming: Incoming) -> None:
         """Write an event as it is."""
-        await self._write(self._copy(incoming, None, self._headers("parked", key, item), None), incoming)
+        await self._write(self._copy(incoming, _AS_IT_IS, self._headers("parked", key, item), None), incoming)
 
     async def postpone(self, key: str, item: Item, incoming: Incoming, ending: Postpone, traced: str | None) -> None:
         """Write the next attempt of an event, at the position it has. `traced` is this attempt in its trace."""
@@ -82,7 +84,7 @@ class Writer:
             position, self._next_position = self._next_position, self._next_position + 1
         return entry_headers(kind, key=key, epoch=self._epoch, position=position, revision=revision)
 
-    def _copy(self, incoming: Incoming, ending: Postpone | None, entry: dict[str, Any], traced: str | None) -> Message:
+    def _copy(self, incoming: Incoming, ending: Postpone, entry: dict[str, Any], traced: str | None) -> Message:
         queue, tools = self._desk.spec.queue, self._desk.tools
         now, budget = tools.clock.now(), tools.broker.header_budget
-        return parked_copy(incoming, ending, entry, queue=queue, now=now, budget=budget, traced=traced)
+        return postponed_copy(incoming, ending, queue=queue, now=now, budget=budget, traced=traced, entry=entry)

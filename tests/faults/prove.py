@@ -35,7 +35,7 @@ SLOT = "        with flight.slot:\n"
 RELEASE = """                if claim is not None:
                     await self.tools.claims.release(claim)
 """
-COPY = "                await self._publish(flight, self._postponed(flight, ending))\n"
+COPY = "                await publish_copy(self.tools, self.spec.queue, event_id, self._postponed(flight, ending))\n"
 TRIES_ONCE = """                asyncio.ensure_future(
                     self.tools.broker.publish(self._postponed(flight, ending), timeout=5)
                 ).add_done_callback(lambda sent: sent.exception())

@@ -91,7 +91,7 @@ async def test_a_retry_is_made_now_where_an_operator_asks_for_it(keys: Command, 
 
 async def test_the_dead_letter_of_a_key_is_replayed_before_what_waits(keys: Command, ledger: Path, unique: str) -> None:
     refused = await keys("keys", "retry", "order_app:worker", "project", "a")
-    replayed = await keys("dead", "replay", f"{unique}.shop.project", "--key", "a", "--yes", "--wait", "0")
+    replayed = await keys("dead", "replay", f"{unique}.shop.project", "--key", "a", "--yes", "--wait", "30")
 
     assert refused.returncode == 1 and "holdfast dead replay --key" in refused.stdout
     assert "1 failed" in replayed.stdout, replayed.stderr  # it is rejected again, and the worker reports that

@@ -1,13 +1,17 @@
 """Order per key, in a harness: what fails holds up its own key alone, and what is behind it keeps its order."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from running import publish_all, running, settings_for
 from waiting import eventually
 
 from holdfast import Context, Event, Ordered, Reject, Retry, RetryLater, Worker, fixed
+from holdfast.broker import REAL, Timer
 from holdfast.broker.memory.attachment import MemoryAttachment
+from holdfast.consumer import Dependencies
 from holdfast.testing import Harness
 
 ONCE_MORE = Retry(attempts=2, backoff=fixed(60, jitter=False))
@@ -332,6 +336,38 @@ async def test_a_refused_event_holds_its_key_too() -> None:
         await h.settle()
 
     assert seen == []
+
+
+class EarlyClock:
+    """Rings each time once a moment too early, as timers of uvloop may: while it rings, the time comes."""
+
+    def __init__(self) -> None:
+        self.now, self.precise = REAL.now, REAL.precise
+        self._readings: list[float] = []
+        self._early: set[float] = set()
+
+    def time(self) -> float:
+        return self._readings.pop(0) if self._readings else REAL.time()
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Timer:
+        def ring() -> None:
+            self._readings = [] if when in self._early else [when - 1e-4, when + 1e-4]
+            self._early.add(when)
+            callback(*args)
+            self._readings = []
+
+        return REAL.call_at(when, ring)
+
+
+async def test_a_retry_whose_timer_rings_a_moment_too_early_is_made_all_the_same(unique: str) -> None:
+    shop = Shop(Retry(attempts=2, backoff=fixed(0.1, jitter=False)))
+    shop.failing["a", 0] = 1
+    settings = settings_for(f"memory://{unique}", "events")
+    shop.worker.configure(settings=settings)
+
+    async with running(shop.worker, dependencies=Dependencies(clock=EarlyClock())):
+        await publish_all(settings, [Placed(order="a", number=number) for number in range(3)])
+        await eventually(lambda: shop.handled["a"], [0, 1, 2], within=10)
 
 
 def first_times(numbers: list[int]) -> list[int]:
