@@ -82,6 +82,8 @@ class Transactions:
         """Have a part work next to the handlers, woken by what the relay of its database gives positions to."""
         job = part.job(database, self._settings, self._emit, self._given.clock)
         self._jobs.append(job)
+        if self._given.jobs is not None:
+            self._given.jobs.append(job)
         self._relays[database].on_positions += (job.wake,)
         if not self._given.relays_at_once:
             working = keep_running("projection", job.run, self._emit)
@@ -95,7 +97,7 @@ class Transactions:
 
         async def drain() -> None:
             await relay.drain()
-            for job in self._jobs:
+            for job in self._given.jobs or ():
                 await job.drain()
 
         return drain if self._given.relays_at_once else wake

@@ -206,11 +206,19 @@ class Database(Generic[S]):
         return statements_of(self.dialect, schema)
 
     def history(self, schema: str) -> History:
-        """Return the statements that read events that are kept."""
+        """Return the statements that read events that are kept.
+
+        Args:
+            schema: The schema of the tables.
+        """
         return History(self.dialect, schema)
 
     def kept(self, schema: str) -> Kept:
-        """Return the statements for tables that keep their events."""
+        """Return the statements for tables that keep their events.
+
+        Args:
+            schema: The schema of the tables.
+        """
         return Kept(self.dialect, schema)
 
     async def run(self, steps: Steps[T]) -> T:

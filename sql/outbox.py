@@ -155,7 +155,23 @@ class Outbox:
     def record(
         self, connection: Any, event: Event, *, key: str, stream: str, version: int
     ) -> Metadata | Awaitable[Metadata]:
-        """Publish an event of an aggregate, which makes a version of it. Raises `Conflict` where that is there."""
+        """Publish an event of an aggregate, which makes a version of it. `Journal.append` does.
+
+        Args:
+            connection: A session or a connection in a transaction; if it is asynchronous, the call is awaited.
+            event: The event.
+            key: The aggregate's key.
+            stream: The aggregate's name.
+            version: The version that the event makes.
+
+        Returns:
+            The event's metadata.
+
+        Raises:
+            Conflict: The version is there already.
+            OutsideTransaction: Nothing would commit the event.
+            PublishError: It can never be sent.
+        """
         settings = self._settings
         event = as_published(event, settings.publisher.versions)
         envelope = seal(event, source=self._source, key=key, now=datetime.now(UTC))

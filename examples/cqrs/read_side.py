@@ -1,7 +1,7 @@
 """The read side: a model made for questions, from events alone. It can be thrown away and made anew at any time.
 
     holdfast run read_side:worker
-    holdfast journal rebuild statement
+    holdfast journal rebuild statement && python rebuild.py
 
 Its rows and the position that it has reached are one commit, so it is exactly the history up to there.
 """
@@ -56,6 +56,11 @@ def balances() -> dict[str, int]:
 def entries() -> int:
     with reading() as db:
         return int(db.execute("select count(*) from entries").fetchone()[0])
+
+
+def forget() -> None:
+    with reading() as db, db:
+        db.execute("delete from entries")
 
 
 @contextmanager

@@ -303,7 +303,7 @@ async def test_a_projection_that_cannot_run_is_refused(bank: Bank, settings: Set
         worker.include(part, within=bank.database)
         with pytest.raises(ConfigurationError, match=match):
             worker.selected()
-    with pytest.raises(ConfigurationError, match="give a Projection"):
+    with pytest.raises(ConfigurationError, match="or a Projection"):
         worker.include(cast("Any", "x"), within=bank.database)
     with pytest.raises(ConfigurationError, match="includes 'wrong v1' twice"):
         worker.include(wrong, within=bank.database)
