@@ -9,6 +9,7 @@ from ..config import VERSION
 from .arguments import Json, Target
 from .databases import outbox_app, relay, sql_app
 from .dead import dead_app
+from .journal import journal_app
 from .saga_commands import sagas_app
 from .subcommands import events_app, keys_app, topology_app
 
@@ -26,6 +27,7 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(sql_app, name="sql")
 app.add_typer(outbox_app, name="outbox")
 app.add_typer(sagas_app, name="sagas")
+app.add_typer(journal_app, name="journal")
 app.command(short_help="send the committed events of a database", epilog="\b\nExample:\n  holdfast relay")(relay)
 
 # Typer exports this one alone of the errors that mean wrong usage; they have their base in common.

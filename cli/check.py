@@ -23,13 +23,15 @@ def check_worker(target: str, *, connect: bool = False, every: bool = False) -> 
     `TopologyError`."""
     worker = load_worker(target)
     settings = worker.settings
-    if not worker.handlers:
+    if not (worker.handlers or worker.parts):
         raise ConfigurationError(f"{target} has no handlers; register one with @worker.handler(SomeEvent)")
-    for spec in worker.handlers:
-        spec.prepare(settings.publisher.versions)
+    worker.selected()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(f"worker {worker.name}: {len(worker.handlers)} handler(s)\n", markup=False)
-    console.print(_handlers(worker))
+    if worker.handlers:
+        console.print(_handlers(worker))
+    for part in worker.parts:
+        console.print(f"projection {part.title}", markup=False)
     console.print()
     for line in _settings(settings, every=every):
         console.print(line, markup=False, soft_wrap=True)

@@ -37,11 +37,14 @@ class Dialect(StrEnum):
 def schema(
     dialect: Annotated[Dialect | None, typer.Option(help="instead of the one of HOLDFAST_SQL__URL")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="execute them at HOLDFAST_SQL__URL as well")] = False,
+    journal: Annotated[
+        bool, typer.Option("--journal", help="only what tables made without HOLDFAST_SQL__KEEP lack to keep events")
+    ] = False,
 ) -> None:
     """Print the statements that make Holdfast's tables. Connects to nothing, unless they are to be applied."""
     from .sql import print_schema
 
-    print_schema(dialect and dialect.value, apply=apply)
+    print_schema(dialect and dialect.value, apply=apply, journal=journal)
 
 
 @sql_app.command(short_help="compare the database's tables with what is needed")

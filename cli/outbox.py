@@ -6,16 +6,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..config import load_settings
+from ..config import Settings, load_settings
 from ..events import ConfigurationError
-from ..sql import Database, Row, Steps
+from ..sql import Database, Row, Statements, Steps
 from .sql import ask, opened
 from .words import console, print_json
 
 _HELD = ("number", "key", "event_id", "attempts", "again_in", "error")
 _EVENT = (
     *("event_id", "event_type", "version", "key", "source", "correlation_id", "causation_id"),
-    *("time", "headers", "content_type", "body"),
+    *("time", "headers", "content_type", "body", "caused_by"),
 )
 
 
@@ -25,7 +25,7 @@ def show_outbox(*, as_json: bool) -> None:
     async def read() -> dict[str, Any]:
         settings = load_settings()
         async with opened(settings) as database:
-            statements = database.statements(settings.sql.schema)
+            statements = _of(database, settings)
             [(pending, oldest, held)] = await ask(database, statements.figures)
             [(alive,)] = await ask(database, statements.alive)
         return {"pending": pending, "oldest_seconds": round(oldest or 0.0, 1), "held": held, "relays": alive}
@@ -44,7 +44,7 @@ def list_held(*, as_json: bool) -> None:
     async def read() -> list[Row]:
         settings = load_settings()
         async with opened(settings) as database:
-            return await ask(database, database.statements(settings.sql.schema).held)
+            return await ask(database, _of(database, settings).held)
 
     events = [dict(zip(_HELD, row, strict=True)) for row in asyncio.run(read())]
     if as_json:
@@ -62,7 +62,7 @@ def release_held(number: int) -> None:
     async def release() -> list[Row]:
         settings = load_settings()
         async with opened(settings) as database:
-            return await ask(database, database.statements(settings.sql.schema).release, seq=str(number))
+            return await ask(database, _of(database, settings).release, seq=str(number))
 
     if not asyncio.run(release()):
         raise _not_held(number)
@@ -75,15 +75,20 @@ def drop_held(number: int, archive: Path) -> None:
     async def drop() -> None:
         settings = load_settings()
         async with opened(settings) as database:
-            await database.run(_drop(database, settings.sql.schema, number, archive))
+            await database.run(_drop(_of(database, settings), number, archive))
 
     asyncio.run(drop())
     print(f"event {number} is in {archive}, and deleted")
 
 
-def _drop(database: Database[Any], schema: str, number: int, archive: Path) -> Steps[None]:
+def _of(database: Database[Any], settings: Settings) -> Statements:
+    sql = settings.sql
+    return database.kept(sql.schema) if sql.keeps else database.statements(sql.schema)
+
+
+def _drop(statements: Statements, number: int, archive: Path) -> Steps[None]:
     """The event is on disk before the transaction that deletes it commits."""
-    statements, seq = database.statements(schema), {"seq": str(number)}
+    seq = {"seq": str(number)}
     rows = yield statements.held_event, seq
     if not rows:
         raise _not_held(number)

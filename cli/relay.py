@@ -37,7 +37,7 @@ async def _run(settings: Settings) -> int:
     emit = fan_out((FactLog(settings.log.successes), metrics))
     async with opened(settings) as database:
         with suppress(DatabaseUnavailable):  # the relay waits for it
-            await database.check(settings.sql.schema)
+            await database.check(settings.sql.schema, keeps=settings.sql.keeps)
         broker = await open_broker(settings, emit)
         try:
             await broker.declare(events_exchange(settings.broker.exchange), settings.broker.topology)

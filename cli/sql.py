@@ -10,14 +10,23 @@ from ..events import ConfigurationError
 from ..sql import Database, Row, Steps, columns, ddl, first_line
 
 
-def print_schema(dialect: str | None, *, apply: bool) -> None:
-    """Print the statements that make the tables, and execute them with `apply`."""
+def print_schema(dialect: str | None, *, apply: bool, journal: bool) -> None:
+    """Print the statements that make the tables, and execute them with `apply`; with `journal`, only what tables that
+    do not keep their events lack."""
     settings = load_settings()
     if apply:
-        asyncio.run(_apply(settings))
+        asyncio.run(_apply(settings, journal=journal))
     url = settings.sql.url.get_secret_value() if settings.sql.url is not None else "postgresql"
-    for statement in ddl(settings.sql.schema, dialect=dialect or url.partition(":")[0].partition("+")[0]):
+    for statement in _statements(settings, dialect or url.partition(":")[0].partition("+")[0], journal=journal):
         print(f"{statement};")
+
+
+def _statements(settings: Settings, dialect: str, *, journal: bool) -> list[str]:
+    schema = settings.sql.schema
+    if not journal:
+        return ddl(schema, dialect=dialect, keeps=settings.sql.keeps)
+    made = ddl(schema, dialect=dialect)
+    return [statement for statement in ddl(schema, dialect=dialect, keeps=True) if statement not in made]
 
 
 def check_schema() -> None:
@@ -48,9 +57,9 @@ async def ask(database: Database[Any], statement: str, **params: Any) -> list[Ro
     return await database.run(steps())
 
 
-async def _apply(settings: Settings) -> None:
+async def _apply(settings: Settings, *, journal: bool) -> None:
     def steps(database: Database[Any]) -> Steps[None]:
-        for statement in ddl(settings.sql.schema, dialect=database.dialect):
+        for statement in _statements(settings, database.dialect, journal=journal):
             yield statement, {}
 
     async with opened(settings) as database:
@@ -60,8 +69,8 @@ async def _apply(settings: Settings) -> None:
 async def _check(settings: Settings) -> str:
     schema, faults = settings.sql.schema, list[str]()
     async with opened(settings) as database:
-        await database.check(schema)
-        for table, names in columns(schema, dialect=database.dialect).items():
+        await database.check(schema, keeps=settings.sql.keeps)
+        for table, names in columns(schema, dialect=database.dialect, keeps=settings.sql.keeps).items():
             try:
                 await ask(database, f"select {', '.join(f't.{name}' for name in names)} from {table} t where 1 = 0")
             except Exception as error:  # noqa: BLE001 (each driver has its own for a column that is not there)

@@ -1,5 +1,6 @@
 """Settings: keyword arguments, then HOLDFAST_ variables (nested with `__`), then a `.env` file, then defaults."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -8,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -218,6 +220,10 @@ class PublisherSettings(_Group):
     )
 
 
+def _forever(value: Any) -> Any:
+    return math.inf if value == "forever" else value
+
+
 class _DatabaseSettings(_Group):
     """Settings for reaching a database. Files are read at the start."""
 
@@ -263,6 +269,9 @@ with warnings.catch_warnings():
             pattern=r"^[a-z_][a-z0-9_]{0,39}$",
             description="the schema of Holdfast's tables; in SQLite and MariaDB, how their names begin",
         )
+        keep: Annotated[float, BeforeValidator(_forever), Field(ge=0)] = Field(
+            default=0.0, description="seconds that sent events are kept; `forever` makes them a journal; 0 deletes them"
+        )
         inbox_ttl: Seconds = Field(
             default=604800.0, description="the window of the inbox: seconds an event is remembered after its commit"
         )
@@ -275,6 +284,11 @@ with warnings.catch_warnings():
         poll: Annotated[float, Field(ge=0.01, le=60)] = Field(
             default=0.5, description="longest pause of a relay between two queries for events, seconds"
         )
+
+        @property
+        def keeps(self) -> bool:
+            """Whether events stay in the database once they are sent."""
+            return self.keep > 0
 
 
 class LogSettings(_Group):

@@ -2,6 +2,8 @@
 
 from ..broker import Existing as Existing
 from .context import Context as Context
+from .context import record as record
+from .context import running as running
 from .dependencies import Dependencies as Dependencies
 from .errors import HandlerExit as HandlerExit
 from .errors import HandlerTimeout as HandlerTimeout

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Generator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -147,7 +148,14 @@ class Context(Generic[State]):
             )
         now, trace = around.clock.now(), around.spans.current()
         envelope = seal(
-            event, source=around.source, cause=self.metadata, event_id=event_id, key=key, now=now, trace=trace
+            event,
+            source=around.source,
+            cause=self.metadata,
+            caused_by=around.queue,
+            event_id=event_id,
+            key=key,
+            now=now,
+            trace=trace,
         )
         if headers is not None:
             envelope = with_headers(envelope, headers)
@@ -155,7 +163,7 @@ class Context(Generic[State]):
         if run.events is None:
             run.outbox.append(message)
         else:
-            run.events.append((envelope, delay))
+            run.events.append((envelope, delay, None, None))
         return _Ready(envelope.metadata)
 
 
@@ -170,6 +178,25 @@ class _Ready:
     def __await__(self) -> Generator[Any, None, Metadata]:
         yield from ()
         return self._value
+
+
+RUNNING: ContextVar["Context | None"] = ContextVar("holdfast_running", default=None)
+"""The context of the handler whose transaction is open here."""
+
+
+def running() -> Context | None:
+    """Return the context of the handler whose transaction is open here, if one is."""
+    return RUNNING.get()
+
+
+def record(context: Context, event: Event, *, key: str, stream: str, version: int) -> Metadata:
+    """Publish an event of an aggregate in the handler's open transaction, as `Context.publish` does."""
+    context.publish(event, key=key)
+    if (events := context._run.events) is None:
+        raise RuntimeError("an aggregate's events are appended in a transaction")
+    envelope, delay, *_ = events.pop()
+    events.append((envelope, delay, stream, version))
+    return envelope.metadata
 
 
 def run_of(context: Context) -> "Run":

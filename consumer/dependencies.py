@@ -9,6 +9,7 @@ from ..broker import REAL, Broker, Clock, open_broker
 from ..config import Settings
 from ..idempotency import OpenClaims, WorkerClaims, open_claims
 from ..telemetry import Emit, Spans
+from .beside import Job
 from .handler import Companion, Middleware
 
 OpenBroker: TypeAlias = Callable[[Settings, Emit], Awaitable[Broker]]
@@ -34,7 +35,8 @@ class Dependencies:
     `settings` replaces the worker's own. `cancel_grace`: the seconds a handler has to end after it was cancelled for
     its time; then it is abandoned. `middleware` runs inside the worker's own; `listeners` are added to the worker's.
     With `relays_at_once` the events that a handler's transaction commits are sent before its delivery ends.
-    `companions` receives what runs next to handlers in their databases; without it each runs by itself.
+    `companions` receives what runs next to handlers in their databases; without it each runs by itself. `jobs` receives
+    what is included besides handlers, which then work when a transaction has committed.
     """
 
     settings: Settings | None = None
@@ -47,3 +49,4 @@ class Dependencies:
     listeners: tuple[Emit, ...] = ()
     relays_at_once: bool = False
     companions: list[Companion] | None = None
+    jobs: list[Job] | None = None

@@ -94,9 +94,9 @@ class Run:
     brought an id; then the messages it published, the threads it runs in that have not ended, the calls that middleware
     made of it, and whether it is over.
 
-    Within a transaction, `events` are what it published, with their delays, `raised` is what its function raised,
-    `inbox` what the inbox said of its event, `incoming`, and `facts` are emitted after the commit. `turn` is that of an
-    event of an ordered handler.
+    Within a transaction, `events` are what it published, each with its delay and with the name and the version of the
+    aggregate that recorded it, if one did, `raised` is what its function raised, `inbox` what the inbox said of its
+    event, `incoming`, and `facts` are emitted after the commit. `turn` is that of an event of an ordered handler.
     """
 
     def __init__(self, owner: bytes, incoming: Incoming) -> None:
@@ -107,7 +107,7 @@ class Run:
         self.threads: list[asyncio.Future[Any]] = []
         self.calls: list[Coroutine[Any, Any, Any]] = []
         self.is_over = False
-        self.events: list[tuple[Envelope, float | None]] | None = None
+        self.events: list[tuple[Envelope, float | None, str | None, int | None]] | None = None
         self.raised: Any = None
         self.inbox: InboxResult | None = None
         self.facts: list[Fact] = []

@@ -1,9 +1,9 @@
 """One run of a worker: declare, consume, follow the stores, drain when it is to stop."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..broker import Broker
 from ..config import Settings
@@ -38,6 +38,10 @@ from .subscription import Subscription
 from .transactions import Transactions
 from .unrouted import watch_unrouted
 
+if TYPE_CHECKING:
+    from ..sql import Database
+    from .beside import Part
+
 HANDLER_THREAD = "holdfast-handler"
 """How the names of threads that run `def` handlers begin."""
 
@@ -51,6 +55,7 @@ class Runtime:
         self,
         name: str,
         handlers: Iterable[HandlerSpec],
+        parts: "Mapping[Part, Database[Any]]",
         middleware: tuple[Middleware, ...],
         settings: Settings,
         emit: Emit,
@@ -59,6 +64,7 @@ class Runtime:
     ) -> None:
         self._name = name
         self._handlers = tuple(handlers)
+        self._parts = parts
         self._middleware = middleware
         self._settings = settings
         self._emit = emit
@@ -110,7 +116,7 @@ class Runtime:
         prefix, given = self._settings.idempotency.prefix, self._dependencies
         self._claims = WorkerClaims(opened, prefix=prefix, clock=given.clock, luck=given.luck, emit=self._emit)
         self._transactions = Transactions(
-            self._handlers, self._settings, self._emit, self._spans, given, self._claims.changes
+            self._handlers, self._parts, self._settings, self._emit, self._spans, given, self._claims.changes
         )
         try:
             async with self.starting.block():

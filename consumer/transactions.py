@@ -4,7 +4,7 @@ Nothing of databases is imported where no handler has one.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from .handler import Committed, Companion, HandlerSpec
 if TYPE_CHECKING:
     from ..outbox import Relay
     from ..sql import Database
+    from .beside import Job, Part
     from .within import DatabaseAvailability, Within
 
 
@@ -26,6 +27,7 @@ class Transactions:
     def __init__(
         self,
         handlers: Iterable[HandlerSpec],
+        parts: "Mapping[Part, Database[Any]]",
         settings: Settings,
         emit: Emit,
         spans: Spans,
@@ -36,13 +38,16 @@ class Transactions:
         self._settings, self._emit, self._spans, self._given = settings, emit, spans, given
         self._handlers = tuple(handlers)
         self._relays: dict[Database[Any], Relay] = {}
+        self._working: list[asyncio.Task[None]] = []
         self._relaying: list[asyncio.Task[None]] = []
         self._sweeping: list[asyncio.Task[None]] = []
-        for database in {spec.within for spec in self._handlers if spec.within is not None}:
+        self._parts = parts
+        self._jobs: list[Job] = []
+        for database in {*parts.values(), *(spec.within for spec in self._handlers if spec.within is not None)}:
             from . import within
 
-            schema, clock, luck = settings.sql.schema, given.clock, given.luck
-            self.databases[database] = within.DatabaseAvailability(database, schema, clock, luck, emit, changes)
+            sql, clock, luck = settings.sql, given.clock, given.luck
+            self.databases[database] = within.DatabaseAvailability(database, sql, clock, luck, emit, changes)
 
     async def start(self, broker: Broker) -> None:
         """Check the schemas, and begin to send what is committed. Raises `ConfigurationError`."""
@@ -57,6 +62,8 @@ class Transactions:
                 relaying = keep_running("relay", partial(outbox.relaying, relay, settings, emit, clock), emit)
                 name = f"holdfast relay of {database.name}"
                 self._relaying.append(asyncio.create_task(relaying, name=name))
+        for part, database in self._parts.items():
+            self._begin(part, database)
         companions = [self._companion(spec) for spec in self._handlers if spec.companion is not None]
         await asyncio.gather(*(companion.check() for companion in companions))
         for companion in companions:
@@ -71,13 +78,29 @@ class Transactions:
             raise RuntimeError("a companion needs a database")
         return spec.companion(self._settings, self._given.clock, self._emit, self._committed(spec.within))
 
+    def _begin(self, part: "Part", database: "Database[Any]") -> None:
+        """Have a part work next to the handlers, woken by what the relay of its database gives positions to."""
+        job = part.job(database, self._settings, self._emit, self._given.clock)
+        self._jobs.append(job)
+        if self._given.jobs is not None:
+            self._given.jobs.append(job)
+        self._relays[database].on_positions += (job.wake,)
+        if not self._given.relays_at_once:
+            working = keep_running("projection", job.run, self._emit)
+            self._working.append(asyncio.create_task(working, name=f"holdfast projection {part.title}"))
+
     def _committed(self, database: "Database[Any]") -> Committed:
         relay = self._relays[database]
 
         async def wake() -> None:
             relay.wake()
 
-        return relay.drain if self._given.relays_at_once else wake
+        async def drain() -> None:
+            await relay.drain()
+            for job in self._given.jobs or ():
+                await job.drain()
+
+        return drain if self._given.relays_at_once else wake
 
     def needed_by(self, spec: HandlerSpec) -> "tuple[DatabaseAvailability, ...]":
         """Return the database of a handler that has one."""
@@ -92,8 +115,9 @@ class Transactions:
         return Within(spec, self.databases[spec.within], self._committed(spec.within), self._emit)
 
     def missing(self) -> tuple[str, ...]:
-        """Return what keeps the relays from being ready."""
-        return tuple(missing for relay in self._relays.values() if (missing := relay.missing()) is not None)
+        """Return what keeps the relays and the parts from being ready."""
+        working = (*self._relays.values(), *self._jobs)
+        return tuple(missing for each in working if (missing := each.missing()) is not None)
 
     async def stop(self) -> None:
         """Send nothing new, and return once what is in flight is noted."""
@@ -101,5 +125,7 @@ class Transactions:
             task.cancel()
         for relay in self._relays.values():
             relay.stop()
-        await asyncio.gather(*self._sweeping, *self._relaying, return_exceptions=True)
+        for task in self._working:
+            task.cancel()
+        await asyncio.gather(*self._sweeping, *self._relaying, *self._working, return_exceptions=True)
         await asyncio.gather(*(database.stop_recovery() for database in self.databases.values()))

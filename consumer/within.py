@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..broker import Clock
+from ..config import SqlSettings
 from ..events import HoldfastError
 from ..idempotency import Availability
 from ..sql import (
@@ -29,7 +30,7 @@ from ..sql import (
 )
 from ..telemetry import Emit, InboxAnswered
 from .claims import claim_of
-from .context import Context, run_of
+from .context import RUNNING, Context, run_of
 from .errors import FingerprintMismatch, WorkNotDone
 from .handler import Handler, HandlerSpec
 from .in_flight import Run
@@ -47,7 +48,7 @@ class DatabaseAvailability(Availability):
     def __init__(
         self,
         database: Database[Any],
-        schema: str,
+        settings: SqlSettings,
         clock: Clock,
         luck: Callable[[], float],
         emit: Emit,
@@ -55,7 +56,7 @@ class DatabaseAvailability(Availability):
     ) -> None:
         super().__init__(clock, luck, emit, HoldfastError, changes)
         self.database = database
-        self.schema = schema
+        self.settings = settings
 
     async def start(self) -> None:
         """Check the schema. A database that is unavailable is waited for, paused. Raises `ConfigurationError`."""
@@ -66,7 +67,7 @@ class DatabaseAvailability(Availability):
 
     async def probe(self) -> None:
         """Read the version of the schema."""
-        await self.database.check(self.schema)
+        await self.database.check(self.settings.schema, keeps=self.settings.keeps)
 
 
 class Within:
@@ -80,7 +81,7 @@ class Within:
         self._committed = committed
         self._emit = emit
         self._database = available.database
-        self._statements: Statements = self._database.statements(available.schema)
+        self._statements: Statements = self._database.statements(available.settings.schema)
 
     def function(self) -> Callable[[Any, Context], Any]:
         """Return the user's function as one of event and context, which opens the transaction it runs in."""
@@ -93,6 +94,7 @@ class Within:
                 run = run_of(context)
                 async with opener.begin() as opened:
                     await play(self._enter(run, event), opened.execute)
+                    token = RUNNING.set(context)
                     try:
                         returned = await function(event, context, opened if is_ours else opened.user)
                         if returned is not None:
@@ -100,6 +102,8 @@ class Within:
                     except BaseException as error:
                         run.raised = None if is_ours else error
                         raise
+                    finally:
+                        RUNNING.reset(token)
                     self._check(opened)
                     await opened.flush()
                     if run.events:
@@ -111,6 +115,7 @@ class Within:
             run = run_of(context)
             with opener.begin() as opened:
                 play_in_thread(self._enter(run, event), opened.execute)
+                token = RUNNING.set(context)
                 try:
                     returned = function(event, context, opened if is_ours else opened.user)
                     if inspect.isawaitable(returned):
@@ -119,6 +124,8 @@ class Within:
                 except BaseException as error:
                     run.raised = None if is_ours else error
                     raise
+                finally:
+                    RUNNING.reset(token)
                 self._check(opened)
                 opened.flush()
                 if run.events:
@@ -172,7 +179,9 @@ class Within:
         if cause == "again" and tries == _TRIES and (not is_begun or self._spec.takes_transaction):
             run.inbox = "busy"
             raise Ended(HeldElsewhere(math.inf)) from error
-        return cause == "again" and tries < _TRIES
+        if cause == "conflict" and tries == _TRIES:  # others append to the aggregate meanwhile: it is their turn
+            raise Ended(HeldElsewhere(math.inf)) from error
+        return cause in ("again", "conflict") and tries < _TRIES
 
     def _enter(self, run: Run, event: Any) -> Steps[None]:
         """Write the inbox row, and note what it says of the event. Raises `Ended` where it is not to be handled now."""
@@ -204,7 +213,7 @@ class Within:
         return {"queue": self._spec.queue, "event": digest, "fingerprint": claim.fingerprint}
 
     def _outgoing(self, run: Run) -> list[Outgoing]:
-        return [Outgoing(envelope, delay, self._spec.queue) for envelope, delay in run.events or ()]
+        return [Outgoing(*each) for each in run.events or ()]
 
     def _check(self, opened: Opened | OpenedAsync) -> None:
         if not opened.is_open():

@@ -23,6 +23,7 @@ from .runtime import Runtime
 
 if TYPE_CHECKING:
     from ..sql import Database
+    from .beside import Part
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Session = TypeVar("Session")
@@ -110,6 +111,7 @@ class Worker:
         self._middleware = _plain("middleware", middleware)
         self._listeners = _plain("listener", listeners)
         self._handlers: dict[str, HandlerSpec] = {}
+        self._parts: dict[Part, Database[Any]] = {}
         self._runtime: Runtime | None = None
         self._dependencies = Dependencies()
         self._watchdog: Watchdog | None = None
@@ -196,7 +198,7 @@ class Worker:
 
     def include(
         self,
-        saga: type[Includable],
+        part: "type[Includable] | Part",
         *,
         within: "Database[Any]",
         patience: float = 600.0,
@@ -204,26 +206,43 @@ class Worker:
         retry: Retry = Retry(),  # noqa: B008 (frozen)
         concurrency: int | None = None,
     ) -> None:
-        """Run a saga (`holdfast.sagas`): one handler for all its events, in transactions of a database.
+        """Run a saga (`holdfast.sagas`) or a projection (`holdfast.journal`) in transactions of a database.
 
         Args:
-            saga: The class of the saga.
-            within: The database that holds its rows, and in which its events are published.
+            part: The class of the saga, or the projection.
+            within: The database that holds its rows, and in which a saga's events are published.
             patience: Seconds that an event which the saga takes later may wait. It spends no attempt; then it is
                 dead-lettered as `unexpected`.
-            queue: The queue's name; by default `<worker>.<saga>`.
-            retry: What happens after a failure.
-            concurrency: The most runs at once in one process; by default `HOLDFAST_WORKER__CONCURRENCY`.
+            queue: The saga's queue; by default `<worker>.<saga>`. A projection has none.
+            retry: What happens after a failure of the saga. A projection tries again for ever.
+            concurrency: The most runs of the saga at once in one process; by default `HOLDFAST_WORKER__CONCURRENCY`.
 
         Raises:
-            ConfigurationError: The saga cannot run; one line names it and says why.
+            ConfigurationError: It cannot run; one line names it and says why.
         """
         if not 0 <= patience < float("inf"):
             raise ConfigurationError(f"worker {self.name!r}: patience={patience!r}; give seconds, 0 or more")
-        make = getattr(saga, "handler_of", None)
-        if make is None:
-            raise ConfigurationError(f"worker {self.name!r}: include({saga!r}); give a Saga class of holdfast.sagas")
-        self._add(make(self.name, within, patience=patience, queue=queue, retry=retry, concurrency=concurrency))
+        make = getattr(part, "handler_of", None)
+        if make is not None:
+            self._add(make(self.name, within, patience=patience, queue=queue, retry=retry, concurrency=concurrency))
+        elif not isinstance(part, type) and all(callable(getattr(part, name, None)) for name in ("check", "job")):
+            self._add_part(part, within)
+        else:
+            raise ConfigurationError(
+                f"worker {self.name!r}: include({part!r:.80}); give a Saga class of holdfast.sagas, or a Projection"
+            )
+
+    @property
+    def parts(self) -> "tuple[Part, ...]":
+        """The parts that are included besides the handlers, in order."""
+        return tuple(self._parts)
+
+    def _add_part(self, part: "Part", database: "Database[Any]") -> None:
+        if not callable(getattr(database, "statements", None)):
+            raise ConfigurationError(f"worker {self.name!r}: within={database!r:.80}; give a Database of holdfast.sql")
+        if any(other.title == part.title for other in self._parts):
+            raise ConfigurationError(f"worker {self.name!r} includes {part.title!r} twice")
+        self._parts[part] = database
 
     def _add(self, spec: HandlerSpec) -> None:
         if spec.name in self._handlers:
@@ -297,7 +316,8 @@ class Worker:
         """
         if self._runtime is not None:
             raise HoldfastError(f"worker {self.name!r} is already running")
-        handlers = self.selected(only)
+        only = tuple(only)
+        handlers, parts = self.selected(only), {} if only else self._parts
         self._dependencies = dependencies
         settings = self._with(concurrency)
         metrics = Metrics(now=dependencies.clock.now) if http else None
@@ -308,7 +328,7 @@ class Worker:
             (log, spans, self._links, *((metrics,) if metrics else ()), *self._listeners, *dependencies.listeners)
         )
         middleware = (*self._middleware, *dependencies.middleware)
-        runtime = self._runtime = Runtime(self.name, handlers, middleware, settings, emit, spans, dependencies)
+        runtime = self._runtime = Runtime(self.name, handlers, parts, middleware, settings, emit, spans, dependencies)
         self._watchdog = Watchdog(settings.worker.block_limit, emit, runtime.event_of)
         unfinished = 0
         try:
@@ -352,16 +372,16 @@ class Worker:
         return await stack.enter_async_context(self._lifespan(self) if takes_worker else self._lifespan())
 
     def selected(self, only: Iterable[str] = ()) -> tuple[HandlerSpec, ...]:
-        """Return some handlers, ready to run.
+        """Return some handlers, ready to run. What is included is checked as well.
 
         Args:
             only: Their names; all where it is empty.
 
         Raises:
-            ConfigurationError: The worker has no handler of such a name, or none at all.
+            ConfigurationError: The worker has no handler of such a name, or none at all, or one cannot run.
         """
         only = tuple(only)
-        if not self._handlers:
+        if not (self._handlers or self._parts):
             raise ConfigurationError(
                 f"worker {self.name!r} has no handlers; register one with @worker.handler(SomeEvent)"
             )
@@ -374,6 +394,8 @@ class Worker:
         selected = tuple(spec for spec in self.handlers if not only or spec.name in only)
         for spec in selected:
             spec.prepare(self.settings.publisher.versions)
+        for part, database in self._parts.items():
+            part.check(database)
         return selected
 
     def _with(self, concurrency: int | None) -> Settings:

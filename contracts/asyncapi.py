@@ -16,6 +16,7 @@ _HEADERS = {
         "event-time": {"type": "string", "format": "date-time"},
         "event-key": {"type": "string", "description": "what the event is about: one aggregate's identity"},
         "causation-id": {"type": "string", "description": "the event that was handled when this one was published"},
+        "caused-by": {"type": "string", "description": "the queue of the handler that published it"},
         "traceparent": {"type": "string"},
     },
 }

@@ -21,7 +21,7 @@ from .foreign import SUFFIXES, failure_of, is_written_on_failure
 from .letter import NO_NAMES, NO_TIME, Letter, origin_of
 
 _ANOTHER_TIME = NO_TIME + timedelta(days=1)
-_IDENTITY = (h.EVENT_ID, h.EVENT_TIME, h.EVENT_VERSION, h.CAUSATION_ID)
+_IDENTITY = (h.EVENT_ID, h.EVENT_TIME, h.EVENT_VERSION, h.CAUSATION_ID, h.CAUSED_BY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def replayed(letter: Letter, *, operation: str, target: str, forced: bool) -> Me
 def edited(letter: Letter, edit: Edit, *, operation: str, target: str, names: Names = NO_NAMES) -> Message:
     """A new event made of an old one, which it names as its cause. Its id is the same however often this is asked."""
     message = replayed(letter, operation=operation, target=target, forced=False)
-    metadata = read_metadata(message, NO_TIME, names)
+    metadata = replace(read_metadata(message, NO_TIME, names), caused_by=None)  # no handler publishes it
     rewritten = (*h.IDENTITY, h.MESSAGE_ID, h.GUESSED_ID)
     headers = {n: value for n, value in message.headers.items() if n not in rewritten} | metadata_headers(metadata)
     if read_metadata(message, _ANOTHER_TIME, names).time != metadata.time:  # none was sent

@@ -92,5 +92,6 @@ def _attributes(envelope: Envelope) -> dict[str, str]:
         "correlationid": metadata.correlation_id,
         "causationid": metadata.causation_id,
         "traceparent": metadata.traceparent,
+        "causedby": metadata.caused_by,
     }
     return {name: value for name, value in attributes.items() if value}

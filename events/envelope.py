@@ -18,6 +18,7 @@ def seal(
     *,
     source: str,
     cause: Metadata | None = None,
+    caused_by: str | None = None,
     event_id: str | None = None,
     key: str | None = None,
     now: datetime | None = None,
@@ -25,8 +26,8 @@ def seal(
 ) -> Envelope:
     """Encode `event` and give it metadata.
 
-    `cause` is the event being handled, if any. `trace` holds the headers that continue a trace; without them that of
-    `cause` goes on.
+    `cause` is the event being handled, if any, and `caused_by` the queue of its handler. `trace` holds the headers that
+    continue a trace; without them that of `cause` goes on.
 
     Raises `PublishError` where a field cannot be written as JSON, and for an `event_id` that is not a text of 1 to 255
     bytes.
@@ -46,6 +47,7 @@ def seal(
         correlation_id=(cause.correlation_id or cause.event_id) if cause else identity,
         causation_id=cause.event_id if cause else None,
         traceparent=trace.pop(h.TRACEPARENT, cause.traceparent if cause else None),
+        caused_by=caused_by,
     )
     return Envelope(metadata, encode(event), headers=trace)
 
@@ -92,6 +94,8 @@ def to_message(
         headers[h.EVENT_KEY] = metadata.key
     if metadata.causation_id is not None:
         headers[h.CAUSATION_ID] = metadata.causation_id
+    if metadata.caused_by is not None:
+        headers[h.CAUSED_BY] = metadata.caused_by
     if metadata.traceparent is not None:
         headers[h.TRACEPARENT] = metadata.traceparent
     if extra is not None:

@@ -13,6 +13,8 @@ HoldfastError
 ├── DatabaseUnavailable         a database cannot be reached (`sql`, as the next two)
 ├── TransactionEnded            a handler committed or rolled back the transaction it runs in
 ├── OutsideTransaction          an event was to be published where no transaction would commit it
+├── Conflict                    another transaction has appended to the aggregate since it was loaded
+├── Erased                      the body of an event was erased, so its aggregate cannot be made (`journal`)
 ├── DecodeError                 a message cannot become an event; it is dead-lettered, never retried
 │   ├── Unreadable              not JSON, wrong shape, wrong content type
 │   ├── UnknownType             no handler of the queue takes this event type

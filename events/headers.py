@@ -9,6 +9,7 @@ EVENT_VERSION: Final = "event-version"
 EVENT_KEY: Final = "event-key"
 EVENT_TIME: Final = "event-time"
 CAUSATION_ID: Final = "causation-id"
+CAUSED_BY: Final = "caused-by"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 
@@ -61,7 +62,7 @@ DELAY: Final = "holdfast-delay-ms"
 OURS: Final = "holdfast-"
 KEPT: Final = (REPLAY, REPLAY_FORCED)
 
-IDENTITY: Final = frozenset({EVENT_ID, EVENT_VERSION, EVENT_KEY, EVENT_TIME, CAUSATION_ID, TRACEPARENT})
+IDENTITY: Final = frozenset({EVENT_ID, EVENT_VERSION, EVENT_KEY, EVENT_TIME, CAUSATION_ID, CAUSED_BY, TRACEPARENT})
 """The headers that hold metadata."""
 
 # RabbitMQ's own. Up to 3.13 a client-sent x-death makes the broker drop what it takes for a

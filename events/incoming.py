@@ -73,7 +73,8 @@ def read_written(message: Message) -> Incoming | None:
         return None
     source, key, correlation_id = message.app_id or "", carried(h.EVENT_KEY, ""), message.correlation_id or ""
     causation_id, traceparent = carried(h.CAUSATION_ID, ""), carried(h.TRACEPARENT, "")
-    texts = (event_id, message.type, source, key, correlation_id, causation_id, traceparent)
+    caused_by = carried(h.CAUSED_BY, "")
+    texts = (event_id, message.type, source, key, correlation_id, causation_id, traceparent, caused_by)
     try:
         joined, moment = "".join(texts), datetime.fromisoformat(time)
     except (TypeError, ValueError):
@@ -91,6 +92,7 @@ def read_written(message: Message) -> Incoming | None:
         correlation_id or None,
         causation_id or None,
         traceparent or None,
+        caused_by or None,
     )
     history = read_history(message) if h.ATTEMPT in headers or h.HELD_MS in headers else _NONE_YET
     return Incoming(message, metadata, history, h.GUESSED_ID not in headers)
@@ -128,6 +130,7 @@ def _read(message: Message, now: datetime, names: Names) -> tuple[Metadata, bool
         _text(message.correlation_id),
         _identifier(carried(h.CAUSATION_ID)),
         _text(carried(h.TRACEPARENT)),
+        _text(carried(h.CAUSED_BY)),
     )
     return metadata, given_id is not None and h.GUESSED_ID not in message.headers
 
@@ -144,6 +147,7 @@ def _of_cloudevent(message: Message, event: Mapping[str, Any], now: datetime) ->
         _text(message.correlation_id) or _identifier(event.get("correlationid")),
         _identifier(event.get("causationid")),
         _text(event.get("traceparent")),
+        _text(event.get("causedby")),
     )
 
 
@@ -181,6 +185,7 @@ def metadata_headers(metadata: Metadata) -> dict[str, Any]:
         h.EVENT_KEY: metadata.key,
         h.CAUSATION_ID: metadata.causation_id,
         h.TRACEPARENT: metadata.traceparent,
+        h.CAUSED_BY: metadata.caused_by,
     }
     return {name: value for name, value in carried.items() if value is not None}
 

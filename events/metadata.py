@@ -22,6 +22,7 @@ class Metadata:
         correlation_id: The id of the first event of its chain.
         causation_id: The id of the event whose handler published it.
         traceparent: Its place in a trace (W3C).
+        caused_by: The queue of the handler that published it.
     """
 
     event_id: str
@@ -33,6 +34,7 @@ class Metadata:
     correlation_id: str | None = None
     causation_id: str | None = None
     traceparent: str | None = None
+    caused_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The relay: it sends what was committed, confirmed, in the order of each key, and then deletes it.
+"""The relay: it sends what was committed, confirmed, in the order of each key, and then deletes it, unless it is kept.
 
 Nothing is deleted before it is confirmed, and only while the lease of its shard lasts. A relay that dies in between
 leaves its rows to the next one, which sends them again with the same ids.
@@ -31,6 +31,7 @@ from ..sql import Database, Row, Steps, first_line
 from ..telemetry import Emit, OutboxCounted, OutboxHeld, OutboxUnrouted, Relayed, RelayFailed, RelayJoined, Spans
 from .hand import Chain, Hand, Noting, lane_of
 from .leases import Leases
+from .sequencer import Sequencer
 
 _BATCH = 1000  # rows read at once
 _IN_FLIGHT = 500
@@ -66,7 +67,9 @@ class Relay:
         self._spans = spans
         self._clock = clock
         self._luck = luck
-        self._statements = database.statements(settings.sql.schema)
+        kept = database.kept(settings.sql.schema) if settings.sql.keeps else None
+        self._statements = kept or database.statements(settings.sql.schema)
+        self._sequencer = None if kept is None else Sequencer(kept, settings.sql.lease)
         self.leases = Leases(database, self._statements, settings.sql.lease)
         self._wake = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
@@ -77,6 +80,8 @@ class Relay:
         self._refusals: dict[int, int] = {}
         self._count_due = 0.0
         self._oldest = 0.0
+        self.on_positions: tuple[Callable[[], None], ...] = ()
+        """Called when events got positions."""
 
     def wake(self) -> None:
         """Look for events now."""
@@ -135,7 +140,7 @@ class Relay:
             resting.cancel()
 
     async def _turn(self) -> int:
-        """Read, send, note, until nothing is left to send. Returns how many events were sent.
+        """Read, send, note, until nothing is left to send. Returns how many events were sent, or got positions last.
 
         What is in flight when the database fails is waited for, and noted by the next turn.
         """
@@ -156,7 +161,7 @@ class Relay:
                 self._hand = Hand()
         if failure is not None:
             raise failure
-        return sent
+        return sent if self._sequencer is None else sent + self._sequencer.fresh
 
     async def _pump(self, sending: asyncio.TaskGroup) -> int:
         """Keep events in flight: the next ones are read while the last few hundred are sent."""
@@ -182,14 +187,19 @@ class Relay:
             self._refusals.pop(seq, None)
         if ages := hand.take_ages():
             self._emit(Relayed(self.database.name, ages))
+        if then_read and self._sequencer is not None and self._sequencer.fresh:
+            for call in self.on_positions:
+                call()
         return rows
 
     def _read(self, in_hand: list[int]) -> Steps[list[Row]]:
+        if self._sequencer is not None:
+            yield from self._sequencer.steps()
         wanted = {"token": self.leases.token, "ahead": self._settings.broker.max_delay, "most": _BATCH}
         return (yield self._statements.read, wanted | {"in_hand": json.dumps(in_hand)})
 
     def _note(self, noting: Noting, in_hand: list[int], *, then_read: bool) -> Steps[list[Row]]:
-        """Delete what was confirmed, hold what was refused, read what comes next."""
+        """Note what was confirmed, hold what was refused, read what comes next."""
         if noting.confirmed:
             seqs = {"seqs": json.dumps(noting.confirmed), "token": self.leases.token}
             yield self._statements.sent, seqs
@@ -288,5 +298,6 @@ def _envelope(row: Row) -> Envelope:
         correlation_id=correlation_id,
         causation_id=causation_id,
         traceparent=carried.pop(headers.TRACEPARENT, None),
+        caused_by=row[14],
     )
     return Envelope(metadata, bytes(body), content_type, carried)

@@ -1,12 +1,17 @@
 """A relay at work: next to it, what hears of commits, and what deletes old rows of the inbox."""
 
 import asyncio
+import json
+import math
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from ..broker import Clock, Pause, sleep
 from ..config import Settings
-from ..sql import Listener, Steps
-from ..telemetry import Emit, InboxSwept, OutboxDeaf
+from ..sql import Kept, Listener, Steps
+from ..telemetry import Emit, InboxSwept, JournalSwept, OutboxDeaf
 from .relay import Relay
 
 _LISTEN_AGAIN = Pause(0.5, 30.0)
@@ -44,19 +49,30 @@ async def _hear(relay: Relay, settings: Settings, emit: Emit) -> None:
 
 
 async def _sweep(relay: Relay, settings: Settings, emit: Emit, clock: Clock) -> None:
-    """Delete rows of the inbox past their window, in one process at a time and at most a fifth of the time."""
+    """Delete what is past its window, in one process at a time and at most a fifth of the time."""
     while True:
         await sleep(clock, _SWEEP_EVERY)
         try:
-            deleted = await sweep(relay, settings)
+            swept = await sweep(relay, settings)
         except Exception:  # noqa: BLE001 (as above)
             continue
-        if deleted:
-            emit(InboxSwept(relay.database.name, deleted))
+        if swept.inbox:
+            emit(InboxSwept(relay.database.name, swept.inbox))
+        if swept.events:
+            emit(JournalSwept(relay.database.name, swept.events))
 
 
-async def sweep(relay: Relay, settings: Settings) -> int:
-    """Delete the rows of the inbox past their window. Returns how many there were; none if another process does it."""
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How many rows of the inbox and how many kept events were deleted."""
+
+    inbox: int = 0
+    events: int = 0
+
+
+async def sweep(relay: Relay, settings: Settings) -> Swept:
+    """Delete the rows of the inbox past their window, and events past `HOLDFAST_SQL__KEEP`; nothing if another process
+    does it."""
     statements = relay.database.statements(settings.sql.schema)
 
     def take() -> Steps[bool]:
@@ -67,7 +83,21 @@ async def sweep(relay: Relay, settings: Settings) -> int:
         return len((yield statements.sweep, {"ttl": settings.sql.inbox_ttl}))
 
     if not await relay.database.run(take()):
-        return 0
+        return Swept()
+    kept = 0
+    if settings.sql.keeps and settings.sql.keep < math.inf:
+        kept = await _in_chunks(relay, partial(_forget, relay.database.kept(settings.sql.schema), settings.sql.keep))
+    return Swept(await _in_chunks(relay, chunk), kept)
+
+
+def _forget(statements: Kept, keep: float) -> Steps[int]:
+    """Delete the first events that were sent and are kept no longer."""
+    seqs = json.dumps([seq for (seq,) in (yield statements.past, {"keep": keep})])
+    yield statements.forget_positions, {"seqs": seqs}
+    return len((yield statements.forget_events, {"seqs": seqs}))
+
+
+async def _in_chunks(relay: Relay, chunk: Callable[[], Steps[int]]) -> int:
     total, deleted = 0, _CHUNK
     while deleted == _CHUNK:
         began = time.monotonic()

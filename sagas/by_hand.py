@@ -94,14 +94,16 @@ class ByHand:
         step = Written(written, True, ends, moved.due, event_id, name, before, "by hand", sent, why)
         yield from self._store.move(key, step, None)
         if events:
-            yield self._statements.insert([Outgoing(envelope, None, self._queue) for envelope in events])
+            yield self._statements.insert([Outgoing(envelope) for envelope in events])
 
     def _sealed(self, event: Any, event_id: str, position: int) -> Envelope:
         derived = derived_id(event_id, self._graph.saga, position)
-        return seal(event, source=self._source, event_id=derived, now=datetime.now(UTC))
+        return seal(event, source=self._source, caused_by=self._queue, event_id=derived, now=datetime.now(UTC))
 
     def _forced(self, moved: Moved[Any], name: str) -> Envelope:
         undo = moved.undo[0]
-        envelope = seal(undo.event, source=self._source, event_id=undo.event_id, now=datetime.now(UTC))
+        envelope = seal(
+            undo.event, source=self._source, caused_by=self._queue, event_id=undo.event_id, now=datetime.now(UTC)
+        )
         marks = {headers.REPLAY: replay_mark(name, "nudge"), headers.REPLAY_FORCED: name}
         return replace(envelope, headers={**envelope.headers, **marks})

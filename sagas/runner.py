@@ -98,7 +98,7 @@ class Runner(Generic[T]):
         for sent, delay in moved.sent:
             context.publish(sent, delay=delay)
         events = run_of(context).events or []
-        published = [envelope.metadata for envelope, _ in events[len(events) - len(moved.sent) :]]
+        published = [envelope.metadata for envelope, *_ in events[len(events) - len(moved.sent) :]]
         return [{"id": each.event_id, "type": each.event_type} for each in published]
 
     def _written(self, taking: "Taking[T]", moved: Moved[T], event: Event, context: Context, sent: Sent) -> Written:

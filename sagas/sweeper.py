@@ -124,8 +124,8 @@ class Sweeper:
         key, life, entered, stage = row
         overdue: Overdue = self._saga.__overdue__(key=key, life=life, entered=entered, stage=stage)
         event_id = derived_id(life, f"{self._store.saga}.overdue", entered)
-        envelope = seal(overdue, source=self._queue, event_id=event_id, now=self._clock.now())
-        return Outgoing(envelope, None, self._queue)
+        envelope = seal(overdue, source=self._queue, caused_by=self._queue, event_id=event_id, now=self._clock.now())
+        return Outgoing(envelope)
 
     async def _count(self) -> None:
         rows = await self._database.run(self._store.figures())

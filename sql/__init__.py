@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..events import ConfigurationError
 from .database import Database as Database
 from .dialects import statements_of as statements_of
+from .errors import Conflict as Conflict
 from .errors import DatabaseUnavailable as DatabaseUnavailable
 from .errors import OutsideTransaction as OutsideTransaction
 from .errors import TransactionEnded as TransactionEnded
@@ -14,12 +15,19 @@ from .errors import Trouble as Trouble
 from .errors import first_line as first_line
 from .errors import is_locked as is_locked
 from .errors import trouble as trouble
+from .executors import Executor as Executor
+from .executors import executor_of as executor_of
+from .history import ERASED as ERASED
+from .history import History as History
+from .kept import CHUNK as CHUNK
+from .kept import Kept as Kept
 from .listener import Listener as Listener
 from .openers import Opened as Opened
 from .openers import OpenedAsync as OpenedAsync
 from .openers import Opener as Opener
 from .openers import OpenerAsync as OpenerAsync
 from .outbox import Outbox as Outbox
+from .outbox import silenced as silenced
 from .statements import SHARDS as SHARDS
 from .statements import VERSION as VERSION
 from .statements import Outgoing as Outgoing

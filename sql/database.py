@@ -9,6 +9,8 @@ from uuid import uuid4
 from ..events import ConfigurationError
 from .dialects import DIALECTS, dialect_of, statements_of
 from .errors import DatabaseUnavailable, first_line, is_locked, trouble
+from .history import History
+from .kept import Kept
 from .openers import Alchemy, AlchemyAsync, Asyncpg, Opener, OpenerAsync, Psycopg, PsycopgAsync, Sqlite
 from .statements import VERSION, Statements
 from .steps import Steps, play, play_in_thread
@@ -203,6 +205,22 @@ class Database(Generic[S]):
         """
         return statements_of(self.dialect, schema)
 
+    def history(self, schema: str) -> History:
+        """Return the statements that read events that are kept.
+
+        Args:
+            schema: The schema of the tables.
+        """
+        return History(self.dialect, schema)
+
+    def kept(self, schema: str) -> Kept:
+        """Return the statements for tables that keep their events.
+
+        Args:
+            schema: The schema of the tables.
+        """
+        return Kept(self.dialect, schema)
+
     async def run(self, steps: Steps[T]) -> T:
         """Take steps in a transaction of their own. Raises what the driver raises.
 
@@ -230,18 +248,19 @@ class Database(Generic[S]):
         with opener.begin() as opened:
             return play_in_thread(steps, opened.execute)
 
-    async def check(self, schema: str) -> None:
+    async def check(self, schema: str, *, keeps: bool = False) -> None:
         """Check that the schema is the one of this release.
 
         Args:
             schema: The schema of the tables.
+            keeps: Whether its tables are to keep the events that were sent, as `HOLDFAST_SQL__KEEP` says.
 
         Raises:
             ConfigurationError: It is not, in one line.
             DatabaseUnavailable: The database cannot be reached.
         """
         try:
-            version = await self.run(_version(self.statements(schema)))
+            version, has_journal = await self.run(_version(self.statements(schema)))
         except DatabaseUnavailable:
             raise
         except Exception as error:  # each driver has its own for a table that is not there
@@ -253,11 +272,22 @@ class Database(Generic[S]):
             raise ConfigurationError(
                 f"database {self.name}: its Holdfast schema has version {version}, this release needs {VERSION}"
             )
+        if keeps and self.dialect == "mysql":
+            raise ConfigurationError(f"database {self.name}: MySQL cannot keep events; leave HOLDFAST_SQL__KEEP at 0")
+        if keeps and not has_journal:
+            raise ConfigurationError(
+                f"database {self.name}: HOLDFAST_SQL__KEEP is set, and its tables do not keep events; "
+                "add the statements of `holdfast sql schema --journal`"
+            )
+        if has_journal and not keeps:
+            raise ConfigurationError(
+                f"database {self.name}: its tables keep events, which are never sent without HOLDFAST_SQL__KEEP; set it"
+            )
 
 
-def _version(statements: Statements) -> Steps[int | None]:
-    rows = yield statements.version, {}
-    return rows[0][0] if rows else None
+def _version(statements: Statements) -> Steps[tuple[int | None, bool]]:
+    rows = {str(name): int(position) for name, position in (yield statements.version, {})}
+    return rows.get("schema"), "sequencer" in rows
 
 
 def _alchemy(source: Any) -> "tuple[Opener | OpenerAsync, str, str]":

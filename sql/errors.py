@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from ..events import HoldfastError
 
-Trouble: TypeAlias = Literal["again", "unavailable"]
+Trouble: TypeAlias = Literal["again", "conflict", "unavailable"]
 
 _AGAIN = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
 _UNAVAILABLE = ("08", "57P", "53300")  # connection exceptions, the server stops or starts, too many connections
@@ -24,6 +24,10 @@ class DatabaseUnavailable(HoldfastError):
 
 class TransactionEnded(HoldfastError):
     """A handler committed or rolled back the transaction it runs in."""
+
+
+class Conflict(HoldfastError):
+    """Another transaction has appended to the aggregate since it was loaded: load it again, and decide again."""
 
 
 class OutsideTransaction(HoldfastError):
@@ -44,7 +48,8 @@ def is_locked(error: BaseException) -> bool:
 
 
 def trouble(error: BaseException, *, is_ours: bool = False) -> Trouble | None:
-    """Return what a database's error asks for: to run the transaction again, or to wait for the database.
+    """Return what a database's error asks for: to run the transaction again, to decide again, or to wait for the
+    database.
 
     None for every other error. With `is_ours` it was raised by a statement of Holdfast's own, where a lost connection
     may also be an `OSError`; in a handler that could be any connection.
@@ -53,10 +58,26 @@ def trouble(error: BaseException, *, is_ours: bool = False) -> Trouble | None:
         state, number = _state(cause), _number(cause)
         if state in _AGAIN or number in _MYSQL_AGAIN or _is_busy(cause):
             return "again"
+        if is_conflict(cause):
+            return "conflict"
         if state.startswith(_UNAVAILABLE) or number in _MYSQL_UNAVAILABLE or _is_lost(cause, state):
             return "unavailable"
         if is_ours and isinstance(cause, OSError):
             return "unavailable"
+    return None
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Return whether a version of an aggregate is there already."""
+    if isinstance(error, sqlite3.IntegrityError):
+        return "events.stream_version" in str(error)
+    return isinstance(error, Conflict) or (_state(error) == "23505" and "events_stream" in str(error))
+
+
+def conflict_in(error: BaseException) -> Conflict | None:
+    """Return the conflict that a database's error stands for, if it does."""
+    if any(is_conflict(cause) for cause in _causes(error)):
+        return Conflict("another transaction has appended to the aggregate since it was loaded")
     return None
 
 

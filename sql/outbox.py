@@ -1,6 +1,8 @@
 """`Outbox`: events published as rows of the caller's own transaction."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, overload
 
@@ -18,7 +20,7 @@ from ..events import (
     with_metadata,
 )
 from .dialects import statements_of
-from .errors import OutsideTransaction
+from .errors import OutsideTransaction, conflict_in
 from .openers import clause, in_transaction, on_asyncpg, on_psycopg, on_psycopg_async, on_sqlite
 from .statements import Outgoing, Params, kept_headers
 
@@ -29,6 +31,19 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.orm import Session
+
+
+_IS_SILENT: ContextVar[bool] = ContextVar("holdfast_is_silent", default=False)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Have every outbox refuse to publish meanwhile."""
+    token = _IS_SILENT.set(True)
+    try:
+        yield
+    finally:
+        _IS_SILENT.reset(token)
 
 
 class Outbox:
@@ -137,6 +152,35 @@ class Outbox:
         check_limits(envelope, delay, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
         return self._write(connection, Outgoing(envelope, delay))
 
+    def record(
+        self, connection: Any, event: Event, *, key: str, stream: str, version: int
+    ) -> Metadata | Awaitable[Metadata]:
+        """Publish an event of an aggregate, which makes a version of it. `Journal.append` does.
+
+        Args:
+            connection: A session or a connection in a transaction; if it is asynchronous, the call is awaited.
+            event: The event.
+            key: The aggregate's key.
+            stream: The aggregate's name.
+            version: The version that the event makes.
+
+        Returns:
+            The event's metadata.
+
+        Raises:
+            Conflict: The version is there already.
+            OutsideTransaction: Nothing would commit the event.
+            PublishError: It can never be sent.
+        """
+        settings = self._settings
+        event = as_published(event, settings.publisher.versions)
+        envelope = seal(event, source=self._source, key=key, now=datetime.now(UTC))
+        check_limits(envelope, None, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
+        try:
+            return self._write(connection, Outgoing(envelope, None, stream, version))
+        except Exception as error:
+            raise conflict_in(error) or error from error
+
     def _of_django(self) -> Any:
         """The connection of Django's that this thread has."""
         if self._using is None:
@@ -146,6 +190,8 @@ class Outbox:
         return connections[self._using]
 
     def _write(self, connection: Any, event: Outgoing) -> Metadata | Awaitable[Metadata]:
+        if _IS_SILENT.get():
+            raise PublishError("a projection publishes nothing: making it anew would repeat it; use a handler")
         metadata, schema = event.envelope.metadata, self._settings.sql.schema
         kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(connection).__mro__}
         if kinds & {"sqlalchemy.Session", "sqlalchemy.AsyncSession"}:
@@ -176,7 +222,10 @@ class Outbox:
 
 
 async def _awaited(writing: Awaitable[Any], metadata: Metadata) -> Metadata:
-    await writing
+    try:
+        await writing
+    except Exception as error:
+        raise conflict_in(error) or error from error
     return metadata
 
 

@@ -1,6 +1,6 @@
 """Holdfast's own tables: as SQLAlchemy's `MetaData` for Alembic, as DDL to print, and the check of what is there."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy import (
@@ -23,6 +23,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.types import TypeEngine
 
+from ..events import ConfigurationError
 from .dialects import dialect_of, statements_of
 from .statements import SHARDS, VERSION
 
@@ -34,10 +35,16 @@ _STORAGE = (  # many rows come and go: vacuum by their number, not by a share of
 _MYSQL = {"engine": "InnoDB", "charset": "utf8mb4", "collate": "utf8mb4_bin"}  # else a key is as good as its capitals
 
 
-def tables(schema: str = "holdfast", *, dialect: str = "postgresql") -> MetaData:
+def tables(schema: str = "holdfast", *, dialect: str = "postgresql", keeps: bool = False) -> MetaData:
     """Return the tables, for Alembic's `target_metadata`. Only PostgreSQL's schemas are in one database: elsewhere the
-    name begins the tables'."""
+    name begins the tables'.
+
+    With `keeps` they keep the events that were sent (`HOLDFAST_SQL__KEEP`). Raises `ConfigurationError` for MySQL,
+    where they cannot.
+    """
     is_postgres, is_mysql = dialect == "postgresql", dialect_of(dialect) == "mysql"
+    if keeps and is_mysql:
+        raise ConfigurationError("MySQL and MariaDB: events cannot be kept there; leave HOLDFAST_SQL__KEEP at 0")
     metadata = MetaData(schema=schema if is_postgres else None)
     prefix = "" if is_postgres else f"{schema}_"
     moment: TypeEngine[Any] = TIMESTAMP(timezone=True) if is_postgres else Float(53 if is_mysql else None)
@@ -66,6 +73,8 @@ def tables(schema: str = "holdfast", *, dialect: str = "postgresql") -> MetaData
         Column("correlation_id", Text),
         Column("causation_id", Text),
         Column("caused_by", Text),
+        Column("stream", Text),
+        Column("stream_version", Integer),
         Column("time", moment, nullable=False),
         Column("written_at", moment, nullable=False, server_default=now),
         Column("due_at", moment),
@@ -73,6 +82,7 @@ def tables(schema: str = "holdfast", *, dialect: str = "postgresql") -> MetaData
         Column("content_type", Text, nullable=False),
         Column("body", body, nullable=False),
         Index(f"{prefix}events_shard", "shard", "seq"),
+        *(_journal_indexes(f"{prefix}events") if keeps else ()),
         sqlite_autoincrement=True,
     )
     table(
@@ -103,6 +113,8 @@ def tables(schema: str = "holdfast", *, dialect: str = "postgresql") -> MetaData
     )
     if not is_mysql:
         _sagas(table, prefix, moment, extra, now)
+    if keeps:
+        _add_journal(table, serial, prefix)
     return metadata
 
 
@@ -150,7 +162,42 @@ def _sagas(table: Any, prefix: str, moment: TypeEngine[Any], extra: TypeEngine[A
     )
 
 
-def rest(schema: str = "holdfast", *, dialect: str = "postgresql") -> Iterator[str]:
+def _journal_indexes(events: str) -> Iterator[Index]:
+    of_streams = text("stream_version is not null")
+    yield Index(f"{events}_id", "event_id", unique=True)
+    yield Index(
+        *(f"{events}_stream", "key", "stream", "stream_version"),
+        unique=True,
+        postgresql_where=of_streams,
+        sqlite_where=of_streams,
+    )
+    yield Index(f"{events}_correlation", "correlation_id")
+
+
+def _add_journal(table: Callable[..., None], serial: TypeEngine[Any], prefix: str) -> None:
+    table(
+        "positions",
+        Column("position", serial, primary_key=True, autoincrement=False),
+        Column("seq", BigInteger, nullable=False, unique=True),
+    )
+    table(
+        "unsent",
+        Column("seq", serial, primary_key=True, autoincrement=False),
+        Column("position", BigInteger, nullable=False),
+        Column("shard", SmallInteger, nullable=False),
+        Index(f"{prefix}unsent_shard", "shard", "position"),
+    )
+    table(
+        "snapshots",
+        Column("stream", Text, primary_key=True),
+        Column("key", Text, primary_key=True),
+        Column("stream_version", Integer, nullable=False),
+        Column("shape", Integer, nullable=False),
+        Column("state", Text, nullable=False),
+    )
+
+
+def rest(schema: str = "holdfast", *, dialect: str = "postgresql", keeps: bool = False) -> Iterator[str]:
     """Return the statements that follow the tables: their storage parameters, and the rows that are always there."""
     statements = statements_of(dialect, schema)
     if dialect == "postgresql":
@@ -158,16 +205,18 @@ def rest(schema: str = "holdfast", *, dialect: str = "postgresql") -> Iterator[s
     rows = [("schema", VERSION), *((f"shard:{n:02d}", n) for n in range(SHARDS)), ("sweeper", 0)]
     values = ", ".join(f"('{name}', {position})" for name, position in rows)
     yield f"insert into {statements.table('cursors')} (name, position) values {values}"
+    if keeps:
+        yield f"insert into {statements.table('cursors')} (name, position) values ('sequencer', 0), ('floor', 0)"
 
 
-def upgrade(operations: Any, *, schema: str = "holdfast") -> None:
+def upgrade(operations: Any, *, schema: str = "holdfast", keeps: bool = False) -> None:
     """Finish an Alembic migration that made the tables: `upgrade(op)` at its end does what autogenerate cannot see."""
-    for statement in rest(schema, dialect=operations.get_bind().dialect.name):
+    for statement in rest(schema, dialect=operations.get_bind().dialect.name, keeps=keeps):
         operations.execute(statement)
 
 
-def ddl(schema: str = "holdfast", *, dialect: str = "postgresql") -> list[str]:
-    """Return the statements that make the tables, in order."""
+def ddl(schema: str = "holdfast", *, dialect: str = "postgresql", keeps: bool = False) -> list[str]:
+    """Return the statements that make the tables, in order. With `keeps` they keep the events that were sent."""
     made: list[str] = [f"create schema {schema}"] if dialect == "postgresql" else []
     driver = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}.get(dialect := dialect_of(dialect), dialect)
 
@@ -175,15 +224,14 @@ def ddl(schema: str = "holdfast", *, dialect: str = "postgresql") -> list[str]:
         made.append(_text(statement, engine.dialect))
 
     engine: Any = create_mock_engine(f"{driver}://", note)
-    tables(schema, dialect=dialect).create_all(engine, checkfirst=False)
-    return [*made, *rest(schema, dialect=dialect)]
+    tables(schema, dialect=dialect, keeps=keeps).create_all(engine, checkfirst=False)
+    return [*made, *rest(schema, dialect=dialect, keeps=keeps)]
 
 
-def columns(schema: str, *, dialect: str) -> dict[str, list[str]]:
+def columns(schema: str, *, dialect: str, keeps: bool = False) -> dict[str, list[str]]:
     """Return the names of the columns of each table."""
-    return {
-        table.fullname: [c.name for c in table.columns] for table in tables(schema, dialect=dialect).tables.values()
-    }
+    metadata = tables(schema, dialect=dialect, keeps=keeps)
+    return {table.fullname: [column.name for column in table.columns] for table in metadata.tables.values()}
 
 
 def _text(statement: Any, dialect: Any) -> str:

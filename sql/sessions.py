@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from .dialects import statements_of
-from .errors import OutsideTransaction
+from .errors import OutsideTransaction, conflict_in
 from .openers import clause
 from .statements import Outgoing
 from .waker import waker_of
@@ -64,8 +64,11 @@ class Pending:
         connection = session.connection()
         for schema in dict.fromkeys(published.schema for published in events):
             rows = [published.event for published in events if published.schema == schema]
-            for sql, params in statements_of(connection.dialect.name, schema).inserts(rows):
-                connection.execute(clause(sql), params)
+            try:
+                for sql, params in statements_of(connection.dialect.name, schema).inserts(rows):
+                    connection.execute(clause(sql), params)
+            except Exception as error:
+                raise conflict_in(error) or error from error
             self._written = schema
 
     def _after_soft_rollback(self, session: Session, previous: SessionTransaction) -> None:

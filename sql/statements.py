@@ -30,17 +30,18 @@ Row: TypeAlias = tuple[Any, ...]
 _NAME = re.compile(r"(?<![:\w]):([a-z_]\w*)")
 _COLUMNS = (
     *("shard", "event_id", "event_type", "version", "key", "source", "correlation_id", "causation_id", "caused_by"),
-    *("time", "due_at", "headers", "content_type", "body"),
+    *("stream", "stream_version", "time", "due_at", "headers", "content_type", "body"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """An event to be written: `delay` in seconds, and the queue whose handler published it."""
+    """An event to be written, with its delay in seconds. One of an aggregate has its name, and the version it makes."""
 
     envelope: Envelope
     delay: float | None = None
-    caused_by: str | None = None
+    stream: str | None = None
+    stream_version: int | None = None
 
 
 def shard_of(metadata: Metadata) -> int:
@@ -110,6 +111,10 @@ class Statements:
             return f"{self.now} + make_interval(secs => cast(:{seconds} as double precision))"
         return f"{self.now} + :{seconds}"
 
+    def _ago(self, seconds: str) -> str:
+        """Return the time that is a parameter's seconds ago."""
+        return self.later(seconds).replace("+", "-", 1)
+
     def seconds(self, expression: str) -> str:
         """Return a time, or the difference of two, in seconds."""
         return f"cast(extract(epoch from {expression}) as double precision)" if self._is_postgres else expression
@@ -119,6 +124,12 @@ class Statements:
         if self._is_postgres:
             return f"(select cast(value as bigint) from json_array_elements_text(cast(:{numbers} as json)))"
         return f"(select value from json_each(:{numbers}))"
+
+    def _texts(self, texts: str) -> str:
+        """Return the texts of a parameter that holds JSON."""
+        if self._is_postgres:
+            return f"(select json_array_elements_text(cast(:{texts} as json)))"
+        return f"(select value from json_each(:{texts}))"
 
     @property
     def enter(self) -> str:
@@ -202,26 +213,43 @@ class Statements:
         )
 
     @property
+    def waiting(self) -> str:
+        """The table whose rows are events to be sent."""
+        return self.table("events")
+
+    @property
+    def _sending(self) -> str:
+        """The events that a relay may read, with what orders them."""
+        return f"{self.table('events')} e where e.shard in ({self.mine})"
+
+    _order = "e.seq"
+
+    @property
+    def _pending(self) -> str:
+        """All events that are not sent."""
+        return f"{self.table('events')} e"
+
+    @property
     def read(self) -> str:
         """Return the events of the relay's shards that can be sent now, in the order in which they were written.
 
         Of a key that is held, only the event that is held, once it may be tried again.
         """
         return (
-            f"select seq, event_id, event_type, version, {self._key}, source, correlation_id, causation_id, "
+            f"select e.seq, event_id, event_type, version, e.{self._key}, source, correlation_id, causation_id, "
             f"{self.seconds('e.time')}, {self._headers}, content_type, body, "
-            f"{self.seconds(f'due_at - {self.now}')}, {self.seconds(f'{self.now} - written_at')} "
-            f"from {self.table('events')} e where shard in ({self.mine}) "
-            f"and (due_at is null or due_at < {self.later('ahead')}) and seq not in {self.listed('in_hand')} "
+            f"{self.seconds(f'due_at - {self.now}')}, {self.seconds(f'{self.now} - written_at')}, caused_by "
+            f"from {self._sending} "
+            f"and (due_at is null or due_at < {self.later('ahead')}) and e.seq not in {self.listed('in_hand')} "
             f"and not exists (select 1 from {self.table('held')} h "
             f"where h.key = coalesce(e.key, e.event_id) and (h.seq <> e.seq or h.next_try > {self.now})) "
-            "order by seq limit :most"
+            f"order by {self._order} limit :most"
         )
 
     @property
     def sent(self) -> str:
-        """Delete events that are confirmed, if the relay still has the lease of their shards."""
-        return f"delete from {self.table('events')} where seq in {self.listed('seqs')} and shard in ({self.mine})"
+        """Note that events are confirmed, if the relay still has the lease of their shards."""
+        return f"delete from {self.waiting} where seq in {self.listed('seqs')} and shard in ({self.mine})"
 
     @property
     def free(self) -> str:
@@ -240,8 +268,11 @@ class Statements:
 
     @property
     def _seq(self) -> str:
+        return self._whole("seq")
+
+    def _whole(self, name: str) -> str:
         """A number that may be larger than drivers take a whole number to be: it is passed as a text."""
-        return "cast(cast(:seq as text) as bigint)" if self._is_postgres else "cast(:seq as integer)"
+        return f"cast(cast(:{name} as text) as bigint)" if self._is_postgres else f"cast(:{name} as integer)"
 
     @property
     def held(self) -> str:
@@ -261,13 +292,14 @@ class Statements:
         lock = " for update" if self._is_postgres else ""
         return (
             f"select event_id, event_type, version, {self._key}, source, correlation_id, causation_id, "
-            f"{self.seconds('e.time')}, {self._headers}, content_type, body from {self.table('events')} e "
+            f"{self.seconds('e.time')}, {self._headers}, content_type, body, caused_by "
+            f"from {self.table('events')} e "
             f"where seq = {self._seq} and seq in (select seq from {self.table('held')}){lock}"
         )
 
     @property
     def drop(self) -> str:
-        return f"delete from {self.table('events')} where seq = {self._seq}"
+        return f"delete from {self.waiting} where seq = {self._seq}"
 
     @property
     def unhold(self) -> str:
@@ -277,10 +309,10 @@ class Statements:
     def figures(self) -> str:
         """Return how many events wait (100,001 are more than are counted), the age of the oldest, and how many are
         held."""
-        events, held = self.table("events"), self.table("held")
+        pending, held = self._pending, self.table("held")
         return (
-            f"select (select count(*) from (select 1 from {events} limit 100001) as counted), "
-            f"(select {self.seconds(f'{self.now} - min(written_at)')} from {events} where due_at is null), "
+            f"select (select count(*) from (select 1 from {pending} limit 100001) as counted), "
+            f"(select {self.seconds(f'{self.now} - min(written_at)')} from {pending} where due_at is null), "
             f"(select count(*) from {held})"
         )
 
@@ -288,10 +320,9 @@ class Statements:
     def sweep(self) -> str:
         """Delete inbox rows that are older than `ttl` seconds, a thousand at most. Returns one row for each."""
         inbox = self.table("inbox")
-        past = self.later("ttl").replace("+", "-", 1)
         return (
             f"delete from {inbox} where (queue, event) in (select queue, event from {inbox} "
-            f"where handled_at < {past} limit 1000) returning 1"
+            f"where handled_at < {self._ago('ttl')} limit 1000) returning 1"
         )
 
     @property
@@ -300,7 +331,8 @@ class Statements:
 
     @property
     def version(self) -> str:
-        return f"select position from {self.table('cursors')} where name = 'schema'"
+        """Return the version of the schema, and the position of the journal where there is one."""
+        return f"select name, position from {self.table('cursors')} where name in ('schema', 'sequencer')"
 
     def insert(self, events: Iterable[Outgoing]) -> tuple[str, Params]:
         """Return one INSERT for all events, in order."""
@@ -332,7 +364,8 @@ class Statements:
         envelope, metadata = event.envelope, event.envelope.metadata
         values = (
             *(shard_of(metadata), metadata.event_id, metadata.event_type, metadata.version, metadata.key),
-            *(metadata.source, metadata.correlation_id, metadata.causation_id, event.caused_by),
+            *(metadata.source, metadata.correlation_id, metadata.causation_id, metadata.caused_by),
+            *(event.stream, event.stream_version),
             *(metadata.time.timestamp(), event.delay, kept_headers(envelope), envelope.content_type, envelope.body),
         )
         return dict(zip(_COLUMNS, values, strict=True))

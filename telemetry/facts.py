@@ -19,7 +19,7 @@ InboxResult: TypeAlias = Literal["fresh", "duplicate", "busy", "mismatch"]
 CompletionResult: TypeAlias = Literal["recorded", "fenced", "absent", "unrecorded"]
 Lasting: TypeAlias = Literal[
     "connection", "consumer", "consumers", "redeclaration", "registry", "relay", "unrouted", "recovery", "heartbeat",
-    "sagas", "watchdog", "probes", "processes", "reports",
+    "projection", "sagas", "watchdog", "probes", "processes", "reports",
 ]  # fmt: skip
 """The tasks and threads that last as long as their worker."""
 
@@ -482,6 +482,24 @@ class SagasSwept(Fact, log="sagas.swept"):
     rows: int
 
 
+class ProjectionStalled(Fact, log="projection.stalled", level="error"):
+    """A projection cannot go on: its function raised for the event at `position`, or its database cannot be used
+    (`position` is 0 then). It tries again in `again_in` seconds, and skips nothing."""
+
+    projection: str
+    position: int
+    event_id: str
+    error: str
+    again_in: float
+
+
+class JournalSwept(Fact, log="journal.swept"):
+    """Events that were sent and kept for `HOLDFAST_SQL__KEEP` seconds are deleted."""
+
+    database: str
+    rows: int
+
+
 class TlsUnverified(Fact, log="tls.unverified", level="warning"):
     """`setting` is false: anybody between this process and the server can read and change all that is sent."""
 
@@ -537,6 +555,15 @@ class SagasCounted(Fact):
 
     saga: str
     stages: tuple[tuple[str, int, float], ...]
+
+
+class Projected(Fact):
+    """A projection has handled so many events and reached a `position`; it is `lag` seconds behind."""
+
+    projection: str
+    events: int
+    position: int
+    lag: float
 
 
 class InboxAnswered(Fact):

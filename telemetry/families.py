@@ -112,6 +112,13 @@ OUTBOX_HELD = Family(
 OUTBOX_SHARDS = Family(
     "holdfast_outbox_shards", "gauge", ("database",), "Shards of the outbox that this process sends."
 )
+PROJECTION_LAG = Family(
+    "holdfast_projection_lag_seconds",
+    "gauge",
+    ("projection",),
+    "How long ago the last event of a projection was written; 0 where it has handled all.",
+    "most",
+)
 OUTBOX_SECONDS = Family(
     "holdfast_outbox_seconds",
     "histogram",

@@ -95,6 +95,7 @@ class Metrics:
             facts.OutboxCounted: self._outbox_counted,
             facts.Relayed: self._relayed,
             facts.SagasCounted: self._sagas_counted,
+            facts.Projected: self._projected,
             facts.LoopTurned: self._turned,
             facts.Started: self._started,
             facts.Stopped: self._stopped,
@@ -194,6 +195,9 @@ class Metrics:
         self._set(f.OUTBOX_OLDEST, (fact.database,), fact.oldest)
         self._set(f.OUTBOX_HELD, (fact.database,), float(fact.held))
         self._set(f.OUTBOX_SHARDS, (fact.database,), float(fact.shards))
+
+    def _projected(self, fact: facts.Projected) -> None:
+        self._set(f.PROJECTION_LAG, (fact.projection,), fact.lag)
 
     def _relayed(self, fact: facts.Relayed) -> None:
         offset = self._at[f.OUTBOX_SECONDS][fact.database,]

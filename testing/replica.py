@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 from pydantic import SecretStr
@@ -12,6 +12,7 @@ from ..broker import Broker, ledger_queue
 from ..broker.memory import MemoryQueue
 from ..config import Settings
 from ..consumer import Dependencies, Worker
+from ..consumer.beside import Job
 from ..consumer.handler import Companion
 from ..consumer.ordering.desk import PREFETCH
 from ..idempotency import Endangered, Lease, MemoryClaims, OpenClaims
@@ -38,6 +39,7 @@ class Stage:
     faults: Faults
     seen: Seen
     patience: float
+    jobs: list[Job] = field(default_factory=list)
 
     def settings_for(self, worker: Worker) -> Settings:
         """The worker's own, but on this stage."""
@@ -143,6 +145,7 @@ class Replica:
             middleware=(stage.seen.watch,),
             listeners=(hear,),
             relays_at_once=True,
+            jobs=stage.jobs,
             companions=self._companions,
         )
 

@@ -42,6 +42,8 @@ ORDERING, KEYS, REGISTERED = (
 ON_RABBITMQ = "tests/integration/test_ordering.py"
 ATTACHMENTS = "tests/contract/test_attachments.py"
 WITHIN_POSTGRES = "tests/contract/test_within.py -k asyncpg-session"
+POSITIONS = "tests/contract/test_positions.py -k asyncpg-session"
+PROJECTIONS, FEED = "tests/contract/test_projections.py -k sqlite", "tests/integration/test_feeding.py"
 WITHIN, RELAY = "tests/contract/test_within.py -k sqlite", "tests/contract/test_relay.py -k sqlite"
 
 MUTATIONS = (
@@ -267,7 +269,7 @@ MUTATIONS = (
         8,
         "the inbox is swept within its window",
         "sql/statements.py",
-        "where handled_at < {past} limit 1000",
+        "where handled_at < {self._ago('ttl')} limit 1000",
         "where :ttl = :ttl limit 1000",
         RELAY,
     ),
@@ -553,7 +555,7 @@ MUTATIONS = (
         8,
         "events in hand are read again",
         "sql/statements.py",
-        " and seq not in {self.listed('in_hand')} ",
+        " and e.seq not in {self.listed('in_hand')} ",
         " and cast(:in_hand as text) is not null ",
         "tests/contract/test_relay.py -k unconfirmed",
     ),
@@ -590,6 +592,88 @@ MUTATIONS = (
         "            if engine.pool is not pool:\n",
         "            if engine is None:\n",
         "tests/contract/test_waking.py",
+    ),
+    Mutation(
+        8,
+        "a position is the number of the writing",
+        "sql/kept.py",
+        "where name = 'sequencer') + row_number() over (order by seq), seq \"\n            f\"from (select",
+        "where name = 'floor') + seq, seq \"\n            f\"from (select",
+        POSITIONS,
+    ),
+    Mutation(
+        8,
+        "two relays give positions at once",
+        "sql/kept.py",
+        ' for update skip locked"',
+        '"',
+        POSITIONS,
+    ),
+    Mutation(
+        8,
+        "the search for positions rises past transactions that write",
+        "outbox/sequencer.py",
+        "        if before is not None and before & now:\n            return None\n",
+        "",
+        POSITIONS,
+    ),
+    Mutation(
+        8,
+        "two writers make one version of an aggregate",
+        "sql/schema.py",
+        '"key", "stream", "stream_version"),\n        unique=True,',
+        '"key", "stream", "stream_version"),',
+        "tests/contract/test_aggregates.py -k asyncpg-session",
+    ),
+    Mutation(
+        8,
+        "a snapshot of another shape is read",
+        "journal/journal.py",
+        "    if shape != aggregate.__shape__:\n",
+        "    if shape is None:\n",
+        "tests/contract/test_aggregates.py -k sqlite",
+    ),
+    Mutation(
+        8,
+        "a projection reads the event at its position again",
+        "sql/history.py",
+        "p.position > {self._whole('after')}",
+        "p.position >= {self._whole('after')}",
+        PROJECTIONS,
+    ),
+    Mutation(
+        8,
+        "a page without events does not move a projection",
+        "journal/projector.py",
+        "max(last, page[-1][0] if page else 0) if is_last else page[-1][0]",
+        "page[-1][0] if page else max(after, 0)",
+        PROJECTIONS,
+    ),
+    Mutation(
+        8,
+        "a projection skips an event that fails",
+        "journal/projector.py",
+        "                        raise _Failed(call.index, call.at, call.age) from error\n            opened.flush()",
+        "                        del error\n            opened.flush()",
+        PROJECTIONS,
+    ),
+    Mutation(
+        8,
+        "a feed reads where the past ends before it binds the queue",
+        "journal/feed.py",
+        "        await self._broker.declare(topology_of([self._spec], broker), broker.topology)\n"
+        "        after, end = await self._database.run(self._begin())\n",
+        "        after, end = await self._database.run(self._begin())\n"
+        "        await self._broker.declare(topology_of([self._spec], broker), broker.topology)\n",
+        FEED,
+    ),
+    Mutation(
+        8,
+        "a feed goes to all listeners",
+        "journal/feed.py",
+        'to_message(envelope, exchange="", routing_key=self._spec.queue)',
+        "to_message(envelope, exchange=self._settings.broker.exchange)",
+        FEED,
     ),
 )
 

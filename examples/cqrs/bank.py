@@ -1,10 +1,10 @@
 """The whole application in one process: both workers, a few commands, and what the read side says in the end.
 
-    HOLDFAST_BROKER__URL=memory:// python bank.py
-    HOLDFAST_BROKER__URL=amqp://guest:guest@localhost:5672/ python bank.py
+    HOLDFAST_SQL__KEEP=forever HOLDFAST_BROKER__URL=memory:// python bank.py
+    HOLDFAST_SQL__KEEP=forever HOLDFAST_BROKER__URL=amqp://guest:guest@localhost:5672/ python bank.py
 
-Nothing but that variable differs. On RabbitMQ the two workers may as well be processes of their own, on machines of
-their own: `holdfast run write_side:worker` and `holdfast run read_side:worker`.
+Nothing but the broker's variable differs. On RabbitMQ the two workers may as well be processes of their own:
+`holdfast run write_side:worker` and `holdfast run read_side:worker`.
 """
 
 import asyncio
@@ -46,6 +46,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def main() -> None:
+    write_side.make_tables()
     before = read_side.entries()
     async with running(write_side.worker, read_side.worker), Publisher(source="bank") as publisher:
         for command in COMMANDS:

@@ -20,25 +20,19 @@ class Withdraw(Event, type="account.withdraw", key="account"):
 
 
 class Deposited(Event, type="account.deposited", key="account"):
-    """The `number`-th thing that happened to the account."""
-
     account: str
-    number: int
     cents: Cents
 
 
 class Withdrawn(Event, type="account.withdrawn", key="account"):
     account: str
-    number: int
     cents: Cents
 
 
 class WithdrawalRefused(Event, type="account.withdrawal.refused", key="account"):
     account: str
-    number: int
     cents: Cents
 
 
 Command: TypeAlias = Deposit | Withdraw
 Happened: TypeAlias = Deposited | Withdrawn | WithdrawalRefused
-EVENTS: dict[str, type[Happened]] = {kind.__event_type__: kind for kind in (Deposited, Withdrawn, WithdrawalRefused)}

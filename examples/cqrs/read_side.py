@@ -1,59 +1,44 @@
 """The read side: a model made for questions, from events alone. It can be thrown away and made anew at any time.
 
     holdfast run read_side:worker
-    python rebuild.py
+    holdfast journal rebuild statement && python rebuild.py
 
-An entry has the number of its event, so that an event which comes twice, or after a later one, changes nothing that it
-should not. That is why this handler needs no claim.
+Its rows and the position that it has reached are one commit, so it is exactly the history up to there.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
-from messages import Deposited, Happened, WithdrawalRefused, Withdrawn
+from messages import Deposited, WithdrawalRefused, Withdrawn
+from write_side import FILE, database
 
 from holdfast import Worker
+from holdfast.journal import Projection, Recorded
 
-FILE = Path("statement.db")
 TABLES = """
-create table if not exists entries (account text, number integer, cents integer, primary key (account, number));
+create table if not exists entries (position integer primary key, account text, cents integer);
 create view if not exists balances as select account, sum(cents) as cents from entries group by account;
 """
 
 worker = Worker("statement")
+statement = Projection("statement")
+worker.include(statement, within=database)
 
 
-@worker.handler(Deposited, Withdrawn, WithdrawalRefused, idempotent=False)
-def note(event: Deposited | Withdrawn | WithdrawalRefused) -> None:
-    with statement() as db:
-        enter(db, [event])
+@statement.begins
+def empty(connection: sqlite3.Connection) -> None:
+    for command in TABLES.split(";"):
+        connection.execute(command)
+    connection.execute("delete from entries")
 
 
-def rebuild(events: Iterable[Happened]) -> None:
-    """Forget everything, and read it from the events again; who asks meanwhile sees the old or the new."""
-    with statement() as db:
-        db.execute("delete from entries")
-        enter(db, events)
+@statement.on(Deposited, Withdrawn, WithdrawalRefused)
+def enter(event: Deposited | Withdrawn | WithdrawalRefused, at: Recorded, connection: sqlite3.Connection) -> None:
+    connection.execute("insert into entries values (?, ?, ?)", (at.position, event.account, worth(event)))
 
 
-def balances() -> dict[str, int]:
-    with statement() as db:
-        return dict(db.execute("select account, cents from balances order by account").fetchall())
-
-
-def entries() -> int:
-    with statement() as db:
-        return int(db.execute("select count(*) from entries").fetchone()[0])
-
-
-def enter(db: sqlite3.Connection, events: Iterable[Happened]) -> None:
-    rows = [(event.account, event.number, worth(event)) for event in events]
-    db.executemany("insert into entries values (?, ?, ?) on conflict do nothing", rows)
-
-
-def worth(event: Happened) -> int:
+def worth(event: Deposited | Withdrawn | WithdrawalRefused) -> int:
     match event:
         case Deposited():
             return event.cents
@@ -63,10 +48,23 @@ def worth(event: Happened) -> int:
             return 0
 
 
+def balances() -> dict[str, int]:
+    with reading() as db:
+        return dict(db.execute("select account, cents from balances order by account").fetchall())
+
+
+def entries() -> int:
+    with reading() as db:
+        return int(db.execute("select count(*) from entries").fetchone()[0])
+
+
+def forget() -> None:
+    with reading() as db, db:
+        db.execute("delete from entries")
+
+
 @contextmanager
-def statement() -> Iterator[sqlite3.Connection]:
-    """A transaction: all of it, or after an exception nothing."""
+def reading() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(FILE, timeout=10)) as db:
         db.executescript(TABLES)
-        with db:
-            yield db
+        yield db

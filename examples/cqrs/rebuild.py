@@ -1,9 +1,18 @@
-"""Throw the read model away and make it anew from the journal."""
+"""Make the read model anew, once `holdfast journal rebuild statement` has had it begin with the first event again."""
 
+import asyncio
+
+import bank
 import read_side
-import write_side
+
+
+async def main() -> None:
+    wanted = read_side.entries()
+    read_side.forget()
+    async with bank.running(read_side.worker):
+        await bank.until(lambda: read_side.entries() >= wanted)
+    print(read_side.balances())
+
 
 if __name__ == "__main__":
-    with write_side.journal() as db:
-        read_side.rebuild(write_side.history(db))
-    print(read_side.balances())
+    asyncio.run(main())

@@ -18,16 +18,18 @@ class MakeTables(Operation):  # type: ignore[misc]  # Django has no types
 
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
         """Make the tables."""
-        schema, dialect = load_settings().sql.schema, schema_editor.connection.vendor
+        settings, dialect = load_settings().sql, schema_editor.connection.vendor
+        schema = settings.schema
         if not schema_editor.collect_sql and _are_there(schema_editor.connection, schema):
             return
-        for statement in ddl(schema, dialect=dialect):
+        for statement in ddl(schema, dialect=dialect, keeps=settings.keeps):
             schema_editor.execute(statement, params=None)
 
     def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
         """Drop the tables, and with them the events that wait to be sent."""
-        schema, dialect = load_settings().sql.schema, schema_editor.connection.vendor
-        for table in tables(schema, dialect=dialect).tables:
+        settings, dialect = load_settings().sql, schema_editor.connection.vendor
+        schema = settings.schema
+        for table in tables(schema, dialect=dialect, keeps=settings.keeps).tables:
             schema_editor.execute(f"drop table {table}", params=None)
         if dialect == "postgresql":
             schema_editor.execute(f"drop schema {schema}", params=None)

@@ -12,7 +12,7 @@ from pages import pages, steps
 from holdfast.cli.app import app
 
 TESTS = Path(__file__).parents[1]
-RUNNERS = {"holdfast", "Running", "dead", "events", "keys", "sagas", "subprocess"}
+RUNNERS = {"holdfast", "Running", "dead", "events", "keys", "sagas", "shop", "subprocess"}
 """What a test runs commands with: the helpers of tests/support/commands.py, or what a module makes of them."""
 
 Words = frozenset[str]

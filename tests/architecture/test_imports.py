@@ -38,6 +38,8 @@ NAMES = {
         "holdfast.cli.dead",
         "holdfast.cli.dead.commands",
         "holdfast.cli.dead.options",
+        "holdfast.cli.journal",
+        "holdfast.cli.journal.commands",
         "holdfast.cli.saga_commands",
         "holdfast.cli.subcommands",
         "holdfast.config",

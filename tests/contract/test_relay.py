@@ -15,7 +15,7 @@ from holdfast.broker import REAL, Broker
 from holdfast.config import PublisherSettings
 from holdfast.events import Message, NotConnected, Unroutable, headers
 from holdfast.outbox import Relay
-from holdfast.outbox.running import sweep
+from holdfast.outbox.running import Swept, sweep
 from holdfast.sql import Listener, Outbox
 from holdfast.telemetry import OutboxCounted, OutboxHeld, OutboxUnrouted, Published, Relayed, Spans
 
@@ -373,7 +373,7 @@ async def test_old_rows_of_the_inbox_are_deleted_by_one_relay_at_a_time(
     first, second = a_relay(bank, port, settings), a_relay(bank, port, settings)
     deleted = await sweep(first, settings), await sweep(second, settings)
 
-    assert deleted == (1, 0)
+    assert deleted == (Swept(1), Swept())
     assert await bank.ask(f"select queue from {inbox}") == [("new",)]
 
 

@@ -85,6 +85,7 @@ async def test_effect_inbox_row_and_events_are_committed_together(bank: Bank, se
     assert await bank.ask(f"select account, cents from {bank.accounts}") == [("a", 5)]
     assert [await bank.count(table) for table in ("inbox", "events")] == [1, 0]
     assert (event.metadata.key, event.metadata.causation_id) == ("a", sent.event_id)
+    assert event.metadata.caused_by == f"{settings.broker.exchange}.w.book"
     assert event.metadata.event_id == derived_id(sent.event_id, "book", 0)
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from commands import environment
+from commands import environment, holdfast
 
 from holdfast import Settings
 from holdfast.testing import Harness
 
 CQRS = Path(__file__).parents[2] / "examples" / "cqrs"
 MODULES = ("messages", "write_side", "read_side", "bank")
+KEPT = {"HOLDFAST_SQL__URL": "sqlite:///bank.db", "HOLDFAST_SQL__KEEP": "forever"}
 EXPECTED = {"ann": 380, "bob": 100}
 
 
@@ -30,6 +31,7 @@ def test_the_application_says_the_same_on_both_brokers_and_after_a_rebuild(
         HOLDFAST_BROKER__EXCHANGE=settings.broker.exchange,
         HOLDFAST_BROKER__MAX_DELAY="3600",
         HOLDFAST_IDEMPOTENCY__URL="memory://",
+        **KEPT,
     )
 
     def run(script: str) -> str:
@@ -46,7 +48,7 @@ def test_the_application_says_the_same_on_both_brokers_and_after_a_rebuild(
         return done.stdout.splitlines()[-1]
 
     assert run("bank.py") == str(EXPECTED)
-    (tmp_path / "statement.db").unlink()
+    assert holdfast("journal", "rebuild", "statement", "--yes", folder=tmp_path, env=variables).returncode == 0
     assert run("rebuild.py") == str(EXPECTED)
 
 
@@ -55,6 +57,8 @@ def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleName
     """The example's modules, imported anew, with their files in a folder of this test's own."""
     monkeypatch.syspath_prepend(CQRS)
     monkeypatch.chdir(tmp_path)
+    for name, value in KEPT.items():
+        monkeypatch.setenv(name, value)
     yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
     for name in MODULES:
         del sys.modules[name]
@@ -62,6 +66,7 @@ def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleName
 
 @pytest.mark.parametrize("fault", ["none", "crashes", "duplicates", "lost connections", "another order"])
 async def test_balances_are_right_whatever_happens_on_the_way(fault: str, bank: SimpleNamespace) -> None:
+    bank.write_side.make_tables()
     async with Harness(bank.write_side.worker, bank.read_side.worker) as h:
         for command in bank.bank.COMMANDS:
             await h.publish(command)

@@ -29,6 +29,7 @@ from holdfast.config import HttpSettings
 from holdfast.consumer import Dependencies
 from holdfast.events import Message
 from holdfast.idempotency import Acquired, Answer, Claim, Lease, MemoryClaims, StoreUnavailable
+from holdfast.journal import Projection, Recorded
 from holdfast.outbox import Relay, relaying
 from holdfast.sql import Database
 from holdfast.telemetry import (
@@ -38,6 +39,7 @@ from holdfast.telemetry import (
     Fact,
     LeaseTaken,
     LoopBlocked,
+    ProjectionStalled,
     RelayFailed,
     Resumed,
     TaskFailed,
@@ -69,6 +71,7 @@ AWAITED = {
     "dead_letters/queues.py": 1,  # questions that are awaited together
     "dead_letters/receipts.py": 1,  # the receipts of an operation, which ends with their error
     "idempotency/redis/store.py": 1,  # a batch: whoever asked has its error
+    "journal/projector.py": 2,  # waits of a projection
     "outbox/relay.py": 3,  # waits of a relay, and its publishes, which it awaits
     "outbox/running.py": 2,  # next to a relay: both go on after any error, and the relay polls without them
     "publisher/blocking.py": 1,  # the thread of the loop: whoever publishes has the errors, and closing joins it
@@ -412,6 +415,23 @@ async def the_relay(settings: Settings) -> TaskFailed:
     return failed
 
 
+async def the_projection(settings: Settings) -> TaskFailed:
+    """What a projection reports of its own trouble goes to a listener that fails."""
+    facts, database, balances = Listener(ProjectionStalled), Database.sqlite(":memory:"), Projection("balances")
+
+    @balances.on(Paid)
+    def note(event: Paid, at: Recorded, connection: Any) -> None: ...
+
+    kept = settings.model_copy(update={"sql": settings.sql.model_copy(update={"keep": 1.0})})
+    job = balances.job(database, kept, facts, REAL)
+    running = asyncio.create_task(keep_running("projection", job.run, facts))
+    await facts.until(ProjectionStalled, count=2)  # there are no tables
+    [failed] = await facts.until(TaskFailed)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    return failed
+
+
 LASTING: dict[str, Callable[[Settings], Awaitable[TaskFailed]]] = {
     "connection": a_connection,
     "consumer": a_consumer,
@@ -426,6 +446,7 @@ LASTING: dict[str, Callable[[Settings], Awaitable[TaskFailed]]] = {
     "processes": the_processes,
     "reports": the_reports,
     "relay": the_relay,
+    "projection": the_projection,
 }
 
 

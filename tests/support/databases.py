@@ -78,9 +78,9 @@ class Bank:
             for statement in act(event, ctx):
                 execute(session, statement)
 
-        return on_loop if self.database.is_async else self._finding_session(in_thread)
+        return on_loop if self.database.is_async else self.finding_session(in_thread)
 
-    def _finding_session(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+    def finding_session(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         """The handler as one that finds its connection by itself, as Django's ORM does."""
         match self.database.opener:
             case Django(alias=alias):
@@ -98,7 +98,7 @@ class Bank:
         def in_thread(event: Any, ctx: Context, session: Any) -> None:
             commit(session)
 
-        return on_loop if self.database.is_async else self._finding_session(in_thread)
+        return on_loop if self.database.is_async else self.finding_session(in_thread)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
@@ -148,12 +148,12 @@ class Bank:
 
 
 @asynccontextmanager
-async def a_bank(kind: Kind, url: str, schema: str, folder: Path) -> AsyncIterator[Bank]:
+async def a_bank(kind: Kind, url: str, schema: str, folder: Path, *, keeps: bool = False) -> AsyncIterator[Bank]:
     async with AsyncExitStack() as stack:
         path = str(folder / f"{schema}.db")
         database = await kind.open(stack, url, path)
         bank = Bank(kind, database, schema, path)
-        for statement in ddl(schema, dialect=database.dialect):
+        for statement in ddl(schema, dialect=database.dialect, keeps=keeps):
             await bank.ask(statement)
         await bank.ask(f"create table {bank.accounts} (account text not null, cents integer not null)")
         try:
@@ -162,7 +162,7 @@ async def a_bank(kind: Kind, url: str, schema: str, folder: Path) -> AsyncIterat
             if kind.is_postgres:
                 await bank.ask(f"drop schema {schema} cascade")
             elif kind.server:
-                for table in (*columns(schema, dialect=database.dialect), bank.accounts):
+                for table in (*columns(schema, dialect=database.dialect, keeps=keeps), bank.accounts):
                     await bank.ask(f"drop table {table}")
 
 
@@ -330,3 +330,8 @@ def kinds(*, server: bool | None = None) -> list[Any]:
         for kind in (KINDS + MORE_KINDS if "HOLDFAST_TEST_DATABASES" in os.environ else KINDS)
         if server in (None, bool(kind.server))
     ]
+
+
+def keeping_kinds(*, server: bool | None = None) -> list[Any]:
+    """Those of them that can keep their events."""
+    return [parameter for parameter in kinds(server=server) if "mariadb" not in str(parameter.id)]

@@ -267,7 +267,8 @@ def test_an_event_published_while_another_is_handled_names_its_cause() -> None:
 
 
 def test_metadata_survives_the_wire() -> None:
-    envelope = seal(OrderCreated(order_id="o"), source="s", cause=some_metadata(correlation_id="f", traceparent="t"))
+    cause = some_metadata(correlation_id="f", traceparent="t")
+    envelope = seal(OrderCreated(order_id="o"), source="s", cause=cause, caused_by="billing.charge")
 
     message = to_message(envelope, exchange="events")
 

@@ -68,6 +68,7 @@ async def test_what_was_handled_and_published_is_there_as_values() -> None:
     assert [(run.event, run.handler, run.attempt) for run in h.handled] == [(Placed(order_id="o-1"), "charge", 1)]
     assert [one.event for one in h.published] == [Paid(order_id="o-1")]
     assert h.published[0].metadata.causation_id == sent.event_id
+    assert h.published[0].metadata.caused_by == "shop.charge"
     assert h.dead_letters == [] and h.retries == []
 
 

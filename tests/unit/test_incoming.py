@@ -60,6 +60,7 @@ NAMES = st.sampled_from(
         headers.EVENT_TIME,
         headers.EVENT_KEY,
         headers.CAUSATION_ID,
+        headers.CAUSED_BY,
         headers.TRACEPARENT,
         headers.ATTEMPT,
         headers.HELD_MS,

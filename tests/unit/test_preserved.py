@@ -54,7 +54,7 @@ values = st.one_of(
     times.map(datetime.isoformat),
 )
 OWN = ("mine", "ratio", "Acme.Id", "Acme.Type", "ce-tenant", h.TRACESTATE)
-OURS = (h.EVENT_ID, h.EVENT_VERSION, h.EVENT_TIME, h.EVENT_KEY, h.CAUSATION_ID, h.TRACEPARENT)
+OURS = (h.EVENT_ID, h.EVENT_VERSION, h.EVENT_TIME, h.EVENT_KEY, h.CAUSATION_ID, h.CAUSED_BY, h.TRACEPARENT)
 BROKERS = ("x-death", "x-delivery-count", "CC")
 properties = st.fixed_dictionaries(
     {"body": st.sampled_from([b'{"order_id": "o-1"}', b"[1]", b"\xff", b'\xef\xbb\xbf{"order_id": "o-1"}'])},
@@ -104,6 +104,7 @@ def cloud_events(draw: st.DrawFn) -> Message:
                     "eventversion": st.sampled_from(["2", 2, "x"]),
                     "correlationid": texts,
                     "causationid": texts,
+                    "causedby": texts,
                     "traceparent": texts,
                 },
             )
@@ -218,7 +219,7 @@ def test_an_edit_is_read_as_its_original_but_for_what_was_edited(message: Messag
 
     again = read_incoming(made, NOON)
     old, new = incoming.metadata, again.metadata
-    assert new == replace(old, event_id=new.event_id, causation_id=old.event_id)
+    assert new == replace(old, event_id=new.event_id, causation_id=old.event_id, caused_by=None)
     assert new.event_id != old.event_id and again.has_id
     assert made.body == b'{"order_id": "o-2"}'
     kept = {name: value for name, value in original.headers.items() if h.is_free(name)}

@@ -205,7 +205,7 @@ async def test_an_event_id_and_headers_of_the_application_travel_with_the_event(
 
 
 RESERVED = [
-    *(h.EVENT_ID, h.EVENT_VERSION, h.EVENT_KEY, h.EVENT_TIME, h.CAUSATION_ID, h.TRACEPARENT, h.TRACESTATE),
+    *(h.EVENT_ID, h.EVENT_VERSION, h.EVENT_KEY, h.EVENT_TIME, h.CAUSATION_ID, h.CAUSED_BY, h.TRACEPARENT, h.TRACESTATE),
     *("holdfast-attempt", "holdfast-anything", "x-death", "x-delivery-count", "CC", "BCC", "", 7),
     *("cloudEvents:id", "cloudEvents_type", "ce-source"),
 ]

@@ -57,6 +57,7 @@ def test_a_failure_has_the_traceback_of_the_handler_alone(tmp_path: Path, extras
         ("outbox show", "sql"),
         ("sagas list fulfilment", "sql"),
         ("relay", "sql"),
+        ("journal status", "sql"),
     ],
 )
 def test_a_command_that_lacks_its_extra_names_it_in_one_line(command: str, extra: str, tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""What `holdfast journal` changes: read models, queues of new listeners, the journal itself."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ...broker import open_broker
+from ...dead_letters.selection import moment
+from ...events import ConfigurationError
+from ...journal import Fed, Feed, erase, outgoing_of, write_past
+from ...telemetry import FactLog, configure_logging
+from ..load import load_worker
+from ..sql import opened
+from .reading import a_reader
+
+_LINES = 500
+
+
+def rebuild_projection(name: str, version: int, *, is_sure: bool) -> None:
+    """Have a projection begin anew. Raises `ConfigurationError` where no worker has run it."""
+    _ask(f"make projection {name} v{version} anew?", is_sure)
+
+    async def rebuild() -> bool:
+        async with a_reader() as reader:
+            return bool(await reader.ask(reader.history.rebuild, name=f"projection:{name}:{version}"))
+
+    if not asyncio.run(rebuild()):
+        raise ConfigurationError(f"no projection {name!r} with version {version}; `holdfast journal status` lists them")
+    print(f"projection {name} v{version} begins anew")
+
+
+def feed_handler(target: str, name: str, since: str | None, *, dry_run: bool) -> None:
+    """Feed the past to a handler of a worker, or count what would be fed."""
+    worker = load_worker(target)
+    [spec] = worker.selected([name])
+    settings, began = worker.settings, None if since is None else moment(since).timestamp()
+    configure_logging(settings.log)
+
+    @asynccontextmanager
+    async def a_feed() -> AsyncIterator[Feed]:
+        async with opened(settings) as database:
+            await database.check(settings.sql.schema, keeps=True)
+            broker: Any = None if dry_run else await open_broker(settings, FactLog())
+            try:
+                yield Feed(spec, database, broker, settings)
+            finally:
+                if broker is not None:
+                    await broker.close()
+
+    async def run() -> Fed:
+        async with a_feed() as feed:
+            return await (feed.rehearse(since=began) if dry_run else feed.run(since=began))
+
+    fed = asyncio.run(run())
+    for event_type, count in sorted(fed.types.items()):
+        print(f"{count} {event_type}")
+    verb = "would be fed" if dry_run else "fed"
+    print(f"{sum(fed.types.values())} event(s) up to position {fed.position} {verb} to {spec.queue}")
+
+
+def import_events(file: Path) -> None:
+    """Read events from a file, 500 in a transaction. Raises `ConfigurationError` naming a line that holds none."""
+
+    async def read() -> tuple[int, int]:
+        lines, written, seen = file.open(), 0, 0
+        with lines:
+            async with a_reader() as reader:
+                while chunk := list(islice(lines, _LINES)):
+                    events = [outgoing_of(line, seen + n) for n, line in enumerate(chunk, 1)]
+                    written += await reader.database.run(write_past(reader.history, events))
+                    seen += len(chunk)
+        return written, seen
+
+    written, seen = asyncio.run(read())
+    print(f"{written} event(s) are imported; {seen - written} were there")
+
+
+def erase_key(key: str, *, is_sure: bool) -> None:
+    """Take away the bodies of a key's events."""
+    _ask(f"take away the bodies of all events of key {key!r}, for good?", is_sure)
+
+    async def run() -> int:
+        async with a_reader() as reader:
+            return await reader.database.run(erase(reader.history, key))
+
+    print(f"{asyncio.run(run())} event(s) of key {key} are erased")
+
+
+def _ask(question: str, is_sure: bool) -> None:
+    if not is_sure:
+        typer.confirm(question, abort=True)

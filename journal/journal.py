@@ -1,0 +1,148 @@
+"""`Journal`: loading aggregates from their events, and appending what they recorded."""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from pydantic import ValidationError
+
+from ..config import Settings, load_settings
+from ..consumer import record, running
+from ..events import ConfigurationError, Metadata
+from ..sql import Database, History, Outbox, Steps, executor_of
+from .aggregate import Aggregate, is_worth_a_snapshot, replay, resume, take_recorded
+from .projection import Projection
+from .recorded import recorded_of
+
+if TYPE_CHECKING:
+    from ..sql.executors import Awaited, Direct
+
+A = TypeVar("A", bound=Aggregate)
+_SNAPSHOT_EVERY = 100  # events
+_FIRST_LOOK, _LONGEST_LOOK = 0.005, 0.1  # seconds between two looks for what a projection has reached
+
+
+class Journal:
+    """The events that a database keeps (`HOLDFAST_SQL__KEEP=forever`).
+
+    `settings` are read from the environment without it. `source` names this program in events that are appended outside
+    of a handler. Raises `ConfigurationError` where events are not kept forever.
+    """
+
+    def __init__(self, database: Database[Any], settings: Settings | None = None, *, source: str = "") -> None:
+        self._database = database
+        self._settings = settings or load_settings()
+        self._outbox = Outbox(self._settings, source=source)
+        if self._settings.sql.keep != math.inf:
+            raise ConfigurationError("Journal: set HOLDFAST_SQL__KEEP=forever; its events would be deleted")
+
+    @overload
+    def load(self, aggregate: type[A], key: object, session: "Direct") -> A: ...
+    @overload
+    def load(self, aggregate: type[A], key: object, session: "Awaited") -> Awaitable[A]: ...
+    @overload
+    def load(self, aggregate: type[A], key: object, session: object) -> Any: ...
+    def load(self, aggregate: type[A], key: object, session: object) -> Any:
+        """Return the aggregate with a key, made from its events in the transaction of a session or connection; one
+        without events is in its first state. With an asynchronous session the call is awaited.
+
+        Raises `UnknownType` and `UnsupportedVersion` for events that the aggregate has no method for, `Unreadable`, and
+        `Erased`.
+        """
+        executor = executor_of(session)
+        history = History(executor.dialect, self._settings.sql.schema)
+        return executor.play(_load(aggregate, key, history))
+
+    async def reached(self, projection: Projection, event_id: str, *, within: float) -> bool:
+        """Return whether a projection has handled an event, waiting for it at most `within` seconds.
+
+        An event that is not in this journal is never reached. Raises `DatabaseUnavailable`.
+        """
+        history = self._database.history(self._settings.sql.schema)
+
+        def look() -> Steps[bool]:
+            return bool((yield history.reached, {"name": projection.cursor, "event_id": event_id}))
+
+        limit, pause = time.monotonic() + within, _FIRST_LOOK
+        while not await self._database.run(look()):
+            left = limit - time.monotonic()
+            if left <= 0:
+                return False
+            await asyncio.sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_LOOK)
+        return True
+
+    @overload
+    def append(self, aggregate: Aggregate, session: "Direct") -> tuple[Metadata, ...]: ...
+    @overload
+    def append(self, aggregate: Aggregate, session: "Awaited") -> Awaitable[tuple[Metadata, ...]]: ...
+    @overload
+    def append(self, aggregate: Aggregate, session: object) -> Any: ...
+    def append(self, aggregate: Aggregate, session: object) -> Any:
+        """Append what the aggregate has recorded to its events, in the same transaction, and publish it. Returns the
+        events' metadata. With an asynchronous session the call is awaited.
+
+        If another transaction has appended to it since it was loaded, there is a `Conflict`: a handler with `within=`
+        runs again at once, without spending an attempt. Elsewhere `Conflict` is raised: by the commit of a session, or
+        by this call on a connection.
+        """
+        executor = executor_of(session)
+        before, events = take_recorded(aggregate)
+        key, stream = str(getattr(aggregate, aggregate.__aggregate_key__)), aggregate.__stream__
+        context = running()
+        publish = partial(self._outbox.record, session) if context is None else partial(record, context)
+        writing = [
+            partial(publish, event, key=key, stream=stream, version=version)
+            for version, event in enumerate(events, before + 1)
+        ]
+        snapshot = partial(
+            executor.play, _keep_snapshot(aggregate, key, History(executor.dialect, self._settings.sql.schema))
+        )
+        if executor.execute_async is not None:
+            return _in_order(writing, snapshot)
+        written = tuple(write() for write in writing)
+        snapshot()
+        return written
+
+
+async def _in_order(writing: Iterable[Callable[[], Any]], snapshot: Callable[[], Any]) -> tuple[Metadata, ...]:
+    """Write one event after the other. One that a session writes when it commits is not awaited."""
+    written = list[Metadata]()
+    for write in writing:
+        metadata = write()
+        written.append(await metadata if isinstance(metadata, Awaitable) else metadata)
+    await snapshot()
+    return tuple(written)
+
+
+def _load(aggregate: type[A], key: object, history: History) -> Steps[A]:
+    names = {"key": str(key), "stream": aggregate.__stream__}
+    rows = yield history.snapshot, names
+    loaded = _resumed(aggregate, *rows[0]) if rows else None
+    if loaded is None:
+        loaded = aggregate(**{aggregate.__aggregate_key__: key})
+    for row in (yield history.of_aggregate, {**names, "after": loaded._version}):
+        replay(loaded, recorded_of(row))
+    return loaded
+
+
+def _resumed(aggregate: type[A], version: int, shape: int, state: str) -> A | None:
+    """The aggregate of a snapshot; None where that has another shape."""
+    if shape != aggregate.__shape__:
+        return None
+    try:
+        loaded = aggregate.model_validate_json(state)
+    except ValidationError:
+        return None
+    resume(loaded, version)
+    return loaded
+
+
+def _keep_snapshot(aggregate: Aggregate, key: str, history: History) -> Steps[None]:
+    if is_worth_a_snapshot(aggregate, _SNAPSHOT_EVERY):
+        state, stream, shape = aggregate.model_dump_json(), aggregate.__stream__, aggregate.__shape__
+        snapshot = {"stream": stream, "key": key, "version": aggregate._version, "shape": shape, "state": state}
+        yield history.keep_snapshot, snapshot

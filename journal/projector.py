@@ -1,0 +1,219 @@
+"""A projection at work: batches of events, each in one transaction with the position that it reaches."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..broker import Clock, Pause, sleep
+from ..config import Settings
+from ..events import Event, HoldfastError
+from ..sql import Database, OpenerAsync, Row, Steps, first_line, play, play_in_thread, silenced, trouble
+from ..telemetry import Emit, Projected, ProjectionStalled
+from .projection import Projection
+from .recorded import Recorded, recorded_of
+
+_MOST = 500  # events of one transaction
+_PATIENCE = 60.0  # seconds after which PostgreSQL ends the transaction of a process that was frozen
+_FIRST_LOOK = 0.02
+_AGAIN = Pause(0.5, 60.0)
+
+
+class _Failed(Exception):
+    """The projection's function raised for the event at this index of the batch."""
+
+    def __init__(self, index: int, at: Recorded | None, age: float) -> None:
+        self.index, self.at, self.age = index, at, age
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call of a function of the projection, for the event at an index; None: before the first one."""
+
+    index: int
+    at: Recorded | None
+    age: float
+    run: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Events to be handled, the position that is reached with them, and whether that is the last one there is."""
+
+    rows: list[Row]
+    begins: bool
+    position: int
+    is_last: bool
+
+
+class Projector:
+    """Keeps one projection up to date. Of all processes that run it, one at a time does, by the lock of its row.
+
+    An event whose function raises stops the projection, and is tried again for ever: it is never skipped.
+    """
+
+    def __init__(
+        self, projection: Projection, database: Database[Any], settings: Settings, emit: Emit, clock: Clock
+    ) -> None:
+        self.error: str | None = None
+        self._projection = projection
+        self._database = database
+        self._settings = settings
+        self._emit = emit
+        self._clock = clock
+        self._history = database.history(settings.sql.schema)
+        self._reading = projection.reading()
+        self._types = json.dumps(self._reading.types)
+        self._most = _MOST
+        self._wake = asyncio.Event()
+        self._is_known = False
+
+    def wake(self) -> None:
+        """Look for events now."""
+        self._wake.set()
+
+    def missing(self) -> str | None:
+        """Return what keeps it from being up to date."""
+        return None if self.error is None else f"projection {self._projection.title}: {self.error}"
+
+    async def run(self) -> None:
+        """Handle events until this is cancelled."""
+        look, failures = _FIRST_LOOK, 0
+        while True:
+            try:
+                is_idle = not await self._turn()
+                self.error, failures = None, 0
+            except Exception as error:  # noqa: BLE001 (whatever it is, the events are still there)
+                if not self._is_alone(error):
+                    continue
+                pause = _AGAIN.seconds(failures, 1.0)
+                failures += 1
+                self._report(error, pause)
+                await sleep(self._clock, pause)
+                continue
+            look = min(2 * look, self._settings.sql.poll) if is_idle else _FIRST_LOOK
+            if is_idle:
+                await self._rest(look)
+
+    async def drain(self) -> None:
+        """Handle all events that there are, or all before the first that fails."""
+        while True:
+            try:
+                if not await self._turn():
+                    return
+            except Exception as error:  # noqa: BLE001 (as above)
+                if self._is_alone(error):
+                    self._report(error, _AGAIN.seconds(0, 1.0))
+                    return
+
+    async def _rest(self, seconds: float) -> None:
+        self._wake.clear()
+        waking = asyncio.ensure_future(self._wake.wait())
+        resting = asyncio.ensure_future(sleep(self._clock, seconds))
+        try:
+            await asyncio.wait({waking, resting}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waking.cancel()
+            resting.cancel()
+
+    def _is_alone(self, error: Exception) -> bool:
+        """Whether the batch cannot be made smaller. Those before an event that fails are committed without it."""
+        if trouble(error, is_ours=True) == "unavailable":
+            return True
+        before = error.index if isinstance(error, _Failed) else self._most // 2
+        is_alone, self._most = self._most == 1, max(before, 1)
+        return is_alone
+
+    def _report(self, error: Exception, pause: float) -> None:
+        at = error.at if isinstance(error, _Failed) else None
+        position, event_id = (0, "") if at is None else (at.position, at.event_id)
+        cause = error.__cause__ or error
+        self.error = f"{type(cause).__name__}: {first_line(cause)}"
+        if isinstance(error, _Failed):
+            self._emit(Projected(self._projection.title, 0, position - 1, float(error.age)))
+        self._emit(ProjectionStalled(self._projection.title, position, event_id, self.error, pause))
+
+    async def _turn(self) -> bool:
+        """Handle a batch. Returns whether there may be more."""
+        if not self._is_known:
+            await self._database.run(self._enter())
+            self._is_known = True
+        opener = self._database.opener
+        if isinstance(opener, OpenerAsync):
+            batch = await self._on_loop(opener)
+        else:
+            batch = await asyncio.to_thread(self._in_thread, opener)
+        if batch is None:
+            return False
+        self._most = min(_MOST, 2 * self._most)
+        lag = 0.0 if batch.is_last or not batch.rows else float(batch.rows[-1][-1])
+        self._emit(Projected(self._projection.title, len(batch.rows), batch.position, lag))
+        return not batch.is_last
+
+    async def _on_loop(self, opener: OpenerAsync) -> _Batch | None:
+        async with opener.begin() as opened:
+            batch = await play(self._read(), opened.execute)
+            if batch is None:
+                return None
+            with silenced():
+                for call in self._calls(batch, opened.user):
+                    try:
+                        await call.run()
+                    except Exception as error:
+                        raise _Failed(call.index, call.at, call.age) from error
+            await opened.flush()
+            await play(self._move(batch), opened.execute)
+        return batch
+
+    def _in_thread(self, opener: Any) -> _Batch | None:
+        with opener.begin() as opened:
+            batch = play_in_thread(self._read(), opened.execute)
+            if batch is None:
+                return None
+            with silenced():
+                for call in self._calls(batch, opened.user):
+                    try:
+                        call.run()
+                    except Exception as error:
+                        raise _Failed(call.index, call.at, call.age) from error
+            opened.flush()
+            play_in_thread(self._move(batch), opened.execute)
+        return batch
+
+    def _calls(self, batch: _Batch, session: Any) -> Iterable[_Call]:
+        """Yield the calls of the projection's functions, in order."""
+        begin = self._projection.begin
+        if batch.begins and begin is not None:
+            yield _Call(0, None, 0.0, partial(begin, session))
+        for index, row in enumerate(batch.rows):
+            at = recorded_of(row)
+            if at.is_erased:
+                continue
+            try:
+                event: Event = self._reading.read(at)
+            except HoldfastError as error:
+                raise _Failed(index, at, row[-1]) from error
+            yield _Call(index, at, row[-1], partial(self._projection.function_for(event), event, at, session))
+
+    def _enter(self) -> Steps[None]:
+        yield self._history.enter_projection, {"name": self._projection.cursor}
+
+    def _read(self) -> Steps[_Batch | None]:
+        """Lock the row of the projection, and read what comes after its position; None while another process has it."""
+        history, patience = self._history, str(round(1000 * _PATIENCE))
+        rows = yield history.projection, {"name": self._projection.cursor, "patience": patience}
+        if not rows:
+            return None
+        after = rows[0][0]
+        [(last, first)] = yield history.bounds, {}
+        if 0 < after < (first or 0) - 1:
+            raise HoldfastError(f"the events from position {after + 1} to {first - 1} were deleted before it read them")
+        page = yield history.page, {"after": str(after), "types": self._types, "most": self._most}
+        is_last = len(page) < self._most
+        position = max(last, page[-1][0] if page else 0) if is_last else page[-1][0]
+        return _Batch(page, after < 0, position, is_last) if position > after else None
+
+    def _move(self, batch: _Batch) -> Steps[None]:
+        yield self._history.move_projection, {"name": self._projection.cursor, "position": str(batch.position)}

@@ -1,0 +1,121 @@
+"""The statements of a database that keeps its events: positions that are given after the commit, and the cleaning."""
+
+from .statements import Statements
+
+CHUNK = 1000  # events that are given positions at once
+
+
+class Kept(Statements):
+    """Statements for tables that keep the events that were sent. `unsent` has a row for each that was not."""
+
+    @property
+    def waiting(self) -> str:
+        return self.table("unsent")
+
+    @property
+    def _sending(self) -> str:
+        return f"{self.table('events')} e join {self.waiting} u on u.seq = e.seq where u.shard in ({self.mine})"
+
+    _order = "u.position"
+
+    @property
+    def _floor(self) -> str:
+        return f"(select position from {self.table('cursors')} where name = 'floor')"
+
+    @property
+    def _fresh(self) -> str:
+        """The condition of events without a position. All that are not above the floor have one, or never will."""
+        positions = self.table("positions")
+        return f"e.seq > {self._floor} and not exists (select 1 from {positions} p where p.seq = e.seq)"
+
+    @property
+    def _pending(self) -> str:
+        events, columns = self.table("events"), "e.written_at, e.due_at"
+        return (
+            f"(select {columns} from {events} e join {self.waiting} u on u.seq = e.seq "
+            f"union all select {columns} from {events} e where {self._fresh}) pending"
+        )
+
+    @property
+    def sequencer(self) -> str:
+        """Lock the row of the sequencer. Returns nothing while another transaction has it.
+
+        PostgreSQL ends a transaction whose process was frozen for longer than `patience` milliseconds.
+        """
+        return self._locking("select position", "name = 'sequencer'")
+
+    def _locking(self, select: str, where: str) -> str:
+        cursors = self.table("cursors")
+        if not self._is_postgres:
+            return f"{select}, :patience from {cursors} where {where}"
+        limit = "set_config('idle_in_transaction_session_timeout', cast(:patience as text), true)"
+        return f"{select}, {limit} from {cursors} where {where} for update skip locked"
+
+    @property
+    def sequence(self) -> str:
+        """Give the next positions to events that have none, in the order in which they were written."""
+        cursors, positions = self.table("cursors"), self.table("positions")
+        return (
+            f"insert into {positions} (position, seq) "
+            f"select (select position from {cursors} where name = 'sequencer') + row_number() over (order by seq), seq "
+            f"from (select e.seq from {self.table('events')} e where {self._fresh} order by e.seq limit {CHUNK}) fresh "
+            "returning 1"
+        )
+
+    @property
+    def enqueue(self) -> str:
+        """Have the events with new positions sent."""
+        cursors, positions = self.table("cursors"), self.table("positions")
+        return (
+            f"insert into {self.waiting} (seq, position, shard) select p.seq, p.position, e.shard "
+            f"from {positions} p join {self.table('events')} e on e.seq = p.seq "
+            f"where p.position > (select position from {cursors} where name = 'sequencer')"
+        )
+
+    @property
+    def advance(self) -> str:
+        """Move the sequencer to the last position."""
+        cursors, positions = self.table("cursors"), self.table("positions")
+        return (
+            f"update {cursors} set position = (select max(position) from {positions}) where name = 'sequencer' "
+            "returning position"
+        )
+
+    @property
+    def writers(self) -> str:
+        """Return the highest number that can be seen, and the transactions that may have written a lower one.
+
+        A transaction that inserts has locked the table before it takes a number.
+        """
+        highest = f"coalesce((select max(seq) from {self.table('events')}), 0)"
+        if not self._is_postgres:  # one transaction writes at a time
+            return f"select {highest}, ''"
+        return (
+            f"select {highest}, coalesce((select string_agg(virtualtransaction || ':' || coalesce(pid, 0), ' ') "
+            "from pg_locks where locktype = 'relation' and mode = 'RowExclusiveLock' "
+            "and database = (select oid from pg_database where datname = current_database()) "
+            f"and relation = cast('{self.table('events')}' as regclass)), '')"
+        )
+
+    @property
+    def raise_floor(self) -> str:
+        cursors = self.table("cursors")
+        return f"update {cursors} set position = {self._seq} where name = 'floor' and position < {self._seq}"
+
+    @property
+    def past(self) -> str:
+        """Return the first events that were sent and are kept no longer, a thousand at most."""
+        positions, unsent = self.table("positions"), self.waiting
+        return (
+            f"select first.seq from (select p.seq from {positions} p where not exists "
+            f"(select 1 from {unsent} u where u.seq = p.seq) order by p.position limit 1000) first "
+            f"join {self.table('events')} e on e.seq = first.seq where e.written_at < {self._ago('keep')}"
+        )
+
+    @property
+    def forget_positions(self) -> str:
+        return f"delete from {self.table('positions')} where seq in {self.listed('seqs')}"
+
+    @property
+    def forget_events(self) -> str:
+        return f"delete from {self.table('events')} where seq in {self.listed('seqs')} returning 1"

@@ -1,0 +1,104 @@
+"""A new listener gets the past, then the present: on RabbitMQ, while events are published."""
+
+import asyncio
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from keeping import KeptFile
+from running import a_broker, a_worker, running
+from waiting import Arrivals, Facts
+
+from holdfast import Context, Event, Settings
+from holdfast.broker import Binding, Broker, Exchange, Queue, Topology
+from holdfast.journal import Feed
+from holdfast.sql import Steps
+
+
+class Placed(Event, type="feed.placed", key="order"):
+    order: str
+    number: int
+
+
+class Other(Event, type="feed.other"):
+    number: int
+
+
+@pytest.fixture
+def kept_settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"sql": settings.sql.model_copy(update={"keep": float("inf")})})
+
+
+async def a_listener(settings: Settings) -> None:
+    """Somebody listens already, so that what is published is routed."""
+    async with a_broker(settings) as broker:
+        exchange, queue = Exchange(settings.broker.exchange), Queue(f"{settings.broker.exchange}.old")
+        await broker.declare(Topology((exchange,), (queue,), (Binding(exchange.name, queue.name, "#"),)))
+
+
+class Interrupted(Exception):
+    """Ends a feed where a process would be killed."""
+
+
+class Cut(Feed):
+    """A feed that dies before it notes what it has published, as often as it is told."""
+
+    cuts = 2
+
+    def _move(self, position: int) -> Steps[None]:
+        if type(self).cuts:
+            type(self).cuts -= 1
+            raise Interrupted
+        return super()._move(position)
+
+
+async def test_a_new_listener_handles_each_event_once_while_they_are_published_and_fed(
+    kept_settings: Settings, tmp_path: Path
+) -> None:
+    seen, facts, over = Arrivals[int](), Facts(), asyncio.Event()
+    await a_listener(kept_settings)
+    worker = a_worker(kept_settings, facts)
+
+    @worker.handler(Placed)
+    async def charge(event: Placed, ctx: Context) -> None:
+        seen(event.number)
+
+    async with a_broker(kept_settings) as broker:
+        kept = KeptFile(tmp_path / "shop.db", kept_settings, broker)
+        numbers = iter(range(100_000))
+
+        def publish(count: int) -> None:
+            kept.publish(*(Placed(order=f"o-{n % 7}", number=n) for n in islice(numbers, count)))
+
+        async def keep_publishing() -> None:
+            while not over.is_set():
+                await asyncio.to_thread(publish, 20)
+                kept.publish(Other(number=0))
+                await kept.relay()
+
+        for _ in range(60):
+            publish(20)
+        await kept.relay()
+        publishing = asyncio.create_task(keep_publishing())
+        await feed_until_done(worker.handlers[0], kept, broker, kept_settings)
+        over.set()
+        await publishing
+        await kept.relay()
+        [(written,)] = await kept.ask("select count(*) from holdfast_events where event_type = 'feed.placed'")
+
+        async with running(worker):
+            await seen.until_true(lambda: len(seen.all) >= written, lambda: f"{len(seen.all)} of {written}")
+
+    assert sorted(seen.all) == list(range(written))
+    assert written > 1200
+
+
+async def feed_until_done(spec: Any, kept: KeptFile, broker: Broker, settings: Settings) -> None:
+    while True:
+        try:
+            fed = await Cut(spec, kept.database, broker, settings).run(since=None)
+        except Interrupted:
+            continue
+        assert set(fed.types) <= {"feed.placed"} and fed.position >= 1200
+        return
