@@ -275,7 +275,6 @@ def test_help_shows_each_option_of_a_handler_with_its_default() -> None:
         "key": None,
         "ordered": False,
         "on_outage": None,
-        "ordered": False,
     }
     shown = pydoc.plain(pydoc.render_doc(Worker.handler))
     assert "timeout: float = 60.0" in shown and "**options" not in shown
