@@ -16,7 +16,7 @@ from holdfast import Context, Event, Ordered, Retry, Settings, Worker, fixed
 from holdfast.broker import ledger_queue, open_broker
 from holdfast.consumer.ordering.ledger import entry_headers, is_mark
 from holdfast.events import Message
-from holdfast.telemetry import Detached, Paused
+from holdfast.telemetry import Paused, Settled
 from holdfast.testing.servers import Node
 
 pytestmark = pytest.mark.server
@@ -158,6 +158,7 @@ async def test_the_order_is_kept_when_the_owner_is_cut_off_and_another_takes_ove
 
 
 async def test_a_handler_that_runs_when_its_owner_is_cut_off_is_waited_for(shop: Shop) -> None:
+    shop.failing["a", 0] = 1
     shop.going.clear()
 
     async with proxied(shop) as (worker, proxy), running(worker):
@@ -165,7 +166,7 @@ async def test_a_handler_that_runs_when_its_owner_is_cut_off_is_waited_for(shop:
         await eventually(lambda: shop.running == 1)
         async with running(shop.worker()):
             proxy.cut()
-            await eventually(lambda: any(isinstance(fact, Detached) for fact in shop.facts.all))
+            await eventually(lambda: any(isinstance(fact, Settled) and fact.claim == "busy" for fact in shop.facts.all))
             shop.going.set()
             await shop.until_handled("a", 3)
 
