@@ -321,7 +321,7 @@ class Worker:
         self._dependencies = dependencies
         settings = self._with(concurrency)
         metrics = Metrics(now=dependencies.clock.now) if http else None
-        self._links = Links()
+        self._links = Links(consumes=bool(handlers))
         spans = open_spans()
         log = FactLog(settings.log.successes)
         emit = fan_out(

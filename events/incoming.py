@@ -130,7 +130,7 @@ def _read(message: Message, now: datetime, names: Names) -> tuple[Metadata, bool
         _text(message.correlation_id),
         _identifier(carried(h.CAUSATION_ID)),
         _text(carried(h.TRACEPARENT)),
-        _text(carried(h.CAUSED_BY)),
+        _text(carried(h.CAUSED_BY)) if h.CAUSED_BY in message.headers else None,
     )
     return metadata, given_id is not None and h.GUESSED_ID not in message.headers
 

@@ -19,10 +19,11 @@ _HEARD = frozenset(
 
 
 class Links:
-    """`down` names the connections and channels that are not up. Of each announced queue, `QueueFigures.attached` is
-    kept here."""
+    """`down` names the connections and channels that are not up: a worker without queues consumes none. Of each
+    announced queue, `QueueFigures.attached` is kept here."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, consumes: bool = True) -> None:
+        self._roles: tuple[Role, ...] = ("consume", "publish") if consumes else ("publish",)
         self._up: set[Role] = set()
         self._held: dict[str, None] = {}
         self._queues: dict[str, QueueFigures] = {}
@@ -55,8 +56,7 @@ class Links:
 
     def down(self) -> tuple[str, ...]:
         """Return the connections that are not up, those that never were included, and what cannot be published to."""
-        roles: tuple[Role, ...] = ("consume", "publish")
         return (
-            *(f"connection to {role}" for role in roles if role not in self._up),
+            *(f"connection to {role}" for role in self._roles if role not in self._up),
             *(f"channel to publish to {target}" for target in tuple(self._held)),
         )

@@ -47,8 +47,9 @@ journal = Journal(database)
 worker = Worker("accounts")
 
 
-@worker.handler(Deposit, Withdraw, within=database)
+@worker.handler(Deposit, Withdraw, within=database, concurrency=1)
 def decide(command: Deposit | Withdraw, ctx: Context, connection: sqlite3.Connection) -> None:
+    """`def`, since SQLite blocks; one at a time, so that commands are decided in the order they came."""
     account = journal.load(Account, command.account, connection)
     if isinstance(command, Deposit):
         account.deposit(command.cents)
