@@ -107,7 +107,7 @@ class Sweeper:
                 if now >= forgot + _FORGET_EVERY:
                     await self._forget()
                     forgot = now
-            except Exception:  # noqa: BLE001 (the limits are still there)
+            except DatabaseUnavailable:
                 swept = 0
             if swept < _MOST:
                 await asyncio.sleep(_EVERY)

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import pytest
 import uvicorn
+from fulfilment import Fulfilment
 from offline import Paid, an_offline_worker
 from running import a_broker, running, settings_for
 from scraping import Site
@@ -31,7 +32,8 @@ from holdfast.events import Message
 from holdfast.idempotency import Acquired, Answer, Claim, Lease, MemoryClaims, StoreUnavailable
 from holdfast.journal import Projection, Recorded
 from holdfast.outbox import Relay, relaying
-from holdfast.sql import Database
+from holdfast.sagas.sweeper import Sweeper
+from holdfast.sql import Database, Steps, ddl
 from holdfast.telemetry import (
     Attached,
     Connected,
@@ -42,6 +44,7 @@ from holdfast.telemetry import (
     ProjectionStalled,
     RelayFailed,
     Resumed,
+    SagasCounted,
     TaskFailed,
     Watchdog,
     keep_running,
@@ -60,8 +63,13 @@ AWAITED = {
     "cli/dead/session.py": 2,  # an operation that is waited for
     "cli/demo/stage.py": 1,  # the demo's workers
     "cli/demo/story.py": 1,  # what the demo shows
+    "cli/doctor/databases.py": 1,  # a look at whether notifications arrive
     "cli/processes/parent.py": 2,  # the end of a process, or the wish to stop
     "cli/publish.py": 1,  # lines of standard input
+    "consumer/ordering/ownership.py": 2,  # getting in line, and reading: the owner awaits both
+    "consumer/ordering/partition.py": 1,  # waits of an owner
+    "consumer/ordering/tenure.py": 1,  # what an owner writes: its error ends the ownership
+    "consumer/ordering/writer.py": 1,  # a copy that is written: awaited with its ownership
     "consumer/pipeline.py": 3,  # deliveries: `PipelineFailed` reports what they raise
     "consumer/runtime.py": 2,  # the deliveries in flight at the end
     "consumer/settle.py": 1,  # a claim that is released
@@ -432,6 +440,27 @@ async def the_projection(settings: Settings) -> TaskFailed:
     return failed
 
 
+async def the_sagas(settings: Settings) -> TaskFailed:
+    """The figures of sagas go to a listener that fails."""
+    facts, database = Listener(SagasCounted), Database.sqlite(":memory:")
+    await database.run(tables())
+    sweeper = Sweeper(Fulfilment, "orders.fulfilment", database, settings, REAL, facts, nothing_to_send)
+    running = asyncio.create_task(keep_running("sagas", sweeper.run, facts))
+    await facts.until(SagasCounted, count=2)
+    [failed] = await facts.until(TaskFailed)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    return failed
+
+
+def tables() -> Steps[None]:
+    for statement in ddl(dialect="sqlite"):
+        yield statement, {}
+
+
+async def nothing_to_send() -> None: ...
+
+
 LASTING: dict[str, Callable[[Settings], Awaitable[TaskFailed]]] = {
     "connection": a_connection,
     "consumer": a_consumer,
@@ -447,6 +476,7 @@ LASTING: dict[str, Callable[[Settings], Awaitable[TaskFailed]]] = {
     "reports": the_reports,
     "relay": the_relay,
     "projection": the_projection,
+    "sagas": the_sagas,
 }
 
 

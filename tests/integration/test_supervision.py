@@ -400,7 +400,7 @@ async def test_processes_that_die_together_free_all_that_they_held(redis_url: st
         owners = [secrets.token_bytes(8) for _ in range(4)]
         for owner in owners:
             heart.beat(owner, 15)
-        await asyncio.gather(*(supervisor._free(1, owner) for owner in owners))
+        await asyncio.gather(*(supervisor._free(1, owner, ()) for owner in owners))
 
     async with redis.asyncio.from_url(redis_url) as server:
         assert await server.keys(f"{unique}:*") == []

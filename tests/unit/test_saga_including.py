@@ -73,14 +73,14 @@ def test_what_a_saga_publishes_may_be_declared() -> None:
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        ({"saga": Fulfilment, "within": None}, "saga Fulfilment of worker 'orders': within=None; give a Database"),
+        ({"part": Fulfilment, "within": None}, "saga Fulfilment of worker 'orders': within=None; give a Database"),
         (
-            {"saga": Asking},
+            {"part": Asking},
             "saga Asking of worker 'orders': answer is `async def`; the sessions of its within= are for `def`",
         ),
-        ({"saga": Asked}, f"worker 'orders': include({Asked!r}); give a Saga class of holdfast.sagas"),
-        ({"saga": Fulfilment, "patience": -1}, "worker 'orders': patience=-1; give seconds, 0 or more"),
-        ({"saga": Fulfilment, "queue": "a b"}, "queue='a b' may hold letters"),
+        ({"part": Asked}, f"worker 'orders': include({Asked!r}); give a Saga class of holdfast.sagas, or a Projection"),
+        ({"part": Fulfilment, "patience": -1}, "worker 'orders': patience=-1; give seconds, 0 or more"),
+        ({"part": Fulfilment, "queue": "a b"}, "queue='a b' may hold letters"),
     ],
 )
 def test_what_cannot_run_is_said_in_one_line(arguments: dict[str, Any], fault: str) -> None:
