@@ -84,7 +84,7 @@ def port() -> Port:
 
 @pytest.fixture
 def settings(unique: str) -> Settings:
-    return Settings(_env_file=None, sql={"schema": unique, "lease": 1, "inbox_ttl": 100})  # type: ignore[call-arg, arg-type]
+    return Settings(_env_file=None, sql={"schema": unique, "lease": 30, "inbox_ttl": 100})  # type: ignore[call-arg, arg-type]
 
 
 def a_relay(bank: Bank, port: Port, settings: Settings, facts: Facts | None = None) -> Relay:
