@@ -32,6 +32,7 @@ class Waker:
         self._is_due = False
         self._sending: asyncio.Task[None] | threading.Timer | None = None
         self._pool: Any = None
+        """The engine's pool when it was to be woken last."""
         event.listen(engine, "engine_disposed", self._end)
 
     def wake(self) -> None:
@@ -39,11 +40,11 @@ class Waker:
         engine = self._engine()
         if self._is_due or engine is None or engine.dialect.name != "postgresql":
             return
-        self._is_due = True
+        self._is_due, self._pool = True, engine.pool
         if engine.dialect.is_async:
-            self._sending = asyncio.get_running_loop().create_task(self._send_on_loop(engine))
+            self._sending = asyncio.get_running_loop().create_task(self._send_on_loop(engine, engine.pool))
             return
-        timer = self._sending = threading.Timer(_PAUSE, self._send, (engine,))
+        timer = self._sending = threading.Timer(_PAUSE, self._send, (engine, engine.pool))
         timer.daemon = True
         timer.start()
 
@@ -57,26 +58,27 @@ class Waker:
                     await_only(asyncio.wait([sending]))
         elif sending is not None:
             sending.cancel()
-            if self._pool is not None:
-                self._pool.dispose()  # the thread may have given its connection back while the pool was replaced
+            self._pool.dispose()  # the thread may have given its connection back while the pool was replaced
 
-    def _send(self, engine: "Engine") -> None:
-        """Send, in a thread or in a greenlet of the loop."""
-        self._is_due, pool = False, engine.pool
-        self._pool = pool
+    def _send(self, engine: "Engine", pool: Any) -> None:
+        """Send, in a thread or in a greenlet of the loop, unless the engine has been disposed of since the commit."""
+        if engine.pool is not pool:
+            return
+        self._is_due = False
         try:
             with suppress(Exception), engine.begin() as connection:
                 connection.execute(clause(self._sql), self._params)
         finally:
-            if engine.pool is not pool:
+            if engine.pool is not pool:  # the connection may be of either
                 pool.dispose()
+                engine.pool.dispose()
 
-    async def _send_on_loop(self, engine: "Engine") -> None:
+    async def _send_on_loop(self, engine: "Engine", pool: Any) -> None:
         try:
             await asyncio.sleep(_PAUSE)
         finally:
             self._is_due = False
-        await greenlet_spawn(self._send, engine)
+        await greenlet_spawn(self._send, engine, pool)
 
 
 _wakers: "weakref.WeakKeyDictionary[Any, dict[str, Waker]]" = weakref.WeakKeyDictionary()

@@ -589,8 +589,8 @@ MUTATIONS = (
         8,
         "a notification's connection stays in a pool that was replaced",
         "sql/waker.py",
-        "            if engine.pool is not pool:\n",
-        "            if engine is None:\n",
+        "            if engine.pool is not pool:  #",
+        "            if engine is None:  #",
         "tests/contract/test_waking.py",
     ),
     Mutation(

@@ -61,7 +61,7 @@ def executing(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
 
 @event.listens_for(engine.sync_engine, "after_cursor_execute")
 def executed(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-    if statement.startswith("select seq, event_id") and cursor.rowcount:
+    if statement.startswith("select e.seq, event_id") and cursor.rowcount:
         die("the relay has read")
 
 

@@ -66,6 +66,19 @@ async def test_an_engine_disposed_of_in_a_thread_s_notification_leaves_no_connec
     await eventually(lambda: [connection.closed for connection in opened], [True])
 
 
+def test_an_engine_disposed_of_as_its_notification_begins_opens_no_connection(engine_in_threads: Any) -> None:
+    opened, waker = list[Any](), waker_of(engine_in_threads, "holdfast")
+    event.listen(engine_in_threads, "connect", lambda connection, _: opened.append(connection))
+    waker.wake()
+    timer: Any = waker._sending
+    timer.cancel()  # its thread has begun, and has not come to its function yet
+
+    engine_in_threads.dispose()
+    timer.function(*timer.args)
+
+    assert [connection.closed for connection in opened] in ([], [True])
+
+
 def test_an_engine_has_one_waker_of_each_schema(engine_in_threads: Any) -> None:
     for _ in range(3):
         waker_of(engine_in_threads, "holdfast")
