@@ -23,6 +23,7 @@ import aiormq
 
 import holdfast
 from holdfast import Event, Publisher, Retry, Settings, Worker, fixed
+from holdfast.consumer import Dependencies
 from holdfast.events import seal, to_message, uuid7
 from holdfast.telemetry import Attached, Fact, Settled
 from holdfast.testing import servers
@@ -132,7 +133,7 @@ async def measure(rabbitmq: str, redis: str) -> list[Passage]:
         if event.number < 0:
             raise RuntimeError("to be tried again")
 
-    running = asyncio.create_task(worker.run())
+    running = asyncio.create_task(worker.run(dependencies=Dependencies(luck=lambda: 0.6)))  # the most levels of a delay
     connection = await aiormq.connect(rabbitmq)
     channel = await connection.channel()
     try:
