@@ -94,7 +94,7 @@ async def test_an_id_and_headers_that_are_given_are_written(bank: Bank, outbox: 
         sent = await bank.publish(outbox, within, Ordered(order="o-1"), event_id="mine", headers=given)
 
     [(event_id, headers)] = await bank.ask(
-        f"select event_id, cast(headers as text) from {bank.statements.table('events')}"
+        f"select event_id, cast(headers as char(2000)) from {bank.statements.table('events')}"
     )
     assert (sent.event_id, event_id, json.loads(headers)) == ("mine", "mine", given)
 

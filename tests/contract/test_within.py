@@ -1,5 +1,6 @@
 """What a transaction of a handler does, on each kind of database, driver and session: one suite for all."""
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -112,7 +113,7 @@ async def test_a_handler_that_fails_leaves_nothing_and_its_next_attempt_all(bank
     def act(event: Paid, ctx: Context) -> Iterator[str]:
         yield from booking(bank)(event, ctx)
         if ctx.attempt == 1:
-            raise RetryLater(after=0.1)
+            raise RetryLater(after=1)
 
     async with running(a_ledger(settings, facts, bank, act, AT_ONCE)):
         await publish_all(settings, [Paid(account="a", cents=5)])
@@ -234,9 +235,9 @@ async def test_a_locked_database_pauses_the_queue_and_spends_no_attempt(bank: Ba
         attempts.append(ctx.attempt)
         yield from booking(bank)(event, ctx)
 
-    with closing(sqlite3.connect(bank.path, isolation_level=None)) as another:
+    with closing(sqlite3.connect(bank.path, isolation_level=None, check_same_thread=False)) as another:
         async with running(a_ledger(settings, facts, bank, act)):
-            another.execute("begin immediate")
+            await asyncio.to_thread(another.execute, "begin immediate")  # the relay may be writing
             await publish_all(settings, [Paid(account="a", cents=5)])
             await facts.until(Paused, lambda fact: fact.reason == "database")
             another.execute("rollback")
