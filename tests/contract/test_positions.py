@@ -66,7 +66,7 @@ async def bank(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> A
 
 @pytest.fixture
 def settings(unique: str) -> Settings:
-    sql: Any = {"schema": unique, "lease": 1, "keep": "forever"}
+    sql: Any = {"schema": unique, "lease": 30, "keep": "forever"}
     return Settings(_env_file=None, sql=sql)  # type: ignore[call-arg]
 
 
