@@ -3,6 +3,7 @@ database queue up behind each other."""
 
 import asyncio
 import threading
+import time
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ _PAUSE = 0.02  # seconds in which commits share a notification
 
 
 class Waker:
-    """Sends at most one notification in 20 ms. One that is lost delays its events until relays look by themselves.
+    """Sends a notification at once, and at most one in 20 ms. A lost one delays its events until relays look again.
 
     It leaves no connection open when its engine is disposed of: a pool that was replaced closes what it is given back.
     """
@@ -30,6 +31,8 @@ class Waker:
         self._engine = weakref.ref(engine)
         self._sql, self._params = Statements("postgresql").notify, {"schema": schema}
         self._is_due = False
+        self._next = 0.0
+        """By the monotonic clock: no notification is sent before."""
         self._sending: asyncio.Task[None] | threading.Timer | None = None
         self._pool: Any = None
         """The engine's pool when it was to be woken last."""
@@ -40,11 +43,13 @@ class Waker:
         engine = self._engine()
         if self._is_due or engine is None or engine.dialect.name != "postgresql":
             return
+        now = time.monotonic()
+        pause, self._next = max(0.0, self._next - now), max(now, self._next) + _PAUSE
         self._is_due, self._pool = True, engine.pool
         if engine.dialect.is_async:
-            self._sending = asyncio.get_running_loop().create_task(self._send_on_loop(engine, engine.pool))
+            self._sending = asyncio.get_running_loop().create_task(self._send_on_loop(engine, engine.pool, pause))
             return
-        timer = self._sending = threading.Timer(_PAUSE, self._send, (engine, engine.pool))
+        timer = self._sending = threading.Timer(pause, self._send, (engine, engine.pool))
         timer.daemon = True
         timer.start()
 
@@ -73,9 +78,9 @@ class Waker:
                 pool.dispose()
                 engine.pool.dispose()
 
-    async def _send_on_loop(self, engine: "Engine", pool: Any) -> None:
+    async def _send_on_loop(self, engine: "Engine", pool: Any, pause: float) -> None:
         try:
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(pause)
         finally:
             self._is_due = False
         await greenlet_spawn(self._send, engine, pool)
