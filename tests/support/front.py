@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 from holdfast.testing.servers import free_port
@@ -17,9 +18,11 @@ async def tls_front(folder: Path, port: int, behind: str, *, path: str, strips: 
     """Forward what is below `path` to the page at `behind`; with `strips` the page does not see that path."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(folder / "s.pem", folder / "s.key")
-    page = urlsplit(behind)
+    page, serving = urlsplit(behind), set[asyncio.Task[None]]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(cast("asyncio.Task[None]", asyncio.current_task()))
+        opened = [writer]
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             first, *headers = head.decode("latin-1").split("\r\n")[:-2]
@@ -31,17 +34,22 @@ async def tls_front(folder: Path, port: int, behind: str, *, path: str, strips: 
             target = target.removeprefix(path) if strips else target
             request = "\r\n".join([f"{method} {target} {version}", *kept, *ours, "", ""]).encode("latin-1")
             source, sink = await asyncio.open_connection(page.hostname, page.port)
+            opened.append(sink)
             sink.write(request + (await reader.readexactly(length)))
             writer.write(await source.read())
             await writer.drain()
-            sink.close()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            writer.close()
+            for stream in opened:
+                stream.close()
+            await asyncio.gather(*(stream.wait_closed() for stream in opened), return_exceptions=True)
 
     async with await asyncio.start_server(serve, LOOPBACK, port, ssl=context):
         yield
+    for task in serving:
+        task.cancel()
+    await asyncio.gather(*serving, return_exceptions=True)
 
 
 def a_public_url(path: str) -> tuple[str, int]:
