@@ -138,6 +138,8 @@ class Ownership:
     async def _attach(self, queue: str, prefetch: int, inbox: Inbox) -> Attachment:
         def lost(reason: str) -> None:
             self.leave(f"{queue}: {reason}")
+            if self.tenure is not None:  # a worker that leaves waits for what runs, and that for a copy in hand
+                self.tenure.end_all()
 
         attaching = asyncio.ensure_future(self._broker.attach(queue, prefetch=prefetch, on_taken=inbox, on_lost=lost))
         try:

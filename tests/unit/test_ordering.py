@@ -1,17 +1,21 @@
 """Order per key, in a harness: what fails holds up its own key alone, and what is behind it keeps its order."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from running import publish_all, running, settings_for
-from waiting import eventually
+from waiting import Facts, eventually
 
-from holdfast import Context, Event, Ordered, Reject, Retry, RetryLater, Worker, fixed
+from holdfast import Context, Event, Ordered, Reject, Retry, RetryLater, Settings, Worker, fixed
 from holdfast.broker import REAL, Timer
+from holdfast.broker.memory import MemoryBroker
 from holdfast.broker.memory.attachment import MemoryAttachment
 from holdfast.consumer import Dependencies
+from holdfast.idempotency import StoreUnavailable
+from holdfast.telemetry import Emit, Paused
 from holdfast.testing import Harness
 
 ONCE_MORE = Retry(attempts=2, backoff=fixed(60, jitter=False))
@@ -20,6 +24,10 @@ ONCE_MORE = Retry(attempts=2, backoff=fixed(60, jitter=False))
 class Placed(Event, type="ordering.placed", key="order"):
     order: str
     number: int
+
+
+class Other(Event, type="ordering.other", key="order"):
+    order: str
 
 
 class Shop:
@@ -368,6 +376,38 @@ async def test_a_retry_whose_timer_rings_a_moment_too_early_is_made_all_the_same
     async with running(shop.worker, dependencies=Dependencies(clock=EarlyClock())):
         await publish_all(settings, [Placed(order="a", number=number) for number in range(3)])
         await eventually(lambda: shop.handled["a"], [0, 1, 2], within=10)
+
+
+async def test_a_connection_that_is_lost_while_claims_are_unavailable_stops_no_key(unique: str) -> None:
+    """The owner leaves its queue for the claim store, and waits for the handler: its retry can be parked no more."""
+    shop, facts, brokers = Shop(), Facts(), list[MemoryBroker]()
+    begun, may_end = asyncio.Event(), asyncio.Event()
+    settings = settings_for(f"memory://{unique}", "events")
+    shop.worker.configure(settings=settings, listeners=[facts.record])
+
+    @shop.worker.handler(Other, ordered=True, retry=Retry(attempts=2, backoff=fixed(0, jitter=False)))
+    async def fail_once(event: Other, ctx: Context) -> None:
+        begun.set()
+        await may_end.wait()
+        if ctx.attempt == 1:
+            raise ValueError("not now")
+        shop.handled[event.order].append(0)
+
+    async def opened(settings: Settings, emit: Emit) -> MemoryBroker:
+        broker = MemoryBroker(settings.broker.url.get_secret_value(), emit=emit)
+        brokers.append(broker)
+        return broker
+
+    async with running(shop.worker, dependencies=Dependencies(open_broker=opened)):
+        await publish_all(settings, [Other(order="a")])
+        await begun.wait()
+        runtime = shop.worker._runtime
+        assert runtime is not None
+        runtime._claims.mark_unavailable(StoreUnavailable("out of order"))
+        await eventually(lambda: any(isinstance(fact, Paused) for fact in facts.all))
+        brokers[0].lose_connection()
+        may_end.set()
+        await eventually(lambda: shop.handled["a"], [0])
 
 
 def first_times(numbers: list[int]) -> list[int]:
