@@ -27,8 +27,8 @@ async def obey(tenure: "Tenure", entry: Entry) -> None:
     """Do what a command says, and answer. One that cannot be read is ignored."""
     try:
         given = json.loads(entry.message.body)
-        verb, key, to = str(given["verb"]), given["key"], str(given["to"])
-    except (ValueError, KeyError, TypeError):
+        verb, key, to = str(given["verb"]), str(given["key"] or ""), str(given["to"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return
     broker = tenure.desk.tools.broker
     try:
@@ -37,18 +37,18 @@ async def obey(tenure: "Tenure", entry: Entry) -> None:
         return  # nobody waits for it any more
 
 
-def _done(tenure: "Tenure", verb: str, key: str | None) -> dict[str, Any]:
+def _done(tenure: "Tenure", verb: str, key: str) -> dict[str, Any]:
     if verb == "list":
         waiting = {key: line for key, line in tenure.lines.items() if line.chain}
         keys = [_summary(tenure, key, line) for key, line in [*waiting.items()][:_SHOWN]]
         return {"fence": tenure.epoch, "keys": keys, "more": max(len(waiting) - _SHOWN, 0)}
-    line = tenure.lines.get(key or "")
+    line = tenure.lines.get(key)
     if line is None or not line.chain:
         return {"fence": tenure.epoch, "error": f"no event waits for key {key!r}"}
     if verb == "show":
         events = [_event(tenure, item) for item in line.chain[:_SHOWN]]
-        return {"fence": tenure.epoch, **_summary(tenure, key or "", line), "events": events}
-    return {"fence": tenure.epoch, **_change(tenure, verb, key or "", line)}
+        return {"fence": tenure.epoch, **_summary(tenure, key, line), "events": events}
+    return {"fence": tenure.epoch, **_change(tenure, verb, key, line)}
 
 
 def _change(tenure: "Tenure", verb: str, key: str, line: KeyLine) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from holdfast.broker import REAL, Timer
 from holdfast.broker.memory import MemoryBroker
 from holdfast.broker.memory.attachment import MemoryAttachment
 from holdfast.consumer import Dependencies
+from holdfast.consumer.ordering.commands import command
 from holdfast.idempotency import StoreUnavailable
 from holdfast.telemetry import Emit, Paused
 from holdfast.testing import Harness
@@ -344,6 +346,29 @@ async def test_a_refused_event_holds_its_key_too() -> None:
         await h.settle()
 
     assert seen == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"verb": "show", "key": [1], "to": "x"}',
+        b'{"verb": "show", "key": {}, "to": "x"}',
+        b"[" * 100_000,
+        b'{"verb": "show", "key": "a", "to": "\\ud800"}',
+        b"{}",
+        b"7",
+    ],
+)
+async def test_a_command_that_cannot_be_read_is_ignored(body: bytes) -> None:
+    shop = Shop()
+
+    async with Harness(shop.worker) as h:
+        await h._session.publish(replace(command("shop.project", "show", "a", "x"), body=body), timeout=None)
+        await publish(h, "a", range(2))
+        await h.settle()
+
+    assert shop.handled == {"a": [0, 1]}
+    assert shop.fences == [1, 1]
 
 
 class EarlyClock:
