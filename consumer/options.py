@@ -75,8 +75,10 @@ def _check_queue(options: HandlerOptions, where: str) -> None:
         raise ConfigurationError(f"{where}: an Existing queue is neither declared nor bound: no exchange=, arguments=")
     if arguments is None:
         return
+    if not isinstance(arguments, Mapping):
+        raise ConfigurationError(f"{where}: arguments={arguments!r:.80}; give a dict")
     for name in arguments:
-        if not name.startswith("x-") or name in OURS:
+        if not isinstance(name, str) or not name.startswith("x-") or name in OURS:
             raise ConfigurationError(f"{where}: arguments= may not hold {name!r}; one begins with x-, and is not ours")
     try:
         headers_size(arguments)

@@ -172,6 +172,8 @@ def test_a_function_that_cannot_be_called_with_an_event_is_refused(function: Cal
         ((OrderCreated,), {"name": "a b"}, "name='a b'"),
         ((OrderCreated,), {"queue": "q" * 200}, "queue="),
         ((OrderCreated,), {"queue": "a*b"}, "queue="),
+        ((OrderCreated,), {"arguments": ["x-max-length"]}, r"arguments=\['x-max-length'\]; give a dict"),
+        ((OrderCreated,), {"arguments": {1: 2}}, "arguments= may not hold 1"),
         ((OrderCreated,), {"timeout": 0}, "timeout=0"),
         ((OrderCreated,), {"timeout": None}, "timeout=None"),
         ((OrderCreated,), {"timeout": True}, "timeout=True"),
