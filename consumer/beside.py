@@ -37,4 +37,4 @@ class Part(Protocol):
         """Raise `ConfigurationError` where it cannot run on the database."""
 
     def job(self, database: "Database[Any]", settings: Settings, emit: Emit, clock: Clock) -> Job:
-        """Return it at work on its database. Raises `ConfigurationError`."""
+        """Return the job that does its work on the database. Raises `ConfigurationError`."""

@@ -86,9 +86,14 @@ class Context(Generic[State]):
     @property
     def fence(self) -> int:
         """A number that rises whenever an ordered queue changes its owner. A write that compares it ("... where fence
-        <= $1") lets no earlier owner overwrite a later one. Raises `HoldfastError` in a handler that is not ordered."""
+        <= $1") lets no earlier owner overwrite a later one.
+
+        Raises `HoldfastError` in a handler that is not ordered.
+        """
         if self._run.turn is None:
-            raise HoldfastError(f"{self._surroundings.handler}: ctx.fence is there with ordered= alone")
+            raise HoldfastError(
+                f"{self._surroundings.handler}: only an ordered handler has ctx.fence; register it with ordered=True"
+            )
         return self._run.turn.fence
 
     @property

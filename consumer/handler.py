@@ -209,7 +209,7 @@ def _unlike(version: int, known: Reader) -> str:
 
 
 def topology_of(handlers: Iterable[HandlerSpec], settings: BrokerSettings) -> Topology:
-    """The events exchange, the delay ladder, and for each handler its queue, dead-letter queue and bindings."""
+    """Return the events exchange, the delay ladder, and the queues and bindings of each handler."""
     topology = events_exchange(settings.exchange) + ladder.ladder(settings.max_delay) + registry()
     for handler in handlers:
         topology += _part_of(handler, settings)

@@ -24,7 +24,7 @@ _RELEASE_PATIENCE: Final = 2.0  # seconds an interrupted delivery has to release
 
 
 class Order(Protocol):
-    """How the events of an ordered handler wait. Both methods raise `OwnershipLost`."""
+    """How the events of an ordered handler wait. Each method raises `OwnershipLost`."""
 
     def key(self, flight: InFlight) -> str:
         """Return the key of an event that is to be dead-lettered."""

@@ -134,7 +134,8 @@ class Within:
         return in_thread
 
     def _called(self) -> Callable[[Any, Context, Any], Any]:
-        """The user's function as one of three; where the ORM finds the connection by itself, it takes no session."""
+        """Return the user's function as one of event, context and session. It takes no session where the ORM finds the
+        connection by itself."""
         function = self._spec.function
         if self._database.gives_session or self._spec.takes_transaction:
             return function

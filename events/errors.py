@@ -34,7 +34,7 @@ HoldfastError
 ├── WorkNotDone                 a handler returned work instead of doing it, or middleware did not await it
 ├── Expired                     the event is older than its policy's `max_age`
 ├── HeldTooLong                 another worker held the event longer than any handler may take
-├── OwnershipLost           an ordered queue became another worker's: it handles the event
+├── OwnershipLost               an ordered queue became another worker's: it handles the event
 ├── FingerprintMismatch         the event's key was used for another payload within the window
 ├── Crashed                     each run of the event ended with its worker process
 ├── SagaError                   a method of a saga did what its declaration does not say (`sagas`)

@@ -37,7 +37,7 @@ class Patience:
 
     @contextmanager
     def answer(self) -> Iterator[float]:
-        """The wait for one answer, which takes at most so many seconds. Raises `TimeoutError` after them."""
+        """Yield the seconds that one answer may take, and note whether it came. Hands on `TimeoutError`."""
         try:
             yield self.seconds
         except TimeoutError:

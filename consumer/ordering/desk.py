@@ -1,4 +1,4 @@
-"""What every owner of a handler's queue works with."""
+"""The desk: values and tools that every owner of a handler's queue works with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ take a part of what its predecessor had, and return it behind the rest."""
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What is the same for every time in which this worker owns the queue. `join` gives a redelivery to the delivery in
+    """The values that all tenures of this worker share. `join` gives a redelivery to the delivery in
     flight whose position it takes."""
 
     spec: HandlerSpec

@@ -18,7 +18,7 @@ PATIENT = 20
 """Events of one key that wait in the lane while its chain runs, instead of being parked."""
 
 EventName: TypeAlias = tuple[str, ...]
-"""What an event is recognised by: its source and its id."""
+"""The source and the id by which an event is recognised."""
 
 
 @dataclass(slots=True, eq=False)

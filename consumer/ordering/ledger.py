@@ -1,4 +1,4 @@
-"""What is in a ledger, and what is read from it.
+"""The entries of a ledger, and how they are written and read.
 
 kind         what it is
 ----         ----------
@@ -14,7 +14,7 @@ poke         a new owner's mark in the handler's queue: its earlier owner can ta
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal, TypeAlias, get_args
 
 from ...events import Incoming, Message, uuid7
@@ -134,8 +134,7 @@ def _due(message: Message, wall: datetime, time: float) -> float:
     due, delay = _whole(message.headers.get(h.DUE)), _whole(message.headers.get(h.DELAY)) / 1000
     if not due:
         return 0.0
-    left = (datetime.fromtimestamp(due / 1000, wall.tzinfo) - wall) / timedelta(seconds=1)
-    return time + min(max(left, 0.0), delay)
+    return time + min(max(due / 1000 - wall.timestamp(), 0.0), delay)
 
 
 def _whole(value: object) -> int:

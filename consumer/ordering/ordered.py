@@ -42,7 +42,7 @@ class Ordered:
             read: What makes a message an event.
 
         Returns:
-            The key; "" if the event has none, or cannot be read.
+            The key; of an event that cannot be read, the one that its producer sent. "" if there is none.
         """
         known = incoming.metadata.key
         if self.by is None and known is not None:

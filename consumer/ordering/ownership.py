@@ -1,4 +1,4 @@
-"""How a worker comes to own an ordered queue, and what it may know by then.
+"""The steps in which a worker becomes the owner of an ordered queue.
 
     standby   in line for the ledger, which has a single active consumer and is never empty
     chosen    the ledger's first entry came: no other worker is given entries any more
@@ -47,6 +47,8 @@ class Inbox:
         if self.receiver is None:
             self.came.append((message, tag, redelivered))
             self.arrived.set()
+        elif not self.receiver.is_open:
+            return  # it goes back with its channel: the mark of the next owner has to
         elif self.is_ledger:
             self.receiver.receive(message, tag, redelivered)
         else:
@@ -76,7 +78,7 @@ class Ownership:
         return await asyncio.shield(self._end)
 
     def leave(self, reason: str) -> None:
-        """End it: with the first reason that is given."""
+        """End it. The first reason counts."""
         if not self._end.done():
             self._end.set_result(reason)
 

@@ -1,4 +1,4 @@
-"""What an owner does with the events it has in hand, until it releases its queue or loses it."""
+"""A tenure: an owner and the events it has in hand, until it releases its queue or loses it."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable

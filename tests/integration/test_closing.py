@@ -14,7 +14,7 @@ from running import a_broker, a_worker, until_started
 from waiting import LIMIT, Facts
 from yarl import URL
 
-from holdfast import PublishTimeout, Settings
+from holdfast import Ordered, PublishTimeout, Settings
 from holdfast.broker import Queue, Topology, open_broker
 from holdfast.broker.amqp.confirms import PublishChannel
 from holdfast.broker.amqp.connection import WiredConnection, close_quietly
@@ -116,12 +116,15 @@ async def test_a_channel_that_closes_slowly_leaves_its_connection(settings: Sett
     assert {fact.queue for fact in facts.of(Detached)} == {deleted}
 
 
-async def test_a_frozen_broker_costs_a_stopping_worker_one_time_out(settings: Settings, proxy: Proxy) -> None:
+@pytest.mark.parametrize("ordered", [False, Ordered(by=lambda _: "a")], ids=["unordered", "ordered"])
+async def test_a_frozen_broker_costs_a_stopping_worker_one_time_out(
+    settings: Settings, proxy: Proxy, ordered: bool | Ordered
+) -> None:
     """Each of cancelling, leaving and closing would take 10 s by itself, and no heartbeat ends them here."""
     lasting = settings.model_copy(update={"broker": settings.broker.model_copy(update={"heartbeat": 3600})})
     worker, began, go = a_worker(through(proxy, lasting), Facts()), asyncio.Event(), asyncio.Event()
 
-    @worker.handler("frozen.#")
+    @worker.handler("frozen.#", ordered=ordered)
     async def wait(event: dict[str, Any]) -> None:
         began.set()
         await go.wait()

@@ -82,6 +82,6 @@ async def test_a_handler_that_is_not_ordered_has_no_fence() -> None:
         keys.append(ctx.key)
         ctx.fence  # noqa: B018 (it raises)
 
-    with pytest.raises(HoldfastError, match=r"ctx\.fence is there with ordered= alone"):
+    with pytest.raises(HoldfastError, match=r"only an ordered handler has ctx.fence; register it with ordered=True"):
         await call(handle, Placed(order="a"))
     assert keys == ["a"]

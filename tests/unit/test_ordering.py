@@ -12,10 +12,13 @@ from waiting import Facts, eventually
 
 from holdfast import Context, Event, Ordered, Reject, Retry, RetryLater, Settings, Worker, fixed
 from holdfast.broker import REAL, Timer
-from holdfast.broker.memory import MemoryBroker
+from holdfast.broker.memory import MemoryBroker, shared
 from holdfast.broker.memory.attachment import MemoryAttachment
 from holdfast.consumer import Dependencies
 from holdfast.consumer.ordering.commands import command
+from holdfast.consumer.ordering.ledger import entry_headers, item_of, mark, read_entry
+from holdfast.consumer.ordering.partition import Partition
+from holdfast.events import Message, read_incoming
 from holdfast.idempotency import StoreUnavailable
 from holdfast.telemetry import Emit, Paused
 from holdfast.testing import Harness
@@ -369,6 +372,37 @@ async def test_a_command_that_cannot_be_read_is_ignored(body: bytes) -> None:
 
     assert shop.handled == {"a": [0, 1]}
     assert shop.fences == [1, 1]
+
+
+async def test_an_owner_that_lost_its_queue_leaves_the_mark_of_the_next_owner_in_it(unique: str) -> None:
+    shop, settings = Shop(), settings_for(f"memory://{unique}", "events")
+    shop.worker.configure(settings=settings)
+
+    async with running(shop.worker):
+        runtime = shop.worker._runtime
+        assert runtime is not None
+        [partition] = runtime._subscriptions
+        assert isinstance(partition, Partition)
+        await eventually(lambda: partition._ownership and partition._ownership.tenure is not None)
+        ownership, queue = partition._ownership, shared(f"memory://{unique}").queues["shop.project"]
+        assert ownership is not None and ownership.tenure is not None
+        attachment = ownership.tenure._queue
+        assert isinstance(attachment, MemoryAttachment)
+        queue.put(mark("shop.project", "poke"))
+        ownership.tenure.end_all()
+        attachment._hand_over()
+        assert queue.unsettled == 1
+
+
+def test_a_due_time_beyond_all_calendars_is_bounded_by_its_delay() -> None:
+    headers = {"holdfast-due": 2**62, "holdfast-delay-ms": 2000} | entry_headers(
+        "parked", key="a", epoch=1, position=1, revision=1
+    )
+    entry = read_entry(Message(b"", headers=headers))
+
+    item = item_of(entry, read_incoming(entry.message, REAL.now()), 1, wall=REAL.now(), time=10.0, body=None)
+
+    assert item.due == 12.0
 
 
 class EarlyClock:
