@@ -166,6 +166,36 @@ async def test_a_held_key_goes_on_in_order_once_its_event_is_accepted(
     assert [await bank.count(table) for table in ("events", "held")] == [0, 0]
 
 
+async def test_a_key_that_one_relay_held_goes_on_by_another(bank: Bank, port: Port, settings: Settings) -> None:
+    port.refused.add("a")
+    await publish(bank, settings, *orders("a", each=3))
+    first = a_relay(bank, port, settings)
+    await first.drain()
+    await first.leases.leave()
+    port.refused.clear()
+    await bank.ask(f"update {bank.statements.table('held')} set next_try = {bank.statements.now}")
+
+    await a_relay(bank, port, settings).drain()
+
+    assert port.numbers() == {"a": [0, 1, 2]}
+    assert [await bank.count(table) for table in ("events", "held")] == [0, 0]
+
+
+async def test_the_pause_of_an_event_that_is_held_grows_from_one_relay_to_the_next(
+    bank: Bank, port: Port, settings: Settings
+) -> None:
+    facts = Facts()
+    port.refused.add("a")
+    await publish(bank, settings, Ordered(order="a"))
+    for _ in range(3):
+        relay = a_relay(bank, port, settings, facts)
+        await relay.drain()
+        await relay.leases.leave()
+        await bank.ask(f"update {bank.statements.table('held')} set next_try = {bank.statements.now}")
+
+    assert [fact.again_in for fact in facts.of(OutboxHeld)] == [0.5, 1.0, 2.0]
+
+
 async def test_an_event_that_nobody_listens_for_rests_and_holds_nobody_up(
     bank: Bank, port: Port, settings: Settings
 ) -> None:
