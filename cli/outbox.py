@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..config import Settings, load_settings
+from ..config import load_settings
 from ..events import ConfigurationError
-from ..sql import Database, Row, Statements, Steps
-from .sql import ask, opened
+from ..sql import Row, Statements, Steps
+from .sql import ask, opened, sending
 from .words import console, print_json
 
 _HELD = ("number", "key", "event_id", "attempts", "again_in", "error")
@@ -25,7 +25,7 @@ def show_outbox(*, as_json: bool) -> None:
     async def read() -> dict[str, Any]:
         settings = load_settings()
         async with opened(settings) as database:
-            statements = _of(database, settings)
+            statements = sending(database, settings)
             [(pending, oldest, held)] = await ask(database, statements.figures)
             [(alive,)] = await ask(database, statements.alive)
         return {"pending": pending, "oldest_seconds": round(oldest or 0.0, 1), "held": held, "relays": alive}
@@ -44,7 +44,7 @@ def list_held(*, as_json: bool) -> None:
     async def read() -> list[Row]:
         settings = load_settings()
         async with opened(settings) as database:
-            return await ask(database, _of(database, settings).held)
+            return await ask(database, sending(database, settings).held)
 
     events = [dict(zip(_HELD, row, strict=True)) for row in asyncio.run(read())]
     if as_json:
@@ -62,7 +62,7 @@ def release_held(number: int) -> None:
     async def release() -> list[Row]:
         settings = load_settings()
         async with opened(settings) as database:
-            return await ask(database, _of(database, settings).release, seq=str(number))
+            return await ask(database, sending(database, settings).release, seq=str(number))
 
     if not asyncio.run(release()):
         raise _not_held(number)
@@ -75,15 +75,10 @@ def drop_held(number: int, archive: Path) -> None:
     async def drop() -> None:
         settings = load_settings()
         async with opened(settings) as database:
-            await database.run(_drop(_of(database, settings), number, archive))
+            await database.run(_drop(sending(database, settings), number, archive))
 
     asyncio.run(drop())
     print(f"event {number} is in {archive}, and deleted")
-
-
-def _of(database: Database[Any], settings: Settings) -> Statements:
-    sql = settings.sql
-    return database.kept(sql.schema) if sql.keeps else database.statements(sql.schema)
 
 
 def _drop(statements: Statements, number: int, archive: Path) -> Steps[None]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..config import Settings, load_settings
 from ..events import ConfigurationError
-from ..sql import Database, Row, Steps, columns, ddl, first_line
+from ..sql import Database, Row, Statements, Steps, columns, ddl, first_line
 
 
 def print_schema(dialect: str | None, *, apply: bool, journal: bool) -> None:
@@ -46,6 +46,12 @@ async def opened(settings: Settings) -> AsyncIterator[Database[Any]]:
         yield database
     finally:
         await database.close()
+
+
+def sending(database: Database[Any], settings: Settings) -> Statements:
+    """Return the statements of the events to be sent, of tables that keep them or not."""
+    sql = settings.sql
+    return database.kept(sql.schema) if sql.keeps else database.statements(sql.schema)
 
 
 async def ask(database: Database[Any], statement: str, **params: Any) -> list[Row]:

@@ -10,7 +10,7 @@ from typing import Any
 from ..broker import Clock, Pause, sleep
 from ..config import Settings
 from ..events import Event, HoldfastError
-from ..sql import Database, OpenerAsync, Row, Steps, first_line, play, play_in_thread, silenced, trouble
+from ..sql import Database, OpenerAsync, Row, Steps, first_line, in_thread, play, play_in_thread, silenced, trouble
 from ..telemetry import Emit, Projected, ProjectionStalled
 from .projection import Projection
 from .recorded import Recorded, recorded_of
@@ -144,7 +144,7 @@ class Projector:
         if isinstance(opener, OpenerAsync):
             batch = await self._on_loop(opener)
         else:
-            batch = await asyncio.to_thread(self._in_thread, opener)
+            batch = await in_thread(self._in_thread, opener)
         if batch is None:
             return False
         self._most = min(_MOST, 2 * self._most)

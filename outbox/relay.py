@@ -78,6 +78,7 @@ class Relay:
         self._hand = Hand()
         self._workers = 0
         self._refusals: dict[int, int] = {}
+        """Of the events in hand that are held, how often each was refused, by this relay or another."""
         self._count_due = 0.0
         self._oldest = 0.0
         self.on_positions: tuple[Callable[[], None], ...] = ()
@@ -183,8 +184,9 @@ class Relay:
         hand, noting = self._hand, self._hand.noting()
         rows = await self.database.run(self._note(noting, hand.reading(), then_read=then_read))
         hand.noted(noting)
-        for seq in noting.confirmed:
+        for seq in (*noting.confirmed, *noting.refused):
             self._refusals.pop(seq, None)
+        self._refusals.update({row[0]: row[15] for row in rows if row[15] is not None})
         if ages := hand.take_ages():
             self._emit(Relayed(self.database.name, ages))
         if then_read and self._sequencer is not None and self._sequencer.fresh:
@@ -206,8 +208,7 @@ class Relay:
             if self._refusals:
                 yield self._statements.free, seqs
         for seq, (row, error) in noting.refused.items():
-            self._refusals[seq] = failures = self._refusals.get(seq, -1) + 1
-            pause = _REFUSED.seconds(failures, 1.0)
+            pause = _REFUSED.seconds(self._refusals.get(seq, 0), 1.0)
             key = lane_of(row)
             self._emit(OutboxHeld(self.database.name, key, row[1], str(error), pause))
             held = {"seq": str(seq), "key": key, "event_id": row[1], "pause": pause, "error": str(error)[:1000]}

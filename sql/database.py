@@ -1,6 +1,5 @@
 """`Database`: the user's database, as the transactions of handlers and relays need it."""
 
-import asyncio
 import re
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -13,7 +12,7 @@ from .history import History
 from .kept import Kept
 from .openers import Alchemy, AlchemyAsync, Asyncpg, Opener, OpenerAsync, Psycopg, PsycopgAsync, Sqlite
 from .statements import VERSION, Statements
-from .steps import Steps, play, play_in_thread
+from .steps import Steps, in_thread, play, play_in_thread
 
 if TYPE_CHECKING:
     import sqlite3
@@ -237,7 +236,7 @@ class Database(Generic[S]):
             if isinstance(self.opener, OpenerAsync):
                 async with self.opener.begin() as opened:
                     return await play(steps, opened.execute)
-            return await asyncio.to_thread(self._run_in_thread, self.opener, steps)
+            return await in_thread(self._run_in_thread, self.opener, steps)
         except Exception as error:
             if trouble(error, is_ours=True) == "unavailable" or is_locked(error):
                 raise DatabaseUnavailable(f"database {self.name}: {first_line(error)}") from error

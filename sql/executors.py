@@ -1,12 +1,20 @@
 """What executes our statements in a transaction of the user's own, on each kind of session and connection."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..events import ConfigurationError
-from .dialects import dialect_of
-from .openers import clause, on_asyncpg, on_psycopg, on_psycopg_async, on_sqlite
-from .statements import Params, Row
+from .openers import (
+    in_transaction,
+    on_alchemy,
+    on_alchemy_async,
+    on_asyncpg,
+    on_psycopg,
+    on_psycopg_async,
+    on_sqlite,
+)
 from .steps import Execute, ExecuteAsync, Steps, play, play_in_thread
 
 if TYPE_CHECKING:
@@ -23,11 +31,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Executes statements on one session or connection."""
+    """Executes statements on one session or connection.
+
+    `is_within` returns whether it is in a transaction, or begins one by itself; else each statement is committed at
+    once. `written` is called with the schema of an event that was written.
+    """
 
     dialect: str
+    is_within: Callable[[], bool]
     execute: Execute | None = None
     execute_async: ExecuteAsync | None = None
+    written: Callable[[str], None] = lambda schema: None
 
     def play(self, steps: Steps[Any]) -> Any:
         """Take steps. Returns their result; on an asynchronous connection an awaitable of it."""
@@ -46,23 +60,21 @@ def kinds_of(connection: Any) -> set[str]:
 def executor_of(connection: Any) -> Executor:
     """Return what executes statements on a session or connection. Raises `ConfigurationError` for another object."""
     kinds = kinds_of(connection)
-    if kinds & {"sqlalchemy.AsyncSession", "sqlalchemy.AsyncConnection"}:
-        return Executor(_dialect(connection), execute_async=_on_alchemy_async(connection))
-    if kinds & {"sqlalchemy.Session", "sqlalchemy.Connection"}:
-        return Executor(_dialect(connection), execute=_on_alchemy(connection))
-    if kinds & {"asyncpg.Connection", "asyncpg.PoolConnectionProxy"}:
-        return Executor("postgresql", execute_async=on_asyncpg(connection))
-    if "psycopg.AsyncConnection" in kinds:
-        return Executor("postgresql", execute_async=on_psycopg_async(connection))
-    if "psycopg.Connection" in kinds:
-        return Executor("postgresql", execute=on_psycopg(connection))
-    if "django.BaseDatabaseWrapper" in kinds:
-        from .django.opener import on_django
-
-        return Executor(dialect_of(connection.vendor), execute=on_django(connection))
-    if "sqlite3.Connection" in kinds:
-        return Executor("sqlite", execute=on_sqlite(connection))
+    for known, executor in _EXECUTORS.items():
+        if known in kinds:
+            return executor(connection)
     raise ConfigurationError(f"a {type(connection).__name__} is no session and no connection that Holdfast knows")
+
+
+def _alchemy_async(connection: Any) -> Executor:
+    dialect = _dialect(connection)
+    execute = on_alchemy_async(connection, dialect)
+    return Executor(dialect, partial(_is_alchemy_within, connection), execute_async=execute)
+
+
+def _alchemy(connection: Any) -> Executor:
+    dialect = _dialect(connection)
+    return Executor(dialect, partial(_is_alchemy_within, connection), on_alchemy(connection, dialect))
 
 
 def _dialect(connection: Any) -> str:
@@ -70,17 +82,49 @@ def _dialect(connection: Any) -> str:
     return str(bind.dialect.name)
 
 
-def _on_alchemy(connection: Any) -> Execute:
-    def execute(sql: str, params: Params) -> list[Row]:
-        result = connection.execute(clause(sql), params)
-        return [tuple(row) for row in result] if result.returns_rows else []
-
-    return execute
+def _is_alchemy_within(connection: Any) -> bool:
+    sync = getattr(connection, "sync_connection", connection)
+    return bool(sync.in_transaction() and sync.get_execution_options().get("isolation_level") != "AUTOCOMMIT")
 
 
-def _on_alchemy_async(connection: Any) -> ExecuteAsync:
-    async def execute(sql: str, params: Params) -> list[Row]:
-        result = await connection.execute(clause(sql), params)
-        return [tuple(row) for row in result] if result.returns_rows else []
+def _asyncpg(connection: Any) -> Executor:
+    return Executor("postgresql", connection.is_in_transaction, execute_async=on_asyncpg(connection))
 
-    return execute
+
+def _psycopg_async(connection: Any) -> Executor:
+    return Executor("postgresql", partial(_is_psycopg_within, connection), execute_async=on_psycopg_async(connection))
+
+
+def _psycopg(connection: Any) -> Executor:
+    return Executor("postgresql", partial(_is_psycopg_within, connection), on_psycopg(connection))
+
+
+def _is_psycopg_within(connection: Any) -> bool:
+    return not connection.autocommit or in_transaction(connection)
+
+
+def _django(connection: Any) -> Executor:
+    from .django.opener import on_django
+    from .django.publishing import wake_after_commit
+
+    written = partial(wake_after_commit, connection)
+    return Executor(connection.vendor, lambda: connection.in_atomic_block, on_django(connection), written=written)
+
+
+def _sqlite(connection: Any) -> Executor:
+    begins_by_itself = connection.isolation_level is not None
+    return Executor("sqlite", lambda: begins_by_itself or connection.in_transaction, on_sqlite(connection))
+
+
+_EXECUTORS: dict[str, Callable[[Any], Executor]] = {
+    "sqlalchemy.AsyncSession": _alchemy_async,
+    "sqlalchemy.AsyncConnection": _alchemy_async,
+    "sqlalchemy.Session": _alchemy,
+    "sqlalchemy.Connection": _alchemy,
+    "asyncpg.Connection": _asyncpg,
+    "asyncpg.PoolConnectionProxy": _asyncpg,
+    "psycopg.AsyncConnection": _psycopg_async,
+    "psycopg.Connection": _psycopg,
+    "django.BaseDatabaseWrapper": _django,
+    "sqlite3.Connection": _sqlite,
+}

@@ -39,7 +39,7 @@ class Listener:
     async def listen(self, on_deaf: Callable[[], None]) -> None:
         """Listen until the connection is lost. Calls `on_deaf` where a notification of our own does not arrive.
 
-        Raises what the driver raises.
+        Raises what the driver raises, with psycopg in an `ExceptionGroup`.
         """
         async with self._connection() as raw:
             lost = asyncio.Event()
@@ -51,12 +51,10 @@ class Listener:
             else:
                 await raw.set_autocommit(True)
                 await raw.execute(f"listen {_CHANNEL}")
-                proving = asyncio.create_task(self._prove(on_deaf))
-                try:
+                async with asyncio.TaskGroup() as proving:
+                    proving.create_task(self._prove(on_deaf))
                     async for notification in raw.notifies():
                         self._hear(notification.payload)
-                finally:
-                    proving.cancel()
 
     def _hear(self, payload: str) -> None:
         if payload == self._schema:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .dialects import dialect_of
 from .statements import Params, Row, in_percent, numbered
 from .steps import Execute, ExecuteAsync
 
@@ -50,15 +51,11 @@ class OpenedAsync:
     flush: Callable[[], Awaitable[None]] = _nothing
 
 
-def _is_mysql(connection: Any) -> bool:
-    return connection.dialect.name in ("mysql", "mariadb")
-
-
-def _rows(result: Any, is_mysql: bool) -> list[Row]:
+def _rows(result: Any, dialect: str) -> list[Row]:
     """The rows of a result. MySQL has no RETURNING for all statements: there a change answers one for each it made."""
     if result.returns_rows:
         return [tuple(row) for row in result]
-    return [(True, True)] * result.rowcount if is_mysql else []
+    return [(True, True)] * result.rowcount if dialect_of(dialect) == "mysql" else []
 
 
 @lru_cache(maxsize=1_000)
@@ -79,12 +76,8 @@ class AlchemyAsync:
     async def begin(self) -> AsyncIterator[OpenedAsync]:
         """Open a transaction. A session is within it: what commits the session by itself has not committed yet."""
         async with self.engine.connect() as connection, connection.begin() as outer:
-            is_mysql = _is_mysql(connection)
-
-            async def execute(sql: str, params: Params) -> list[Row]:
-                return _rows(await connection.execute(clause(sql), params), is_mysql)
-
-            if is_mysql:
+            execute = on_alchemy_async(connection, connection.dialect.name)
+            if dialect_of(connection.dialect.name) == "mysql":
                 await execute(_READ_COMMITTED, {})
             if self.sessions is None:
                 yield OpenedAsync(connection, execute, lambda: outer.is_active)
@@ -106,12 +99,8 @@ class Alchemy:
     @contextmanager
     def begin(self) -> Iterator[Opened]:
         with self.engine.connect() as connection, connection.begin() as outer:
-            is_mysql = _is_mysql(connection)
-
-            def execute(sql: str, params: Params) -> list[Row]:
-                return _rows(connection.execute(clause(sql), params), is_mysql)
-
-            if is_mysql:
+            execute = on_alchemy(connection, connection.dialect.name)
+            if dialect_of(connection.dialect.name) == "mysql":
                 execute(_READ_COMMITTED, {})
             if self.sessions is None:
                 yield Opened(connection, execute, lambda: outer.is_active)
@@ -192,6 +181,20 @@ class Sqlite:
 
 Opener: TypeAlias = "Alchemy | Psycopg | Sqlite | Django"
 OpenerAsync: TypeAlias = AlchemyAsync | Asyncpg | PsycopgAsync
+
+
+def on_alchemy_async(connection: Any, dialect: str) -> ExecuteAsync:
+    """Return what executes a statement on an asynchronous session or connection of SQLAlchemy."""
+
+    async def execute(sql: str, params: Params) -> list[Row]:
+        return _rows(await connection.execute(clause(sql), params), dialect)
+
+    return execute
+
+
+def on_alchemy(connection: Any, dialect: str) -> Execute:
+    """Return what executes a statement on a session or connection of SQLAlchemy."""
+    return lambda sql, params: _rows(connection.execute(clause(sql), params), dialect)
 
 
 def on_asyncpg(connection: Any) -> ExecuteAsync:

@@ -21,8 +21,8 @@ from ..events import (
 )
 from .dialects import statements_of
 from .errors import OutsideTransaction, conflict_in
-from .openers import clause, in_transaction, on_asyncpg, on_psycopg, on_psycopg_async, on_sqlite
-from .statements import Outgoing, Params, kept_headers
+from .executors import executor_of, kinds_of
+from .statements import Outgoing, kept_headers
 
 if TYPE_CHECKING:
     import sqlite3
@@ -193,31 +193,18 @@ class Outbox:
         if _IS_SILENT.get():
             raise PublishError("a projection publishes nothing: making it anew would repeat it; use a handler")
         metadata, schema = event.envelope.metadata, self._settings.sql.schema
-        kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(connection).__mro__}
-        if kinds & {"sqlalchemy.Session", "sqlalchemy.AsyncSession"}:
+        if kinds_of(connection) & {"sqlalchemy.Session", "sqlalchemy.AsyncSession"}:
             from .sessions import pending_of
 
             pending_of(getattr(connection, "sync_session", connection)).add(event, schema)
             return metadata
-        _check_transaction(connection, kinds)
-        if kinds & {"asyncpg.Connection", "asyncpg.PoolConnectionProxy"}:
-            return _awaited(on_asyncpg(connection)(*_insert(event, schema)), metadata)
-        if "psycopg.AsyncConnection" in kinds:
-            return _awaited(on_psycopg_async(connection)(*_insert(event, schema)), metadata)
-        if "sqlalchemy.AsyncConnection" in kinds:
-            sql, params = _insert(event, schema, connection.dialect.name)
-            return _awaited(connection.execute(clause(sql), params), metadata)
-        if "sqlalchemy.Connection" in kinds:
-            sql, params = _insert(event, schema, connection.dialect.name)
-            connection.execute(clause(sql), params)
-        elif "psycopg.Connection" in kinds:
-            on_psycopg(connection)(*_insert(event, schema))
-        elif "django.BaseDatabaseWrapper" in kinds:
-            from .django.publishing import publish
-
-            publish(connection, _insert(event, schema, connection.vendor), schema)
-        else:
-            on_sqlite(connection)(*_insert(event, schema, "sqlite"))
+        executor = executor_of(connection)
+        if not executor.is_within():
+            raise OutsideTransaction("the event would not be committed with anything; publish it inside a transaction")
+        writing = executor.play(statements_of(executor.dialect, schema).inserts([event]))
+        if executor.execute_async is not None:
+            return _awaited(writing, metadata)
+        executor.written(schema)
         return metadata
 
 
@@ -227,26 +214,3 @@ async def _awaited(writing: Awaitable[Any], metadata: Metadata) -> Metadata:
     except Exception as error:
         raise conflict_in(error) or error from error
     return metadata
-
-
-def _insert(event: Outgoing, schema: str, dialect: str = "postgresql") -> tuple[str, Params]:
-    return statements_of(dialect, schema).insert([event])
-
-
-def _check_transaction(connection: Any, kinds: set[str]) -> None:
-    """Raise `OutsideTransaction` where each statement is committed by itself."""
-    if kinds & {"asyncpg.Connection", "asyncpg.PoolConnectionProxy"}:
-        is_within = connection.is_in_transaction()
-    elif kinds & {"psycopg.AsyncConnection", "psycopg.Connection"}:
-        is_within = not connection.autocommit or in_transaction(connection)
-    elif kinds & {"sqlalchemy.AsyncConnection", "sqlalchemy.Connection"}:
-        sync = getattr(connection, "sync_connection", connection)
-        is_within = sync.in_transaction() and sync.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
-    elif "django.BaseDatabaseWrapper" in kinds:
-        is_within = connection.in_atomic_block
-    elif "sqlite3.Connection" in kinds:
-        is_within = connection.in_transaction or connection.isolation_level is not None
-    else:
-        raise ConfigurationError(f"Outbox: a {type(connection).__name__} is no session and no connection it knows")
-    if not is_within:
-        raise OutsideTransaction("the event would not be committed with anything; publish it inside a transaction")

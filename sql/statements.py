@@ -233,12 +233,14 @@ class Statements:
     def read(self) -> str:
         """Return the events of the relay's shards that can be sent now, in the order in which they were written.
 
-        Of a key that is held, only the event that is held, once it may be tried again.
+        Of a key that is held, only the event that is held, once it may be tried again. Each event comes with the number
+        of times that it was refused.
         """
         return (
             f"select e.seq, event_id, event_type, version, e.{self._key}, source, correlation_id, causation_id, "
             f"{self.seconds('e.time')}, {self._headers}, content_type, body, "
-            f"{self.seconds(f'due_at - {self.now}')}, {self.seconds(f'{self.now} - written_at')}, caused_by "
+            f"{self.seconds(f'due_at - {self.now}')}, {self.seconds(f'{self.now} - written_at')}, caused_by, "
+            f"(select attempts from {self.table('held')} h where h.seq = e.seq) "
             f"from {self._sending} "
             f"and (due_at is null or due_at < {self.later('ahead')}) and e.seq not in {self.listed('in_hand')} "
             f"and not exists (select 1 from {self.table('held')} h "

@@ -3,10 +3,13 @@
 A generator yields a statement with its parameters and is sent the rows.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Generator
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from .statements import Params, Row
+
+_TO_END = 1.0  # seconds in which a thread gives its connection back, once its caller is cancelled
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[tuple[str, Params], list[Row], T]
@@ -34,3 +37,20 @@ def play_in_thread(steps: Steps[T], execute: Execute) -> T:
     except StopIteration as end:
         result: T = end.value
         return result
+
+
+async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function in a thread. Returns what it returns.
+
+    A caller that is cancelled waits for the thread, for a second at most: the engine or the pool that its connection
+    goes back to may be disposed of next.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        await asyncio.wait([running])
+    except asyncio.CancelledError:
+        running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else reads it
+        await asyncio.wait([running], timeout=_TO_END)
+        running.cancel()
+        raise
+    return running.result()

@@ -8,7 +8,8 @@ from typing import Any
 from ...config import Settings, SqlSettings
 from ...consumer import HandlerSpec
 from ...events import ConfigurationError
-from ...sql import SHARDS, Database, DatabaseUnavailable, Listener, Steps
+from ...sql import SHARDS, Database, DatabaseUnavailable, Listener, Statements, Steps
+from ..sql import sending
 from .catalogue import Finding
 
 LONG = 300.0
@@ -42,12 +43,12 @@ async def of_databases(settings: Settings, handlers: tuple[HandlerSpec, ...]) ->
 async def _look(database: Database[Any], settings: Settings) -> list[Finding]:
     schema = settings.sql.schema
     try:
-        await database.check(schema)
+        await database.check(schema, keeps=settings.sql.keeps)
     except DatabaseUnavailable as error:
         return [Finding("database-unreachable", str(error))]
     except ConfigurationError as error:
         return [Finding("tables-differ", str(error))]
-    findings = list(of_outbox(database.name, *(await database.run(_figures(database, schema)))))
+    findings = list(of_outbox(database.name, *(await database.run(_figures(sending(database, settings))))))
     if database.dialect == "postgresql":
         findings += of_postgres(database.name, *(await database.run(_postgres(database, schema))))
         findings += await _hearing(database, settings.sql)
@@ -104,8 +105,7 @@ async def _hearing(database: Database[Any], settings: SqlSettings) -> list[Findi
     return deaf
 
 
-def _figures(database: Database[Any], schema: str) -> Steps[tuple[int, float | None, int, int]]:
-    statements = database.statements(schema)
+def _figures(statements: Statements) -> Steps[tuple[int, float | None, int, int]]:
     [(pending, oldest, held)] = yield statements.figures, {}
     [(alive,)] = yield statements.alive, {}
     return pending, oldest, held, alive

@@ -1,19 +1,17 @@
-"""Events published in a transaction of Django's, and the waking of relays after its commit."""
+"""The waking of relays after a commit of Django's."""
 
 import threading
 from contextlib import closing, suppress
 from functools import lru_cache
 from typing import Any
 
-from ..statements import Params, Statements, in_percent
-from .opener import on_django
+from ..statements import Statements, in_percent
 
 _PAUSE = 0.05  # seconds in which commits share a notification
 
 
-def publish(connection: Any, insert: tuple[str, Params], schema: str) -> None:
-    """Write events on a connection. After the commit, relays are woken."""
-    on_django(connection)(*insert)
+def wake_after_commit(connection: Any, schema: str) -> None:
+    """Wake relays once the transaction of a connection has committed."""
     if connection.vendor == "postgresql":
         connection.on_commit(_waker_of(connection.alias, schema).wake, robust=True)
 

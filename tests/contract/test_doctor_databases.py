@@ -1,8 +1,10 @@
 """What the doctor sees of a database, of each kind."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from databases import Bank
+from keeping import KeptFile
 
 from holdfast import Context, Event, Settings, Worker
 from holdfast.cli.doctor.databases import of_databases
@@ -39,3 +41,16 @@ async def test_a_database_without_the_tables_of_this_release_is_a_finding(bank: 
     [(_, findings)] = await of_databases(worker.settings, worker.handlers)
 
     assert [finding.code for finding in findings] == ["tables-differ"]
+
+
+async def test_kept_events_that_were_sent_long_ago_are_no_finding(tmp_path: Path) -> None:
+    sql = {"url": f"sqlite:///{tmp_path}/shop.db", "keep": "forever"}
+    settings = Settings(_env_file=None, sql=sql)  # type: ignore[call-arg, arg-type]
+    kept = KeptFile(tmp_path / "shop.db", settings)
+    kept.publish(Paid(account="a"))
+    await kept.relay()
+    await kept.ask("update holdfast_events set written_at = 0")
+
+    looked = await of_databases(settings, ())
+
+    assert looked == [("database: shop.db", [])]

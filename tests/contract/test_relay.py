@@ -6,9 +6,10 @@ from collections import defaultdict
 from contextlib import AsyncExitStack
 from typing import Any, cast
 
+import psycopg_pool
 import pytest
 from databases import KINDS, Bank, kinds
-from waiting import Arrivals, Facts
+from waiting import LIMIT, Arrivals, Facts
 
 from holdfast import Event, PublishRefused, Settings
 from holdfast.broker import REAL, Broker
@@ -16,7 +17,7 @@ from holdfast.config import PublisherSettings
 from holdfast.events import Message, NotConnected, Unroutable, headers
 from holdfast.outbox import Relay
 from holdfast.outbox.running import Swept, sweep
-from holdfast.sql import Listener, Outbox
+from holdfast.sql import Database, DatabaseUnavailable, Listener, Outbox
 from holdfast.telemetry import OutboxCounted, OutboxHeld, OutboxUnrouted, Published, Relayed, Spans
 
 SOME = [each for each in kinds() if each.id in ("sqlite", "asyncpg-session", "psycopg-session")]
@@ -164,6 +165,36 @@ async def test_a_held_key_goes_on_in_order_once_its_event_is_accepted(
 
     assert port.numbers() == {"a": [0, 1, 2]}
     assert [await bank.count(table) for table in ("events", "held")] == [0, 0]
+
+
+async def test_a_key_that_one_relay_held_goes_on_by_another(bank: Bank, port: Port, settings: Settings) -> None:
+    port.refused.add("a")
+    await publish(bank, settings, *orders("a", each=3))
+    first = a_relay(bank, port, settings)
+    await first.drain()
+    await first.leases.leave()
+    port.refused.clear()
+    await bank.ask(f"update {bank.statements.table('held')} set next_try = {bank.statements.now}")
+
+    await a_relay(bank, port, settings).drain()
+
+    assert port.numbers() == {"a": [0, 1, 2]}
+    assert [await bank.count(table) for table in ("events", "held")] == [0, 0]
+
+
+async def test_the_pause_of_an_event_that_is_held_grows_from_one_relay_to_the_next(
+    bank: Bank, port: Port, settings: Settings
+) -> None:
+    facts = Facts()
+    port.refused.add("a")
+    await publish(bank, settings, Ordered(order="a"))
+    for _ in range(3):
+        relay = a_relay(bank, port, settings, facts)
+        await relay.drain()
+        await relay.leases.leave()
+        await bank.ask(f"update {bank.statements.table('held')} set next_try = {bank.statements.now}")
+
+    assert [fact.again_in for fact in facts.of(OutboxHeld)] == [0.5, 1.0, 2.0]
 
 
 async def test_an_event_that_nobody_listens_for_rests_and_holds_nobody_up(
@@ -408,3 +439,15 @@ async def test_a_relay_hears_of_the_commit_of_a_session(
         await asyncio.gather(listening, return_exceptions=True)
 
     assert deaf == []
+
+
+@pytest.mark.server
+async def test_a_listener_that_cannot_ask_for_its_own_notification_ends(settings: Settings, postgres_url: str) -> None:
+    pool = psycopg_pool.AsyncConnectionPool(postgres_url, min_size=1, max_size=1, timeout=0.2, open=False)
+    async with pool, asyncio.timeout(LIMIT):
+        listener = Listener(Database.psycopg(pool), settings.sql.schema, lambda: None)
+
+        with pytest.raises(ExceptionGroup) as failure:  # it has the one connection of the pool
+            await listener.listen(lambda: None)
+
+    assert [type(error) for error in failure.value.exceptions] == [DatabaseUnavailable]
