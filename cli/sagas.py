@@ -101,9 +101,7 @@ def move_sagas(target: str, saga: str, key: str | None, *, of_stage: str | None,
 
     async def move(hand: ByHand) -> int:
         keys = [key] if key is not None else await hand.keys_at(of_stage or "")
-        for each in keys:
-            await hand.move(each, to, why)
-        return len(keys)
+        return sum([await hand.move(each, to, why, of_stage=of_stage) for each in keys])
 
     print(f"{_by_hand(target, saga, move)} moved to {to}")
 
@@ -116,7 +114,8 @@ def _by_hand(target: str, saga: str, act: Callable[[ByHand], Awaitable[Any]]) ->
     if spec is None or kind is None or spec.within is None:
         known = ", ".join(one.name for one, _ in sagas) or "none"
         raise ConfigurationError(f"worker {worker.name!r} has no saga {saga!r}; it has {known}")
-    make = partial(ByHand, kind, schema=settings.sql.schema, source=worker.name, queue=spec.queue)
+    given: Any = {"schema": settings.sql.schema, "source": worker.name, "queue": spec.queue}
+    make = partial(ByHand, kind, keeps=settings.sql.keeps, **given)
 
     async def command(own: Database[Any]) -> Any:
         if settings.sql.url is None:

@@ -210,9 +210,10 @@ class Projector:
         [(last, first)] = yield history.bounds, {}
         first = last + 1 if first is None else first
         if 0 <= after < first - 1:
+            gone, named = f"position {after + 1} to {first - 1}", self._projection
             raise HoldfastError(
-                f"the events from position {after + 1} to {first - 1} were deleted before it read them; make it of those "
-                f"that are left: holdfast journal rebuild {self._projection.name} --version {self._projection.version}"
+                f"the events from {gone} were deleted before it read them; make it of those that are left: "
+                f"holdfast journal rebuild {named.name} --version {named.version}"
             )
         page = yield history.page, {"after": str(after), "types": self._types, "most": self._most}
         is_last = len(page) < self._most
