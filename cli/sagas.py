@@ -5,11 +5,12 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from ..config import load_settings
+from ..consumer import HandlerSpec, Worker
 from ..events import ConfigurationError
+from ..sagas import Saga
 from ..sagas.by_hand import ByHand
 from ..sagas.diagram import diagram
 from ..sagas.including import sagas_of
@@ -76,10 +77,10 @@ def show_saga(saga: str, key: str, *, as_json: bool) -> None:
 
 
 def print_diagrams(target: str, saga: str | None) -> None:
-    """Print the diagrams of a worker's sagas."""
-    for spec, kind in sagas_of(load_worker(target)):
-        if saga in (None, spec.name, spec.queue):
-            print(diagram(kind.graph()), end="")
+    """Print the diagrams of a worker's sagas, or of one. Raises `ConfigurationError` for one that it does not have."""
+    worker = load_worker(target)
+    for _, kind in sagas_of(worker) if saga is None else [_chosen(worker, saga)]:
+        print(diagram(kind.graph()), end="")
 
 
 def nudge_saga(target: str, saga: str, key: str, why: str) -> None:
@@ -101,9 +102,7 @@ def move_sagas(target: str, saga: str, key: str | None, *, of_stage: str | None,
 
     async def move(hand: ByHand) -> int:
         keys = [key] if key is not None else await hand.keys_at(of_stage or "")
-        for each in keys:
-            await hand.move(each, to, why)
-        return len(keys)
+        return sum([await hand.move(each, to, why, of_stage=of_stage) for each in keys])
 
     print(f"{_by_hand(target, saga, move)} moved to {to}")
 
@@ -111,20 +110,29 @@ def move_sagas(target: str, saga: str, key: str | None, *, of_stage: str | None,
 def _by_hand(target: str, saga: str, act: Callable[[ByHand], Awaitable[Any]]) -> Any:
     """Act on the sagas of a worker, in the database that `HOLDFAST_SQL__URL` names, or else in the worker's own."""
     worker = load_worker(target)
-    sagas, settings = sagas_of(worker), worker.settings
-    spec, kind = next(((spec, kind) for spec, kind in sagas if saga in (spec.name, spec.queue)), (None, None))
-    if spec is None or kind is None or spec.within is None:
-        known = ", ".join(one.name for one, _ in sagas) or "none"
-        raise ConfigurationError(f"worker {worker.name!r} has no saga {saga!r}; it has {known}")
-    make = partial(ByHand, kind, schema=settings.sql.schema, source=worker.name, queue=spec.queue)
+    (spec, kind), settings = _chosen(worker, saga), worker.settings
 
-    async def command(own: Database[Any]) -> Any:
-        if settings.sql.url is None:
-            return await act(make(own))
+    async def on(database: Database[Any]) -> Any:
+        sql, queue = settings.sql, spec.queue
+        return await act(ByHand(kind, database, schema=sql.schema, source=worker.name, queue=queue, keeps=sql.keeps))
+
+    async def command() -> Any:
+        if settings.sql.url is None and spec.within is not None:
+            return await on(spec.within)
         async with opened(settings) as database:
-            return await act(make(database))
+            return await on(database)
 
-    return asyncio.run(command(spec.within))
+    return asyncio.run(command())
+
+
+def _chosen(worker: Worker, saga: str) -> tuple[HandlerSpec, type[Saga]]:
+    """Return a saga of a worker, and the handler that runs it, by its name or queue."""
+    sagas = sagas_of(worker)
+    for spec, kind in sagas:
+        if saga in (spec.name, spec.queue):
+            return spec, kind
+    known = ", ".join(spec.name for spec, _ in sagas) or "none"
+    raise ConfigurationError(f"worker {worker.name!r} has no saga {saga!r}; it has {known}")
 
 
 def _name(saga: str) -> str:

@@ -61,7 +61,7 @@ def write_past(history: History, events: Sequence[Outgoing]) -> Steps[int]:
     known = {row[0] for row in (yield history.known_ids, {"ids": json.dumps(list(by_id))})}
     fresh = [event for event_id, event in by_id.items() if event_id not in known]
     if fresh:
-        yield history.insert(fresh)
+        yield from history.inserts(fresh)
         yield history.position_written, {"ids": json.dumps([event.envelope.metadata.event_id for event in fresh])}
         yield history.advance, {}
     return len(fresh)

@@ -82,6 +82,7 @@ class Projector:
         """Handle events until this is cancelled."""
         look, failures = _FIRST_LOOK, 0
         while True:
+            self._wake.clear()
             try:
                 is_idle = not await self._turn()
                 self.error, failures = None, 0
@@ -109,7 +110,6 @@ class Projector:
                     return
 
     async def _rest(self, seconds: float) -> None:
-        self._wake.clear()
         waking = asyncio.ensure_future(self._wake.wait())
         resting = asyncio.ensure_future(sleep(self._clock, seconds))
         try:
@@ -208,8 +208,13 @@ class Projector:
             return None
         after = rows[0][0]
         [(last, first)] = yield history.bounds, {}
-        if 0 < after < (first or 0) - 1:
-            raise HoldfastError(f"the events from position {after + 1} to {first - 1} were deleted before it read them")
+        first = last + 1 if first is None else first
+        if 0 <= after < first - 1:
+            gone, named = f"position {after + 1} to {first - 1}", self._projection
+            raise HoldfastError(
+                f"the events from {gone} were deleted before it read them; make it of those that are left: "
+                f"holdfast journal rebuild {named.name} --version {named.version}"
+            )
         page = yield history.page, {"after": str(after), "types": self._types, "most": self._most}
         is_last = len(page) < self._most
         position = max(last, page[-1][0] if page else 0) if is_last else page[-1][0]

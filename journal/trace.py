@@ -13,11 +13,13 @@ class Caused:
     event: Recorded
     effects: list["Caused"] = field(default_factory=list)
 
-    def lines(self, depth: int = 0) -> Iterator[tuple[int, Recorded]]:
-        """Yield each event below this one, and this one first, with its depth."""
-        yield depth, self.event
-        for effect in self.effects:
-            yield from effect.lines(depth + 1)
+    def lines(self) -> Iterator[tuple[int, Recorded]]:
+        """Yield this event and each below it, with its depth. A chain may be longer than Python's calls are deep."""
+        todo = [(0, self)]
+        while todo:
+            depth, node = todo.pop()
+            yield depth, node.event
+            todo += [(depth + 1, effect) for effect in reversed(node.effects)]
 
 
 def trees(events: Iterable[Recorded]) -> list[Caused]:

@@ -1,6 +1,10 @@
 """The statements of a database that keeps its events: positions that are given after the commit, and the cleaning."""
 
-from .statements import Statements
+from collections.abc import Generator
+from typing import Any
+
+from ..events import ConfigurationError, Envelope
+from .statements import Params, Statements, kept_headers
 
 CHUNK = 1000  # events that are given positions at once
 
@@ -71,6 +75,31 @@ class Kept(Statements):
             f"from {positions} p join {self.table('events')} e on e.seq = p.seq "
             f"where p.position > (select position from {cursors} where name = 'sequencer')"
         )
+
+    def send_again(self, envelope: Envelope) -> Generator[tuple[str, Params], Any, bool]:
+        """Have an event that was sent before sent again, as it is now, at its position. Returns False where it is not
+        kept. Raises `ConfigurationError` for one that is not sent yet."""
+        events, positions, event = (
+            self.table("events"),
+            self.table("positions"),
+            {"event_id": envelope.metadata.event_id},
+        )
+        headers = "cast(:headers as jsonb)" if self._is_postgres else ":headers"
+        change = f"update {events} set headers = {headers}, content_type = :content_type, body = :body"
+        now = {"headers": kept_headers(envelope), "content_type": envelope.content_type, "body": envelope.body}
+        if not (yield f"{change} where event_id = :event_id returning 1", event | now):
+            return False
+        enqueue = (
+            f"insert into {self.waiting} (seq, position, shard) select p.seq, p.position, e.shard "
+            f"from {positions} p join {events} e on e.seq = p.seq where e.event_id = :event_id "
+            "on conflict do nothing returning 1"
+        )
+        if not (yield enqueue, event):
+            raise ConfigurationError(
+                f"event {envelope.metadata.event_id} is not sent yet: a relay sends it; `holdfast outbox held` lists "
+                "those that a broker refused"
+            )
+        return True
 
     @property
     def advance(self) -> str:

@@ -17,6 +17,7 @@ from holdfast.journal.projector import Projector
 from holdfast.outbox import Relay
 from holdfast.sql import Outbox
 from holdfast.telemetry import Projected, ProjectionStalled, Spans
+from holdfast.testing.clock import VirtualClock
 
 ONE_OF_EACH = [each for each in keeping_kinds() if each.id in ("sqlite", "asyncpg-session", "psycopg-session")]
 
@@ -271,7 +272,29 @@ async def test_events_that_were_deleted_before_they_were_read_are_named(bank: Ba
     await projector.drain()
 
     [stalled] = facts.of(ProjectionStalled)
-    assert stalled.error == "HoldfastError: the events from position 2 to 3 were deleted before it read them"
+    assert stalled.error == (
+        "HoldfastError: the events from position 2 to 3 were deleted before it read them; make it of those that are "
+        "left: holdfast journal rebuild balances --version 1"
+    )
+
+
+@pytest.mark.parametrize("bank", ONE_OF_EACH, indirect=True)
+@pytest.mark.parametrize("read", [(), (1,)])
+async def test_a_projection_skips_no_event_where_all_were_deleted(
+    bank: Bank, settings: Settings, read: tuple[int, ...]
+) -> None:
+    facts, balances = Facts(), Balances(bank)
+    projector = balances.projector(settings, facts)
+    await publish(bank, settings, *payments("a", *read))
+    await projector.drain()
+    await publish(bank, settings, *payments("a", 2, 3))
+    await bank.ask(f"delete from {bank.statements.table('positions')}")
+
+    await projector.drain()
+
+    [stalled] = facts.of(ProjectionStalled)
+    lost = f"the events from position {len(read) + 1} to {len(read) + 2} were deleted before it read them"
+    assert stalled.error.startswith(f"HoldfastError: {lost}; ")
 
 
 async def test_a_worker_runs_what_it_includes_and_its_own_write_can_be_read(bank: Bank, settings: Settings) -> None:
@@ -289,6 +312,32 @@ async def test_a_worker_runs_what_it_includes_and_its_own_write_can_be_read(bank
     assert reached
     assert [(account, int(total)) for account, total in rows] == [("a", 3)]
     assert not await journal.reached(balances.projection, "unknown", within=0.02)
+
+
+class WokenWhileItReads(Projector):
+    """A projection that finds nothing, and is woken before it says so."""
+
+    turns = 0
+
+    async def _turn(self) -> bool:
+        self.turns += 1
+        if self.turns == 1:
+            self.wake()
+        else:
+            raise asyncio.CancelledError
+        return False
+
+
+@pytest.mark.parametrize("bank", keeping_kinds(server=False)[:1], indirect=True)
+async def test_a_projection_that_is_woken_while_it_reads_looks_again(bank: Bank, settings: Settings) -> None:
+    stands_still = VirtualClock()
+    balances = Balances(bank)
+    projector = WokenWhileItReads(balances.projection, bank.database, settings, Facts().record, stands_still)
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(projector.run(), 10)
+
+    assert projector.turns == 2
 
 
 @pytest.mark.parametrize("bank", keeping_kinds(server=False)[:1], indirect=True)

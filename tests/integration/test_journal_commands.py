@@ -172,6 +172,13 @@ def test_what_would_be_fed_is_counted(shop: Shop) -> None:
     assert later == "0 event(s) up to position 3 would be fed to late.charge\n"
 
 
+def test_the_status_is_of_projections_after_a_feed_too(shop: Shop) -> None:
+    fed = shop.run("journal", "feed", "app:worker", "charge")
+
+    assert fed.endswith("2 event(s) up to position 3 fed to late.charge\n")
+    assert shop.json("journal", "status", "--json")["projections"] == []
+
+
 def test_a_check_lists_the_projections(shop: Shop) -> None:
     done = holdfast("check", "app:worker", folder=shop.folder, env=shop.env)
 

@@ -165,6 +165,7 @@ async def test_what_there_is_not_is_said_in_one_line(shop: Shop, sagas: Command)
     assert sagas("show", "fulfilment", "o-7", code=1) == "holdfast: there is no saga fulfilment 'o-7'\n"
     missing = sagas("nudge", "saga_app:worker", "billing", "o-7", "--why", "x", code=1)
     assert missing == "holdfast: worker 'orders' has no saga 'billing'; it has fulfilment\n"
+    assert sagas("diagram", "saga_app:worker", "--saga", "billing", code=1) == missing
     assert "which sagas? give KEY, or --from STAGE" in sagas(
         "move", "saga_app:worker", "fulfilment", "--to", "paying", "--why", "x", code=1
     )
