@@ -17,7 +17,7 @@ COMPILED := build/compiled
 # Processes that run tests at once. Many tests wait, so there are more than cores.
 SIDE_BY_SIDE ?= 3
 # What goes into the wheel: the package folders, with the templates and styles of the page.
-SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer contracts dashboard dead_letters events idempotency outbox publisher sagas sql telemetry testing -type f ! -name '*.pyc' 2>/dev/null)
+SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer contracts dashboard dead_letters events idempotency journal outbox publisher sagas sql telemetry testing -type f ! -name '*.pyc' 2>/dev/null)
 
 .PHONY: help
 help: ## Say what there is
