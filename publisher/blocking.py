@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from functools import wraps
 from itertools import islice
 from types import TracebackType
@@ -95,6 +96,7 @@ class BlockingPublisher:
         """Wait for the publishes of other threads, then close the connection. A closed publisher opens no more."""
         if self._process not in (None, os.getpid()):  # a child closes nothing of its parent's
             return
+        self._refuse_listeners()
         with self._lock:
             self._is_closed = True
             loop, self._loop = self._loop, None
@@ -112,10 +114,7 @@ class BlockingPublisher:
                 f"this publisher was opened by process {self._process}, of which process {os.getpid()} is a fork; "
                 "create or first use a BlockingPublisher after the fork"
             )
-        if threading.current_thread() is self._thread:
-            raise PublishError(
-                "a listener of this publisher's facts cannot publish through it: it would wait for itself"
-            )
+        self._refuse_listeners()
         with self._lock:
             loop = self._open()
             running = asyncio.run_coroutine_threadsafe(call(), loop)
@@ -127,6 +126,13 @@ class BlockingPublisher:
             running.cancel()  # of a program that is interrupted
             raise
 
+    def _refuse_listeners(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise PublishError(
+                "a listener of this publisher's facts can neither publish through it nor close it: it would wait for "
+                "itself"
+            )
+
     def _open(self) -> asyncio.AbstractEventLoop:
         """Return the loop, started and connected when it is first asked for."""
         with self._lock:
@@ -136,7 +142,7 @@ class BlockingPublisher:
                 return self._loop
             loop = asyncio.new_event_loop()
             self._process = os.getpid()
-            self._thread = threading.Thread(target=loop.run_forever, name="holdfast publisher", daemon=True)
+            self._thread = threading.Thread(target=_turn, args=(loop,), name="holdfast publisher", daemon=True)
             self._thread.start()
             try:
                 asyncio.run_coroutine_threadsafe(self._publisher.__aenter__(), loop).result()
@@ -154,3 +160,16 @@ class BlockingPublisher:
         if self._thread is not None:
             self._thread.join()
         loop.close()
+
+
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped, then cancel its remaining tasks, such as those of an interrupted publish."""
+    is_stopped = False
+    while not is_stopped:
+        with suppress(SystemExit, KeyboardInterrupt):  # of a listener: it is raised where the publish was called
+            loop.run_forever()
+            is_stopped = True
+    if tasks := asyncio.all_tasks(loop):
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))

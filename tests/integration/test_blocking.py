@@ -159,17 +159,39 @@ async def test_a_fork_is_refused_and_the_program_goes_on_and_ends(settings: Sett
     assert await depth(settings, queue) == 3
 
 
-def test_a_listener_of_its_own_facts_cannot_publish_through_it(settings: Settings, queue: str) -> None:
+@pytest.mark.parametrize("call", ["publish", "close"])
+def test_a_listener_of_its_own_facts_can_neither_publish_nor_close(settings: Settings, queue: str, call: str) -> None:
     errors: list[str] = []
 
-    def publish_again(fact: Fact) -> None:
+    def call_again(fact: Fact) -> None:
         if isinstance(fact, Published):
             try:
-                publisher.publish(Paid())
+                publisher.publish(Paid()) if call == "publish" else publisher.close()
             except PublishError as error:
                 errors.append(str(error))
 
-    with BlockingPublisher(settings, emit=publish_again) as publisher:
+    with BlockingPublisher(settings, emit=call_again) as publisher:
         publisher.publish(Paid())
 
-    assert errors == ["a listener of this publisher's facts cannot publish through it: it would wait for itself"]
+    assert errors == [
+        "a listener of this publisher's facts can neither publish through it nor close it: it would wait for itself"
+    ]
+
+
+def test_a_listener_that_exits_does_so_in_the_thread_that_publishes(settings: Settings, queue: str) -> None:
+    def leave(fact: Fact) -> None:
+        if isinstance(fact, Published):
+            sys.exit(3)
+
+    with BlockingPublisher(settings, emit=leave) as publisher:
+        with pytest.raises(SystemExit, match="3"):
+            publisher.publish(Paid())
+        with pytest.raises(SystemExit, match="3"):
+            publisher.publish(Paid())
+
+
+async def test_an_interrupt_while_it_connects_leaves_no_task_behind() -> None:
+    program = await asyncio.create_subprocess_exec(sys.executable, APPS / "interrupted.py", stdout=PIPE, stderr=PIPE)
+    said, log = await asyncio.wait_for(program.communicate(), LIMIT)
+
+    assert (said.decode().splitlines(), log.decode()) == (["interrupted"], "")
