@@ -11,6 +11,8 @@ from types import FrameType
 
 from .signals import end_when_signalled, heeded
 
+_OTHERS = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)  # the application's own, of `faulthandler` for instance
+
 
 def step_aside() -> None:
     """As PID 1, become its init process and return in a child; elsewhere, do nothing."""
@@ -20,7 +22,7 @@ def step_aside() -> None:
 
 def serve_as_init() -> None:
     """Fork. The child returns; the parent hands signals on, reaps whatever ends, and exits as the child exits."""
-    numbers = heeded()
+    numbers = (*heeded(), *_OTHERS)
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     if (child := os.fork()) == 0:
         os.setpgid(0, 0)  # a terminal signals the group of PID 1: each signal comes once
