@@ -192,7 +192,7 @@ bench-dead: venv ## 100,000 dead letters listed and filtered, and unchanged: mak
 
 .PHONY: clean
 clean: ## Remove everything these targets made in this folder
-	rm -rf $(VENV) $(BENCH) $(DOCS) $(PINS) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz
+	rm -rf $(VENV) $(BENCH) $(DOCS) $(PINS) .venv-compiled build dist pictures .faults *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The steps below leave a mark each, so that what is up to date is not done again.

@@ -59,6 +59,14 @@ def test_a_change_in_any_package_builds_the_wheel_anew() -> None:
     assert listed[1].split() == sorted({package.split(".")[1] for package in PACKAGES if package != "holdfast"})
 
 
+def test_clean_removes_every_environment_that_a_target_makes() -> None:
+    made = set(re.findall(r"\.venv[\w-]*", (ROOT / "Makefile").read_text()))
+
+    removed = subprocess.check_output(["make", "-n", "clean"], cwd=ROOT, text=True).split()
+
+    assert sorted(made - set(removed)) == []
+
+
 def test_the_list_of_packages_is_in_order_and_names_none_twice() -> None:
     assert sorted(set(PACKAGES)) == PACKAGES
 
