@@ -87,7 +87,10 @@ class BlockingPublisher:
         results: list[Metadata | PublishError] = []
         remaining = iter(events)
         while batch := list(islice(remaining, PIPELINE)):
-            results += self._publish_batch(batch, delay=delay)
+            try:
+                results += self._publish_batch(batch, delay=delay)
+            except PublishError as error:  # it is closed: what was published before is known
+                results += [error] * len(batch)
         return results
 
     _publish_batch = _blocking(Publisher.publish_many)

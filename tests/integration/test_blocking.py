@@ -80,6 +80,24 @@ async def test_many_events_are_read_in_the_thread_that_publishes_them(settings: 
     assert (await depth(settings, queue), others) == (1_200, set())
 
 
+async def test_of_many_events_those_before_a_close_are_known(settings: Settings, queue: str) -> None:
+    def script() -> list[Metadata | PublishError]:
+        publisher = BlockingPublisher(settings)
+
+        def events() -> Iterator[Paid]:
+            for number in range(510):
+                if number == 505:
+                    publisher.close()
+                yield Paid(order=str(number))
+
+        return publisher.publish_many(events())
+
+    results = await asyncio.to_thread(script)
+
+    assert [type(result) for result in results] == [Metadata] * 500 + [PublishError] * 10
+    assert await depth(settings, queue) == 500
+
+
 async def test_the_errors_are_those_of_a_publisher(settings: Settings) -> None:
     def script() -> None:
         with BlockingPublisher(settings) as publisher:
