@@ -144,9 +144,13 @@ class BlockingPublisher:
             if self._loop is not None:
                 return self._loop
             loop = asyncio.new_event_loop()
-            self._process = os.getpid()
-            self._thread = threading.Thread(target=_turn, args=(loop,), name="holdfast publisher", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=_turn, args=(loop,), name="holdfast publisher", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                loop.close()
+                raise PublishError(f"this publisher's thread cannot be started: {error}") from None
+            self._process, self._thread = os.getpid(), thread
             try:
                 asyncio.run_coroutine_threadsafe(self._publisher.__aenter__(), loop).result()
             except BaseException:

@@ -151,6 +151,20 @@ def test_a_publisher_that_cannot_be_opened_leaves_no_thread(settings: Settings) 
     assert holdfast_threads() == []
 
 
+def test_a_publisher_whose_thread_cannot_start_can_be_used_later(settings: Settings, queue: str) -> None:
+    publisher = BlockingPublisher(settings)
+
+    usual = threading.stack_size(1 << 60)  # more than an address space has
+    try:
+        with pytest.raises(PublishError, match="thread cannot be started: can't start new thread"):
+            publisher.publish(Paid())
+    finally:
+        threading.stack_size(usual)
+
+    assert isinstance(publisher.publish(Paid()), Metadata)
+    publisher.close()
+
+
 async def test_a_fork_is_refused_and_the_program_goes_on_and_ends(settings: Settings, queue: str) -> None:
     environment = {
         **os.environ,
