@@ -23,11 +23,14 @@ def step_aside() -> None:
 def serve_as_init() -> None:
     """Fork. The child returns; the parent hands signals on, reaps whatever ends, and exits as the child exits."""
     numbers = (*heeded(), *_OTHERS)
-    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    blocked = (*numbers, signal.SIGTTOU)  # that one would stop a process that takes the terminal
+    signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     if (child := os.fork()) == 0:
-        os.setpgid(0, 0)  # a terminal signals the group of PID 1: each signal comes once
+        os.setpgid(0, 0)  # a terminal signals one group: each signal comes once
+        with suppress(OSError):  # there is no terminal
+            os.tcsetpgrp(0, os.getpgrp())  # a debugger may read it
         end_when_signalled()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
         return
 
     def hand_on(number: int, frame: FrameType | None) -> None:
@@ -36,7 +39,7 @@ def serve_as_init() -> None:
 
     for number in numbers:
         signal.signal(number, hand_on)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
     while True:
         ended, status = os.wait()
         if ended == child:
