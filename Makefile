@@ -17,7 +17,7 @@ COMPILED := build/compiled
 # Processes that run tests at once. Many tests wait, so there are more than cores.
 SIDE_BY_SIDE ?= 3
 # What goes into the wheel: the package folders, with the templates and styles of the page.
-SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer contracts dashboard dead_letters events idempotency outbox publisher sagas sql telemetry testing -type f ! -name '*.pyc' 2>/dev/null)
+SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer contracts dashboard dead_letters events idempotency journal outbox publisher sagas sql telemetry testing -type f ! -name '*.pyc' 2>/dev/null)
 
 .PHONY: help
 help: ## Say what there is
@@ -192,7 +192,7 @@ bench-dead: venv ## 100,000 dead letters listed and filtered, and unchanged: mak
 
 .PHONY: clean
 clean: ## Remove everything these targets made in this folder
-	rm -rf $(VENV) $(BENCH) $(DOCS) $(PINS) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz
+	rm -rf $(VENV) $(BENCH) $(DOCS) $(PINS) .venv-compiled build dist pictures .faults *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The steps below leave a mark each, so that what is up to date is not done again.

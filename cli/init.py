@@ -11,6 +11,8 @@ from types import FrameType
 
 from .signals import end_when_signalled, heeded
 
+_OTHERS = (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)  # the application's own, of `faulthandler` for instance
+
 
 def step_aside() -> None:
     """As PID 1, become its init process and return in a child; elsewhere, do nothing."""
@@ -20,12 +22,15 @@ def step_aside() -> None:
 
 def serve_as_init() -> None:
     """Fork. The child returns; the parent hands signals on, reaps whatever ends, and exits as the child exits."""
-    numbers = heeded()
-    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    numbers = (*heeded(), *_OTHERS)
+    blocked = (*numbers, signal.SIGTTOU)  # that one would stop a process that takes the terminal
+    signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     if (child := os.fork()) == 0:
-        os.setpgid(0, 0)  # a terminal signals the group of PID 1: each signal comes once
+        os.setpgid(0, 0)  # a terminal signals one group: each signal comes once
+        with suppress(OSError):  # there is no terminal
+            os.tcsetpgrp(0, os.getpgrp())  # a debugger may read it
         end_when_signalled()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
         return
 
     def hand_on(number: int, frame: FrameType | None) -> None:
@@ -34,7 +39,7 @@ def serve_as_init() -> None:
 
     for number in numbers:
         signal.signal(number, hand_on)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
     while True:
         ended, status = os.wait()
         if ended == child:

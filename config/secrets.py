@@ -27,7 +27,7 @@ def with_password(url: SecretStr, password: str) -> SecretStr:
     login, _, host = parts.netloc.rpartition("@")
     user = login.partition(":")[0]
     if not user:
-        raise ValueError("names no user for the PASSWORD; write amqp://user@host:5672/")
+        raise ValueError(f"names no user for the PASSWORD; write {parts.scheme}://user@host/...")
     return SecretStr(urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}")))
 
 

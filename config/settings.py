@@ -27,7 +27,8 @@ from .urls import BrokerUrl, ClaimsUrl, ExchangeName, Host, ListenUrl, Managemen
 PREFIX = "HOLDFAST_"
 
 
-EventPattern = Annotated[str, Field(max_length=150, pattern=r"^[A-Za-z0-9_*#-]+(\.[A-Za-z0-9_*#-]+)*$")]
+_WORD = r"([A-Za-z0-9_-]+|\*|#)"
+EventPattern = Annotated[str, Field(max_length=150, pattern=rf"^{_WORD}(\.{_WORD})*$")]
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400, allow_inf_nan=False)]
 
 

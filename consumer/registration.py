@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ..sql import Database
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,180}")
-_PATTERN = re.compile(r"[A-Za-z0-9_*#-]+(\.[A-Za-z0-9_*#-]+)*")
+_WORD = r"([A-Za-z0-9_-]+|\*|#)"
+_PATTERN = re.compile(rf"{_WORD}(\.{_WORD})*")
 
 
 def handler_spec(
@@ -93,7 +94,9 @@ def _kinds(events: tuple[type[Event] | str, ...], members: Members, where: str) 
         if isinstance(event, str):
             key, twice = event, event in kinds
             if not _PATTERN.fullmatch(key) or len(key) > 150:
-                raise ConfigurationError(f"{where}: event {key!r} is not a dotted name such as 'order.created'")
+                raise ConfigurationError(
+                    f"{where}: event {key!r} is not a dotted name such as 'order.created' or pattern such as 'order.*'"
+                )
             kind: Kind = _kind_of_name(key, members, classes, where)
         elif isinstance(event, type) and issubclass(event, Event) and event is not Event:
             key, kind = event.__event_type__, event

@@ -60,7 +60,7 @@ def create_app(
             route("/archives/{name}/restore", actions.restore, "POST"),
             route("/sagas", saga_pages.kinds),
             route("/sagas/{saga}", saga_pages.kind),
-            route("/sagas/{saga}/{key}", saga_pages.one),
+            route("/sagas/{saga}/{key:path}", saga_pages.one),
             route("/operations", pages.operations),
             route("/operations/{name}", pages.operation),
             route("/operations/{name}/{request}", actions.ask, "POST"),

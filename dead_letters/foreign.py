@@ -13,7 +13,7 @@ SUFFIXES = ("_error", "_skipped", ".dlq", ".DLQ")
 _SPRING, _N_SERVICE_BUS, _MASS_TRANSIT = "x-exception-message", "NServiceBus.FailedQ", "MT-Reason"
 _WRITTEN = (
     "MT-Reason", "MT-Fault-", "NServiceBus.ExceptionInfo.", "NServiceBus.FailedQ", "NServiceBus.TimeOfFailure",
-    "x-exception-", "x-original-",
+    "x-exception-message", "x-exception-stacktrace", "x-original-exchange", "x-original-routingKey",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from functools import wraps
 from itertools import islice
 from types import TracebackType
@@ -86,7 +87,10 @@ class BlockingPublisher:
         results: list[Metadata | PublishError] = []
         remaining = iter(events)
         while batch := list(islice(remaining, PIPELINE)):
-            results += self._publish_batch(batch, delay=delay)
+            try:
+                results += self._publish_batch(batch, delay=delay)
+            except PublishError as error:  # it is closed: what was published before is known
+                results += [error] * len(batch)
         return results
 
     _publish_batch = _blocking(Publisher.publish_many)
@@ -95,6 +99,7 @@ class BlockingPublisher:
         """Wait for the publishes of other threads, then close the connection. A closed publisher opens no more."""
         if self._process not in (None, os.getpid()):  # a child closes nothing of its parent's
             return
+        self._refuse_listeners()
         with self._lock:
             self._is_closed = True
             loop, self._loop = self._loop, None
@@ -112,10 +117,7 @@ class BlockingPublisher:
                 f"this publisher was opened by process {self._process}, of which process {os.getpid()} is a fork; "
                 "create or first use a BlockingPublisher after the fork"
             )
-        if threading.current_thread() is self._thread:
-            raise PublishError(
-                "a listener of this publisher's facts cannot publish through it: it would wait for itself"
-            )
+        self._refuse_listeners()
         with self._lock:
             loop = self._open()
             running = asyncio.run_coroutine_threadsafe(call(), loop)
@@ -127,6 +129,13 @@ class BlockingPublisher:
             running.cancel()  # of a program that is interrupted
             raise
 
+    def _refuse_listeners(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise PublishError(
+                "a listener of this publisher's facts can neither publish through it nor close it: it would wait for "
+                "itself"
+            )
+
     def _open(self) -> asyncio.AbstractEventLoop:
         """Return the loop, started and connected when it is first asked for."""
         with self._lock:
@@ -135,9 +144,13 @@ class BlockingPublisher:
             if self._loop is not None:
                 return self._loop
             loop = asyncio.new_event_loop()
-            self._process = os.getpid()
-            self._thread = threading.Thread(target=loop.run_forever, name="holdfast publisher", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=_turn, args=(loop,), name="holdfast publisher", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                loop.close()
+                raise PublishError(f"this publisher's thread cannot be started: {error}") from None
+            self._process, self._thread = os.getpid(), thread
             try:
                 asyncio.run_coroutine_threadsafe(self._publisher.__aenter__(), loop).result()
             except BaseException:
@@ -154,3 +167,16 @@ class BlockingPublisher:
         if self._thread is not None:
             self._thread.join()
         loop.close()
+
+
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped, then cancel its remaining tasks, such as those of an interrupted publish."""
+    is_stopped = False
+    while not is_stopped:
+        with suppress(SystemExit, KeyboardInterrupt):  # of a listener: it is raised where the publish was called
+            loop.run_forever()
+            is_stopped = True
+    if tasks := asyncio.all_tasks(loop):
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))

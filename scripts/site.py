@@ -28,11 +28,13 @@ GROUPS = {
         "exponential",
         "fixed",
         "linear",
+        "Ordered",
+        "Existing",
         *SIGNALS,
         "Health",
     ),
     "Events": ("Event", "Metadata", "Envelope", "upcast", "downcast"),
-    "Publishing": ("Publisher",),
+    "Publishing": ("Publisher", "BlockingPublisher"),
     "Settings": ("Settings", "load_settings"),
     "Types": ("Handler", "Middleware"),
 }
@@ -49,7 +51,8 @@ SUBMODULES = {
         "Published",
         "DeadLettered",
     ),
-    "holdfast.sagas": ("Saga", "Stage", "begins", "on", "late", "SagaError", "TooEarly"),
+    "holdfast.sagas": ("Saga", "Stage", "Step", "begins", "on", "late", "SagaError", "TooEarly"),
+    "holdfast.journal": ("Aggregate", "applies", "Journal", "Projection", "Recorded"),
     "holdfast.sql": ("Database", "Outbox", "OutsideTransaction", "TransactionEnded", "DatabaseUnavailable"),
 }
 

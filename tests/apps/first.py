@@ -10,6 +10,7 @@ from pathlib import Path
 from holdfast.cli.init import serve_as_init
 
 PR_SET_CHILD_SUBREAPER = 36
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def command() -> None:
@@ -19,14 +20,14 @@ def command() -> None:
         os.sched_yield()
     own = subprocess.run(["sh", "-c", "exit 3"], check=False).returncode
     print(f"orphan reaped, own child's code {own}", flush=True)
-    heard = signal.Signals(signal.sigwait({signal.SIGTERM, signal.SIGHUP}))
+    heard = signal.Signals(signal.sigwait(SIGNALS))
     print(f"heard {heard.name}", flush=True)
     sys.exit(7)
 
 
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 serve_as_init()
-for number in (signal.SIGTERM, signal.SIGHUP):
+for number in SIGNALS:
     signal.signal(number, signal.SIG_DFL)
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
+signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 command()

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import tomllib
@@ -49,6 +50,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 def test_every_package_in_the_tree_is_listed() -> None:
     assert set(PACKAGES) == packages_in_the_tree()
+
+
+def test_a_change_in_any_package_builds_the_wheel_anew() -> None:
+    listed = re.search(r"^SOURCES := .*\$\(shell find ([\w ]+) -type f", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+    assert listed is not None
+    assert listed[1].split() == sorted({package.split(".")[1] for package in PACKAGES if package != "holdfast"})
+
+
+def test_clean_removes_every_environment_that_a_target_makes() -> None:
+    made = set(re.findall(r"\.venv[\w-]*", (ROOT / "Makefile").read_text()))
+
+    removed = subprocess.check_output(["make", "-n", "clean"], cwd=ROOT, text=True).split()
+
+    assert sorted(made - set(removed)) == []
 
 
 def test_the_list_of_packages_is_in_order_and_names_none_twice() -> None:

@@ -80,6 +80,24 @@ async def test_many_events_are_read_in_the_thread_that_publishes_them(settings: 
     assert (await depth(settings, queue), others) == (1_200, set())
 
 
+async def test_of_many_events_those_before_a_close_are_known(settings: Settings, queue: str) -> None:
+    def script() -> list[Metadata | PublishError]:
+        publisher = BlockingPublisher(settings)
+
+        def events() -> Iterator[Paid]:
+            for number in range(510):
+                if number == 505:
+                    publisher.close()
+                yield Paid(order=str(number))
+
+        return publisher.publish_many(events())
+
+    results = await asyncio.to_thread(script)
+
+    assert [type(result) for result in results] == [Metadata] * 500 + [PublishError] * 10
+    assert await depth(settings, queue) == 500
+
+
 async def test_the_errors_are_those_of_a_publisher(settings: Settings) -> None:
     def script() -> None:
         with BlockingPublisher(settings) as publisher:
@@ -133,6 +151,20 @@ def test_a_publisher_that_cannot_be_opened_leaves_no_thread(settings: Settings) 
     assert holdfast_threads() == []
 
 
+def test_a_publisher_whose_thread_cannot_start_can_be_used_later(settings: Settings, queue: str) -> None:
+    publisher = BlockingPublisher(settings)
+
+    usual = threading.stack_size(1 << 60)  # more than an address space has
+    try:
+        with pytest.raises(PublishError, match="thread cannot be started: can't start new thread"):
+            publisher.publish(Paid())
+    finally:
+        threading.stack_size(usual)
+
+    assert isinstance(publisher.publish(Paid()), Metadata)
+    publisher.close()
+
+
 async def test_a_fork_is_refused_and_the_program_goes_on_and_ends(settings: Settings, queue: str) -> None:
     environment = {
         **os.environ,
@@ -159,17 +191,39 @@ async def test_a_fork_is_refused_and_the_program_goes_on_and_ends(settings: Sett
     assert await depth(settings, queue) == 3
 
 
-def test_a_listener_of_its_own_facts_cannot_publish_through_it(settings: Settings, queue: str) -> None:
+@pytest.mark.parametrize("call", ["publish", "close"])
+def test_a_listener_of_its_own_facts_can_neither_publish_nor_close(settings: Settings, queue: str, call: str) -> None:
     errors: list[str] = []
 
-    def publish_again(fact: Fact) -> None:
+    def call_again(fact: Fact) -> None:
         if isinstance(fact, Published):
             try:
-                publisher.publish(Paid())
+                publisher.publish(Paid()) if call == "publish" else publisher.close()
             except PublishError as error:
                 errors.append(str(error))
 
-    with BlockingPublisher(settings, emit=publish_again) as publisher:
+    with BlockingPublisher(settings, emit=call_again) as publisher:
         publisher.publish(Paid())
 
-    assert errors == ["a listener of this publisher's facts cannot publish through it: it would wait for itself"]
+    assert errors == [
+        "a listener of this publisher's facts can neither publish through it nor close it: it would wait for itself"
+    ]
+
+
+def test_a_listener_that_exits_does_so_in_the_thread_that_publishes(settings: Settings, queue: str) -> None:
+    def leave(fact: Fact) -> None:
+        if isinstance(fact, Published):
+            sys.exit(3)
+
+    with BlockingPublisher(settings, emit=leave) as publisher:
+        with pytest.raises(SystemExit, match="3"):
+            publisher.publish(Paid())
+        with pytest.raises(SystemExit, match="3"):
+            publisher.publish(Paid())
+
+
+async def test_an_interrupt_while_it_connects_leaves_no_task_behind() -> None:
+    program = await asyncio.create_subprocess_exec(sys.executable, APPS / "interrupted.py", stdout=PIPE, stderr=PIPE)
+    said, log = await asyncio.wait_for(program.communicate(), LIMIT)
+
+    assert (said.decode().splitlines(), log.decode()) == (["interrupted"], "")

@@ -19,7 +19,7 @@ from holdfast.dead_letters import DeadLetters
 from holdfast.sql import Database, ddl
 from holdfast.telemetry import SagaStepped
 
-ORDER = "<o-1>"
+ORDER = "<eu/o-1>"
 STEPS = (
     (f.OrderCreated(order_id=ORDER, total=Decimal(9)), "paying"),
     (f.PaymentProcessed(order_id=ORDER, payment_id="p-1"), "reserving"),
@@ -64,11 +64,12 @@ async def test_the_pages_say_where_each_saga_stands_and_by_which_events(
         kinds = (await visitor.get("/sagas")).text
         listed = (await visitor.get("/sagas/fulfilment?stage=compensating")).text
         none = (await visitor.get("/sagas/fulfilment?stage=stuck")).text
-        shown = (await visitor.get("/sagas/fulfilment/%3Co-1%3E")).text
+        shown = (await visitor.get("/sagas/fulfilment/%3Ceu/o-1%3E")).text
         missing = await visitor.get("/sagas/fulfilment/o-7")
 
     assert "fulfilment" in kinds and "compensating" in kinds
-    assert "&lt;o-1&gt;" in listed and "not shipped: no van" in listed and "There is none in this stage" in none
+    assert "&lt;eu/o-1&gt;" in listed and 'href="/sagas/fulfilment/%3Ceu/o-1%3E"' in listed
+    assert "not shipped: no van" in listed and "There is none in this stage" in none
     assert all(event_id in shown for event_id in event_ids)
     assert "refund.payment" in shown and "awaits <code>payment.refunded</code>" in shown
     assert shown.count('aria-current="step"') == 1

@@ -109,7 +109,15 @@ async def test_a_killed_workers_message_is_back_at_once_though_its_child_lives(s
     assert b"leave a child" in message.body
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_the_command_of_an_init_has_the_terminal() -> None:
+    program = await asyncio.create_subprocess_exec(sys.executable, APPS / "terminal.py", stdout=PIPE)
+    assert program.stdout is not None
+
+    assert await asyncio.wait_for(program.stdout.readline(), LIMIT) == b"0\n"
+    assert await program.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 async def test_an_init_hands_signals_on_reaps_orphans_and_ends_as_its_command(number: signal.Signals) -> None:
     first = await asyncio.create_subprocess_exec(sys.executable, APPS / "first.py", stdout=PIPE)
     assert first.stdout is not None

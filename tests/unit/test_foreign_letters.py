@@ -101,6 +101,14 @@ def test_a_replay_leaves_out_what_was_written_of_the_failure(headers: dict[str, 
     assert theirs == kept & {*headers, "tenant"}
 
 
+def test_a_replay_keeps_headers_of_an_application_that_are_named_alike() -> None:
+    own = {"x-original-url": "/pay", "x-exception-count": "0"}
+
+    message = replayed(letter(SPRING | own), operation="r", target="charge-orders", forced=False)
+
+    assert message.headers.items() >= own.items()
+
+
 @pytest.mark.parametrize("queue", ["orders_error", "orders_skipped", "orders.dlq", "orders.DLQ"])
 def test_the_name_of_the_queue_says_where_to_where_the_letter_does_not(queue: str) -> None:
     skipped, unknown = letter({"MT-Reason": "dead-letter"}), letter({})

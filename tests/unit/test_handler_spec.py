@@ -167,6 +167,7 @@ def test_a_function_that_cannot_be_called_with_an_event_is_refused(function: Cal
         ((3,), {}, "neither an Event class nor"),
         ((Event,), {}, "neither an Event class nor"),
         (("a b",), {}, "'a b' is not a dotted name"),
+        (("order*",), {}, "'order\\*' is not a dotted name such as 'order.created' or pattern such as 'order.\\*'"),
         ((OrderCreated, "order.created"), {}, "'order.created' is given twice"),
         ((OrderCreated, OrderCreated), {}, "'order.created' is given twice"),
         ((OrderCreated,), {"name": "a b"}, "name='a b'"),

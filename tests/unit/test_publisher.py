@@ -354,7 +354,7 @@ async def test_a_handler_publishes_an_event_that_may_have_no_listener() -> None:
     assert len(harness.handled) == 1
 
 
-@pytest.mark.parametrize("pattern", ["", "a b", "audit.", ".a"])
+@pytest.mark.parametrize("pattern", ["", "a b", "audit.", ".a", "audit*", "audit.#x"])
 def test_a_pattern_that_no_type_can_match_is_refused_as_a_setting(pattern: str) -> None:
     with pytest.raises(ValidationError, match=r"publisher\.may_be_unrouted"):
         some_settings(publisher={"may_be_unrouted": [pattern]})

@@ -130,6 +130,10 @@ def test_a_variable_that_nothing_reads_is_named_with_what_was_probably_meant() -
         ({"password_file": "binary"}, "HOLDFAST_BROKER__PASSWORD_FILE: binary holds no text"),
         ({"url_file": "wrong"}, "HOLDFAST_BROKER__URL: the scheme 'http'"),
         ({"url": "amqp://host/", "password": "canary"}, "HOLDFAST_BROKER__URL: names no user for the PASSWORD"),
+        (
+            {"url": "amqps://host/", "password": "canary"},
+            "HOLDFAST_BROKER__URL: names no user for the PASSWORD; write amqps://user@host/",
+        ),
         ({"auth": "external"}, "HOLDFAST_BROKER__URL: AUTH=external needs amqps:// and a CERT_FILE"),
         ({"auth": "external", "url": "amqps://host/"}, "HOLDFAST_BROKER__URL: AUTH=external needs amqps://"),
         (
