@@ -116,10 +116,7 @@ class History(Kept):
     @property
     def projections(self) -> str:
         """Return the positions of projections, by their names."""
-        cursors = self.table("cursors")
-        return (
-            f"select name, position from {cursors} where name like 'projection:%' or name like 'feed:%' order by name"
-        )
+        return f"select name, position from {self.table('cursors')} where name like 'projection:%' order by name"
 
     @property
     def rebuild(self) -> str:
