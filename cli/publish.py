@@ -132,7 +132,7 @@ def _publisher(settings: Settings) -> Publisher:
 
 
 def _described(error: PublishError) -> str:
-    hint = "; run the worker that listens to it once, or mend the type" if isinstance(error, Unroutable) else ""
+    hint = "; run the worker that listens to it once, or fix the type" if isinstance(error, Unroutable) else ""
     return " ".join(str(error).split()) + hint
 
 

@@ -1,4 +1,4 @@
-"""The sequencer: it gives positions to events that are committed, so the order of positions is that of the commits.
+"""The sequencer: it gives positions to events that are committed. A reader that remembers the last one misses no event.
 
 A number that is taken inside a transaction is no such order: a transaction with a lower one may commit later, and a
 reader that remembers the highest number misses it.

@@ -167,7 +167,7 @@ async def _fix_and_replay(console: Console, settings: Settings, account: Account
     try:
         for queue in (CHARGE, RESERVE):
             index = await service.read(queue)
-            console.print(f"\n{queue}: {index.count(died)} dead letters", markup=False)
+            console.print(f"\n{queue}, {index.count(died)} dead letter(s):", markup=False)
             console.print(groups_table(index.groups(died)))
         shop.fixed.touch()
         console.print("The bank is fixed. What died of it is replayed: one letter, then ten, then the rest.")

@@ -146,7 +146,7 @@ def test_check_shows_settings_handlers_and_topology_without_a_server(folder: Pat
             "not JSON: expected ident at line 1 column 2; for the shell, put it in single",
         ),
         (("publish", "x.y", "{}", "--header", "novalue"), "--header 'novalue' is not NAME=VALUE"),
-        (("publish", "x.y", "{}"), "; run the worker that listens to it once, or mend the type"),
+        (("publish", "x.y", "{}"), "; run the worker that listens to it once, or fix the type"),
         (("publish", "x.y", "{}", "--delay", "-1"), "delay=-1.0"),
         (("publish", "x.y", "[1, NaN]"), "not JSON"),
         (("publish", "", "{}"), "'' is no event type"),

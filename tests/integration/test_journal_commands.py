@@ -127,6 +127,14 @@ async def test_a_projection_is_made_anew_and_its_status_says_how_far_it_is(shop:
     assert "no projection 'orders' with version 1" in shop.fails("journal", "rebuild", "orders", "--yes")
 
 
+async def test_the_status_is_of_projections_alone_after_a_feed(shop: Shop) -> None:
+    await shop.kept.ask("insert into holdfast_cursors (name, position) values ('feed:late.charge', 3)")
+
+    status = shop.json("journal", "status", "--json")
+
+    assert (status["last"], status["projections"]) == (3, [])
+
+
 def test_events_are_exported_and_imported_elsewhere_without_being_sent(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other, file = Shop(tmp_path / "other"), str(tmp_path / "events.ndjson")
