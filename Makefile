@@ -35,7 +35,8 @@ demo-memory: venv ## The same on the embedded broker, with no server at all
 	@$(BIN)/holdfast demo --memory
 
 .PHONY: test
-test: static docs ## What CI runs: the checks, then all tests against the built wheel, on servers found or started
+test: venv ## What CI runs: the checks, then all tests against the built wheel, on servers found or started
+	$(MAKE) --no-print-directory --jobs 2 --output-sync static docs
 	$(BIN)/pytest -n $(SIDE_BY_SIDE)
 
 .PHONY: compiled
@@ -59,12 +60,18 @@ test-fast: venv ## The tests that need no server: what to run after each change
 .PHONY: check
 check: static test-fast ## Format, lint, types, the floors of the design, and the tests that need no server
 
-.PHONY: static
-static: venv
+.PHONY: static style types floors
+static: types style floors
+
+style: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: venv
 	$(BIN)/mypy -p holdfast
 	$(BIN)/mypy tests/apps
+
+floors: venv
 	$(BIN)/lint-imports
 
 .PHONY: format
@@ -77,9 +84,8 @@ test-brokers: venv ## Contract, integration and fault tests against RabbitMQ 3.1
 	$(BIN)/python scripts/brokers.py
 
 .PHONY: test-databases
-test-databases: venv ## Transactions, outbox and relay on every database, with MariaDB and PgBouncer (found, or root on Debian or Ubuntu)
-	HOLDFAST_TEST_DATABASES=1 $(BIN)/pytest -n $(SIDE_BY_SIDE) tests/contract/test_within.py tests/contract/test_outbox.py \
-		tests/contract/test_relay.py tests/contract/test_django.py tests/databases
+test-databases: venv ## The suites of databases on every kind, with MariaDB and PgBouncer (found, or root on Debian or Ubuntu)
+	HOLDFAST_TEST_DATABASES=1 $(BIN)/pytest -n $(SIDE_BY_SIDE) $$(grep -l "banks(" tests/contract/*.py) tests/contract/test_django.py tests/databases
 
 .PHONY: test-containers
 test-containers: venv ## Build the image and run compose.yaml, through podman where there is no Docker (root on Debian or Ubuntu)

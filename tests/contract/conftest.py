@@ -1,12 +1,10 @@
-"""The contract suites run once for each broker there is, and for each kind of database."""
+"""The contract suites of brokers run once for each broker there is."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 from bench import Bench, in_memory, on_rabbitmq
-from databases import Bank, Kind, a_bank, kinds
 
 from holdfast.broker import Broker
 
@@ -24,12 +22,3 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
 @pytest.fixture
 def broker(bench: Bench) -> Broker:
     return bench.broker
-
-
-@pytest.fixture(params=kinds())
-async def bank(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> AsyncIterator[Bank]:
-    """A database of each kind, with a schema of this test's own."""
-    kind: Kind = request.param
-    url = request.getfixturevalue(f"{kind.server}_url") if kind.server else ""
-    async with a_bank(kind, url, unique, tmp_path) as bank:
-        yield bank

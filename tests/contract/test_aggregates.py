@@ -2,13 +2,11 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import Bank, Kind, a_bank, keeping_kinds
+from databases import Bank, banks, keeping
 from running import a_worker, running
 from waiting import Facts
 
@@ -16,7 +14,7 @@ from holdfast import ConfigurationError, Context, Event, Publisher, Reject, Retr
 from holdfast.journal import Aggregate, Conflict, Journal, applies
 from holdfast.telemetry import Settled
 
-POSTGRES = keeping_kinds(server=True)
+POSTGRES = keeping(server=True)
 
 
 class Withdraw(Event, type="withdraw", key="account"):
@@ -78,12 +76,7 @@ class Savings(Aggregate, key="account"):
         self.cents += 100 * event.euros
 
 
-@pytest.fixture(params=keeping_kinds())
-async def bank(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> AsyncIterator[Bank]:
-    kind: Kind = request.param
-    url = request.getfixturevalue(f"{kind.server}_url") if kind.server else ""
-    async with a_bank(kind, url, unique, tmp_path, keeps=True) as bank:
-        yield bank
+bank = banks(keeping(), keeps=True)
 
 
 @pytest.fixture
@@ -279,7 +272,7 @@ async def test_a_snapshot_of_another_shape_is_not_read(bank: Bank, journal: Jour
     assert (await the_account(bank, journal, "a")).cents == 7
 
 
-@pytest.mark.parametrize("bank", keeping_kinds(server=False)[:1], indirect=True)
+@pytest.mark.parametrize("bank", keeping(server=False)[:1], indirect=True)
 async def test_an_event_that_the_aggregate_does_not_apply_is_named(bank: Bank, journal: Journal) -> None:
     await deposit(bank, journal, "a", 100)
     await bank.ask(f"update {bank.statements.table('events')} set event_type = 'renamed'")
@@ -288,7 +281,7 @@ async def test_an_event_that_the_aggregate_does_not_apply_is_named(bank: Bank, j
         await the_account(bank, journal, "a")
 
 
-@pytest.mark.parametrize("bank", keeping_kinds(server=False)[:1], indirect=True)
+@pytest.mark.parametrize("bank", keeping(server=False)[:1], indirect=True)
 def test_a_journal_is_kept_forever(bank: Bank, settings: Settings) -> None:
     for keep in (0.0, 86400.0):
         shorter = settings.model_copy(update={"sql": settings.sql.model_copy(update={"keep": keep})})

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from databases import Bank
+from databases import Bank, banks, openers
 from keeping import KeptFile
 
 from holdfast import Context, Event, Settings, Worker
 from holdfast.cli.doctor.databases import of_databases
+
+bank = banks(openers())
 
 
 class Paid(Event, type="paid"):

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 from builders import NOON
-from databases import Bank, kinds
+from databases import Bank, banks, kinds
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
@@ -21,6 +21,7 @@ from holdfast.sql import Outbox, OutsideTransaction
 
 SOME_SQLITE = next(parameter for parameter in kinds() if parameter.id == "sqlite-session")
 SESSIONS = [parameter for parameter in kinds(server=True) if "session" in str(parameter.id)]
+bank = banks(kinds())
 
 
 class Ordered(Event, type="ordered", key="order"):

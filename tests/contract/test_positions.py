@@ -3,13 +3,12 @@
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from databases import Bank, Kind, a_bank, keeping_kinds
+from databases import Bank, Kind, a_bank, banks, keeping
 from waiting import Facts, eventually
 
 from holdfast import ConfigurationError, Event, PublishRefused, Settings
@@ -20,7 +19,7 @@ from holdfast.outbox.running import Swept, sweep
 from holdfast.sql import Outbox
 from holdfast.telemetry import OutboxCounted, Spans
 
-POSTGRES = [each for each in keeping_kinds(server=True) if each.id == "asyncpg-session"]
+POSTGRES = [each for each in keeping(server=True) if each.id == "asyncpg-session"]
 
 
 class Counted(Event, type="counted", key="counter"):
@@ -55,13 +54,7 @@ class Confirming:
         return dict(numbers)
 
 
-@pytest.fixture(params=keeping_kinds())
-async def bank(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> AsyncIterator[Bank]:
-    """A database of each kind that keeps its events."""
-    kind: Kind = request.param
-    url = request.getfixturevalue(f"{kind.server}_url") if kind.server else ""
-    async with a_bank(kind, url, unique, tmp_path, keeps=True) as bank:
-        yield bank
+bank = banks(keeping(), keeps=True)
 
 
 @pytest.fixture
@@ -316,7 +309,7 @@ async def test_programs_agree_whether_events_are_kept(bank: Bank, settings: Sett
         await bank.database.check(settings.sql.schema)
 
 
-@pytest.mark.parametrize("kind", keeping_kinds())
+@pytest.mark.parametrize("kind", keeping())
 async def test_tables_without_a_journal_do_not_keep_events(
     kind: Kind, unique: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

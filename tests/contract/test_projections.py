@@ -1,12 +1,11 @@
 """Read models that are made from the journal, on each kind of database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from databases import Bank, Kind, a_bank, keeping_kinds
+from databases import Bank, banks, keeping
 from running import a_worker, running
 from waiting import Facts
 
@@ -19,7 +18,7 @@ from holdfast.sql import Outbox
 from holdfast.telemetry import Projected, ProjectionStalled, Spans
 from holdfast.testing.clock import VirtualClock
 
-ONE_OF_EACH = [each for each in keeping_kinds() if each.id in ("sqlite", "asyncpg-session", "psycopg-session")]
+ONE_OF_EACH = [each for each in keeping() if each.id in ("sqlite", "asyncpg-session", "psycopg-session")]
 
 
 class Paid(Event, type="paid", key="account"):
@@ -36,12 +35,7 @@ class Noise(Event, type="noise"):
     number: int = 0
 
 
-@pytest.fixture(params=keeping_kinds())
-async def bank(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> AsyncIterator[Bank]:
-    kind: Kind = request.param
-    url = request.getfixturevalue(f"{kind.server}_url") if kind.server else ""
-    async with a_bank(kind, url, unique, tmp_path, keeps=True) as bank:
-        yield bank
+bank = banks(keeping(), keeps=True)
 
 
 @pytest.fixture
@@ -328,7 +322,7 @@ class WokenWhileItReads(Projector):
         return False
 
 
-@pytest.mark.parametrize("bank", keeping_kinds(server=False)[:1], indirect=True)
+@pytest.mark.parametrize("bank", keeping(server=False)[:1], indirect=True)
 async def test_a_projection_that_is_woken_while_it_reads_looks_again(bank: Bank, settings: Settings) -> None:
     stands_still = VirtualClock()
     balances = Balances(bank)
@@ -340,7 +334,7 @@ async def test_a_projection_that_is_woken_while_it_reads_looks_again(bank: Bank,
     assert projector.turns == 2
 
 
-@pytest.mark.parametrize("bank", keeping_kinds(server=False)[:1], indirect=True)
+@pytest.mark.parametrize("bank", keeping(server=False)[:1], indirect=True)
 async def test_a_projection_that_cannot_run_is_refused(bank: Bank, settings: Settings) -> None:
     empty, wrong = Projection("empty"), Projection("wrong")
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import psycopg_pool
 import pytest
-from databases import KINDS, Bank, kinds
+from databases import KINDS, Bank, banks, openers
 from waiting import LIMIT, Arrivals, Facts
 
 from holdfast import Event, PublishRefused, Settings
@@ -20,11 +20,13 @@ from holdfast.outbox.running import Swept, sweep
 from holdfast.sql import Database, DatabaseUnavailable, Listener, Outbox
 from holdfast.telemetry import OutboxCounted, OutboxHeld, OutboxUnrouted, Published, Relayed, Spans
 
-SOME = [each for each in kinds() if each.id in ("sqlite", "asyncpg-session", "psycopg-session")]
-SESSIONS = [each for each in kinds(server=True) if each.id in ("asyncpg-session", "psycopg-session")]
+SOME = [each for each in openers() if each.id in ("sqlite", "asyncpg-session", "psycopg-session")]
+SESSIONS = [each for each in openers(server=True) if each.id in ("asyncpg-session", "psycopg-session")]
 
 # In SQLite one transaction writes at a time, and with Django a thread has one.
-TWO_AT_A_TIME = [each for each in kinds(server=True) if each.id != "django"]
+TWO_AT_A_TIME = [each for each in openers(server=True) if each.id != "django"]
+
+bank = banks(openers())
 
 
 class Ordered(Event, type="ordered", key="order"):

@@ -1,14 +1,12 @@
 """What a step of a saga does, on each kind of database, driver and session: one suite for all."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, ClassVar
 
 import fulfilment as f
 import pytest
-from databases import Bank, Kind, a_bank, kinds
+from databases import Bank, banks, openers
 from fulfilment import Fulfilment
 from running import a_worker, publish_all, running
 from waiting import Facts
@@ -19,7 +17,7 @@ from holdfast.sagas.sweeper import Sweeper
 from holdfast.sagas.upkeep import Upkeep
 from holdfast.telemetry import SagasCounted, SagaStepped, Settled
 
-KNOWN = [each for each in kinds() if each.values[0].server in ("", "postgres")]
+KNOWN = [each for each in openers() if each.values[0].server in ("", "postgres")]
 POSTGRES = [each for each in KNOWN if each.values[0].server]
 
 ORDER = "o-1"
@@ -30,13 +28,7 @@ FAILED = f.ShippingFailed(order_id=ORDER, reason="no van")
 REFUNDED = f.PaymentRefunded(order_id=ORDER)
 
 
-@pytest.fixture(params=KNOWN)
-async def bank(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> AsyncIterator[Bank]:
-    """A database of each kind that sagas know, with a schema of this test's own."""
-    kind: Kind = request.param
-    url = request.getfixturevalue(f"{kind.server}_url") if kind.server else ""
-    async with a_bank(kind, url, unique, tmp_path) as opened:
-        yield opened
+bank = banks(KNOWN)
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """Sagas that are moved by hand, on each kind of database that keeps its events."""
 
 import sqlite3
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import fulfilment as f
 import pytest
-from databases import Bank, Kind, a_bank, keeping_kinds
+from databases import Bank, banks, keeping
 from fulfilment import Fulfilment
 from running import a_worker, publish_all, running
 from sqlalchemy import event as of_sqlalchemy
@@ -20,7 +19,7 @@ from holdfast.sagas.by_hand import ByHand
 from holdfast.sql import Database, ddl
 from holdfast.telemetry import SagaStepped
 
-ONE_OF_EACH = [each for each in keeping_kinds() if each.id in ("sqlite", "asyncpg-session", "psycopg-session")]
+ONE_OF_EACH = [each for each in keeping() if each.id in ("sqlite", "asyncpg-session", "psycopg-session")]
 ORDER = "o-1"
 TO_COMPENSATION = (
     (f.OrderCreated(order_id=ORDER, total=Decimal(9)), "paying"),
@@ -30,12 +29,7 @@ TO_COMPENSATION = (
 )
 
 
-@pytest.fixture(params=ONE_OF_EACH)
-async def bank(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> AsyncIterator[Bank]:
-    kind: Kind = request.param
-    url = request.getfixturevalue(f"{kind.server}_url") if kind.server else ""
-    async with a_bank(kind, url, unique, tmp_path, keeps=True) as opened:
-        yield opened
+bank = banks(ONE_OF_EACH, keeps=True)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import KINDS, Bank, a_bank, a_lock, kinds
+from databases import KINDS, Bank, a_bank, a_lock, banks, kinds
 from running import a_worker, publish_all, running
 from sqlalchemy import Connection, create_engine, text
 from waiting import Facts
@@ -20,6 +20,8 @@ from holdfast.telemetry import InboxAnswered, Paused, Settled
 
 ONCE, AT_ONCE = Retry(attempts=1), Retry(attempts=3, backoff=fixed(0.1, jitter=False))
 SQLITE = KINDS[0]
+
+bank = banks(kinds())
 
 
 class Paid(Event, type="paid", key="account"):

@@ -1,7 +1,7 @@
 """Every kind of database, driver and session that handlers may run in, prepared for one test.
 
-MariaDB, and PostgreSQL behind PgBouncer, are among them where `HOLDFAST_TEST_DATABASES` is set, as
-`make test-databases` does.
+`make test-databases` sets `HOLDFAST_TEST_DATABASES`: MariaDB, and PostgreSQL behind PgBouncer, are among them then, and
+suites of what is built on openers run on all of them.
 """
 
 import inspect
@@ -134,11 +134,13 @@ class Bank:
         sent: Any = outbox.publish(within, event, **options)
         return await sent if inspect.isawaitable(sent) else sent  # type: ignore[no-any-return]
 
-    async def ask(self, statement: str) -> list[tuple[Any, ...]]:
-        """What a statement answers, in a transaction of its own."""
+    async def ask(self, *statements: str) -> list[tuple[Any, ...]]:
+        """What the last of these statements answers, in a transaction of their own."""
 
         def steps() -> Any:
-            return (yield statement, {})
+            for statement in statements:
+                rows = yield statement, {}
+            return rows
 
         rows: list[tuple[Any, ...]] = await self.database.run(steps())
         return rows
@@ -153,17 +155,16 @@ async def a_bank(kind: Kind, url: str, schema: str, folder: Path, *, keeps: bool
         path = str(folder / f"{schema}.db")
         database = await kind.open(stack, url, path)
         bank = Bank(kind, database, schema, path)
-        for statement in ddl(schema, dialect=database.dialect, keeps=keeps):
-            await bank.ask(statement)
-        await bank.ask(f"create table {bank.accounts} (account text not null, cents integer not null)")
+        accounts = f"create table {bank.accounts} (account text not null, cents integer not null)"
+        await bank.ask(*ddl(schema, dialect=database.dialect, keeps=keeps), accounts)
         try:
             yield bank
         finally:
             if kind.is_postgres:
                 await bank.ask(f"drop schema {schema} cascade")
             elif kind.server:
-                for table in (*columns(schema, dialect=database.dialect, keeps=keeps), bank.accounts):
-                    await bank.ask(f"drop table {table}")
+                tables = (*columns(schema, dialect=database.dialect, keeps=keeps), bank.accounts)
+                await bank.ask(*(f"drop table {table}" for table in tables))
 
 
 @asynccontextmanager
@@ -323,15 +324,41 @@ MORE_KINDS = (
 )
 
 
+EACH_OPENER = frozenset(
+    {"sqlite", "asyncpg-session", "psycopg-session", "asyncpg", "psycopg-async", "psycopg", "django"}
+)
+"""One kind of each opener of `holdfast.sql`; tests/contract/test_openers.py holds it."""
+
+_ALL = "HOLDFAST_TEST_DATABASES" in os.environ
+
+
 def kinds(*, server: bool | None = None) -> list[Any]:
-    """All kinds, or those that are a server or not, as parameters of a test."""
+    """Every kind, or those that are a server or not, as parameters of a test: for suites of what an opener does."""
     return [
         pytest.param(kind, id=kind.name, marks=pytest.mark.server if kind.server else ())
-        for kind in (KINDS + MORE_KINDS if "HOLDFAST_TEST_DATABASES" in os.environ else KINDS)
+        for kind in (KINDS + MORE_KINDS if _ALL else KINDS)
         if server in (None, bool(kind.server))
     ]
 
 
-def keeping_kinds(*, server: bool | None = None) -> list[Any]:
-    """Those of them that can keep their events."""
-    return [parameter for parameter in kinds(server=server) if "mariadb" not in str(parameter.id)]
+def openers(*, server: bool | None = None) -> list[Any]:
+    """One kind of each opener, for suites of what is built on them. `make test-databases` runs them on every kind."""
+    return [parameter for parameter in kinds(server=server) if _ALL or parameter.id in EACH_OPENER]
+
+
+def keeping(*, server: bool | None = None) -> list[Any]:
+    """Those of `openers` that can keep their events."""
+    return [parameter for parameter in openers(server=server) if "mariadb" not in str(parameter.id)]
+
+
+def banks(kinds: list[Any], *, keeps: bool = False) -> Any:
+    """The fixture `bank` of a suite: a database of each of these kinds, with a schema of the test's own."""
+
+    @pytest.fixture(params=kinds)
+    async def bank(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> AsyncIterator[Bank]:
+        kind: Kind = request.param
+        url = request.getfixturevalue(f"{kind.server}_url") if kind.server else ""
+        async with a_bank(kind, url, unique, tmp_path, keeps=keeps) as bank:
+            yield bank
+
+    return bank
