@@ -19,6 +19,7 @@ def interrupt(fact: Fact) -> None:
 
 
 logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # it has a line of its own for a refused connection
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 try:
     BlockingPublisher(Settings(broker={"url": "amqp://localhost:1/"}), emit=interrupt).publish(Paid())
 except KeyboardInterrupt:

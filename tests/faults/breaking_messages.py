@@ -31,5 +31,5 @@ async def a_worker_declares_other_arguments(a: Arena) -> None:
             stranger = await a.workers.start(HOLDFAST_BROKER__QUEUE_TYPE="classic")
             stranger.leaving = True
             async with asyncio.timeout(30):
-                assert await stranger.process.wait() != 0
+                assert await stranger.ended() != 0
             assert "TopologyDrift: queue" in (said := stranger.log.read_text()), said[-2000:]

@@ -45,7 +45,7 @@ async def a_worker_is_told_to_stop_and_another_takes_over(a: Arena) -> None:
             await a.workers.start()
             leaver.leaving = True
             leaver.process.send_signal(signal.SIGTERM)
-            assert await leaver.process.wait() == 0
+            assert await leaver.ended() == 0
             await a.workers.until_attached(a.workers.all[-1])
 
 
@@ -60,7 +60,7 @@ async def a_worker_is_told_to_stop_twice(a: Arena) -> None:
                 leaver.process.send_signal(signal.SIGTERM)
                 await a.pause(0.02)
             async with asyncio.timeout(5):
-                await leaver.process.wait()
+                await leaver.ended()
             await a.workers.until_attached(follower)
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from apps import APPS
+from commands import Process, ended
+from commands import start as start_process
 from fault_app import QUEUES
 from ledgers import Fault, Series
 from reader import Reader
@@ -33,7 +35,7 @@ LATEST = 150.0
 class WorkerProcess:
     """One worker process. `point` is where it dies when it is armed."""
 
-    process: asyncio.subprocess.Process
+    process: Process
     port: int
     log: Path
     url: str
@@ -48,6 +50,11 @@ class WorkerProcess:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    async def ended(self) -> int:
+        """Wait for its end. Returns its exit code."""
+        await self.gone.wait()
+        return self.process.wait()
 
 
 class Workers:
@@ -82,7 +89,6 @@ class Workers:
                 "HOLDFAST_HTTP__PORT": str(port),
                 "HOLDFAST_LOG__FORMAT": "json",
                 "HOLDFAST_LOG__SUCCESSES": "100000",
-                "PYTHONPATH": os.pathsep.join(path for path in (str(HERE), *sys.path) if path),
                 "TEST_JOURNAL": str(self._folder / "journal"),
                 "TEST_NAME": self._settings.broker.exchange,
                 "TEST_POINT": point,
@@ -90,9 +96,9 @@ class Workers:
             | variables
         )
         with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, str(APPS / "fault_app.py")), env=environment, stdout=output, stderr=output
-            )
+            files = (None, output.fileno(), output.fileno())
+            program, path = str(APPS / "fault_app.py"), [str(HERE), *filter(None, sys.path)]
+            process = start_process((program,), self._folder, environment, files, path=path)
         child = WorkerProcess(process, port, log, url, point)
         self.all.append(child)
         self._watching.add(asyncio.create_task(self._watch(child)))
@@ -113,7 +119,7 @@ class Workers:
             child.attached.set()
 
     async def _watch(self, child: WorkerProcess) -> None:
-        await child.process.wait()
+        await ended(child.process)
         child.gone.set()
         if child.leaving:
             return
@@ -150,9 +156,8 @@ class Workers:
     async def close(self) -> None:
         for child in self.all:
             child.leaving = True
-            if child.process.returncode is None:
-                child.process.kill()
-                await child.process.wait()
+            child.process.kill()
+            await child.gone.wait()
         for task in self._watching:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
@@ -161,10 +166,10 @@ class Workers:
 async def _ended(child: WorkerProcess) -> int:
     try:
         async with asyncio.timeout(15):
-            return await child.process.wait()
+            return await child.ended()
     except TimeoutError:
         child.process.kill()
-        await child.process.wait()
+        await child.ended()
         return -1000
 
 

@@ -14,7 +14,7 @@ from proxy import Direction, proxy_to
 from rabbits import Rabbit
 from redises import LOOPBACK, a_redis
 from running import a_broker, settings_for
-from waiting import LIMIT
+from waiting import LIMIT, eventually
 
 from holdfast import PublishRefused
 from holdfast.broker import Broker, Management, Queue, Topology
@@ -95,8 +95,12 @@ async def test_the_mode_that_the_doctor_judges_is_the_one_the_broker_heeds(
         await broker.declare(Topology(queues=(Queue(unique, arguments),)))
         rabbit.node.ctl("set_policy", unique, f"^{unique}$", '{"overflow": "drop-head"}', "--apply-to", "queues")
         row: dict[str, Any] = {}
-        while not row.get("effective_policy_definition"):
-            [row] = [one for one in await Management(broker_settings).queues() if one["name"] == unique]
+
+        async def is_effective() -> bool:
+            row.update(*(one for one in await Management(broker_settings).queues() if one["name"] == unique))
+            return bool(row.get("effective_policy_definition"))
+
+        await eventually(is_effective, every=0.2)
         message = a_message(exchange="", routing_key=unique)
         tries = [await outcome_of(broker, message) for _ in range(20)]
     rabbit.node.ctl("clear_policy", unique)

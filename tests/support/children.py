@@ -3,12 +3,13 @@
 import asyncio
 import os
 import signal
-import sys
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from apps import APPS
 from child_app import MARK
+from commands import Process, start
 from waiting import LIMIT, Bell
 
 from holdfast import Settings
@@ -17,12 +18,13 @@ from holdfast import Settings
 class Child:
     """One process. `said` are the lines of its app, `log` are the others."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Process, given: int, output: asyncio.StreamReader) -> None:
+        """`given` is the other end of its standard input, `output` that of what it writes."""
         self.said: list[str] = []
         self.log: list[str] = []
-        self._process = process
+        self._process, self._given = process, given
         self.bell = Bell()
-        self._reading = asyncio.create_task(self._read())
+        self._reading = asyncio.create_task(self._read(output))
 
     @property
     def pid(self) -> int:
@@ -45,27 +47,24 @@ class Child:
 
     def let_go(self) -> None:
         """Let the handlers go on that wait for it."""
-        assert self._process.stdin
-        self._process.stdin.write(b"go\n")
+        os.write(self._given, b"go\n")
 
     async def ended(self, within: float = LIMIT) -> int:
         """Its exit code; fails if it is still there after `within` seconds."""
         try:
-            async with asyncio.timeout(within):
-                code = await self._process.wait()
-        except TimeoutError:
+            code = await asyncio.to_thread(self._process.wait, within)
+        except subprocess.TimeoutExpired:
             raise AssertionError(f"still there after {within:g} s; said {self.said}; log {self.log[-20:]}") from None
         await self._reading
         return code
 
     async def close(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
+        self._process.kill()
         await self.ended()
+        os.close(self._given)
 
-    async def _read(self) -> None:
-        assert self._process.stdout
-        async for raw in self._process.stdout:
+    async def _read(self, output: asyncio.StreamReader) -> None:
+        async for raw in output:
             line = raw.decode().rstrip("\n")
             (self.said if line.startswith(MARK) else self.log).append(line.removeprefix(MARK))
             self.bell.ring()
@@ -96,15 +95,15 @@ async def a_child(
         "HOLDFAST_BROKER__QUEUE_TYPE": broker.queue_type,
         **variables,
     }
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "holdfast", "run", f"{app}:worker", *(("--only", only) if only else ())),
-        cwd=APPS,
-        env=environment,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    child = Child(process)
+    (asked, given), (read, written) = os.pipe(), os.pipe()
+    command = ("holdfast", "run", f"{app}:worker", *(("--only", only) if only else ()))
+    process = start(command, APPS, environment, (asked, written, written))
+    os.close(asked)
+    os.close(written)
+    output = asyncio.StreamReader()
+    ending = asyncio.StreamReaderProtocol(output)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: ending, os.fdopen(read, "rb", 0))
+    child = Child(process, given, output)
     try:
         await child.until("attached", count=queues)
         yield child

@@ -1,12 +1,25 @@
 """Running `holdfast` as a user would: as a command, in a folder of its own."""
 
+import asyncio
+import atexit
+import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryFile, mkdtemp
+from typing import Any, TypeAlias
 
+from apps import APPS
 from waiting import LIMIT, Log, blocking, eventually
 
 
@@ -20,10 +33,138 @@ def holdfast(
     *arguments: str, folder: Path, env: Mapping[str, str], stdin: str | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "holdfast", *arguments],
-        cwd=folder, env=dict(env), input=stdin, capture_output=True, text=True, timeout=LIMIT * 2, check=False,
-    )  # fmt: skip
+    with ExitStack() as stack:
+        given, output, errors = (stack.enter_context(TemporaryFile("w+", encoding="utf-8")) for _ in range(3))
+        given.write(stdin or "")
+        given.seek(0)
+        process = start(("holdfast", *arguments), folder, env, (given.fileno(), output.fileno(), errors.fileno()))
+        try:
+            code = process.wait(LIMIT * 2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(arguments, code, output.read(), errors.read())
+
+
+def start(
+    words: Sequence[str],
+    folder: Path,
+    env: Mapping[str, str],
+    files: tuple[int | None, int, int],
+    *,
+    path: Sequence[str] = (),
+    own_group: bool = False,
+) -> "Process":
+    """Start `holdfast`, or a program of tests/apps, with these standard files; without an input it has an empty one.
+
+    It also imports from `path`.
+    It is a fork of a process that has everything imported, unless the environment says how Python is to start.
+    """
+    given, output, errors = files
+    if _of_python(env) == _of_python(os.environ):
+        with Path(os.devnull).open() as nothing:
+            more = {"path": path, "own_group": own_group}
+            standard = (nothing.fileno() if given is None else given, output, errors)
+            return Forked(_forks(), {"words": words, "folder": str(folder), "env": dict(env)} | more, standard)
+    assert words[0] == "holdfast"
+    command = [sys.executable, "-m", *words]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=dict(env),
+        stdin=subprocess.DEVNULL if given is None else given,
+        stdout=output,
+        stderr=errors,
+        start_new_session=own_group,
+    )
+
+
+class Forked:
+    """A command in a fork of tests/apps/forks.py: what a test needs of `subprocess.Popen`."""
+
+    def __init__(self, path: str, request: Mapping[str, Any], files: Sequence[int]) -> None:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(path)
+            text = json.dumps(request).encode() + b"\n"
+            connection.sendall(text[socket.send_fds(connection, [text], list(files)) :])
+            self._report = connection.detach()
+        self.pid = self._number()
+        self.returncode: int | None = None
+        self._one_at_a_time = threading.Lock()
+        weakref.finalize(self, os.close, self._report)
+
+    def fileno(self) -> int:
+        """Return a file that can be read once it ended."""
+        return self._report
+
+    def poll(self) -> int | None:
+        """Return its exit code; None while it runs."""
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit code, once it ended. Raises `subprocess.TimeoutExpired` after `timeout` seconds."""
+        ready = self.returncode is not None or select.select([self._report], [], [], timeout)[0]
+        with self._one_at_a_time:
+            if self.returncode is None:
+                if not ready:
+                    raise subprocess.TimeoutExpired("holdfast", timeout or 0)
+                self.returncode = self._number()
+            return self.returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless it ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once, unless it ended."""
+        self.send_signal(signal.SIGKILL)
+
+    def _number(self) -> int:
+        """The next line of the report."""
+        text = b""
+        while not text.endswith(b"\n"):
+            text += os.read(self._report, 1) or b"and no more\n"
+        return int(text)
+
+
+Process: TypeAlias = "subprocess.Popen[bytes] | Forked"
+
+
+async def ended(process: Process) -> int:
+    """Wait for the end of a process, for which nobody else waits in this way. Returns its exit code."""
+    is_fork = isinstance(process, Forked)
+    file = process.fileno() if is_fork else os.pidfd_open(process.pid)
+    loop, end = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(file, end.set)
+    try:
+        await end.wait()
+    finally:
+        loop.remove_reader(file)
+    return process.wait()
+
+
+def _of_python(env: Mapping[str, str]) -> dict[str, str]:
+    """What Python reads of an environment when it starts."""
+    return {name: value for name, value in env.items() if name.startswith(("PYTHON", "LC_", "LANG"))}
+
+
+@cache
+def _forks() -> str:
+    """The socket of a process that forks commands. It ends with this process."""
+    folder = mkdtemp(prefix="holdfast-forks-")
+    path = f"{folder}/socket"
+    process = subprocess.Popen([sys.executable, APPS / "forks.py", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    atexit.register(rmtree, folder)
+    atexit.register(process.communicate)
+    assert process.stdout
+    assert process.stdout.readline() == b"listening\n"
+    return path
 
 
 class Running:
@@ -32,11 +173,8 @@ class Running:
     def __init__(self, *arguments: str, folder: Path, env: Mapping[str, str], own_group: bool = False) -> None:
         """`own_group`: as the foreground job of a terminal, whose Ctrl-C goes to the whole process group."""
         self._log = Log()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "holdfast", *arguments],
-            cwd=folder, env=dict(env), stderr=self._log.output, stdout=self._log.output, stdin=subprocess.DEVNULL,
-            start_new_session=own_group,
-        )  # fmt: skip
+        files = (None, self._log.output, self._log.output)
+        self.process = start(("holdfast", *arguments), folder, env, files, own_group=own_group)
         self._log.follow()
 
     @property

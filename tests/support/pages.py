@@ -1,6 +1,7 @@
 """The documentation as something that can be run: its files and its commands, in order."""
 
 import re
+import shlex
 import signal
 import subprocess
 import textwrap
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from waiting import LIMIT, Log
+from commands import Running, holdfast
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -71,7 +72,7 @@ class Terminal:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._folder = folder
         self._environment = environment
-        self._serving: dict[str, tuple[subprocess.Popen[bytes], Log]] = {}
+        self._serving: dict[str, Running] = {}
         self._published: list[str] = []
 
     def __call__(self, step: Step) -> None:
@@ -90,44 +91,43 @@ class Terminal:
     def _run(self, command: str) -> None:
         if command.startswith("holdfast dead"):
             self._settle()
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=self._folder,
-            env=self._environment,
-            capture_output=True,
-            timeout=90,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout.decode()}\n{done.stderr.decode()}"
+        if command.startswith("holdfast ") and (words := without_shell(command)):
+            done = holdfast(*words[1:], folder=self._folder, env=self._environment)
+        else:
+            shell, options = ["bash", "-c", command], {"cwd": self._folder, "env": self._environment}
+            done = subprocess.run(shell, **options, capture_output=True, text=True, timeout=90, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         if "holdfast publish" in command:  # of many events it prints the number alone
-            self._published += re.findall(r"^[0-9a-f-]{36}$", done.stdout.decode(), re.MULTILINE)
+            self._published += re.findall(r"^[0-9a-f-]{36}$", done.stdout, re.MULTILINE)
 
     def _serve(self, command: str, up: str) -> None:
         if command in self._serving:  # a reader stops it with Ctrl-C before it is started again
             self._stop(command)
-        log = Log()
-        process = subprocess.Popen(
-            command.split(), cwd=self._folder, env=self._environment, stdout=log.output, stderr=log.output
-        )
-        log.follow()
-        self._serving[command] = process, log
-        log.until(lambda text: up in text)
+        self._serving[command] = serving = Running(*command.split()[1:], folder=self._folder, env=self._environment)
+        serving.until(lambda log: up in log)
 
     def _settle(self) -> None:
-        logs = [log for command, (_, log) in self._serving.items() if command.startswith("holdfast run")]
-        for event_id in self._published if logs else ():
-            logs[-1].until(partial(ended, event_id))
+        workers = [worker for command, worker in self._serving.items() if command.startswith("holdfast run")]
+        for event_id in self._published if workers else ():
+            workers[-1].until(partial(ended, event_id))
         self._published.clear()
 
     def _stop(self, command: str) -> None:
-        process, log = self._serving.pop(command)
-        process.send_signal(signal.SIGTERM)
+        serving = self._serving.pop(command)
         ends = {0} if command.startswith("holdfast run") else {0, -signal.SIGTERM}
-        assert process.wait(LIMIT) in ends, f"{command}\n{log.text}"
+        assert serving.stop() in ends, f"{command}\n{serving.log}"
 
     def close(self) -> None:
         for command in list(self._serving):
             self._stop(command)
+
+
+def without_shell(command: str) -> list[str]:
+    """The words of a command in which a shell has nothing to do; none where it has."""
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    words = list(lexer)
+    return [] if re.search(r"[$`*~#\n]", command) or any(set(word) <= set("();<>|&") for word in words) else words
 
 
 def ended(event_id: str, log: str) -> bool:

@@ -1,4 +1,4 @@
-"""Tests side by side (`pytest -n 3`): the servers are shared, and each process has a virtual host and a database of its
+"""Tests side by side (`pytest -n 4`): the servers are shared, and each process has a virtual host and a database of its
 own.
 
 A plugin of pytest; tests/conftest.py names it. Without `-n` it does nothing.
@@ -6,6 +6,7 @@ A plugin of pytest; tests/conftest.py names it. Without `-n` it does nothing.
 
 import os
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ TOGETHER = frozenset(
     }
 )
 """The modules whose fixtures are dear: one process runs all tests of each."""
+
+NODES = ("rabbitmq_node", "rabbit")
+"""Fixtures that start a RabbitMQ for the session, in seconds of CPU: one process runs all modules that name one."""
 
 _VARIABLES = "holdfast_servers"
 _OPENED, _SERVERS = pytest.StashKey[ExitStack](), pytest.StashKey[tuple[Server, Server, Server]]()
@@ -66,7 +70,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Hand out the tests of TOGETHER by module, the largest first, and all others one by one.
+    """Hand out the tests of TOGETHER by module, those of NODES by fixture, the largest first, all others one by one.
 
     `--dist loadgroup` would do it by marks, and has no effect with xdist 3.8 on pytest 9.2.
     """
@@ -75,9 +79,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
-            return module if Path(module).name in TOGETHER else nodeid
+            return module if Path(module).name in TOGETHER else _node_of(config.rootpath / module) or nodeid
 
     return Scheduling(config, log)
+
+
+@cache
+def _node_of(module: Path) -> str | None:
+    text = module.read_text()
+    return next((fixture for fixture in NODES if f"{fixture}: " in text), None)
 
 
 def _virtual_host(server: Server, name: str) -> str:
