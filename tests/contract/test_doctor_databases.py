@@ -33,7 +33,9 @@ async def test_a_database_with_the_tables_of_this_release_is_no_finding(bank: Ba
 
     looked = await of_databases(worker.settings, worker.handlers)
 
-    assert looked == [(f"database: {bank.database.name}", [])]
+    codes = [(name, [finding.code for finding in findings]) for name, findings in looked]
+    expected = ["outbox-deaf"] if bank.kind.server == "pgbouncer" else []  # PgBouncer hands no notifications on
+    assert codes == [(f"database: {bank.database.name}", expected)]
 
 
 async def test_a_database_without_the_tables_of_this_release_is_a_finding(bank: Bank) -> None:
