@@ -85,6 +85,7 @@ AWAITED = {
     "publisher/blocking.py": 1,  # the thread of the loop: whoever publishes has the errors, and closing joins it
     "publisher/publisher.py": 2,  # publishes of one call, and a declaration that they await
     "sql/listener.py": 1,  # the proof that notifications arrive, ended with its connection
+    "sql/steps.py": 1,  # a call in a thread: its caller has the error, or has been cancelled
     "sql/waker.py": 1,  # a notification: the relay polls without it
     "telemetry/http.py": 1,  # a page that a request awaits
 }
