@@ -4,10 +4,10 @@ Time limits of many items by one timer, and pauses between tries, are here too.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -51,12 +51,10 @@ class RealClock:
 
     def __init__(self) -> None:
         self.precise: Callable[[], float] = monotonic
+        self.now: Callable[[], datetime] = partial(datetime.now, UTC)
 
     def time(self) -> float:
         return asyncio.get_running_loop().time()
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
 
     def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Timer:
         return asyncio.get_running_loop().call_at(when, callback, *args)
@@ -81,7 +79,7 @@ class Countdown(Generic[T]):
     def __init__(self, seconds: float, due: Callable[[T], None], clock: Clock = REAL) -> None:
         self.seconds = seconds
         self._due = due
-        self._ends: OrderedDict[T, float] = OrderedDict()  # the next to end first, since all have the same time
+        self._ends: dict[T, float] = {}  # the next to end first, since all have the same time
         self._timer: Timer | None = None
         self._clock = clock
 

@@ -164,7 +164,7 @@ def _fault(error: ValueError | struct.error) -> str:
     return "the number does not fit 64 bits" if isinstance(error, struct.error) else str(error)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Packed:
     """The payloads of the frames of one publish. `headers` is the size of the header table in bytes."""
 
@@ -172,6 +172,9 @@ class Packed:
     header: bytes
     body: bytes
     headers: int
+
+    def __init__(self, method: bytes, header: bytes, body: bytes, headers: int) -> None:
+        self.method, self.header, self.body, self.headers = method, header, body, headers
 
     def frames(self, channel: int, frame_max: int) -> bytes:
         """Return the frames on a channel, with the body in as many of them as it needs."""

@@ -2,7 +2,6 @@
 
 from asyncio import CancelledError
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final, Protocol, assert_never
 
 from ..config import Settings
@@ -57,37 +56,35 @@ class Unclaimed:
         return Claimed(ready)
 
 
-@dataclass(frozen=True, slots=True)
 class HandlerClaims:
     """Claims in the worker's store. See `Claims`."""
 
-    spec: HandlerSpec
-    store: WorkerClaims
-    settings: Settings
-    emit: Emit
+    def __init__(self, spec: HandlerSpec, store: WorkerClaims, settings: Settings, emit: Emit) -> None:
+        self._spec, self._store, self._emit = spec, store, emit
+        self._prefix, self._max_crashes = settings.idempotency.prefix, spec.retry.max_crashes
+        self._pauses, self._time = spec.pauses(settings), store.clock.precise
 
     async def acquire(self, incoming: Incoming, ready: Ready, slot: Slot) -> Claimed:
         """An event whose last run ended with its process is a suspect: it is claimed again once it is alone.
 
         An id that is a guess is not claimed: another event may have the same.
         """
-        if not incoming.has_id and self.spec.key is None:
+        if not incoming.has_id and self._spec.key is None:
             return Claimed(ready)
         try:
-            prefix, token = self.settings.idempotency.prefix, next(self.store.tokens)
-            claim = claim_of(self.spec, incoming, ready.event, prefix, token, self.store.lease.owner)
+            token, owner = next(self._store.tokens), self._store.lease.owner
+            claim = claim_of(self._spec, incoming, ready.event, self._prefix, token, owner)
         except Exception as error:  # noqa: BLE001 (the user's key function)
             return Claimed(Refused(error, "refused"))
-        time = self.store.clock.precise
-        most, seconds, began = self.spec.retry.max_crashes, 0.0, time()
+        most, time, seconds, began = self._max_crashes, self._time, 0.0, self._time()
         try:
-            answer = await self.store.claim(claim, alone=False, max_crashes=most)
+            answer = await self._store.claim(claim, alone=False, max_crashes=most)
             seconds = time() - began
             if type(answer) is Suspect:
-                self.emit(CrashSuspected(self.spec.queue, incoming.metadata.event_id, answer.crashes))
+                self._emit(CrashSuspected(self._spec.queue, incoming.metadata.event_id, answer.crashes))
                 await slot.alone()
                 began = time()
-                answer = await self.store.claim(claim, alone=True, max_crashes=most)
+                answer = await self._store.claim(claim, alone=True, max_crashes=most)
                 seconds += time() - began
         except StoreUnavailable:
             answer = None
@@ -101,10 +98,10 @@ class HandlerClaims:
         return _not_acquired(answer, seconds)
 
     async def _without_store(self, ready: Ready) -> Claimed:
-        if not self.spec.pauses(self.settings):
+        if not self._pauses:
             return Claimed(ready, None, "unprotected")
         with suppress(CancelledError):  # it is given back either way
-            await self.store.until_paused()
+            await self._store.until_paused()
         return Claimed(ClaimsUnavailable(), None, "unavailable")
 
 

@@ -6,7 +6,6 @@ more acks than that can be on their way: each handler remembers a few times as m
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Coroutine
 from contextvars import Context
 from typing import Any, Literal, Protocol, TypeAlias
@@ -28,7 +27,7 @@ def identity_of(message: Message) -> Identity | None:
     if not message.message_id:
         return None
     event_id, attempt = message.headers.get(headers.EVENT_ID), message.headers.get(headers.ATTEMPT)
-    if type(event_id) is not str:  # a header may be anything, and not everything can be looked up
+    if event_id is not None and type(event_id) is not str:  # a header may be anything, also what cannot be looked up
         event_id = repr(event_id)
     if attempt is not None and type(attempt) is not int:
         attempt = repr(attempt)
@@ -36,23 +35,28 @@ def identity_of(message: Message) -> Identity | None:
 
 
 class RecentlySettled:
-    """A bounded set of messages: at most `limit` identities, the oldest forgotten first."""
+    """A bounded set of messages: the last `limit` identities and at most as many before them."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._identities: OrderedDict[Identity, None] = OrderedDict()
+        self._newer: set[Identity] = set()
+        self._older: set[Identity] = set()
 
     def add(self, identity: Identity | None) -> None:
         """Remember a message."""
         if identity is None:
             return
-        self._identities[identity] = None
-        if len(self._identities) > self._limit:
-            self._identities.popitem(last=False)
+        if len(self._newer) >= self._limit:
+            self._older, self._newer = self._newer, set()
+        self._newer.add(identity)
 
     def take(self, identity: Identity | None) -> bool:
         """Return whether a message is remembered, and forget it."""
-        return identity is not None and self._identities.pop(identity, self) is None
+        if identity is None or not (identity in self._newer or identity in self._older):
+            return False
+        self._newer.discard(identity)
+        self._older.discard(identity)
+        return True
 
 
 class InFlight:

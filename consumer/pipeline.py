@@ -54,7 +54,7 @@ class Pipeline:
         self.in_flight: dict[Task[None], InFlight] = {}
         self.figures = QueueFigures(spec.queue)
         self._by_identity: dict[Identity, InFlight] = {}
-        self._recently_settled = RecentlySettled(4 * prefetch)
+        self._recently_settled = RecentlySettled(2 * prefetch)
         self._returning: set[asyncio.Future[Any]] = set()
         self._knows_of_missing_ids = False
         self._log = LogContext(queue=spec.queue, handler=spec.name)

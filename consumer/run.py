@@ -57,7 +57,7 @@ class Runner:
     ) -> None:
         self._spec = spec
         self._handler = handler
-        self._around = around
+        self._around, self._state, self._time = around, around.state, tools.clock.precise
         self._tools = tools
         self._on_abandoned = on_abandoned
         self._overdue: Countdown[InFlight] = Countdown(spec.timeout, self._cancel, tools.clock)
@@ -68,7 +68,7 @@ class Runner:
 
         A handler that was abandoned returns here at last; its delivery has ended without it.
         """
-        incoming, around, task, time = flight.incoming, self._around, flight.task, self._tools.clock.precise
+        incoming, around, task, time = flight.incoming, self._around, flight.task, self._time
         began = time()
         claim = flight.claimed.claim
         owner = claim.owner if claim is not None else around.lease.owner
@@ -77,7 +77,7 @@ class Runner:
             turn: Any = flight.delivery.consumer
             run.turn = turn
         attempt, redelivered = incoming.history.attempt, flight.delivery.redelivered
-        context = Context(incoming.metadata, attempt, around.queue, redelivered, around.state, around, run)
+        context = Context(incoming.metadata, attempt, self._spec.queue, redelivered, self._state, around, run)
         failure: BaseException | None = None
         self._overdue.add(flight)
         try:

@@ -21,13 +21,14 @@ Form: TypeAlias = Literal["plain", "cloudevents-binary", "cloudevents-structured
 
 STRUCTURED = "application/cloudevents+json"
 PREFIXES = ("cloudEvents:", "cloudEvents_", "ce-")
+_MARKS = [(f"{prefix}specversion", prefix) for prefix in PREFIXES]
 
 
 def attributes_of(message: Message) -> Mapping[str, Any] | None:
     """Return the attributes of a CloudEvent 1.x; None for any other message. Never raises."""
-    if is_structured(message):
+    if message.content_type != "application/json" and is_structured(message):
         return _attributes_in(message)
-    prefix = next((p for p in PREFIXES if f"{p}specversion" in message.headers), None)
+    prefix = next((prefix for mark, prefix in _MARKS if mark in message.headers), None) if message.headers else None
     if prefix is None:
         return None
     given = {name.removeprefix(prefix): v for name, v in message.headers.items() if name.startswith(prefix)}

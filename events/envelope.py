@@ -19,8 +19,8 @@ def seal(
     source: str,
     cause: Metadata | None = None,
     caused_by: str | None = None,
-    event_id: str | None = None,
-    key: str | None = None,
+    event_id: object = None,  # compiled code raises `TypeError` for what is not of its parameter's type
+    key: object = None,
     now: datetime | None = None,
     trace: Headers | None = None,
 ) -> Envelope:
@@ -32,9 +32,7 @@ def seal(
     Raises `PublishError` where a field cannot be written as JSON, and for an `event_id` that is not a text of 1 to 255
     bytes.
     """
-    if event_id is not None:
-        check_id(event_id)
-    identity, trace = event_id or uuid7(), dict(trace or {})
+    identity, trace = uuid7() if event_id is None else check_id(event_id), dict(trace or {})
     if key is None and event.__event_key__ is not None:
         key = str(getattr(event, event.__event_key__))
     metadata = Metadata(
@@ -43,7 +41,7 @@ def seal(
         time=now or datetime.now(UTC),
         version=event.__event_version__,
         source=source,
-        key=key,
+        key=None if key is None else str(key),
         correlation_id=(cause.correlation_id or cause.event_id) if cause else identity,
         causation_id=cause.event_id if cause else None,
         traceparent=trace.pop(h.TRACEPARENT, cause.traceparent if cause else None),

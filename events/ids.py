@@ -4,47 +4,48 @@ import os
 import time
 import uuid
 from collections import deque
+from collections.abc import Iterator
 
 from .errors import PublishError
 
 _VARIANT = "89ab"
 _RANDOM, _PAGE = 10, 256
 _LONGEST = 255  # bytes of an id: it may travel on as a property
-_pool: deque[bytes] = deque()
-os.register_at_fork(after_in_child=_pool.clear)  # a child that used the same bytes would make the same ids
+_tails: deque[str] = deque()
+os.register_at_fork(after_in_child=_tails.clear)  # a child that used the same ones would make the same ids
 _DERIVED = uuid.UUID("6ed1a2f5-0bb8-5d0c-9a3f-1f6a52f0c0de")
 
 
 def uuid7(now_ns: int | None = None) -> str:
-    """Return a time-ordered UUIDv7 (RFC 9562, 5.7): 48 bits of Unix milliseconds, 74 random bits."""
-    milliseconds = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
-    random = _pool.pop() if _pool else random_bytes()
-    digits = ((milliseconds & 0xFFFF_FFFF_FFFF).to_bytes(6) + random).hex()
-    variant = _VARIANT[random[0] >> 6]  # of the bits that the version's digit replaces
-    return f"{digits[:8]}-{digits[8:12]}-7{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+    """Return a time-ordered UUIDv7 (RFC 9562, 5.7): 48 bits of Unix milliseconds, 74 random bits.
 
-
-def random_bytes() -> bytes:
-    """Return ten of the operating system's random bytes, from any thread.
-
-    They are fetched many at a time: a system call for each id takes longer than all else about it.
+    Any thread may call it.
     """
+    milliseconds = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
+    head = (milliseconds & 0xFFFF_FFFF_FFFF).to_bytes(6).hex()
     while True:
         try:
-            return _pool.pop()
+            return f"{head[:8]}-{head[8:]}-{_tails.pop()}"
         except IndexError:
-            page = os.urandom(_RANDOM * _PAGE)
-            _pool.extend(page[at : at + _RANDOM] for at in range(0, len(page), _RANDOM))
+            _tails.extend(_random_tails())
 
 
-def check_id(event_id: object) -> None:
-    """Raise `PublishError` for what cannot be the id of an event: it travels as text of 1 to 255 bytes."""
+def _random_tails() -> Iterator[str]:
+    """Return what follows the time in some ids: a system call for each takes longer than all else about it."""
+    digits = os.urandom(_RANDOM * _PAGE).hex()
+    for at in range(0, len(digits), 2 * _RANDOM):
+        variant = _VARIANT[int(digits[at], 16) >> 2]  # of the bits that the version's digit replaces
+        yield f"7{digits[at + 1 : at + 4]}-{variant}{digits[at + 5 : at + 8]}-{digits[at + 8 : at + 20]}"
+
+
+def check_id(event_id: object) -> str:
+    """Return what can be the id of an event: it travels as text of 1 to 255 bytes. Raises `PublishError`."""
     try:
-        is_one = isinstance(event_id, str) and 0 < len(event_id.encode()) <= _LONGEST
+        if isinstance(event_id, str) and 0 < len(event_id.encode()) <= _LONGEST:
+            return event_id
     except UnicodeEncodeError:
-        is_one = False
-    if not is_one:
-        raise PublishError(f"event_id={event_id!r:.80} is not a text of 1 to {_LONGEST} bytes")
+        pass
+    raise PublishError(f"event_id={event_id!r:.80} is not a text of 1 to {_LONGEST} bytes")
 
 
 def derived_id(event_id: str, handler: str, position: int) -> str:

@@ -1,6 +1,7 @@
 """Idempotency (floor 3): claims on events, kept in Redis or in memory."""
 
 from .availability import Availability as Availability
+from .availability import StoreUnavailable as StoreUnavailable
 from .lease import Lease as Lease
 from .memory import MemoryClaims as MemoryClaims
 from .open import OpenClaims as OpenClaims
@@ -22,5 +23,4 @@ from .port import Done as Done
 from .port import Endangered as Endangered
 from .port import Heart as Heart
 from .port import Mismatch as Mismatch
-from .port import StoreUnavailable as StoreUnavailable
 from .port import Suspect as Suspect

@@ -13,6 +13,10 @@ _FIRST_PROBE = Pause(0.1, 10.0)  # of an outage; it grows with each short recove
 _NEXT_PROBE = Pause(0.1, 1.0)
 
 
+class StoreUnavailable(HoldfastError):
+    """The claim store gave no answer in time, or cannot give one now. Whether it did what was asked is unknown."""
+
+
 class Availability:
     """Whether a store can be used. `error` says why it is unavailable since `unavailable_since`, by the clock.
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..broker import REAL, Clock
 from ..telemetry import ClaimsLost, Emit, LeaseLost, LeaseTaken, keep_turning
-from .port import Heart, StoreUnavailable
+from .availability import StoreUnavailable
+from .port import Heart
 
 _PATIENCE = 3.0  # seconds to wait for the first heartbeat, and for the end of the lease
 _SAFE = 0.8  # of a lease: after that we stop, before another worker may take the claims over

@@ -1,10 +1,10 @@
 """The claims of one worker on a store that may become unavailable, and recover."""
 
 import asyncio
-import base64
 import hashlib
 import secrets
 import uuid
+from binascii import b2a_base64
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import count, repeat
@@ -13,13 +13,14 @@ from typing import Final, Literal, TypeAlias
 from ..broker import Clock
 from ..events import Message, Metadata
 from ..telemetry import ClaimsEndangered, Emit
-from .availability import Availability
+from .availability import Availability, StoreUnavailable
 from .open import OpenClaims
-from .port import Answer, Busy, Claim, Completion, StoreUnavailable
+from .port import Answer, Busy, Claim, Completion
 
 _BACKLOG: Final = 10_000  # ends of claims that are kept for a store that is unavailable
 _ENDED: Final = 10_000  # ends of claims that are remembered
 _CHUNK: Final = 500
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 _SCOPE_LIMIT: Final = 60  # characters of a queue's name in a key
 
 Completed: TypeAlias = Completion | Literal["unrecorded"]
@@ -171,7 +172,7 @@ def claim_key(prefix: str, scope: str, *identity: str) -> str:
     for part in identity:
         text += f"{len(part)}:{part}"
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    return f"{prefix}:{scope}:{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+    return f"{prefix}:{scope}:{b2a_base64(digest, newline=False).translate(_URL_SAFE).decode().rstrip('=')}"
 
 
 def fingerprint_of(message: Message, metadata: Metadata, *, own_key: bool) -> bytes:

@@ -16,12 +16,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from ..events import HoldfastError
-
-
-class StoreUnavailable(HoldfastError):
-    """The claim store gave no answer in time, or cannot give one now. Whether it did what was asked is unknown."""
-
 
 @dataclass(slots=True, init=False)
 class Claim:

@@ -10,6 +10,7 @@ from dataclasses import fields as fields_of
 from typing import Any, ClassVar, Literal, TypeAlias, dataclass_transform
 
 from ..events import Metadata
+from .queue_figures import QueueFigures
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
 Role: TypeAlias = Literal["consume", "publish"]
@@ -578,34 +579,6 @@ class LoopTurned(Fact):
     """The event loop ran what was due `lag` seconds late. Emitted a few times a second."""
 
     lag: float
-
-
-@dataclass(slots=True, eq=False)
-class QueueFigures:
-    """Figures about one queue that its consumer keeps up to date in place; listeners read them when they need them.
-
-    `received` counts deliveries taken from the broker, `in_flight` those that have a slot and have not ended yet.
-    `attached` is True while the broker delivers from the queue.
-
-    Of a queue that `is_ordered`: `owned` is 1 in the process that owns it; there `parked` events are in its ledger,
-    `held` keys wait for a dead letter, and the event that began last had waited `lane_wait` seconds for its turn.
-    `waiting` keys wait for a time, `moving` entries are being written; `in_hand` and `in_ledger` count the messages of
-    queue and ledger.
-    """
-
-    queue: str
-    received: int = 0
-    in_flight: int = 0
-    attached: bool = False
-    is_ordered: bool = False
-    owned: int = 0
-    parked: int = 0
-    held: int = 0
-    lane_wait: float = 0.0
-    waiting: int = 0
-    moving: int = 0
-    in_hand: int = 0
-    in_ledger: int = 0
 
 
 class ConsumerStarted(Fact):

@@ -1,7 +1,8 @@
 """A listener that knows which connections are up and which queues are consumed."""
 
 from . import facts
-from .facts import Emit, Fact, QueueFigures, Role
+from .facts import Emit, Fact, Role
+from .queue_figures import QueueFigures
 
 _HEARD = frozenset(
     (

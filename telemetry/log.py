@@ -92,7 +92,8 @@ class LogContext:
         """Bind the event's ids in the current context, to be on each line written meanwhile."""
         self._event_id.set(metadata.event_id)
         self._event_type.set(metadata.event_type)
-        self._correlation_id.set(metadata.correlation_id)
+        if metadata.correlation_id is not None:
+            self._correlation_id.set(metadata.correlation_id)
         if metadata.causation_id is not None:
             self._causation_id.set(metadata.causation_id)
         if attempt != 1:

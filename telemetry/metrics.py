@@ -1,6 +1,5 @@
 """A listener that counts: every metric of Holdfast derives from facts. It counts in `SharedFigures`."""
 
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from ..config import VERSION
 from ..events import Metadata
 from . import facts
 from . import families as f
-from .facts import Fact, QueueFigures, Settled
+from .facts import Fact, Settled
 from .page import Examples, metrics_of
+from .queue_figures import QueueFigures
 from .shared_figures import OTHER, Labels, Names, Offsets, SharedFigures
 
 if TYPE_CHECKING:
@@ -267,7 +267,11 @@ class Metrics:
 
     def _observe(self, bounds: tuple[float, ...], offset: int, value: float) -> int:
         """Add a value to a histogram, in its own bucket alone: the page adds them up. Return the bucket."""
-        bucket = bisect_left(bounds, value)
+        bucket = 0
+        for bound in bounds:  # most are in one of the first
+            if value <= bound:
+                break
+            bucket += 1
         self._values[offset + bucket] += 1
         self._values[offset + len(bounds) + 1] += value
         return bucket

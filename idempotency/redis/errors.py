@@ -6,7 +6,7 @@ import ssl
 from redis import exceptions as faults
 
 from ...config import explain_tls
-from ..port import StoreUnavailable
+from ..availability import StoreUnavailable
 
 FAULTS = (faults.RedisError, faults.RedisClusterException, OSError)  # no node answers: not a RedisError to redis-py
 REFUSED = (faults.AuthenticationError, faults.AuthorizationError, faults.NoPermissionError)

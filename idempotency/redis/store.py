@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 from redis.asyncio import RedisCluster as AsyncRedisCluster
 
 from ...config import IdempotencySettings
+from ..availability import StoreUnavailable
 from ..port import (
     Acquired,
     Answer,
@@ -18,7 +19,6 @@ from ..port import (
     Done,
     Endangered,
     Mismatch,
-    StoreUnavailable,
     Suspect,
     heartbeat_key,
 )
