@@ -10,7 +10,19 @@ from .store import COLUMNS, Sent, Store
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A step that was taken, `at` seconds since 1970. `published` holds ids and types."""
+    """A step that was taken.
+
+    Attributes:
+        version: Its number: how many steps the saga had then.
+        at: When, in seconds since 1970.
+        event_id: The id of the event that was taken.
+        event_type: The type of that event.
+        stage_before: The stage in which the saga was; None for the first step.
+        stage: The stage in which it is since.
+        taken: How the event was taken: moved, late, overdue, undone, or by hand.
+        published: The ids and types of the events that the step published.
+        note: Why the saga compensates, or was moved by hand, where this step began that.
+    """
 
     version: int
     at: float
@@ -90,10 +102,12 @@ class Upkeep(Store):
 
     @cached_property
     def _overdue(self) -> str:
+        """The rows are chosen once and apart: a plan that chose them anew for each row of the table would never end."""
         skip = " for update skip locked" if self._is_postgres else ""
         return (
-            f"update {self._sagas} set due_at = null where saga = :saga and key in (select key from {self._sagas} "
-            f"where saga = :saga and due_at <= {self._now} order by due_at limit :most{skip}) "
+            f"with over as materialized (select key as over_key from {self._sagas} where saga = :saga "
+            f"and due_at <= (select {self._now}) order by due_at limit :most{skip}) "
+            f"update {self._sagas} set due_at = null from over where saga = :saga and key = over_key "
             "and due_at is not null returning key, life, entered, stage"
         )
 

@@ -363,6 +363,14 @@ MUTATIONS = (
     ),
     Mutation(
         9,
+        "each sweep reads the limits that are not over",
+        "sagas/upkeep.py",
+        "and due_at <= (select {self._now})",
+        "and due_at <= {self._now}",
+        "tests/contract/test_sagas.py -k none_that_wait",
+    ),
+    Mutation(
+        9,
         "an undo that is awaited is forgotten by a restart",
         "sagas/writing.py",
         '"sent": undo.event_id,',
