@@ -85,9 +85,8 @@ class Upkeep(Store):
 
     def forget(self, keep: float) -> Steps[int]:
         """Delete sagas that ended more than `keep` seconds ago, a thousand at most. Returns how many."""
-        past = self.statements.later("keep").replace("+", "-", 1)
-        oldest = f"select key from {self._sagas} where saga = :saga and ended_at < {past} order by ended_at limit 1000"
-        delete = f"delete from {self._sagas} where saga = :saga and ended_at is not null and key in ({oldest})"
+        is_old = f"where saga = :saga and ended_at < {self.statements.ago('keep')} order by ended_at limit 1000"
+        delete = f"delete from {self._sagas} where {self.statements.among(f'from {self._sagas} {is_old}')}"
         ended = yield f"{delete} returning key, life", {"saga": self.saga, "keep": keep}
         if ended:
             keys, lives = (json.dumps(column) for column in zip(*ended, strict=True))

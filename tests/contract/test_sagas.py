@@ -1,7 +1,6 @@
 """What a step of a saga does, on each kind of database, driver and session: one suite for all."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -146,30 +145,6 @@ def a_sweeper(bank: Bank, settings: Settings, saga: type[Saga], committed: Any) 
     from holdfast.broker import REAL
 
     return Sweeper(saga, "orders.fulfilment", bank.database, settings, REAL, lambda _: None, committed)
-
-
-@pytest.mark.parametrize("bank", POSTGRES, indirect=True)
-async def test_a_sweep_reads_the_limits_that_are_over_and_none_that_wait(bank: Bank) -> None:
-    columns = "saga, key, life, version, stage, entered, state, state_version, undo, due_at, began_at, changed_at"
-    values = "'fulfilment', 'o-' || n, 'life', 1, 'paying', 1, '{}', 1, '[]', now() + make_interval(hours => n), now()"
-    sagas = bank.statements.table("sagas")
-    await bank.ask(f"insert into {sagas} ({columns}) select {values}, now() from generate_series(-2, 2000) n")
-
-    statement, params = next(Upkeep(bank.statements, "fulfilment").overdue(None, 100))
-    [(plan,)] = await bank.ask(f"explain (analyze, format json) {statement}", params)
-
-    assert rows_read_to_lock(json.loads(plan) if isinstance(plan, str) else plan) == 3
-
-
-def rows_read_to_lock(plans: list[dict[str, Any]], is_below: bool = False) -> int:
-    """The rows that a plan reads to choose which to lock, in all its loops."""
-    rows = 0
-    for plan in (each.get("Plan", each) for each in plans):
-        below = plan.get("Plans", [])
-        if is_below and not below:
-            rows += (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
-        rows += rows_read_to_lock(below, is_below or plan["Node Type"] == "LockRows")
-    return rows
 
 
 async def test_an_ended_saga_is_forgotten_after_its_time_and_its_key_begins_anew(

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from sqlalchemy.orm import sessionmaker
 
 from holdfast import Context, Event, Metadata
-from holdfast.sql import Database, Outbox, Params, Statements, columns, ddl
+from holdfast.sql import Database, Outbox, Statements, columns, ddl
 from holdfast.sql.django.opener import Django
 from holdfast.sql.openers import Alchemy, AlchemyAsync, Asyncpg, Psycopg, PsycopgAsync, Sqlite
 
@@ -134,11 +134,11 @@ class Bank:
         sent: Any = outbox.publish(within, event, **options)
         return await sent if inspect.isawaitable(sent) else sent  # type: ignore[no-any-return]
 
-    async def ask(self, statement: str, params: Params | None = None) -> list[tuple[Any, ...]]:
+    async def ask(self, statement: str) -> list[tuple[Any, ...]]:
         """What a statement answers, in a transaction of its own."""
 
         def steps() -> Any:
-            return (yield statement, params or {})
+            return (yield statement, {})
 
         rows: list[tuple[Any, ...]] = await self.database.run(steps())
         return rows
