@@ -101,14 +101,19 @@ class Upkeep(Store):
 
     @cached_property
     def _overdue(self) -> str:
-        """The rows are chosen once and apart: a plan that chose them anew for each row of the table would never end."""
-        skip = " for update skip locked" if self._is_postgres else ""
-        return (
-            f"with over as materialized (select key as over_key from {self._sagas} where saga = :saga "
-            f"and due_at <= (select {self._now}) order by due_at limit :most{skip}) "
-            f"update {self._sagas} set due_at = null from over where saga = :saga and key = over_key "
-            "and due_at is not null returning key, life, entered, stage"
+        """In PostgreSQL the rows are chosen once and apart: a plan that chooses them anew for each row never ends. In
+        SQLite the change comes first: its driver begins a transaction for no other statement."""
+        over = (
+            f"select key as over_key from {self._sagas} where saga = :saga and due_at <= (select {self._now}) "
+            "order by due_at limit :most"
         )
+        change = f"update {self._sagas} set due_at = null"
+        where = "where saga = :saga and due_at is not null"
+        returning = "returning key, life, entered, stage"
+        if not self._is_postgres:
+            return f"{change} {where} and key in ({over}) {returning}"
+        chosen = f"with over as materialized ({over} for update skip locked)"
+        return f"{chosen} {change} from over {where} and key = over_key {returning}"
 
     def _texts(self, name: str) -> str:
         if self._is_postgres:

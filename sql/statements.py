@@ -194,13 +194,16 @@ class Statements:
 
         They are chosen once: PostgreSQL may carry out a subquery of the condition for each row, and then takes more.
         """
-        cursors, skip = self.table("cursors"), " for update skip locked" if self._is_postgres else ""
+        cursors = self.table("cursors")
         is_free = f"(lease_until is null or lease_until < {self.now})"
-        return (
-            f"with free as materialized (select name as free_name from {cursors} where name like :kind and {is_free} "
-            f"order by name limit :wanted{skip}) update {cursors} set token = :token, "
-            f"lease_until = {self.later('lease')} from free where name = free_name and {is_free} returning 1"
+        free = (
+            f"select name as free_name from {cursors} where name like :kind and {is_free} order by name limit :wanted"
         )
+        change = f"update {cursors} set token = :token, lease_until = {self.later('lease')}"
+        if not self._is_postgres:
+            return f"{change} where name in ({free}) and {is_free} returning 1"
+        chosen = f"with free as materialized ({free} for update skip locked)"
+        return f"{chosen} {change} from free where name = free_name and {is_free} returning 1"
 
     @property
     def give(self) -> str:
