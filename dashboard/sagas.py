@@ -1,7 +1,7 @@
 """The pages of sagas: what rests in each stage, the sagas of one kind, and one saga with its steps."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -9,11 +9,11 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ..sagas.diagram import Arrow, arrows_of
 from ..sagas.graph import Graph
 from ..sagas.reading import read_kinds, read_one, read_overview
 from ..sagas.stages import in_words
 from ..sql import Database
+from .drawing import draw
 from .visit import Visit
 
 MOST = 200
@@ -49,22 +49,9 @@ async def one(visit: Visit) -> Response:
     sagas, saga, key = _of(visit), str(visit.request.path_params["saga"]), str(visit.request.path_params["key"])
     shown = await sagas.database.run(read_one(sagas.database.statements(sagas.schema), saga, key))
     graph = sagas.graphs.get(saga)
-    columns = [] if graph is None else stage_columns(graph)
+    drawing = None if graph is None else draw(graph)
     state = json.dumps(shown["state"], indent=2, ensure_ascii=False)
-    return visit.show("saga.html", shown=shown, state=state, columns=columns, age=_age, moment=_moment)
-
-
-def stage_columns(graph: Graph) -> list[list[tuple[str, Sequence[Arrow]]]]:
-    """Return the stages with the arrows that leave them, in columns: each as many steps from the beginning as the
-    shortest way has."""
-    arrows = arrows_of(graph)
-    columns: list[list[str]] = [["[*]"]]
-    placed = {"[*]"}
-    while columns[-1]:
-        following = [target for at in columns[-1] for source, target, _ in arrows if source == at]
-        columns.append([name for name in dict.fromkeys(following) if name not in placed])
-        placed |= set(columns[-1])
-    return [[(name, [a for a in arrows if a[0] == name]) for name in column] for column in columns[:-1]]
+    return visit.show("saga.html", shown=shown, state=state, drawing=drawing, age=_age, moment=_moment)
 
 
 def _of(visit: Visit) -> Sagas:

@@ -1,4 +1,4 @@
-"""The actions on letters in a queue: each makes an outcome durable, then the letters may be removed."""
+"""What replays, edits and discards letters: each action makes an outcome durable, then the letters may be removed."""
 
 import asyncio
 import base64

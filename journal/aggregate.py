@@ -17,7 +17,14 @@ _MARK = "__applies__"
 def applies(*events: type[E]) -> Callable[[Callable[[A, E], None]], Callable[[A, E], None]]:
     """Have a method of an aggregate apply these events: it changes the state, and decides nothing.
 
-    Raises `ConfigurationError` for what is no event class.
+    Args:
+        events: The classes of the events.
+
+    Returns:
+        A decorator.
+
+    Raises:
+        ConfigurationError: One is no Event class, there is none, or the method is an async function.
     """
     for event in events:
         if not (isinstance(event, type) and issubclass(event, Event)):
@@ -74,8 +81,14 @@ class Aggregate(BaseModel):
         super().__init_subclass__(**kwargs)
 
     def record(self, event: Event) -> None:
-        """Apply an event, and keep it to be appended. Raises `ConfigurationError` where no method applies it, or its
-        key is another aggregate's."""
+        """Apply an event, and keep it to be appended by `Journal.append`.
+
+        Args:
+            event: The event.
+
+        Raises:
+            ConfigurationError: No method applies it, or its key is another aggregate's.
+        """
         key, own = type(event).__event_key__, str(getattr(self, self.__aggregate_key__))
         if key is not None and str(getattr(event, key)) != own:
             raise ConfigurationError(f"{type(self).__name__} {own!r}: records an event of {getattr(event, key)!r}")

@@ -28,8 +28,13 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.005, 0.1  # seconds between two looks for what a 
 class Journal:
     """The events that a database keeps (`HOLDFAST_SQL__KEEP=forever`).
 
-    `settings` are read from the environment without it. `source` names this program in events that are appended outside
-    of a handler. Raises `ConfigurationError` where events are not kept forever.
+    Args:
+        database: The database.
+        settings: The settings; by default they are read from the environment.
+        source: The name of this program in events that are appended outside of a handler.
+
+    Raises:
+        ConfigurationError: Events are not kept forever.
     """
 
     def __init__(self, database: Database[Any], settings: Settings | None = None, *, source: str = "") -> None:
@@ -46,20 +51,37 @@ class Journal:
     @overload
     def load(self, aggregate: type[A], key: object, session: object) -> Any: ...
     def load(self, aggregate: type[A], key: object, session: object) -> Any:
-        """Return the aggregate with a key, made from its events in the transaction of a session or connection; one
-        without events is in its first state. With an asynchronous session the call is awaited.
+        """Return an aggregate, made from its events. One without events is in its first state.
 
-        Raises `UnknownType` and `UnsupportedVersion` for events that the aggregate has no method for, `Unreadable`, and
-        `Erased`.
+        With an asynchronous session the call is awaited.
+
+        Args:
+            aggregate: The class.
+            key: The value of its key field.
+            session: The session or connection in whose transaction the events are read.
+
+        Raises:
+            UnknownType: The aggregate has no method for one of its events.
+            UnsupportedVersion: It has none for the version of one.
+            Unreadable: The body of one does not decode.
+            Erased: The body of one was erased.
         """
         executor = executor_of(session)
         history = History(executor.dialect, self._settings.sql.schema)
         return executor.play(_load(aggregate, key, history))
 
     async def reached(self, projection: Projection, event_id: str, *, within: float) -> bool:
-        """Return whether a projection has handled an event, waiting for it at most `within` seconds.
+        """Return whether a projection has handled an event, and wait for it.
 
-        An event that is not in this journal is never reached. Raises `DatabaseUnavailable`.
+        An event that is not in this journal is never reached.
+
+        Args:
+            projection: The projection.
+            event_id: The id of the event.
+            within: Seconds to wait at most.
+
+        Raises:
+            DatabaseUnavailable: The database cannot be reached.
         """
         history = self._database.history(self._settings.sql.schema)
 
@@ -82,12 +104,21 @@ class Journal:
     @overload
     def append(self, aggregate: Aggregate, session: object) -> Any: ...
     def append(self, aggregate: Aggregate, session: object) -> Any:
-        """Append what the aggregate has recorded to its events, in the same transaction, and publish it. Returns the
-        events' metadata. With an asynchronous session the call is awaited.
+        """Append what the aggregate has recorded to its events, in the same transaction, and publish it.
 
-        If another transaction has appended to it since it was loaded, there is a `Conflict`: a handler with `within=`
-        runs again at once, without spending an attempt. Elsewhere `Conflict` is raised: by the commit of a session, or
-        by this call on a connection.
+        With an asynchronous session the call is awaited.
+
+        Args:
+            aggregate: The aggregate.
+            session: The session or connection in whose transaction the events are written.
+
+        Returns:
+            The metadata of the events.
+
+        Raises:
+            Conflict: Another transaction has appended to the aggregate since it was loaded. A handler with `within=`
+                runs again at once, without spending an attempt. Elsewhere it is raised by the commit of a session, or
+                by this call on a connection.
         """
         executor = executor_of(session)
         before, events = take_recorded(aggregate)

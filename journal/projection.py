@@ -34,7 +34,12 @@ class Projection:
     A `version` is a read model of its own, made from the first event on. The functions have no way to publish: making a
     read model anew repeats no effect. `worker.include(projection, within=database)` runs it.
 
-    Raises `ConfigurationError` for a name that is none, and an event with two functions.
+    Args:
+        name: Its name: 1 to 100 letters, digits, `_`, `.` and `-`.
+        version: A whole number from 1.
+
+    Raises:
+        ConfigurationError: The name or the version is none.
     """
 
     def __init__(self, name: str, *, version: int = 1) -> None:
@@ -62,7 +67,17 @@ class Projection:
 
     def on(self, *events: type[Event]) -> Callable[[F], F]:
         """Have a function write what these events change: `(event, at, session)`, where `at` is a `Recorded` and
-        `session` that of the database. It is `async def` where the database is asynchronous, else `def`."""
+        `session` that of the database. It is `async def` where the database is asynchronous, else `def`.
+
+        Args:
+            events: The classes of the events.
+
+        Returns:
+            A decorator.
+
+        Raises:
+            ConfigurationError: One is no Event class, there is none, or another function takes it.
+        """
         if not events or not all(isinstance(event, type) and issubclass(event, Event) for event in events):
             raise ConfigurationError(f"projection {self.name!r}: write @{self.name}.on(SomeEvent), with Event classes")
 
@@ -78,12 +93,23 @@ class Projection:
 
     def begins(self, function: F) -> F:
         """Have a function prepare the read model: `(session)`. It is called before the first event, in the same
-        transaction, also when the read model is made anew: it makes or empties the tables."""
+        transaction, also when the read model is made anew: it makes or empties the tables.
+
+        Args:
+            function: The function.
+
+        Returns:
+            The function.
+        """
         self.begin = function
         return function
 
     def function_for(self, event: Event) -> Callable[..., Any]:
-        """Return the function that takes an event."""
+        """Return the function that takes an event.
+
+        Args:
+            event: The event.
+        """
         return self._by_class[type(event)]
 
     def reading(self) -> Reading:
@@ -93,7 +119,17 @@ class Projection:
         return reading
 
     def job(self, database: "Database[Any]", settings: Settings, emit: Emit, clock: Clock) -> "Projector":
-        """Return it at work. Raises `ConfigurationError` where events are not kept, or not be read."""
+        """Return it at work. `Worker.include` calls it.
+
+        Args:
+            database: The database that has the journal, and the read model.
+            settings: The worker's settings.
+            emit: What reports facts.
+            clock: What tells the time.
+
+        Raises:
+            ConfigurationError: Events are not kept, or cannot be read.
+        """
         if not settings.sql.keeps:
             raise ConfigurationError(f"projection {self.name!r}: there is no journal without HOLDFAST_SQL__KEEP")
         from .projector import Projector
@@ -101,7 +137,14 @@ class Projection:
         return Projector(self, database, settings, emit, clock)
 
     def check(self, database: "Database[Any]") -> None:
-        """Raise `ConfigurationError` for functions that the database does not run, and where there are none."""
+        """Check that the database can run the functions.
+
+        Args:
+            database: The database.
+
+        Raises:
+            ConfigurationError: It cannot, or there are none.
+        """
         if not self._taking:
             raise ConfigurationError(f"projection {self.name!r} takes no event; register one with .on(SomeEvent)")
         wanted = "async def" if database.is_async else "def"

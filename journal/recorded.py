@@ -18,9 +18,15 @@ class Erased(HoldfastError):
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An event's row in the journal. `position` is 0 where the reader did not come by it: within an aggregate.
+    """An event's row in the journal.
 
-    `stream` and `stream_version` are the name of its aggregate and the version that it made; None for other events.
+    Attributes:
+        position: Its position, from 1; 0 where it was read as one of an aggregate's.
+        metadata: Its metadata.
+        body: Its body.
+        content_type: The type of the body.
+        stream: The name of its aggregate; None for an event of none.
+        stream_version: The version that it made of the aggregate.
     """
 
     position: int

@@ -124,7 +124,11 @@ class Saga(Model):
 
     @classmethod
     def graph(cls) -> Graph:
-        """Return the graph. Raises `ConfigurationError` for a class without stages."""
+        """Return the graph.
+
+        Raises:
+            ConfigurationError: The class has no stages.
+        """
         if cls.__graph__ is None:
             raise ConfigurationError(f"saga {cls.__name__} has no stages: it is the state of an older version")
         return cls.__graph__
@@ -140,18 +144,36 @@ class Saga(Model):
         retry: Retry,
         concurrency: int | None,
     ) -> HandlerSpec:
-        """Return the handler by which a worker runs the saga. Raises `ConfigurationError`."""
+        """Return the handler by which a worker runs the saga. `Worker.include` calls it.
+
+        Args:
+            worker: The worker's name.
+            within: The database that keeps the sagas.
+            patience: Seconds for which an event that comes too early waits.
+            queue: The saga's queue; by default named after the worker and the saga.
+            retry: What happens to an event whose step fails.
+            concurrency: How many of its events are handled at once.
+
+        Raises:
+            ConfigurationError: The database cannot keep sagas, or cannot run a method.
+        """
         from .including import included
 
         return included(cls, worker, within, patience=patience, queue=queue, retry=retry, concurrency=concurrency)
 
     @classmethod
     def take(cls, before: Moved[Self] | None, event: Event) -> Moved[Self]:
-        """Return the saga after an event; `before` is None where it has not begun. Nothing else happens, so a test
-        needs no harness. `before` stays as it is.
+        """Return the saga after an event. Nothing else happens, so a test needs no harness. Raises what the method
+        raises.
 
-        Raises `TooEarly` for an event that it takes later, `SagaError` for a method that is `async`, and what the
-        method raises.
+        Args:
+            before: The saga before it, which stays as it is; None where it has not begun.
+            event: The event.
+
+        Raises:
+            TooEarly: The saga takes the event at a later stage.
+            SagaError: The method is `async`, or did what its declaration does not say.
+            RuntimeError: A fault of Holdfast's own.
         """
         taking = machine.find(cls.graph(), before, event.__event_type__)
         if before is not None and isinstance(taking, str):
@@ -162,7 +184,11 @@ class Saga(Model):
 
     @classmethod
     def overrun(cls, before: Moved[Self]) -> Moved[Self]:
-        """Return the saga after the limit of its stage. Raises as `take` does."""
+        """Return the saga after the limit of its stage. Raises as `take` does.
+
+        Args:
+            before: The saga before it, which stays as it is.
+        """
         taking = machine.expired(cls.graph(), before)
         return cls._take(before, taking, None) if isinstance(taking, Transition) else taking
 
@@ -179,7 +205,16 @@ class Saga(Model):
 
     @classmethod
     def state_after(cls, transition: Transition, state: Self | None, returned: Any) -> Self:
-        """Return the state that a method leaves. Raises `SagaError` for one that returned no saga to begin."""
+        """Return the state that a method leaves.
+
+        Args:
+            transition: The transition whose method was called.
+            state: The state that the method changed; None where it began the saga.
+            returned: What the method returned.
+
+        Raises:
+            SagaError: It was to begin the saga, and returned another object.
+        """
         if state is not None:
             return state
         if not isinstance(returned, cls):

@@ -7,7 +7,7 @@ from .graph import Graph
 from .stages import COMPENSATING, STUCK, Stage, Transition, in_words
 
 Arrow: TypeAlias = tuple[str, str, str]
-_BEGIN_OR_END = "[*]"
+BEGIN_OR_END = "[*]"
 
 
 def arrows_of(graph: Graph) -> list[Arrow]:
@@ -16,7 +16,7 @@ def arrows_of(graph: Graph) -> list[Arrow]:
     if graph.undo or any(target == COMPENSATING.name for _, target, _ in arrows):
         arrows += _of_compensation(graph)
     named = {name for source, target, _ in arrows for name in (source, target)}
-    arrows += [(name, _BEGIN_OR_END, "") for name, stage in graph.stages.items() if stage.end and name in named]
+    arrows += [(name, BEGIN_OR_END, "") for name, stage in graph.stages.items() if stage.end and name in named]
     return list(dict.fromkeys(arrows))
 
 
@@ -29,7 +29,7 @@ def diagram(graph: Graph, *, here: str | None = None) -> str:
 
 
 def _of_transition(transition: Transition) -> Iterator[Arrow]:
-    source = _BEGIN_OR_END if transition.at is None else transition.at.name
+    source = BEGIN_OR_END if transition.at is None else transition.at.name
     if transition.event is not None:
         label = transition.event.__event_type__
     else:

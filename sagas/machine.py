@@ -1,4 +1,4 @@
-"""The state machine of sagas. Pure: no clock, no database, no luck."""
+"""The state machine of sagas: what takes an event, whether it is early or late, and what follows. Pure."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
@@ -18,11 +18,17 @@ Sent: TypeAlias = tuple[tuple[Event, float | None], ...]
 
 @dataclass(frozen=True, slots=True)
 class Moved(Generic[T]):
-    """A saga after a step: its state and stage, what the step published, what is still to be undone (last first), the
-    seconds until the stage is over its limit, why it compensates, and how the event was taken.
+    """A saga after a step.
 
-    `has_entered` says whether the step entered its stage, which sets the limit anew. `sent` has the published events
-    with their delays.
+    Attributes:
+        state: Its state.
+        stage: The stage in which it is now.
+        sent: The events that the step published, each with its delay in seconds.
+        undo: What is still to be undone, last first.
+        due: Seconds until the stage is over its limit; None where it has none.
+        reason: Why it compensates; None where it does not.
+        taken: How the event was taken.
+        has_entered: Whether the step entered its stage, which sets the limit anew.
     """
 
     state: T

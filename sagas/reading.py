@@ -37,10 +37,9 @@ def read_overview(
 ) -> Steps[list[Overview]]:
     """Return sagas, the oldest first: those in a stage, or all that have not ended."""
     of_stage = "ended_at is null" if stage is None else "stage = :stage"
-    past = statements.later("older").replace("+", "-", 1)
     params = {"saga": saga, "older": older, "most": limit} | ({} if stage is None else {"stage": stage})
     select = f"select key, {_columns(statements)} from {statements.table('sagas')} where saga = :saga and {of_stage}"
-    rows = yield f"{select} and changed_at <= {past} order by changed_at limit :most", params
+    rows = yield f"{select} and changed_at <= {statements.ago('older')} order by changed_at limit :most", params
     return [Overview(*row) for row in rows]
 
 

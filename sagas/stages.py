@@ -17,8 +17,10 @@ DECLARED = "__holdfast_transitions__"
 class Stage:
     """A stage of a saga; the attribute that holds it names it.
 
-    A saga that rests in a stage for longer than `limit` is late, see `late`. With `end` the saga ends here. The stage
-    that is `compensated` is an end too: a saga comes to it once all that it did is undone.
+    Args:
+        limit: How long a saga may rest here; `late` declares what happens then. Without it there is no limit.
+        end: Whether the saga ends here.
+        compensated: Whether a saga comes here once all that it did is undone. Such a stage is an end too.
     """
 
     def __init__(self, *, limit: timedelta | None = None, end: bool = False, compensated: bool = False) -> None:
@@ -95,19 +97,44 @@ def on(event: type[E], *, at: Stages, to: Stages | None = None) -> On[E]:
     """Declare that an event is taken at a stage, and to which it leads.
 
     As a decorator it calls the method with the event and a `Step`; assigned to a name it is a transition with nothing
-    to do. Without `to` the saga stays where it is, unless the method compensates. With several stages the method
-    chooses one by `step.goto`.
+    to do.
+
+    Args:
+        event: The class of the event.
+        at: The stage, or several.
+        to: The stage that the saga goes to. With several the method chooses one by `step.goto`. Without it the saga
+            stays where it is, unless the method compensates.
+
+    Returns:
+        A decorator, which is also the transition of its own.
     """
     return On(event, tuple_of(at), to)
 
 
 def begins(event: type[E], *, to: Stages) -> Begins[E]:
-    """Declare that an event begins a saga. Decorates a static method of event and `Step` that returns the saga."""
+    """Declare that an event begins a saga. Decorates a static method of event and `Step` that returns the saga.
+
+    Args:
+        event: The class of the event.
+        to: The stage in which the saga begins. With several the method chooses one by `step.goto`.
+
+    Returns:
+        A decorator.
+    """
     return Begins(event, (None,), to)
 
 
 def late(stage: Stage, *, to: Stages | None = None) -> Late:
-    """Declare what happens to a saga that is over the limit of a stage. Like `on`; the method gets a `Step` alone."""
+    """Declare what happens to a saga that is over the limit of a stage. Like `on`; the method gets a `Step` alone.
+
+    Args:
+        stage: The stage, which has a `limit`.
+        to: The stage that the saga goes to. With several the method chooses one by `step.goto`. Without it the saga
+            stays where it is, unless the method compensates.
+
+    Returns:
+        A decorator, which is also the transition of its own.
+    """
     return Late(None, (stage,), to)
 
 

@@ -16,9 +16,14 @@ _AN_HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """What takes one step back: an event, the event that says it is done, and the seconds that may take.
+    """What takes one step back.
 
-    `is_sent` once it is published and awaited, under `event_id`.
+    Attributes:
+        event: The event that takes it back.
+        until: The event that says it is done; None where nothing is awaited.
+        limit: Seconds in which that event has to come.
+        is_sent: Whether it is published, and its answer awaited.
+        event_id: The id under which it is published.
     """
 
     event: Event
@@ -30,7 +35,16 @@ class Undo:
 
 @dataclass(slots=True)
 class Step:
-    """One step of a saga. `session` is that of the transaction, in which a method may look something up."""
+    """One step of a saga. A method says by it what is to happen with the commit.
+
+    Attributes:
+        session: The session of the transaction, in which a method may look something up. None in a test without one.
+        undoable: The events of the class's `undo=`, each with its answer.
+        sent: The events to be published, each with its delay in seconds.
+        undos: What is to be kept to take this step back.
+        reason: Why the saga compensates; None where it does not.
+        chosen: The stage that was chosen by `goto`.
+    """
 
     session: Any = None
     undoable: Mapping[type[Event], type[Event] | None] = field(default_factory=dict, repr=False)
@@ -40,14 +54,24 @@ class Step:
     chosen: "Stage | None" = None
 
     def publish(self, event: Event, *, delay: float | None = None) -> None:
-        """Publish an event with the commit of this step. `delay` is in seconds."""
+        """Publish an event with the commit of this step.
+
+        Args:
+            event: The event.
+            delay: Seconds until it is delivered.
+        """
         self.sent.append((event, delay))
 
     def undo_by(self, event: Event, *, until: type[Event] | None = None, limit: timedelta = _AN_HOUR) -> None:
         """Keep an event that takes this step back; it is published if the saga compensates.
 
-        The class says by `undo=` what it is answered by, which `until` may repeat. Without the answer within `limit`
-        the saga is stuck. Raises `SagaError` for an event that `undo=` does not have.
+        Args:
+            event: The event. The class names its type in `undo=`.
+            until: The event that answers it, as `undo=` says. It may be left out.
+            limit: How long the saga waits for the answer. Then it is stuck.
+
+        Raises:
+            SagaError: `undo=` does not have the event, or has another answer for it.
         """
         kind = type(event)
         if kind not in self.undoable:
@@ -59,9 +83,17 @@ class Step:
         self.undos.append(Undo(event, declared, limit.total_seconds()))
 
     def compensate(self, reason: str) -> None:
-        """Take everything back, the last step first. `reason` says why."""
+        """Take everything back, the last step first.
+
+        Args:
+            reason: Why: it is shown, logged and kept.
+        """
         self.reason = reason
 
     def goto(self, stage: "Stage") -> None:
-        """Choose one of the stages that the transition may lead to."""
+        """Choose one of the stages that the transition may lead to.
+
+        Args:
+            stage: The stage, which `to=` names.
+        """
         self.chosen = stage

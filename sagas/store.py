@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 
 from ..sql import Params, Statements, Steps
@@ -75,6 +75,7 @@ class Store:
         return True
 
     def _params(self, key: str, step: Written, now: float | None) -> Params:
+        record = step.record
         return {
             "saga": self.saga,
             "key": key,
@@ -86,10 +87,16 @@ class Store:
             "event_type": step.event_type,
             "stage_before": step.stage_before,
             "taken": step.taken,
-            "published": json.dumps(step.published),
+            "published": json.dumps(step.published) if step.published else "[]",
             "note": step.note,
-            "step_version": step.record.version + (step.taken != "late"),
-            **asdict(step.record),
+            "step_version": record.version + (step.taken != "late"),
+            "life": record.life,
+            "version": record.version,
+            "stage": record.stage,
+            "state": record.state,
+            "state_version": record.state_version,
+            "undo": record.undo,
+            "reason": record.reason,
         }
 
     @property

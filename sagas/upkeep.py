@@ -10,7 +10,19 @@ from .store import COLUMNS, Sent, Store
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A step that was taken, `at` seconds since 1970. `published` holds ids and types."""
+    """A step that was taken.
+
+    Attributes:
+        version: Its number: how many steps the saga had then.
+        at: When, in seconds since 1970.
+        event_id: The id of the event that was taken.
+        event_type: The type of that event.
+        stage_before: The stage in which the saga was; None for the first step.
+        stage: The stage in which it is since.
+        taken: How the event was taken: moved, late, overdue, undone, or by hand.
+        published: The ids and types of the events that the step published.
+        note: Why the saga compensates, or was moved by hand, where this step began that.
+    """
 
     version: int
     at: float
@@ -73,9 +85,8 @@ class Upkeep(Store):
 
     def forget(self, keep: float) -> Steps[int]:
         """Delete sagas that ended more than `keep` seconds ago, a thousand at most. Returns how many."""
-        past = self.statements.later("keep").replace("+", "-", 1)
-        oldest = f"select key from {self._sagas} where saga = :saga and ended_at < {past} order by ended_at limit 1000"
-        delete = f"delete from {self._sagas} where saga = :saga and ended_at is not null and key in ({oldest})"
+        is_old = f"where saga = :saga and ended_at < {self.statements.ago('keep')} order by ended_at limit 1000"
+        delete = f"delete from {self._sagas} where {self.statements.among(f'from {self._sagas} {is_old}')}"
         ended = yield f"{delete} returning key, life", {"saga": self.saga, "keep": keep}
         if ended:
             keys, lives = (json.dumps(column) for column in zip(*ended, strict=True))
@@ -90,12 +101,19 @@ class Upkeep(Store):
 
     @cached_property
     def _overdue(self) -> str:
-        skip = " for update skip locked" if self._is_postgres else ""
-        return (
-            f"update {self._sagas} set due_at = null where saga = :saga and key in (select key from {self._sagas} "
-            f"where saga = :saga and due_at <= {self._now} order by due_at limit :most{skip}) "
-            "and due_at is not null returning key, life, entered, stage"
+        """In PostgreSQL the rows are chosen once and apart: a plan that chooses them anew for each row never ends. In
+        SQLite the change comes first: its driver begins a transaction for no other statement."""
+        over = (
+            f"select key as over_key from {self._sagas} where saga = :saga and due_at <= (select {self._now}) "
+            "order by due_at limit :most"
         )
+        change = f"update {self._sagas} set due_at = null"
+        where = "where saga = :saga and due_at is not null"
+        returning = "returning key, life, entered, stage"
+        if not self._is_postgres:
+            return f"{change} {where} and key in ({over}) {returning}"
+        chosen = f"with over as materialized ({over} for update skip locked)"
+        return f"{chosen} {change} from over {where} and key = over_key {returning}"
 
     def _texts(self, name: str) -> str:
         if self._is_postgres:

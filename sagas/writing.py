@@ -23,8 +23,15 @@ T = TypeVar("T", bound=Saga)
 
 @dataclass(frozen=True, slots=True)
 class Standing(Generic[S]):
-    """A saga in the database: its state and stage, why it compensates, what is still to be undone (last first), and its
-    steps in order."""
+    """A saga in the database.
+
+    Attributes:
+        state: Its state.
+        stage: The stage in which it is.
+        reason: Why it compensates; None where it does not.
+        undo: What is still to be undone, last first.
+        steps: The steps that it took, in order.
+    """
 
     state: S
     stage: Stage
@@ -66,7 +73,7 @@ class Writing(Generic[T]):
 
     def write(self, moved: Moved[T], life: str, version: int) -> Record:
         """Return the row of a saga."""
-        undo = json.dumps([self._write_undo(one) for one in moved.undo])
+        undo = json.dumps([self._write_undo(one) for one in moved.undo]) if moved.undo else "[]"
         state, state_version = moved.state.model_dump_json(), self._version
         return Record(life, version, moved.stage.name, 0, state, state_version, undo, moved.reason)
 

@@ -138,7 +138,7 @@ class Kept(Statements):
         return (
             f"select first.seq from (select p.seq from {positions} p where not exists "
             f"(select 1 from {unsent} u where u.seq = p.seq) order by p.position limit 1000) first "
-            f"join {self.table('events')} e on e.seq = first.seq where e.written_at < {self._ago('keep')}"
+            f"join {self.table('events')} e on e.seq = first.seq where e.written_at < {self.ago('keep')}"
         )
 
     @property

@@ -111,9 +111,13 @@ class Statements:
             return f"{self.now} + make_interval(secs => cast(:{seconds} as double precision))"
         return f"{self.now} + :{seconds}"
 
-    def _ago(self, seconds: str) -> str:
-        """Return the time that is a parameter's seconds ago."""
-        return self.later(seconds).replace("+", "-", 1)
+    def ago(self, seconds: str) -> str:
+        """Return the time that is a parameter's seconds ago: one for the whole statement, so an index finds it."""
+        return f"(select {self.later(seconds).replace('+', '-', 1)})"
+
+    def among(self, rows: str) -> str:
+        """Return the condition that a row is among those of a query (`from ...`), which is carried out once."""
+        return f"ctid = any(array(select ctid {rows}))" if self._is_postgres else f"rowid in (select rowid {rows})"
 
     def seconds(self, expression: str) -> str:
         """Return a time, or the difference of two, in seconds."""
@@ -186,14 +190,20 @@ class Statements:
 
     @property
     def take(self) -> str:
-        """Take up to `wanted` leases whose names are like `kind` and that nobody has. Returns a row for each."""
-        cursors, skip = self.table("cursors"), " for update skip locked" if self._is_postgres else ""
+        """Take up to `wanted` leases whose names are like `kind` and that nobody has. Returns a row for each.
+
+        They are chosen once: PostgreSQL may carry out a subquery of the condition for each row, and then takes more.
+        """
+        cursors = self.table("cursors")
         is_free = f"(lease_until is null or lease_until < {self.now})"
-        return (
-            f"update {cursors} set token = :token, lease_until = {self.later('lease')} where name in "
-            f"(select name from {cursors} where name like :kind and {is_free} order by name limit :wanted{skip}) "
-            f"and {is_free} returning 1"
+        free = (
+            f"select name as free_name from {cursors} where name like :kind and {is_free} order by name limit :wanted"
         )
+        change = f"update {cursors} set token = :token, lease_until = {self.later('lease')}"
+        if not self._is_postgres:
+            return f"{change} where name in ({free}) and {is_free} returning 1"
+        chosen = f"with free as materialized ({free} for update skip locked)"
+        return f"{chosen} {change} from free where name = free_name and {is_free} returning 1"
 
     @property
     def give(self) -> str:
@@ -322,10 +332,8 @@ class Statements:
     def sweep(self) -> str:
         """Delete inbox rows that are older than `ttl` seconds, a thousand at most. Returns one row for each."""
         inbox = self.table("inbox")
-        return (
-            f"delete from {inbox} where (queue, event) in (select queue, event from {inbox} "
-            f"where handled_at < {self._ago('ttl')} limit 1000) returning 1"
-        )
+        old = self.among(f"from {inbox} where handled_at < {self.ago('ttl')} limit 1000")
+        return f"delete from {inbox} where {old} returning 1"
 
     @property
     def notify(self) -> str:

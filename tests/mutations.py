@@ -269,7 +269,7 @@ MUTATIONS = (
         8,
         "the inbox is swept within its window",
         "sql/statements.py",
-        "where handled_at < {self._ago('ttl')} limit 1000",
+        "where handled_at < {self.ago('ttl')} limit 1000",
         "where :ttl = :ttl limit 1000",
         RELAY,
     ),
@@ -360,6 +360,14 @@ MUTATIONS = (
         "        if rows:\n",
         "        if False:\n",
         SAGAS,
+    ),
+    Mutation(
+        9,
+        "each sweep reads the limits that are not over",
+        "sagas/upkeep.py",
+        "and due_at <= (select {self._now})",
+        "and due_at <= {self._now}",
+        "tests/contract/test_plans.py -k none_that_wait",
     ),
     Mutation(
         9,

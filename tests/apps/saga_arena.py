@@ -1,4 +1,5 @@
-"""A saga and all who take part in it, in one PostgreSQL database with a ledger; a process dies once at `DIE_AT`.
+"""A saga and all who take part in it, in one PostgreSQL database with a ledger; a process dies once at `DIE_AT`, and
+SIGUSR2 moves its time of day by two hours.
 
 An order whose number is divisible by 5 cannot be paid; of the others, one with remainder 1 is paid too late, and one
 with remainder 2 cannot be shipped.
@@ -6,7 +7,8 @@ with remainder 2 cannot be shipped.
 
 import os
 import signal
-from datetime import timedelta
+import sys
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +111,7 @@ def executed(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
     if statement.startswith("with changed"):
         connection.info["arrow"] = "the step is written"
         die("the step is written")
-    if statement.startswith(f"update {SCHEMA}.sagas set due_at = null") and cursor.rowcount:
+    if f"update {SCHEMA}.sagas set due_at = null" in statement and cursor.rowcount:
         connection.info["arrow"] = "the limit is cleared"
         die("the limit is cleared")
 
@@ -121,6 +123,26 @@ def committing(connection: Any) -> None:
         die("the commit of a step is sent")
     if arrow == "the limit is cleared":
         die("the commit of a limit is sent")
+
+
+class TimeOfDay(datetime):
+    """The time of day, off by some hours; SIGUSR2 moves it back if it is ahead, else forward."""
+
+    off = timedelta(hours=int(os.environ.get("HOURS_OFF", "0")))
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return datetime.now(tz) + cls.off
+
+    @classmethod
+    def move(cls, *_: Any) -> None:
+        cls.off += timedelta(hours=-2 if cls.off > timedelta() else 2)
+
+
+for name, module in [*sys.modules.items()]:
+    if name.startswith("holdfast.") and getattr(module, "datetime", None) is datetime:
+        module.datetime = TimeOfDay  # type: ignore[attr-defined]
+signal.signal(signal.SIGUSR2, TimeOfDay.move)
 
 
 def after_the_commit(handler: Handler) -> Handler:

@@ -11,12 +11,18 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast import sql, testing
+from holdfast import journal, sagas, sql, testing
 
+DECLARING = ("begins", "late", "on")
 PUBLIC = {
     **{name: getattr(holdfast, name) for name in holdfast.__all__},
     **{f"testing.{name}": getattr(testing, name) for name in testing.__all__},
     **{f"sql.{name}": getattr(sql, name) for name in ("Database", "Outbox")},
+    **{f"sagas.{name}": getattr(sagas, name) for name in vars(sagas) if name[0].isupper() or name in DECLARING},
+    **{
+        f"journal.{name}": getattr(journal, name)
+        for name in ("Aggregate", "Conflict", "Erased", "Journal", "Projection", "Recorded", "applies")
+    },
 }
 SETTINGS = {"Event", "Settings"}
 """Their constructors take fields, which their users define, or docs/settings.md describes."""
@@ -104,4 +110,6 @@ def test_every_public_name_is_looked_at() -> None:
         "Publisher.publish",
         "testing.Harness.settle",
         "sql.Outbox.publish",
+        "sagas.Step.undo_by",
+        "journal.Journal.append",
     } <= names

@@ -159,6 +159,37 @@ async def test_eight_workers_some_of_them_killed_and_postgres_restarted_end_twen
 
 
 @pytest.mark.timeout(180)
+async def test_workers_whose_clocks_are_moved_by_hours_fire_each_limit_once_and_none_early(
+    schema: str, postgres_url: str, settings: Settings
+) -> None:
+    env = variables(settings, postgres_url, schema)
+
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(Running("run", "saga_arena:worker", folder=APPS, env=env | {"HOURS_OFF": hours}))
+            for hours in ("0", "1", "-1")
+        ]
+        for worker in workers:
+            worker.until(lambda log: "worker.started" in log)
+        await publish_all(settings, [OrderPlaced(order=n) for n in range(10)])
+        charged = f"select count(*) > 0 from {schema}.entries where kind = 'charged'"
+        await eventually(lambda: ask(postgres_url, charged), [(True,)])
+        for worker in workers:
+            worker.process.send_signal(signal.SIGUSR2)
+        await until_ended(postgres_url, schema, 10)
+
+        for worker in workers:
+            assert worker.stop() == 0, worker.log
+
+    await check_the_ledger(postgres_url, schema, 10)
+    waited = (
+        f"select s.key, count(*), min(s.at - f.at) >= interval '3 seconds' from {schema}.saga_steps s "
+        f"join {schema}.saga_steps f on s.key = f.key and f.version = 1 where s.taken = 'overdue' group by 1 order by 1"
+    )
+    assert await ask(postgres_url, waited) == [("1", 1, True), ("6", 1, True)]
+
+
+@pytest.mark.timeout(180)
 async def test_events_in_any_order_end_alike_on_rabbitmq_and_postgresql(
     schema: str, postgres_url: str, settings: Settings
 ) -> None:
