@@ -14,5 +14,7 @@ from .projection import Projection as Projection
 from .recorded import Erased as Erased
 from .recorded import Recorded as Recorded
 from .recorded import recorded_of as recorded_of
+from .recorder import Recorder as Recorder
+from .tape_feed import TapeFeed as TapeFeed
 from .trace import Caused as Caused
 from .trace import trees as trees

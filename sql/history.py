@@ -96,6 +96,19 @@ class History(Kept):
         return f"select position from {self.table('cursors')} where name = :name"
 
     @property
+    def tape(self) -> str:
+        """Lock the row of a stream that is recorded. Returns the offset and the id of its last event that is here."""
+        lock = " for update" if self._is_postgres else ""
+        return f"select position, token from {self.table('cursors')} where name = :name{lock}"
+
+    @property
+    def move_tape(self) -> str:
+        return (
+            f"update {self.table('cursors')} set position = {self._whole('position')}, token = :event_id "
+            "where name = :name"
+        )
+
+    @property
     def reached(self) -> str:
         """Return whether a projection has come to an event."""
         return (
@@ -114,9 +127,10 @@ class History(Kept):
         )
 
     @property
-    def projections(self) -> str:
-        """Return the positions of projections, by their names."""
-        return f"select name, position from {self.table('cursors')} where name like 'projection:%' order by name"
+    def readers(self) -> str:
+        """Return the positions of projections, and the offsets of streams that are recorded, by their names."""
+        like = "name like 'projection:%' or name like 'stream:%'"
+        return f"select name, position from {self.table('cursors')} where {like} order by name"
 
     @property
     def rebuild(self) -> str:

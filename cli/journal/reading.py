@@ -118,14 +118,15 @@ def print_status(*, as_json: bool) -> None:
             history = reader.history
             [(last, first)] = await reader.ask(history.bounds)
             [(pending, oldest, held)] = await reader.ask(history.figures)
-            rows = await reader.ask(history.projections)
+            rows = await reader.ask(history.readers)
         return {
             "first": first or 0,
             "last": last,
             "pending": pending,
             "oldest_seconds": round(oldest or 0.0, 1),
             "held": held,
-            "projections": [_projection(name, position, last) for name, position in rows],
+            "projections": [_projection(name, position, last) for name, position in rows if not _stream(name)],
+            "streams": [{"name": stream, "offset": position} for name, position in rows if (stream := _stream(name))],
         }
 
     figures = asyncio.run(read())
@@ -135,6 +136,8 @@ def print_status(*, as_json: bool) -> None:
     print(f"positions {figures['first']} to {figures['last']}; {figures['pending']} wait to be sent")
     for each in figures["projections"]:
         print(f"projection {each['name']} v{each['version']}: position {each['position']}, {each['behind']} behind")
+    for each in figures["streams"]:
+        print(f"stream {each['name']}: recorded up to offset {each['offset']}")
 
 
 def export_events(file: Path, since: str | None, event_type: str | None, key: str | None) -> None:
@@ -155,6 +158,12 @@ def export_events(file: Path, since: str | None, event_type: str | None, key: st
     written = asyncio.run(write())
     partial_file.replace(file)
     print(f"{written} event(s) are in {file}")
+
+
+def _stream(name: str) -> str:
+    """The name of the stream that is recorded under a name, if it is one."""
+    kind, _, rest = name.partition(":")
+    return rest if kind == "stream" else ""
 
 
 def _projection(name: str, position: int, last: int) -> dict[str, Any]:
