@@ -7,9 +7,13 @@ from .archive import erase as erase
 from .archive import line_of as line_of
 from .archive import outgoing_of as outgoing_of
 from .archive import write_past as write_past
+from .evidence import Evidence as Evidence
 from .feed import Fed as Fed
 from .feed import Feed as Feed
 from .journal import Journal as Journal
+from .outcomes import Outcome as Outcome
+from .outcomes import Traces as Traces
+from .outcomes import outcomes_of as outcomes_of
 from .projection import Projection as Projection
 from .recorded import Erased as Erased
 from .recorded import Recorded as Recorded

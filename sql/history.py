@@ -127,6 +127,24 @@ class History(Kept):
         )
 
     @property
+    def inbox_rows(self) -> str:
+        """Return the queues and the digests, in hexadecimal, of the rows of some events in some queues."""
+        digest = "encode(event, 'hex')" if self._is_postgres else "lower(hex(event))"
+        rows = f"{self.table('inbox')} where queue in {self._texts('queues')}"
+        if self._is_postgres:
+            texts = "select json_array_elements_text(cast(:events as json)) as value"
+            return f"select queue, {digest} from {rows} and event in (select decode(value, 'hex') from ({texts}) given)"
+        return f"select queue, {digest} from {rows} and {digest} in {self._texts('events')}"
+
+    @property
+    def unsent_of(self) -> str:
+        """Return those of some events that no relay has sent."""
+        return (
+            f"select e.event_id from {self.waiting} u join {self.table('events')} e on e.seq = u.seq "
+            f"where e.event_id in {self._texts('ids')}"
+        )
+
+    @property
     def readers(self) -> str:
         """Return the positions of projections, and the offsets of streams that are recorded, by their names."""
         like = "name like 'projection:%' or name like 'stream:%'"

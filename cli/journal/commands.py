@@ -45,11 +45,19 @@ def show(event: EventId, json: Json = False) -> None:
 
 
 @journal_app.command(short_help="the tree of an event's causes and effects")
-def why(event: EventId, json: Json = False) -> None:
-    """Print the tree of all events that have their first cause in common with this one, and who published each."""
+def why(
+    event: EventId,
+    worker: Annotated[
+        str | None, typer.Option("--worker", metavar="MODULE:WORKER", help="list the queues of its handlers too")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print the tree of all events that have their first cause in common with this one, who published each, and how
+    each listener ended: handled, dead-lettered, waiting or unknown. That is known from the inbox, claims, dead letters
+    and effects; listeners are known from the bindings, by the management API, and from --worker."""
     from .reading import print_why
 
-    print_why(event, as_json=json)
+    print_why(event, worker, as_json=json)
 
 
 @journal_app.command(short_help="how far the journal, its relays and its projections are")
