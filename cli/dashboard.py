@@ -30,7 +30,8 @@ def run_dashboard(*, operator: bool, worker: str | None, port: int | None) -> in
 
     async def command() -> int:
         async with open_service() as service, AsyncExitStack() as stack:
-            sagas = evidence = None
+            sagas: Sagas | None = None
+            evidence: Evidence | None = None
             if known.sql.url is not None:
                 from .sql import opened
 

@@ -34,8 +34,8 @@ def create_app(
     sagas: Sagas | None = None,
     evidence: Evidence | None = None,
 ) -> Starlette:
-    """Return the page over these dead letters, these sagas, and the journal of this evidence. Nothing changes before somebody with the operator's
-    role says so."""
+    """Return the page over these dead letters, these sagas, and the journal of this evidence. Nothing changes before
+    somebody with the operator's role says so."""
     page = Page(service, Background(service), access, reader_of, rehearse, templates(), sagas, evidence)
 
     @asynccontextmanager
