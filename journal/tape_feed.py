@@ -7,8 +7,8 @@ stream before the mark; what was published after it is in the queue. What is in 
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 from ..broker import REAL, Broker, Clock, Offset, is_mark, ladder, mark, matches, scanning, sleep, stream_of
 from ..config import Settings
@@ -20,7 +20,20 @@ from .feed import Fed
 _BATCH = 500
 _SETTLED = (
     1.0  # seconds after which all nodes of a cluster route by a binding, and streams have what they routed before
+_LEEWAY = timedelta(minutes=1)  # of two clocks: a stream that is read from after its mark on never gives the mark
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """An event of the stream."""
+
+    type: str
+    time: datetime
+    message: Message
+
+    def is_since(self, moment: datetime | None) -> bool:
+        return moment is None or self.time >= moment
 
 
 class TapeFeed:
@@ -56,17 +69,16 @@ class TapeFeed:
     ) -> Fed:
         fed = Counter[str]()
         end = await mark(self._broker, self._stream, self._settings.broker.publish_timeout)
-        begin: Offset = "first" if since is None else datetime.fromtimestamp(since, UTC)
+        moment = None if since is None else datetime.fromtimestamp(since, UTC)
+        begin: Offset = "first" if moment is None else min(moment, datetime.now(UTC)) - _LEEWAY
         async with scanning(self._broker, self._stream, begin) as scan:
             while True:
                 taped = await scan.read(_BATCH)
                 last = next((one.offset for one in taped if one.message.message_id == end), None)
                 past = (one.message for one in taped if last is None or one.offset < last)
-                copies = [copy for copy in map(self._copy, past) if copy is not None]
-                await asyncio.gather(*(publish(copy) for copy in copies))
-                fed.update(
-                    read_metadata(copy, datetime.now(UTC), self._settings.worker.names).event_type for copy in copies
-                )
+                events = [event for event in map(self._read_one, past) if event is not None and event.is_since(moment)]
+                await asyncio.gather(*(publish(self._copy(event.message)) for event in events))
+                fed.update(event.type for event in events)
                 progress(sum(fed.values()))
                 if last is not None:
                     return Fed(dict(fed), last)
@@ -74,13 +86,16 @@ class TapeFeed:
     async def _publish(self, message: Message) -> None:
         await self._broker.publish(message, timeout=self._settings.broker.publish_timeout)
 
-    def _copy(self, message: Message) -> Message | None:
-        """Return the message that brings the same event to the queue alone; None for one that it is not bound for."""
-        now = datetime.now(UTC)
-        event_type = read_metadata(message, now, self._settings.worker.names).event_type
-        key = event_type if message.exchange == ladder.OUT else message.routing_key
+    def _read_one(self, message: Message) -> "_Past | None":
+        """Return an event that the queue is bound for; None for any other message."""
+        metadata = read_metadata(message, datetime.now(UTC), self._settings.worker.names)
+        key = metadata.event_type if message.exchange == ladder.OUT else message.routing_key
         if is_mark(message) or not any(matches(pattern, key) for pattern in self._spec.events):
             return None
+        return _Past(metadata.event_type, metadata.time, message)
+
+    def _copy(self, message: Message) -> Message:
+        """Return the message that brings the same event to the queue alone."""
         exchange, routing_key = origin(message)
         ours = {h.EXCHANGE: exchange, h.ROUTING_KEY: routing_key}
         if h.EVENT_ID not in message.headers and message.message_id:
