@@ -7,33 +7,20 @@ stream before the mark; what was published after it is in the queue. What is in 
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from ..broker import REAL, Broker, Clock, Offset, is_mark, ladder, mark, matches, scanning, sleep, stream_of
 from ..config import Settings
 from ..consumer import HandlerSpec, topology_of
-from ..events import Message, origin, read_metadata, uuid7
+from ..events import Incoming, Message, origin, read_incoming, uuid7
 from ..events import headers as h
 from .feed import Fed
 
 _BATCH = 500
-_SETTLED = (
-    1.0  # seconds after which all nodes of a cluster route by a binding, and streams have what they routed before
+# Seconds after which all nodes of a cluster route by a binding, and streams have what was routed before it.
+_SETTLED = 1.0
 _LEEWAY = timedelta(minutes=1)  # of two clocks: a stream that is read from after its mark on never gives the mark
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Past:
-    """An event of the stream."""
-
-    type: str
-    time: datetime
-    message: Message
-
-    def is_since(self, moment: datetime | None) -> bool:
-        return moment is None or self.time >= moment
 
 
 class TapeFeed:
@@ -76,9 +63,9 @@ class TapeFeed:
                 taped = await scan.read(_BATCH)
                 last = next((one.offset for one in taped if one.message.message_id == end), None)
                 past = (one.message for one in taped if last is None or one.offset < last)
-                events = [event for event in map(self._read_one, past) if event is not None and event.is_since(moment)]
+                events = [event for event in map(self._incoming, past) if self._takes(event, moment)]
                 await asyncio.gather(*(publish(self._copy(event.message)) for event in events))
-                fed.update(event.type for event in events)
+                fed.update(event.metadata.event_type for event in events)
                 progress(sum(fed.values()))
                 if last is not None:
                     return Fed(dict(fed), last)
@@ -86,13 +73,14 @@ class TapeFeed:
     async def _publish(self, message: Message) -> None:
         await self._broker.publish(message, timeout=self._settings.broker.publish_timeout)
 
-    def _read_one(self, message: Message) -> "_Past | None":
-        """Return an event that the queue is bound for; None for any other message."""
-        metadata = read_metadata(message, datetime.now(UTC), self._settings.worker.names)
-        key = metadata.event_type if message.exchange == ladder.OUT else message.routing_key
-        if is_mark(message) or not any(matches(pattern, key) for pattern in self._spec.events):
-            return None
-        return _Past(metadata.event_type, metadata.time, message)
+    def _incoming(self, message: Message) -> Incoming:
+        return read_incoming(message, datetime.now(UTC), self._settings.worker.names)
+
+    def _takes(self, event: Incoming, since: datetime | None) -> bool:
+        """Return whether the queue is bound for it, and it is no older."""
+        key = event.metadata.event_type if event.message.exchange == ladder.OUT else event.message.routing_key
+        is_bound = any(matches(pattern, key) for pattern in self._spec.events)
+        return is_bound and not is_mark(event.message) and (since is None or event.metadata.time >= since)
 
     def _copy(self, message: Message) -> Message:
         """Return the message that brings the same event to the queue alone."""
