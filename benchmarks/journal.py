@@ -4,8 +4,8 @@
 
 Eight writers append to eight aggregates, one event in a transaction: Holdfast by asyncpg and by psycopg in threads,
 with and without a relay that gives positions meanwhile, and eventsourcing (where it is installed) in threads, as it
-comes and with its functions in the database. Then a projection whose function does nothing catches up. Prints medians of
-three and their ratios.
+comes and with its functions in the database. Then a projection whose function does nothing catches up. Prints medians
+of three and their ratios.
 """
 
 import argparse
