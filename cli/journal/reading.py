@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict
@@ -110,6 +111,8 @@ def print_why(event_id: str, worker: str | None, *, as_json: bool) -> None:
         raise _unknown(event_id)
     lines = [line for tree in trees(events) for line in tree.lines()]
     ended = outcomes_of(events, traces)
+    for unread in traces.unread:
+        print(f"not looked at: {unread}", file=sys.stderr)
     if as_json:
         print_json(
             [
@@ -124,8 +127,6 @@ def print_why(event_id: str, worker: str | None, *, as_json: bool) -> None:
         for outcome in ended[event.event_id]:
             line = f"* {outcome.queue}: {outcome.state} ({outcome.by})"
             console().print("   " * (depth + 1) + line, soft_wrap=True)
-    for unread in traces.unread:
-        console().print(f"not looked at: {unread}", soft_wrap=True)
 
 
 @asynccontextmanager
