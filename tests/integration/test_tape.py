@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import signal
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,10 @@ from typing import Any
 import aio_pika
 import pytest
 from apps import copy_app
-from commands import Running, environment, holdfast, killed_when
+from commands import Running, environment, holdfast
 from keeping import KeptFile
 from running import a_broker, a_worker, running
-from waiting import Arrivals, Facts, blocking, eventually
+from waiting import Arrivals, Facts, eventually
 
 from holdfast import Context, Event, Settings
 from holdfast.broker import REAL, Broker, Queue, Topology, events_topology
@@ -104,20 +106,17 @@ async def test_a_recorder_that_is_killed_again_and_again_writes_each_event_once(
     env = variables(taped, tmp_path / "tape.db")
     tape = KeptFile(tmp_path / "tape.db", taped)
 
-    def recorded() -> int:
-        return int(blocking(tape.ask("select count(*) from holdfast_positions"))[0][0])
+    async def recorded() -> int:
+        return int((await tape.ask("select count(*) from holdfast_positions"))[0][0])
 
     async with publishing.at_full_rate():
         for _ in range(4):
-            before = await asyncio.to_thread(recorded)
-            await asyncio.to_thread(
-                killed_when,
-                lambda before=before: recorded() > before + 200,
-                "journal",
-                "record",
-                folder=tmp_path,
-                env=env,
-            )
+            before = await recorded()
+
+            async def has_more(before: int = before) -> bool:
+                return await recorded() > before + 200
+
+            await killed_once(has_more, "journal", "record", folder=tmp_path, env=env)
     done = await asyncio.to_thread(holdfast, "journal", "record", "--once", folder=tmp_path, env=env)
     again = await asyncio.to_thread(holdfast, "journal", "record", "--once", folder=tmp_path, env=env)
 
@@ -154,7 +153,7 @@ async def test_a_listener_fed_by_processes_that_are_killed_handles_each_event_on
     await publishing.some(100)
     async with a_broker(taped) as watching, publishing.at_full_rate():
         for ready in (1, 700):
-            await killed_after(ready, watching, spec.queue, feed, tmp_path, env)
+            await killed_once(partial(is_ready, watching, spec.queue, ready), *feed, folder=tmp_path, env=env)
         done = await asyncio.to_thread(holdfast, *feed, folder=tmp_path, env=env)
     await publishing.kept.relay()
     placed = await publishing.written("feed.placed")
@@ -167,19 +166,18 @@ async def test_a_listener_fed_by_processes_that_are_killed_handles_each_event_on
     assert len(placed) > 2_000
 
 
-async def killed_after(
-    ready: int, broker: Broker, queue: str, feed: tuple[str, ...], folder: Path, env: dict[str, str]
-) -> None:
-    """Feed, and kill the process once so many messages are in the queue."""
+async def is_ready(broker: Broker, queue: str, messages: int) -> bool:
+    """Whether so many messages are in a queue."""
+    depth = await broker.count(queue)
+    return depth is not None and depth.ready >= messages
 
-    async def is_there() -> bool:
-        depth = await broker.count(queue)
-        return depth is not None and depth.ready >= ready
 
-    with Running(*feed, folder=folder, env=env) as feeding:
-        await eventually(is_there)
-        feeding.process.kill()
-        await asyncio.to_thread(feeding.process.wait)
+async def killed_once(is_time: Callable[[], Awaitable[bool]], *command: str, folder: Path, env: dict[str, str]) -> None:
+    """Run a command, and kill its process once it is time."""
+    with Running(*command, folder=folder, env=env) as running:
+        await eventually(is_time)
+        running.process.kill()
+        assert await asyncio.to_thread(running.process.wait) == -signal.SIGKILL, running.log
 
 
 async def test_what_the_retention_deleted_before_it_was_recorded_is_said(taped: Settings, tmp_path: Path) -> None:
