@@ -139,7 +139,7 @@ async def browse(bench: Bench, queue: str) -> None:
         await browser.close()
 
 
-async def test_all_events_of_the_exchange_come_to_the_stream_delayed_ones_when_they_are_due(bench: Bench) -> None:
+async def test_all_events_come_to_the_stream_delayed_ones_when_they_are_due(bench: Bench) -> None:
     given: Any = {"exchange": bench.name("events"), "stream": bench.name("tape"), "max_delay": 1}
     settings = Settings(_env_file=None, broker={"url": bench.server.url, **given}).broker  # type: ignore[call-arg]
     await bench.declare(events_topology(settings) + ladder.ladder(1) + delayed_to_stream(settings))
