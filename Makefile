@@ -180,6 +180,10 @@ bench-sagas: venv ## A step of a saga beside a handler in a transaction: make be
 bench-outbox: $(BENCH)/.holdfast ## The relay, web transactions and handlers `within=`, beside doing it by hand: make bench-outbox [JSON=FILE]
 	$(BENCH)/bin/python benchmarks/outbox.py $(if $(JSON),--json $(JSON))
 
+.PHONY: bench-journal
+bench-journal: $(BENCH)/.holdfast ## Appending beside eventsourcing, and how fast a projection catches up: make bench-journal [JSON=FILE]
+	$(BENCH)/bin/python benchmarks/journal.py $(if $(JSON),--json $(JSON))
+
 .PHONY: bench-ladder
 bench-ladder: venv ## What a delayed message costs the broker, with the ladder of before and of now, on a private node
 	$(BIN)/python benchmarks/ladder.py

@@ -94,9 +94,13 @@ def to_listeners(event_type: str) -> str:
 
 def arrivals(queue: str, event_types: Iterable[str] = ()) -> Topology:
     """Return the bindings by which a queue receives its own copies and the delayed events of the types it handles."""
-    digits = "*." * BITS
-    keys = [to_queue(queue), digits + to_queue(queue), *(digits + to_listeners(kind) for kind in event_types)]
+    keys = [to_queue(queue), "*." * BITS + to_queue(queue), *map(delayed, event_types)]
     return Topology(bindings=tuple(Binding(OUT, queue, key) for key in keys))
+
+
+def delayed(event_type: str) -> str:
+    """Return the binding key of delayed events of a type, or of a pattern of types."""
+    return "*." * BITS + to_listeners(event_type)
 
 
 def ladder(max_delay: float) -> Topology:

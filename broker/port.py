@@ -2,12 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
 from ..events import Message
 from .topology import Topology
 
 Mode: TypeAlias = Literal["declare", "verify", "skip"]
+Offset: TypeAlias = int | datetime | Literal["first", "next"]
+"""Where to begin to read a stream: at a message's offset, at a time (or some messages earlier), at the first message
+that is kept, or at the next one that comes."""
+
+STREAM_OFFSET = "x-stream-offset"
+"""The header that says which offset a message of a stream has."""
 
 
 @dataclass(slots=True, init=False)
@@ -180,9 +187,14 @@ class Broker(Sender, Reader, Protocol):
         """Deliver messages of `queue` to `on_delivery`, at most `prefetch` of them unsettled."""
         ...
 
-    async def attach(self, queue: str, *, prefetch: int, on_taken: OnTaken, on_lost: OnLost) -> Attachment:
+    async def attach(
+        self, queue: str, *, prefetch: int, on_taken: OnTaken, on_lost: OnLost, offset: Offset | None = None
+    ) -> Attachment:
         """Consume `queue` on a channel of its own, with at most `prefetch` messages in hand (0: without a limit).
         `on_taken` may be called before this returns, `on_lost` is called if the channel is lost.
+
+        A stream is read from an `offset` on, and has a `prefetch`. It keeps what is removed, which only makes room for
+        the next message.
 
         Raises `TopologyMissing`, `BrokerUnavailable`."""
         ...

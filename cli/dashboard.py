@@ -17,6 +17,7 @@ def run_dashboard(*, operator: bool, worker: str | None, port: int | None) -> in
     try:
         from ..dashboard import Access, create_app, listen, serve
         from ..dashboard.sagas import Sagas
+        from ..journal import Evidence
         from ..sagas.including import sagas_of
     except ImportError as error:
         raise ConfigurationError(f"the page needs {error.name}: pip install 'holdfast-rabbitmq[dashboard]'") from None
@@ -29,11 +30,15 @@ def run_dashboard(*, operator: bool, worker: str | None, port: int | None) -> in
 
     async def command() -> int:
         async with open_service() as service, AsyncExitStack() as stack:
-            sagas = None
+            sagas: Sagas | None = None
+            evidence: Evidence | None = None
             if known.sql.url is not None:
                 from .sql import opened
 
-                sagas = Sagas(await stack.enter_async_context(opened(known)), known.sql.schema, graphs)
+                database = await stack.enter_async_context(opened(known))
+                sagas = Sagas(database, known.sql.schema, graphs)
+                handlers = () if loaded is None else tuple(loaded.handlers)
+                evidence = Evidence(database, known, service, handlers) if known.sql.keeps else None
             access = Access(
                 token=_secret(settings, "token"),
                 operator_token=_secret(settings, "operator_token"),
@@ -43,7 +48,7 @@ def run_dashboard(*, operator: bool, worker: str | None, port: int | None) -> in
             )
             reader = None if worker is None else partial(reader_of, worker)
             rehearse = None if worker is None else partial(rehearse_in_child, worker)
-            app = create_app(service, access, reader_of=reader, rehearse=rehearse, sagas=sagas)
+            app = create_app(service, access, reader_of=reader, rehearse=rehearse, sagas=sagas, evidence=evidence)
             proxies = settings.trusted_proxies if settings.public_url else ""
             await serve(app, listen(settings), started=_started(settings.public_url), proxies=proxies)
         return 0

@@ -4,7 +4,7 @@ import random
 from contextlib import suppress
 from functools import partial
 
-from ..broker import REAL, events_exchange, open_broker
+from ..broker import REAL, events_topology, open_broker
 from ..config import Settings, load_settings
 from ..outbox import Relay, relaying
 from ..sql import DatabaseUnavailable
@@ -40,7 +40,7 @@ async def _run(settings: Settings) -> int:
             await database.check(settings.sql.schema, keeps=settings.sql.keeps)
         broker = await open_broker(settings, emit)
         try:
-            await broker.declare(events_exchange(settings.broker.exchange), settings.broker.topology)
+            await broker.declare(events_topology(settings.broker), settings.broker.topology)
             relay = Relay(database, broker, settings, emit=emit, spans=open_spans(), clock=REAL, luck=random.random)
             heed(lambda counts: relay.stop())
             ready = partial(_ready, relay)

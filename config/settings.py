@@ -28,6 +28,7 @@ PREFIX = "HOLDFAST_"
 
 
 _WORD = r"([A-Za-z0-9_-]+|\*|#)"
+StreamName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:-]+$")]
 EventPattern = Annotated[str, Field(max_length=150, pattern=rf"^{_WORD}(\.{_WORD})*$")]
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400, allow_inf_nan=False)]
 
@@ -131,6 +132,17 @@ class BrokerSettings(_ServerSettings):
     queue_type: Literal["quorum", "classic"] = Field(default="quorum", description="type of the handlers' queues")
     topology: Literal["declare", "verify", "skip"] = Field(
         default="declare", description="declare what is missing, only check that it exists, or trust that it does"
+    )
+    stream: StreamName | None = Field(
+        default=None,
+        description="a stream queue that keeps all events of the exchange, for new listeners and `holdfast journal "
+        "record`; an event without a listener is on it, and is no longer unroutable",
+    )
+    stream_age: Annotated[int, Field(ge=60, le=10 * 365 * 86400)] = Field(
+        default=2_592_000, description="seconds that the stream keeps events; a policy can change it later"
+    )
+    stream_bytes: Annotated[int, Field(ge=1_000_000)] = Field(
+        default=20_000_000_000, description="bytes that the stream keeps at most; a policy can change it later"
     )
     heartbeat: int = Field(default=15, ge=1, le=3600, description="AMQP heartbeat, seconds")
     connect_timeout: Seconds = Field(default=10.0, description="seconds for one attempt to connect")

@@ -11,7 +11,8 @@ from ..broker import (
     Exchange,
     Existing,
     Topology,
-    events_exchange,
+    delayed_to_stream,
+    events_topology,
     existing_queue,
     ladder,
     matches,
@@ -209,8 +210,8 @@ def _unlike(version: int, known: Reader) -> str:
 
 
 def topology_of(handlers: Iterable[HandlerSpec], settings: BrokerSettings) -> Topology:
-    """Return the events exchange, the delay ladder, and the queues and bindings of each handler."""
-    topology = events_exchange(settings.exchange) + ladder.ladder(settings.max_delay) + registry()
+    """Return the events exchange with its stream, the delay ladder, and the queues and bindings of each handler."""
+    topology = events_topology(settings) + ladder.ladder(settings.max_delay) + registry() + delayed_to_stream(settings)
     for handler in handlers:
         topology += _part_of(handler, settings)
     return topology

@@ -14,10 +14,12 @@ from starlette.staticfiles import StaticFiles
 
 from ..dead_letters import DeadLetters, ReaderOf, Selection
 from ..events import HoldfastError
+from ..journal import Evidence
 from . import actions, pages
 from . import sagas as saga_pages
 from .access import Access, Gate, Role
 from .background import Background
+from .causes import causes
 from .page import Page, Rehearse, templates
 from .sagas import Sagas
 from .visit import Handler, Visit, visits
@@ -30,10 +32,11 @@ def create_app(
     reader_of: ReaderOf | None = None,
     rehearse: Rehearse | None = None,
     sagas: Sagas | None = None,
+    evidence: Evidence | None = None,
 ) -> Starlette:
-    """Return the page over these dead letters, and these sagas. Nothing changes before somebody with the operator's
-    role says so."""
-    page = Page(service, Background(service), access, reader_of, rehearse, templates(), sagas)
+    """Return the page over these dead letters, these sagas, and the journal of this evidence. Nothing changes before
+    somebody with the operator's role says so."""
+    page = Page(service, Background(service), access, reader_of, rehearse, templates(), sagas, evidence)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -58,6 +61,7 @@ def create_app(
             route("/archives", pages.archives),
             route("/archives/{name}", pages.archive),
             route("/archives/{name}/restore", actions.restore, "POST"),
+            route("/causes", causes),
             route("/sagas", saga_pages.kinds),
             route("/sagas/{saga}", saga_pages.kind),
             route("/sagas/{saga}/{key:path}", saga_pages.one),

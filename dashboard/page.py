@@ -15,6 +15,7 @@ from .access import Access
 from .background import Background
 
 if TYPE_CHECKING:
+    from ..journal import Evidence
     from .sagas import Sagas
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -26,7 +27,7 @@ Rehearse: TypeAlias = Callable[[str, Selection], Awaitable[Rehearsal]]
 @dataclass(frozen=True, slots=True)
 class Page:
     """What every visit has at hand. `reader_of` and `rehearse` are None where no worker was named, `sagas` where there
-    is no database."""
+    is no database, and `evidence` where that keeps no events."""
 
     service: DeadLetters
     background: Background
@@ -35,6 +36,7 @@ class Page:
     rehearse: Rehearse | None
     templates: Environment
     sagas: "Sagas | None" = None
+    evidence: "Evidence | None" = None
 
 
 def templates() -> Environment:

@@ -65,7 +65,7 @@ class Visit:
             session=self.request.scope.get("session"), version=VERSION, queue=self.queue, root=page.access.root,
             path=self.request.url.path.removeprefix(page.access.root),
             filters=self.selection, can_check=page.reader_of is not None, can_run=page.rehearse is not None,
-            has_sagas=page.sagas is not None, **values,
+            has_sagas=page.sagas is not None, has_journal=page.evidence is not None, **values,
         )  # fmt: skip
         return HTMLResponse(text, status)
 

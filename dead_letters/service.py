@@ -65,12 +65,13 @@ class DeadLetters:
 
         async def look(name: str) -> DeadQueue | None:
             depth = depths[name]
-            return None if depth is None else await self._look(name, depth, known[name])
+            return None if depth is None else await self.look(name, depth, known[name])
 
         queues = await several(look, known, at_a_time=4)
         return [queue for queue in queues.values() if queue is not None]
 
-    async def _look(self, queue: str, depth: Depth, worker: str) -> DeadQueue:
+    async def look(self, queue: str, depth: Depth, worker: str = "") -> DeadQueue:
+        """Return a dead-letter queue with its depth. One with a few thousand letters is read if that has changed."""
         if depth.consumers or not depth.ready:
             return DeadQueue(queue, depth.ready, None, is_read=depth.consumers > 0, worker=worker)
         if depth.ready <= SOON_READ and depth.ready != self.index(queue).count():

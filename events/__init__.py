@@ -6,6 +6,7 @@ from .codec import Kind as Kind
 from .codec import decode as decode
 from .codec import decoder_for as decoder_for
 from .codec import encode as encode
+from .codec import plain as plain
 from .envelope import check_limits as check_limits
 from .envelope import seal as seal
 from .envelope import to_message as to_message

@@ -99,6 +99,15 @@ def decode(decoder: Decoder, message: Message) -> Any:
         raise Unreadable(f"a validator of the event raised {type(error).__name__}") from error
 
 
+def plain(message: Message) -> tuple[bytes, str]:
+    """Return the body without compression and without the frame of a CloudEvent, and its content type. A body that is
+    no JSON, or not what its properties say, stays as it is."""
+    try:
+        return _json_of(message), "application/json"
+    except (Unreadable, ValueError, RecursionError):
+        return message.body, message.content_type or "application/octet-stream"
+
+
 def describe(error: ValidationError) -> str:
     """Return pydantic's findings as `field: message`, without the values that were sent."""
     findings = error.errors(include_input=False, include_url=False, include_context=False)

@@ -5,6 +5,7 @@ from .availability import StoreUnavailable as StoreUnavailable
 from .lease import Lease as Lease
 from .memory import MemoryClaims as MemoryClaims
 from .open import OpenClaims as OpenClaims
+from .open import claim_states as claim_states
 from .open import no_claims as no_claims
 from .open import open_claims as open_claims
 from .open import open_heart as open_heart
@@ -16,6 +17,7 @@ from .port import Acquired as Acquired
 from .port import Answer as Answer
 from .port import Busy as Busy
 from .port import Claim as Claim
+from .port import ClaimState as ClaimState
 from .port import ClaimStore as ClaimStore
 from .port import Completion as Completion
 from .port import Danger as Danger

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from ..config import Settings
 from ..telemetry import Emit, TlsUnverified
 from .lease import Lease
 from .memory import MemoryClaims
-from .port import ClaimStore, Endangered, Heart
+from .port import ClaimState, ClaimStore, Endangered, Heart, StoreUnavailable
 
 _shared: dict[tuple[asyncio.AbstractEventLoop, str], MemoryClaims] = {}
 
@@ -36,6 +36,18 @@ def open_claims(settings: Settings, emit: Emit) -> OpenClaims:
         emit(TlsUnverified("HOLDFAST_IDEMPOTENCY__VERIFY"))
     store, heart = RedisClaims(url, idempotency), RedisHeart(url, idempotency)
     return OpenClaims(store, Lease(heart, seconds=idempotency.lease, emit=emit), store.findings)
+
+
+async def claim_states(settings: Settings, keys: Sequence[str]) -> dict[str, ClaimState]:
+    """Return the states of the claims with these keys that there are, for tools: nothing is changed.
+
+    Raises `StoreUnavailable`, also for claims in memory, which no other process sees.
+    """
+    if settings.claims_url.startswith("memory:"):
+        raise StoreUnavailable("they are in the memory of a worker")
+    from .redis import states
+
+    return await states(settings.claims_url, settings.idempotency, keys)
 
 
 def no_claims() -> OpenClaims:

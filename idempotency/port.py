@@ -83,6 +83,10 @@ class Endangered:
     text: str
 
 
+ClaimState: TypeAlias = Literal["running", "resting", "done"]
+"""The states of a claim that there is."""
+
+
 class ClaimStore(Protocol):
     """Where claims are kept. Every method may raise `StoreUnavailable`; each may be sent again with the same claim."""
 

@@ -2,7 +2,7 @@
 
 Its queue is bound first, and only then the sequencer's position is read. An event with a later position gets it, and is
 sent, after the binding: it is in the queue. Events up to that position are published to the queue. Of those in between
-some come both ways, with one event id, and are handled once.
+some come both ways, with one event id, and are handled once. `journal.tape_feed` does the same without a database.
 """
 
 import asyncio

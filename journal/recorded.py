@@ -60,7 +60,7 @@ def recorded_of(row: Row) -> Recorded:
         key,
         correlation_id,
         causation_id,
-        dict(json.loads(extra)).get(headers.TRACEPARENT),
+        None if extra == "{}" else dict(json.loads(extra)).get(headers.TRACEPARENT),
         caused_by,
     )
     return Recorded(position or 0, metadata, bytes(body), content_type, stream, stream_version)

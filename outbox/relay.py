@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ..broker import Broker, Clock, Pause, ladder, sleep
+from ..broker import Broker, Clock, Pause, delayed_to_stream, ladder, sleep
 from ..config import Settings
 from ..events import (
     BrokerUnavailable,
@@ -269,7 +269,8 @@ class Relay:
         if not self._has_ladder:
             broker = self._settings.broker
             async with asyncio.timeout(self._timeout):
-                await self._broker.declare(ladder.ladder(broker.max_delay), broker.topology)
+                topology = ladder.ladder(broker.max_delay) + delayed_to_stream(broker)
+                await self._broker.declare(topology, broker.topology)
             self._has_ladder = True
 
     async def _count(self) -> None:

@@ -8,7 +8,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Self
 
-from ..broker import REAL, Broker, Clock, events_exchange, ladder, open_broker, with_headers
+from ..broker import REAL, Broker, Clock, delayed_to_stream, events_topology, ladder, open_broker, with_headers
 from ..config import Settings, load_settings
 from ..events import Envelope, Event, Headers, Metadata, PublishError, as_published, seal, with_metadata
 from ..telemetry import Emit, FactLog, fan_out, open_spans
@@ -61,7 +61,7 @@ class Publisher:
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.connect_timeout):
-                    await broker.declare(events_exchange(settings.exchange), settings.topology)
+                    await broker.declare(events_topology(settings), settings.topology)
         except BaseException:
             await broker.close()
             raise
@@ -183,7 +183,8 @@ class Publisher:
         """Declare the delay ladder, once for all publishes that wait for it."""
         if self._declaring is None or self._declaring.done():
             settings = self._settings.broker
-            declaration = broker.declare(ladder.ladder(settings.max_delay), settings.topology)
+            topology = ladder.ladder(settings.max_delay) + delayed_to_stream(settings)
+            declaration = broker.declare(topology, settings.topology)
             self._declaring = asyncio.ensure_future(declaration)
         with suppress(TimeoutError):  # the publish that follows says what is wrong
             async with asyncio.timeout(timeout):

@@ -52,7 +52,7 @@ SUBMODULES = {
         "DeadLettered",
     ),
     "holdfast.sagas": ("Saga", "Stage", "Step", "begins", "on", "late", "SagaError", "TooEarly"),
-    "holdfast.journal": ("Aggregate", "applies", "Journal", "Projection", "Recorded"),
+    "holdfast.journal": ("Aggregate", "applies", "Journal", "Projection", "Recorded", "Conflict", "Erased"),
     "holdfast.sql": ("Database", "Outbox", "OutsideTransaction", "TransactionEnded", "DatabaseUnavailable"),
 }
 

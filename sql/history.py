@@ -96,6 +96,19 @@ class History(Kept):
         return f"select position from {self.table('cursors')} where name = :name"
 
     @property
+    def tape(self) -> str:
+        """Lock the row of a stream that is recorded. Returns the offset and the id of its last event that is here."""
+        lock = " for update" if self._is_postgres else ""
+        return f"select position, token from {self.table('cursors')} where name = :name{lock}"
+
+    @property
+    def move_tape(self) -> str:
+        return (
+            f"update {self.table('cursors')} set position = {self._whole('position')}, token = :event_id "
+            "where name = :name"
+        )
+
+    @property
     def reached(self) -> str:
         """Return whether a projection has come to an event."""
         return (
@@ -114,9 +127,28 @@ class History(Kept):
         )
 
     @property
-    def projections(self) -> str:
-        """Return the positions of projections, by their names."""
-        return f"select name, position from {self.table('cursors')} where name like 'projection:%' order by name"
+    def inbox_rows(self) -> str:
+        """Return the queues and the digests, in hexadecimal, of the rows of some events in some queues."""
+        digest = "encode(event, 'hex')" if self._is_postgres else "lower(hex(event))"
+        rows = f"{self.table('inbox')} where queue in {self._texts('queues')}"
+        if self._is_postgres:
+            texts = "select json_array_elements_text(cast(:events as json)) as value"
+            return f"select queue, {digest} from {rows} and event in (select decode(value, 'hex') from ({texts}) given)"
+        return f"select queue, {digest} from {rows} and {digest} in {self._texts('events')}"
+
+    @property
+    def unsent_of(self) -> str:
+        """Return those of some events that no relay has sent."""
+        return (
+            f"select e.event_id from {self.waiting} u join {self.table('events')} e on e.seq = u.seq "
+            f"where e.event_id in {self._texts('ids')}"
+        )
+
+    @property
+    def readers(self) -> str:
+        """Return the positions of projections, and the offsets of streams that are recorded, by their names."""
+        like = "name like 'projection:%' or name like 'stream:%'"
+        return f"select name, position from {self.table('cursors')} where {like} order by name"
 
     @property
     def rebuild(self) -> str:

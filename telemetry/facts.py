@@ -494,6 +494,57 @@ class ProjectionStalled(Fact, log="projection.stalled", level="error"):
     again_in: float
 
 
+class TapeRecorded(Fact):
+    """Messages of a stream are committed up to an `offset`, of which `events` were not in the journal."""
+
+    stream: str
+    events: int
+    offset: int
+
+
+class TapeRecording(Fact, log="journal.recording"):
+    """The messages of a stream after an `offset` are being written into the journal of a database; -1: from the first
+    one on."""
+
+    stream: str
+    database: str
+    offset: int
+
+
+class TapeGap(Fact, log="journal.gap", level="error"):
+    """Messages of a stream were deleted before they were written into the journal: those at the offsets `first` to
+    `last`. The retention of the stream is too short for how far the recording is behind."""
+
+    stream: str
+    first: int
+    last: int
+
+
+class TapeLate(Fact, log="journal.late", level="warning"):
+    """The event that was written into the journal last is older than half of the time that its stream keeps events:
+    `seconds`. It is said once a minute."""
+
+    stream: str
+    seconds: float
+
+
+class TapeUnrecorded(Fact, log="journal.unrecorded", level="error"):
+    """A message of a stream cannot be kept, and is left out of the journal."""
+
+    stream: str
+    offset: int
+    error: str
+
+
+class TapeFailed(Fact, log="journal.failed", level="warning"):
+    """A stream cannot be written into the journal now: the broker or the database cannot be used. It goes on where it
+    was, and tries again in `again_in` seconds."""
+
+    stream: str
+    error: str
+    again_in: float
+
+
 class JournalSwept(Fact, log="journal.swept"):
     """Events that were sent and kept for `HOLDFAST_SQL__KEEP` seconds are deleted."""
 

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from ..broker import Attachment, Consumer, Delivery, OnDelivery, OnLost, OnTaken
+from ..broker import Attachment, Consumer, Delivery, Offset, OnDelivery, OnLost, OnTaken
 from ..broker.memory import MemoryBroker
 from ..events import Message
 from ..idempotency import Answer, Claim, ClaimStore, Completion, Lease
@@ -88,8 +88,10 @@ class WatchedBroker(MemoryBroker):
 
         return await super().consume(queue, prefetch=prefetch, on_delivery=take)
 
-    async def attach(self, queue: str, *, prefetch: int, on_taken: OnTaken, on_lost: OnLost) -> Attachment:
-        attachment = await super().attach(queue, prefetch=prefetch, on_taken=on_taken, on_lost=on_lost)
+    async def attach(
+        self, queue: str, *, prefetch: int, on_taken: OnTaken, on_lost: OnLost, offset: Offset | None = None
+    ) -> Attachment:
+        attachment = await super().attach(queue, prefetch=prefetch, on_taken=on_taken, on_lost=on_lost, offset=offset)
         return WatchedAttachment(attachment, self._life)
 
 

@@ -44,6 +44,9 @@ ATTACHMENTS = "tests/contract/test_attachments.py"
 WITHIN_POSTGRES = "tests/contract/test_within.py -k asyncpg-session"
 POSITIONS = "tests/contract/test_positions.py -k asyncpg-session"
 PROJECTIONS, FEED = "tests/contract/test_projections.py -k sqlite", "tests/integration/test_feeding.py"
+PROJECTIONS_POSTGRES = "tests/contract/test_projections.py"
+STREAMS, TAPE_FEED = "tests/contract/test_streams.py", "tests/contract/test_feeding_from_stream.py"
+RECORDING = "tests/contract/test_recording.py"
 WITHIN, RELAY = "tests/contract/test_within.py -k sqlite", "tests/contract/test_relay.py -k sqlite"
 
 MUTATIONS = (
@@ -682,6 +685,89 @@ MUTATIONS = (
         'to_message(envelope, exchange="", routing_key=self._spec.queue)',
         "to_message(envelope, exchange=self._settings.broker.exchange)",
         FEED,
+    ),
+    Mutation(
+        8,
+        "a projection's position is committed apart from its rows",
+        "journal/projector.py",
+        "            await opened.flush()\n            await play(self._move(batch), opened.execute)\n",
+        "            await opened.flush()\n        async with opener.begin() as opened:\n"
+        "            await play(self._move(batch), opened.execute)\n",
+        f"{PROJECTIONS_POSTGRES} -k killed_at_each_arrow",
+    ),
+    Mutation(
+        8,
+        "a feed reads how far a relay has sent",
+        "journal/feed.py",
+        "        return int((yield self._history.bounds, {})[0][0])\n",
+        "        last = int((yield self._history.bounds, {})[0][0])\n"
+        "        [(first,)] = yield f'select min(position) from {self._history.waiting}', {}\n"
+        "        return last if first is None else first - 1\n",
+        f"{FEED} -k not_noted",
+    ),
+    Mutation(
+        8,
+        "a feed from a stream marks its end before it binds the queue",
+        "journal/tape_feed.py",
+        "        await self._broker.declare(topology_of([self._spec], broker), broker.topology)\n"
+        "        await sleep(self._clock, _SETTLED)\n"
+        "        return await self._read(since, self._publish, progress)\n",
+        "        feeding = asyncio.ensure_future(self._read(since, self._publish, progress))\n"
+        "        await asyncio.sleep(0)\n"
+        "        await self._broker.declare(topology_of([self._spec], broker), broker.topology)\n"
+        "        return await feeding\n",
+        f"{TAPE_FEED} -k around_the_binding",
+    ),
+    Mutation(
+        8,
+        "a stream is read without acks",
+        "broker/tape.py",
+        "            self._attachment.remove(tag)  # makes room for another\n",
+        "",
+        f"{STREAMS} -k more_messages",
+    ),
+    Mutation(
+        8,
+        "delayed events do not come to the stream",
+        "broker/tape.py",
+        'ladder.delayed("#")',
+        '"none"',
+        f"{STREAMS} -k delayed_ones",
+    ),
+    Mutation(
+        8,
+        "a recorder begins with the next message",
+        "journal/recorder.py",
+        '"first" if self._offset < 0 else self._offset)',
+        '"next" if self._offset < 0 else self._offset)',
+        f"{RECORDING} --timeout 60",
+    ),
+    Mutation(
+        8,
+        "the offset of a stream is committed before its events",
+        "journal/recorder.py",
+        "        written = yield from write_past(self._history, events)\n"
+        "        yield from self._move(last.offset, last.message.message_id)\n",
+        "        yield from self._move(last.offset, last.message.message_id)\n"
+        "        yield 'commit', {}\n        yield 'begin', {}\n"
+        "        written = yield from write_past(self._history, events)\n",
+        f"{RECORDING}::test_a_recorder_that_dies_at_each_arrow_writes_each_event_once[sqlite]",
+    ),
+    Mutation(
+        8,
+        "a stream that was made anew is taken for the one before",
+        "journal/recorder.py",
+        "first.message.message_id != event_id",
+        "event_id is False",
+        f"{RECORDING} -k made_anew",
+    ),
+    Mutation(
+        8,
+        "what a stream has lost is not said",
+        "journal/recorder.py",
+        "            if one.offset > self._offset + 1 and self._offset >= 0:\n",
+        "            if one.offset < 0:\n",
+        f"{RECORDING} -k deleted_before",
     ),
 )
 

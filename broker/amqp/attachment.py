@@ -2,8 +2,9 @@
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
-from ..port import OnLost, OnTaken
+from ..port import STREAM_OFFSET, Offset, OnLost, OnTaken
 from .connection import RPC, WiredChannel, WiredConnection, close_quietly, untapped
 from .consumer import why_lost
 from .deliveries import TRAVEL, Deliveries
@@ -38,7 +39,7 @@ class AmqpAttachment:
                 deliveries.flush()
         await self._discard(RPC)
 
-    async def open(self, connection: WiredConnection, queue: str) -> None:
+    async def open(self, connection: WiredConnection, queue: str, offset: Offset | None) -> None:
         """Consume the queue. Raises one of `CONNECTION_ERRORS`; the channel is closed then."""
         channel, deliveries, lost = self._channel, self._deliveries, self._channel.closing
         lost.add_done_callback(self._lost)
@@ -47,7 +48,8 @@ class AmqpAttachment:
         try:
             await while_open(connection, channel.set_qos(self._prefetch, timeout=RPC))
             source = await channel.get_queue(queue, ensure=False)
-            await while_open(connection, source.consume(untapped, timeout=RPC))
+            arguments: Any = None if offset is None else {STREAM_OFFSET: offset}
+            await while_open(connection, source.consume(untapped, arguments=arguments, timeout=RPC))
             heed_cancellation()
         except BaseException:
             self._on_lost = None

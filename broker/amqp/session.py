@@ -9,7 +9,7 @@ from ...config import BrokerSettings
 from ...events import BrokerUnavailable, Message, TopologyError, TopologyMissing, Unroutable
 from ...telemetry import Emit, TopologyUnverified, keep_running
 from ..management import ManagementUnavailable
-from ..port import Attachment, Consumer, Depth, Mode, OnDelivery, OnHeld, OnLost, OnTaken
+from ..port import Attachment, Consumer, Depth, Mode, Offset, OnDelivery, OnHeld, OnLost, OnTaken
 from ..topology import Topology
 from . import topology as topologies
 from .attachment import AmqpAttachment
@@ -85,13 +85,15 @@ class AmqpBroker:
         self._consumers = [before for before in self._consumers if not before.ended] + [consumer]
         return consumer
 
-    async def attach(self, queue: str, *, prefetch: int, on_taken: OnTaken, on_lost: OnLost) -> Attachment:
+    async def attach(
+        self, queue: str, *, prefetch: int, on_taken: OnTaken, on_lost: OnLost, offset: Offset | None = None
+    ) -> Attachment:
         connection = await self._consuming.connection()
         try:
             with lost_as_error:
                 channel = await connection.open_channel()
                 attachment = AmqpAttachment(channel, prefetch, on_taken, on_lost)
-                await attachment.open(connection, queue)
+                await attachment.open(connection, queue, offset)
         except ChannelNotFoundEntity as error:
             with suppress(TopologyError, *CONNECTION_ERRORS), lost_as_error:
                 await self._redeclare()

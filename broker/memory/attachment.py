@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 
-from ..port import OnLost, OnTaken
+from ..port import Offset, OnLost, OnTaken
 from .queue import Entry, MemoryQueue
 
 
@@ -12,7 +12,8 @@ class MemoryAttachment:
 
     is_lasting = False
 
-    def __init__(self, prefetch: int, on_taken: OnTaken, on_lost: OnLost) -> None:
+    def __init__(self, prefetch: int, on_taken: OnTaken, on_lost: OnLost, offset: Offset | None) -> None:
+        self.offset = offset
         self._prefetch = prefetch
         self._on_taken = on_taken
         self._on_lost = on_lost

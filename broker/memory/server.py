@@ -14,6 +14,7 @@ from ..topology import Binding, Exchange, Queue, Topology, described
 from .browser import MemoryBrowser
 from .queue import Entry, MemoryQueue, Taker, completes_a_cycle, died
 from .routing import Routing
+from .stream import MemoryStream
 
 REDECLARE_AFTER = 0.1
 """Seconds after which a session declares a deleted queue of its topology again."""
@@ -120,6 +121,8 @@ class Server:
         queue = self.queues.get(name)
         if queue is None:
             raise TopologyMissing(f"there is no queue {name!r}")
+        if isinstance(queue, MemoryStream):
+            raise QueueInUse(f"{name} is a stream: letters are read from queues alone")
         if name in self._read:
             raise QueueInUse(f"{name} is being read or worked on by another tool; try again later")
         if queue.takers:
@@ -156,7 +159,8 @@ class Server:
         if known is not None:
             _compare("queue", queue.name, queue.arguments, known.arguments)
             return
-        made = self.queues[queue.name] = MemoryQueue(queue, self._bury, self._clock)
+        kind = MemoryStream if queue.arguments.get("x-queue-type") == "stream" else MemoryQueue
+        made = self.queues[queue.name] = kind(queue, self._bury, self._clock)
         for taker in self._awaiting.pop(queue.name, ()):
             taker.attach(made)
 

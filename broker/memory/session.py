@@ -6,7 +6,7 @@ from contextlib import suppress
 from ...events import BrokerUnavailable, Message, NotConnected, TooLarge, TopologyError
 from ...telemetry import Connected, Detached, Disconnected, Emit, Role
 from ..codec import HEADER_BUDGET, address, pack, unpack
-from ..port import Attachment, Consumer, Depth, Mode, OnDelivery, OnHeld, OnLost, OnTaken
+from ..port import Attachment, Consumer, Depth, Mode, Offset, OnDelivery, OnHeld, OnLost, OnTaken
 from ..topology import Topology
 from .attachment import MemoryAttachment
 from .browser import MemoryBrowser
@@ -71,8 +71,10 @@ class MemoryBroker:
         self._attach(consumer)
         return consumer
 
-    async def attach(self, queue: str, *, prefetch: int, on_taken: OnTaken, on_lost: OnLost) -> Attachment:
-        attachment = MemoryAttachment(prefetch, on_taken, on_lost)
+    async def attach(
+        self, queue: str, *, prefetch: int, on_taken: OnTaken, on_lost: OnLost, offset: Offset | None = None
+    ) -> Attachment:
+        attachment = MemoryAttachment(prefetch, on_taken, on_lost, offset)
         self._connect().attach_once(queue, attachment)
         self._attachments = [one for one in self._attachments if one.is_open] + [attachment]
         return attachment

@@ -93,7 +93,9 @@ def of_queues(topology: Topology, queues: Iterable[Mapping[str, Any]]) -> list[F
 
 def _losses(queue: Queue, seen: Effective) -> tuple[list[str], list[str]]:
     """Return the keys by which a queue drops or expires more than Holdfast declares, and those by which a delay level
-    hands on too early."""
+    hands on too early. A policy may change how long a stream keeps events."""
+    if queue.arguments.get("x-queue-type") == "stream":
+        return [], []
     rejects = seen.mode("overflow") == "reject-publish"
     lower = [
         key

@@ -45,11 +45,19 @@ def show(event: EventId, json: Json = False) -> None:
 
 
 @journal_app.command(short_help="the tree of an event's causes and effects")
-def why(event: EventId, json: Json = False) -> None:
-    """Print the tree of all events that have their first cause in common with this one, and who published each."""
+def why(
+    event: EventId,
+    worker: Annotated[
+        str | None, typer.Option("--worker", metavar="MODULE:WORKER", help="list the queues of its handlers too")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print the tree of all events that have their first cause in common with this one, who published each, and how
+    each listener ended: handled, dead-lettered, waiting or unknown. That is known from the inbox, claims, dead letters
+    and effects; listeners are known from the bindings, by the management API, and from --worker."""
     from .reading import print_why
 
-    print_why(event, as_json=json)
+    print_why(event, worker, as_json=json)
 
 
 @journal_app.command(short_help="how far the journal, its relays and its projections are")
@@ -79,14 +87,32 @@ def feed(
     target: Target,
     handler: Annotated[str, typer.Argument(metavar="HANDLER", help="its name")],
     since: Since = None,
+    from_stream: Annotated[
+        bool, typer.Option("--from-stream", help="from the stream of HOLDFAST_BROKER__STREAM, without a database")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only count what would be fed")] = False,
 ) -> None:
     """Bind a handler's queue, and publish the events of the past to it. Those after the binding come by themselves.
     Events in between may come both ways, with one id, and are handled once. A feed that was interrupted goes on where
-    it was."""
+    it was; from a stream it begins again, and claims drop what comes twice."""
     from .writing import feed_handler
 
-    feed_handler(target, handler, since, dry_run=dry_run)
+    feed_handler(target, handler, since, dry_run=dry_run, from_stream=from_stream)
+
+
+@journal_app.command(short_help="write the stream of all events into the journal")
+def record(
+    once: Annotated[bool, typer.Option("--once", help="end when all that is on the stream now is written")] = False,
+    from_first: Annotated[
+        bool, typer.Option("--from-first", help="begin with the first message that the stream has")
+    ] = False,
+) -> None:
+    """Write the events of the stream (HOLDFAST_BROKER__STREAM) into the journal at HOLDFAST_SQL__URL, until a signal.
+    Each is written once, and is not sent again. It goes on where the last one stopped. It serves metrics and probes, as
+    `holdfast relay` does."""
+    from .recording import record_stream
+
+    raise typer.Exit(record_stream(once=once, from_first=from_first))
 
 
 @journal_app.command(short_help="write events to a file, one line of JSON each")

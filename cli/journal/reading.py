@@ -2,17 +2,22 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...config import load_settings
+from ...consumer import HandlerSpec
 from ...dead_letters.selection import moment
-from ...events import ConfigurationError
-from ...journal import Recorded, line_of, recorded_of, trees
+from ...events import BrokerUnavailable, ConfigurationError
+from ...journal import Evidence, Recorded, Traces, line_of, outcomes_of, recorded_of, trees
 from ...sql import Database, History, Row
+from ..dead.session import open_service
+from ..load import load_worker
 from ..sql import ask, opened
 from ..words import console, print_json
 
@@ -91,23 +96,53 @@ def print_event(event_id: str, *, as_json: bool) -> None:
     console().print("erased" if event.is_erased else body, soft_wrap=True)
 
 
-def print_why(event_id: str, *, as_json: bool) -> None:
-    """Print the tree of causes and effects. Raises `ConfigurationError` where the event is not in the journal."""
+def print_why(event_id: str, worker: str | None, *, as_json: bool) -> None:
+    """Print the tree of causes and effects, and how each listener ended. Raises `ConfigurationError` where the event is
+    not in the journal."""
+    handlers = () if worker is None else tuple(load_worker(worker).handlers)
 
-    async def read() -> list[Recorded]:
-        async with a_reader() as reader:
-            return await reader.events(reader.history.correlated, params={"event_id": event_id}, most=10_000)
+    async def read() -> tuple[list[Recorded], Traces]:
+        async with a_reader() as reader, an_evidence(reader.database, handlers) as evidence:
+            events = await evidence.family(event_id)
+            return events, await evidence.traces(events) if events else Traces()
 
-    events = asyncio.run(read())
+    events, traces = asyncio.run(read())
     if not events:
         raise _unknown(event_id)
     lines = [line for tree in trees(events) for line in tree.lines()]
+    ended = outcomes_of(events, traces)
+    for unread in traces.unread:
+        print(f"not looked at: {unread}", file=sys.stderr)
     if as_json:
-        print_json([{"depth": depth, **json.loads(line_of(event))} for depth, event in lines])
+        print_json(
+            [
+                {"depth": depth, **json.loads(line_of(event)), "listeners": [asdict(o) for o in ended[event.event_id]]}
+                for depth, event in lines
+            ]
+        )
         return
     for depth, event in lines:
         mark = "  <- this one" if event.event_id == event_id and len(lines) > 1 else ""
         console().print("   " * depth + f"{_line(event)}{mark}", soft_wrap=True)
+        for outcome in ended[event.event_id]:
+            line = f"* {outcome.queue}: {outcome.state} ({outcome.by})"
+            console().print("   " * (depth + 1) + line, soft_wrap=True)
+
+
+@asynccontextmanager
+async def an_evidence(database: Database[Any], handlers: tuple[HandlerSpec, ...] = ()) -> AsyncIterator[Evidence]:
+    """Return where traces of events are looked for. A broker that is unavailable is left out."""
+    settings = load_settings()
+    if settings.broker.url.get_secret_value().startswith("memory:"):
+        yield Evidence(database, settings, None, handlers, "HOLDFAST_BROKER__URL is memory://, inside one process")
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            service = await stack.enter_async_context(open_service())
+        except BrokerUnavailable as error:
+            yield Evidence(database, settings, None, handlers, str(error))
+            return
+        yield Evidence(database, settings, service, handlers)
 
 
 def print_status(*, as_json: bool) -> None:
@@ -118,14 +153,15 @@ def print_status(*, as_json: bool) -> None:
             history = reader.history
             [(last, first)] = await reader.ask(history.bounds)
             [(pending, oldest, held)] = await reader.ask(history.figures)
-            rows = await reader.ask(history.projections)
+            rows = await reader.ask(history.readers)
         return {
             "first": first or 0,
             "last": last,
             "pending": pending,
             "oldest_seconds": round(oldest or 0.0, 1),
             "held": held,
-            "projections": [_projection(name, position, last) for name, position in rows],
+            "projections": [_projection(name, position, last) for name, position in rows if not _stream(name)],
+            "streams": [{"name": stream, "offset": position} for name, position in rows if (stream := _stream(name))],
         }
 
     figures = asyncio.run(read())
@@ -135,6 +171,8 @@ def print_status(*, as_json: bool) -> None:
     print(f"positions {figures['first']} to {figures['last']}; {figures['pending']} wait to be sent")
     for each in figures["projections"]:
         print(f"projection {each['name']} v{each['version']}: position {each['position']}, {each['behind']} behind")
+    for each in figures["streams"]:
+        print(f"stream {each['name']}: recorded up to offset {each['offset']}")
 
 
 def export_events(file: Path, since: str | None, event_type: str | None, key: str | None) -> None:
@@ -155,6 +193,12 @@ def export_events(file: Path, since: str | None, event_type: str | None, key: st
     written = asyncio.run(write())
     partial_file.replace(file)
     print(f"{written} event(s) are in {file}")
+
+
+def _stream(name: str) -> str:
+    """The name of the stream that is recorded under a name, if it is one."""
+    kind, _, rest = name.partition(":")
+    return rest if kind == "stream" else ""
 
 
 def _projection(name: str, position: int, last: int) -> dict[str, Any]:

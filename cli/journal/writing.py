@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from ...broker import open_broker
+from ...broker import open_broker, stream_of
+from ...config import BrokerSettings, Settings
+from ...consumer import HandlerSpec
 from ...dead_letters.selection import moment
 from ...events import ConfigurationError
-from ...journal import Fed, Feed, erase, outgoing_of, write_past
+from ...journal import Fed, Feed, TapeFeed, erase, outgoing_of, write_past
 from ...telemetry import FactLog, configure_logging
 from ..load import load_worker
 from ..sql import opened
@@ -34,23 +37,13 @@ def rebuild_projection(name: str, version: int, *, is_sure: bool) -> None:
     print(f"projection {name} v{version} begins anew")
 
 
-def feed_handler(target: str, name: str, since: str | None, *, dry_run: bool) -> None:
-    """Feed the past to a handler of a worker, or count what would be fed."""
+def feed_handler(target: str, name: str, since: str | None, *, dry_run: bool, from_stream: bool) -> None:
+    """Feed the past to a handler of a worker, or count what would be fed: from the journal, or from the stream."""
     worker = load_worker(target)
     [spec] = worker.selected([name])
     settings, began = worker.settings, None if since is None else moment(since).timestamp()
     configure_logging(settings.log)
-
-    @asynccontextmanager
-    async def a_feed() -> AsyncIterator[Feed]:
-        async with opened(settings) as database:
-            await database.check(settings.sql.schema, keeps=True)
-            broker: Any = None if dry_run else await open_broker(settings, FactLog())
-            try:
-                yield Feed(spec, database, broker, settings)
-            finally:
-                if broker is not None:
-                    await broker.close()
+    a_feed = partial(_of_stream, spec, settings) if from_stream else partial(_of_journal, spec, settings, dry_run)
 
     async def run() -> Fed:
         async with a_feed() as feed:
@@ -59,8 +52,37 @@ def feed_handler(target: str, name: str, since: str | None, *, dry_run: bool) ->
     fed = asyncio.run(run())
     for event_type, count in sorted(fed.types.items()):
         print(f"{count} {event_type}")
-    verb = "would be fed" if dry_run else "fed"
-    print(f"{sum(fed.types.values())} event(s) up to position {fed.position} {verb} to {spec.queue}")
+    verb, where = "would be fed" if dry_run else "fed", "offset" if from_stream else "position"
+    print(f"{sum(fed.types.values())} event(s) up to {where} {fed.position} {verb} to {spec.queue}")
+
+
+@asynccontextmanager
+async def _of_journal(spec: HandlerSpec, settings: Settings, dry_run: bool) -> AsyncIterator[Feed]:
+    async with opened(settings) as database:
+        await database.check(settings.sql.schema, keeps=True)
+        broker: Any = None if dry_run else await open_broker(settings, FactLog())
+        try:
+            yield Feed(spec, database, broker, settings)
+        finally:
+            if broker is not None:
+                await broker.close()
+
+
+@asynccontextmanager
+async def _of_stream(spec: HandlerSpec, settings: Settings) -> AsyncIterator[TapeFeed]:
+    check_stream(settings.broker)
+    broker = await open_broker(settings, FactLog())
+    try:
+        yield TapeFeed(spec, broker, settings)
+    finally:
+        await broker.close()
+
+
+def check_stream(settings: BrokerSettings) -> None:
+    """Raise `ConfigurationError` where there is no stream that this process can read."""
+    stream_of(settings)
+    if settings.url.get_secret_value().startswith("memory:"):
+        raise ConfigurationError("HOLDFAST_BROKER__URL is memory://, inside one process: no other has its stream")
 
 
 def import_events(file: Path) -> None:

@@ -1,6 +1,8 @@
 """Read models that are made from the journal, on each kind of database."""
 
 import asyncio
+import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -251,6 +253,60 @@ async def test_a_backend_that_dies_repeats_nothing(bank: Bank, settings: Setting
 
     assert [(account, int(total)) for account, total in await balances.rows()] == [("a", 100)]
     assert await bank.count("accounts") == 5 and not kills
+
+
+class KilledAt(Projector):
+    """A projection whose backend is killed once at each arrow of a batch: its row is locked, the events are read, they
+    are handled, the position is moved, and all is committed."""
+
+    left: list[str]
+
+    def _read(self) -> Any:
+        yield from self._kill("begun")
+        batch = yield from super()._read()
+        if batch is not None:
+            yield from self._kill("read")
+        return batch
+
+    def _move(self, batch: Any) -> Any:
+        yield from self._kill("handled")
+        yield from super()._move(batch)
+        yield from self._kill("moved")
+
+    async def _turn(self) -> bool:
+        is_more = await super()._turn()
+        if "committed" in self.left:
+            self.left.remove("committed")
+            raise ConnectionError("killed after the commit")
+        return is_more
+
+    def _kill(self, arrow: str) -> Any:
+        if arrow in self.left:
+            self.left.remove(arrow)
+            yield "select pg_terminate_backend(pg_backend_pid())", {}
+
+
+@pytest.mark.parametrize("bank", [each for each in ONE_OF_EACH if each.id != "sqlite"], indirect=True)
+async def test_a_projection_that_is_killed_at_each_arrow_is_the_fold_of_its_history(
+    bank: Bank, settings: Settings
+) -> None:
+    arrows = ["begun", "read", "handled", "moved", "committed"]
+    balances, luck = Balances(bank), random.Random(7)
+    fold = Counter[str]()
+    for arrow in (*arrows, "none"):
+        amounts = [luck.choice([-5, 1, 20]) for _ in range(120)]
+        for account in "ab":
+            await publish(bank, settings, *payments(account, *amounts), Noise())
+            fold[account] += sum(amounts)
+        projector = KilledAt(balances.projection, bank.database, settings, Facts().record, REAL)
+        projector.left = [] if arrow == "none" else [arrow]
+        for _ in range(5):
+            await projector.drain()
+        assert not projector.left, arrow
+
+    assert {account: int(total) for account, total in await balances.rows()} == dict(fold)
+    assert await bank.count("accounts") == 6 * 240
+    assert await balances.position() == 6 * 242
 
 
 @pytest.mark.parametrize("bank", ONE_OF_EACH, indirect=True)

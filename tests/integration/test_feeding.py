@@ -3,7 +3,7 @@
 import asyncio
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from keeping import KeptFile
@@ -12,6 +12,7 @@ from waiting import Arrivals, Facts
 
 from holdfast import Context, Event, Settings
 from holdfast.broker import Binding, Broker, Exchange, Queue, Topology
+from holdfast.events import Message
 from holdfast.journal import Feed
 from holdfast.sql import Steps
 
@@ -102,3 +103,48 @@ async def feed_until_done(spec: Any, kept: KeptFile, broker: Broker, settings: S
             continue
         assert set(fed.types) <= {"feed.placed"} and fed.position >= 1200
         return
+
+
+class Unnoted:
+    """A broker whose confirms come to the relay when they are let: what it sent is not noted until then."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.sent, self.let = asyncio.Event(), asyncio.Event()
+        self.header_budget = broker.header_budget
+
+    async def publish(self, message: Message, *, timeout: float | None) -> None:
+        await self._broker.publish(message, timeout=timeout)
+        self.sent.set()
+        await self.let.wait()
+
+    async def declare(self, *arguments: Any) -> None:
+        await self._broker.declare(*arguments)
+
+
+async def test_an_event_that_was_sent_before_the_binding_and_not_noted_is_fed(
+    kept_settings: Settings, tmp_path: Path
+) -> None:
+    seen, facts = Arrivals[int](), Facts()
+    await a_listener(kept_settings)
+    worker = a_worker(kept_settings, facts)
+
+    @worker.handler(Placed)
+    async def charge(event: Placed) -> None:
+        seen(event.number)
+
+    async with a_broker(kept_settings) as broker:
+        unnoted = Unnoted(broker)
+        kept = KeptFile(tmp_path / "shop.db", kept_settings, cast("Broker", unnoted))
+        kept.publish(Placed(order="o-1", number=1))
+        relaying = asyncio.create_task(kept.relay())
+        await unnoted.sent.wait()
+
+        fed = await Feed(worker.handlers[0], kept.database, broker, kept_settings).run(since=None)
+        unnoted.let.set()
+        await relaying
+        async with running(worker):
+            await seen.take(1)
+
+    assert (fed.types, fed.position) == ({"feed.placed": 1}, 1)
+    assert seen.all == [1]

@@ -104,10 +104,14 @@ def test_the_causes_and_effects_of_an_event_are_a_tree(shop: Shop) -> None:
         shop.run("journal", "why", effect).splitlines(),
     )
 
-    assert len(from_the_cause) == len(from_the_effect) == 2
-    assert from_the_effect[1].startswith("   3 ")
-    assert from_the_effect[1].endswith("by billing.charge  <- this one")
-    assert [event["depth"] for event in shop.json("journal", "why", effect, "--json")] == [0, 1]
+    handled = "   * billing.charge: handled (the event that it published: order.invoiced)"
+    assert len(from_the_cause) == len(from_the_effect) == 3
+    assert from_the_effect[1] == handled
+    assert from_the_effect[2].startswith("   3 ")
+    assert from_the_effect[2].endswith("by billing.charge  <- this one")
+    [cause, result] = shop.json("journal", "why", effect, "--json")
+    assert (cause["depth"], result["depth"], result["listeners"]) == (0, 1, [])
+    assert [(one["queue"], one["state"]) for one in cause["listeners"]] == [("billing.charge", "handled")]
     assert shop.fails("journal", "why", "e-1") == "holdfast: no event 'e-1' is in the journal"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from apps import copy_app
 from commands import environment, holdfast
+from keeping import KeptFile
 from morgue import QUICK, a_desk
 from rabbits import Rabbit
 from redises import with_users
@@ -29,9 +30,11 @@ from holdfast import (
     fixed,
     load_settings,
 )
-from holdfast.broker import Broker
+from holdfast.broker import REAL, Broker, events_topology
 from holdfast.broker.amqp import apply_topology
+from holdfast.consumer import topology_of
 from holdfast.dead_letters import Pace, Selection
+from holdfast.journal import Recorder
 from holdfast.telemetry import CopyHeld, Detached, ReportLost, Settled
 
 DELAYS = r"holdfast\.delays\.\d\d"
@@ -145,6 +148,32 @@ def test_users_that_may_do_nothing_but_look_are_enough_for_the_doctor_and_for_ch
     assert (doctor.returncode, check.returncode) == (0, 0), doctor.stdout + check.stdout + check.stderr
     assert {finding["code"] for finding in told["findings"]} == {"arguments-unread"}
     assert any("management API: http" in looked for looked in told["looked_at"])
+
+
+async def test_a_recorder_writes_the_tape_and_says_which_right_it_lacks(
+    rabbit: Rabbit, unique: str, tmp_path: Path
+) -> None:
+    with a_virtual_host(rabbit, unique) as host:
+        shop, stream = Shop(host), "holdfast.journal"
+        owner, own = shop.settings("shop-topology", stream=stream), shop.settings("archivist", stream=stream)
+        tape = KeptFile(tmp_path / "tape.db", own)
+        await apply_topology(owner.broker, topology_of((), owner.broker))
+        await shop.publish("o-1", "o-2")
+
+        async def record() -> int:
+            async with a_broker(own) as broker:
+                await broker.declare(events_topology(own.broker), own.broker.topology)
+                return await Recorder(tape.database, broker, own, emit=shop.facts.record, clock=REAL).catch_up()
+
+        recorded = await record()
+        host.give("archivist", read="^$")
+        with pytest.raises(BrokerUnavailable, match=f"read access to queue '{stream}' in vhost"):
+            await record()
+        host.give("archivist", write="^$")
+        with pytest.raises(PublishRefused, match=r"write access to exchange 'amq\.default' in vhost"):
+            await record()
+
+    assert recorded == 2
 
 
 async def test_a_type_that_may_not_be_published_is_refused_and_those_next_to_it_published(

@@ -20,6 +20,7 @@ from holdfast.broker import (
     Queue,
     Topology,
     binding_differences,
+    events_topology,
     ladder,
     registry,
 )
@@ -96,6 +97,8 @@ def test_policies_that_race_our_retries_are_found(policy: dict[str, Any] | None,
 
 REJECTS = {"x-queue-type": "quorum", "x-overflow": "reject-publish"}
 LEVEL = {**REJECTS, "x-message-ttl": 6400, "x-dead-letter-strategy": "at-least-once"}
+[TAPE] = events_topology(BrokerSettings(stream="holdfast.journal")).queues
+STREAM = dict(TAPE.arguments)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +109,7 @@ LEVEL = {**REJECTS, "x-message-ttl": 6400, "x-dead-letter-strategy": "at-least-o
         ("w.handle", {"x-overflow": "reject-publish"}, {"max-length": 10, "overflow": "drop-head"}, []),
         ("w.handle", {}, {"max-length": 10, "overflow": "reject-publish"}, []),
         ("w.handle", {"x-max-length": 10}, {}, ["policy-drops"]),
+        ("holdfast.journal", STREAM, {"max-length-bytes": 1, "max-age": "1D"}, []),
         ("w.handle", {"x-single-active-consumer": True}, {}, []),
         ("w.handle", {"x-delivery-limit": 5}, {"delivery-limit": 50}, ["delivery-limit-low"]),
         ("classic", {}, {"delivery-limit": 5}, []),
@@ -125,6 +129,7 @@ def test_what_is_in_effect_is_judged_and_not_the_key_of_a_policy(
         Queue("w.handle", {**REJECTS, "x-delivery-limit": 100}),
         Queue("classic"),
         level_6(),
+        TAPE,
         *registry().queues,
     )
     row = {"name": name, "arguments": arguments, "effective_policy_definition": policy, "policy": "p"}

@@ -11,10 +11,12 @@ from holdfast.broker import (
     Queue,
     Topology,
     dead_letter_queue,
-    events_exchange,
+    delayed_to_stream,
+    events_topology,
     ladder,
     work_queue,
 )
+from holdfast.config import BrokerSettings
 
 NAMES = st.sampled_from(["a", "b", "c"])
 ARGUMENTS = st.dictionaries(st.sampled_from(["x-message-ttl", "x-max-length"]), st.integers(1, 3), max_size=2)
@@ -92,9 +94,11 @@ def test_only_a_quorum_queue_bounds_deliveries_and_dead_letters_at_least_once() 
 
 
 def test_whatever_is_bound_is_declared() -> None:
+    taped = BrokerSettings(stream="tape")
     topology = (
-        events_exchange("events")
+        events_topology(taped)
         + ladder.ladder(86_400)
+        + delayed_to_stream(taped)
         + work_queue("q", kind="quorum", exchange="events", keys=("a.b",))
     )
 
