@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from ..config import Settings
 from ..telemetry import Emit, TlsUnverified
+from .availability import StoreUnavailable
 from .lease import Lease
 from .memory import MemoryClaims
-from .port import ClaimState, ClaimStore, Endangered, Heart, StoreUnavailable
+from .port import ClaimState, ClaimStore, Endangered, Heart
 
 _shared: dict[tuple[asyncio.AbstractEventLoop, str], MemoryClaims] = {}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from ...config import IdempotencySettings
 from ..port import ClaimState
@@ -20,9 +21,9 @@ async def states(url: str, settings: IdempotencySettings, keys: Sequence[str]) -
         for begin in range(0, len(keys), _AT_ONCE):
             few = keys[begin : begin + _AT_ONCE]
             async with asyncio.timeout(server.patience):
-                values = await asyncio.gather(*(client.get(key) for key in few))
+                values: list[Any] = await asyncio.gather(*(client.get(key) for key in few))
             known = zip(few, values, strict=True)
-            seen |= {key: state for key, value in known if (state := _STATES.get(bytes(value or b"")[:1])) is not None}
+            seen |= {key: state for key, value in known if (state := _STATES.get((value or b"")[:1])) is not None}
     except FAULTS as error:
         raise unavailable(error) from None
     finally:

@@ -4,11 +4,10 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from databases import Bank, Kind, a_bank, keeping_kinds
+from databases import Bank, banks, keeping
 from waiting import Facts, eventually
 
 from holdfast import ConfigurationError, Event, HoldfastError, Publisher, Settings
@@ -20,7 +19,7 @@ from holdfast.outbox import Relay
 from holdfast.sql import History, Outbox, Steps
 from holdfast.telemetry import Spans, TapeFailed, TapeGap, TapeLate, TapeRecorded, TapeUnrecorded
 
-ONE_OF_EACH = [each for each in keeping_kinds() if each.id in ("sqlite", "asyncpg-session", "psycopg-session")]
+ONE_OF_EACH = [each for each in keeping() if each.id in ("sqlite", "asyncpg-session", "psycopg-session")]
 
 
 class Counted(Event, type="counted", key="counter"):
@@ -28,12 +27,7 @@ class Counted(Event, type="counted", key="counter"):
     number: int = 0
 
 
-@pytest.fixture(params=ONE_OF_EACH)
-async def bank(request: pytest.FixtureRequest, unique: str, tmp_path: Path) -> AsyncIterator[Bank]:
-    kind: Kind = request.param
-    url = request.getfixturevalue(f"{kind.server}_url") if kind.server else ""
-    async with a_bank(kind, url, unique, tmp_path, keeps=True) as bank:
-        yield bank
+bank = banks(ONE_OF_EACH, keeps=True)
 
 
 @pytest.fixture
