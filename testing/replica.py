@@ -128,7 +128,7 @@ class Replica:
 
         def open_claims(_: Settings, emit: Emit) -> OpenClaims:
             lease = life.lease = Lease(stage.claims, seconds=None, emit=emit)
-            return OpenClaims(WatchedClaims(stage.claims, life), lease, _no_findings)
+            return OpenClaims(WatchedClaims(stage.claims, life), lease, _no_findings, stage.claims.board)
 
         def hear(fact: Fact) -> None:
             if not life.has_crashed:
