@@ -52,7 +52,7 @@ class Entry:
     @property
     def rest(self) -> str:
         """What the board keeps behind its state. Its cause comes last: it is looked for there."""
-        due = "" if self.at is None else f"{self.at:.3f}"
+        due = "" if self.at is None else f"{self.at:.6f}"
         return "\0".join(("", self.event_type.replace("\0", ""), self.detail, due, *self.cause))
 
 
