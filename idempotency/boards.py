@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
-from ..broker import Clock, matches
+from ..broker import Clock, Pause, matches
 from ..events import Metadata
 from ..telemetry import Emit, Unfollowed
 from .board import LIFE, Board, Entry
@@ -15,6 +16,7 @@ from .port import StoreUnavailable
 
 _FRESH: Final = 1.0  # seconds for which the listeners are not looked up again
 _KNOWN_FOR: Final = 30 * 86400.0  # seconds for which a queue counts as a listener after it was announced
+_AGAIN: Final = Pause(1.0, 30.0)  # between two looks for steps that are to be written
 _PENDING: Final = 10_000  # steps that are kept for a store that is unavailable
 _TOGETHER: Final = 500
 
@@ -31,7 +33,7 @@ class Boards:
         self._clock = clock
         self._emit = emit
         self._lock = asyncio.Lock()
-        self._fresh_until = 0.0
+        self._fresh_until = -math.inf
         self._bound: list[tuple[str, list[Source]]] = []
         self._queues: dict[str, tuple[str, ...]] = {}
         self._pending: OrderedDict[tuple[str, str], tuple[Entry, float]] = OrderedDict()
@@ -73,16 +75,17 @@ class Boards:
     async def keep(self, listeners: Mapping[str, list[Source]]) -> None:
         """Announce the queues of a worker once a day, and note what a store that was unavailable has missed. Without
         end."""
-        due = 0.0
+        due, failures = -math.inf, 0
         while True:
             try:
                 if self._clock.time() >= due:
                     await self._announce(listeners)
                     due = self._clock.time() + 86400.0
                 await self.flush()
-            except StoreUnavailable:
-                pass  # who publishes reports it
-            await asyncio.sleep(_FRESH)
+                failures = 0
+            except StoreUnavailable:  # publishers report it
+                failures += 1
+            await asyncio.sleep(_AGAIN.seconds(failures, 0.5))
 
     async def flush(self) -> None:
         """Note what a store that was unavailable has missed. Raises `StoreUnavailable`."""

@@ -99,7 +99,7 @@ async def test_the_first_done_is_later_than_the_last_effect(settings: Settings, 
             failing = [requests[n] for n in range(0, ORDERS, 5)]
 
             async def have_failed() -> bool:
-                return all((await following.progress(request)).state == "failed" for request in failing)
+                return {(await following.progress(request)).state for request in failing} == {"failed"}
 
             await eventually(have_failed, within=60)
             assert not said.keys() & set(failing)
@@ -134,7 +134,8 @@ async def test_a_publisher_that_blocks_begins_a_request_that_is_followed(setting
         assert await following.until_done(request, within=10) == Progress("done", handled=1)
 
 
-async def test_without_redis_an_event_is_published_and_not_followed(settings: Settings, facts: Facts) -> None:
+async def test_without_redis_an_event_is_published_and_not_followed(settings: Settings) -> None:
+    facts = Facts()
     nowhere = f"redis://127.0.0.1:{free_port()}/0"
     worker = Worker(f"{settings.broker.exchange}.w", settings=settings, listeners=[facts.record])
     without = settings_for(settings.broker.url.get_secret_value(), settings.broker.exchange, nowhere)
