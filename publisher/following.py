@@ -1,14 +1,14 @@
 """`Following`: the progress of followed requests, for the programs that publish them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
 from ..broker import REAL
 from ..config import Settings, load_settings
-from ..idempotency import Entry, Progress, StoreUnavailable, open_board, progress_of
+from ..idempotency import Board, Entry, Progress, StoreUnavailable, open_board, progress_of
 
 _SOON: Final = 0.02  # seconds between two looks at a board, at first
 _AT_LAST: Final = 0.25
@@ -33,7 +33,8 @@ class Following:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or load_settings()
-        self._board, self._close = open_board(self._settings)
+        self._board: Board | None = None
+        self._close: Callable[[], Awaitable[None]] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -45,7 +46,8 @@ class Following:
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._close()
+        if self._close is not None:
+            await self._close()
 
     async def progress(self, request: str | None) -> Progress:
         """Return the progress of a request now.
@@ -54,7 +56,7 @@ class Following:
             request: The `correlation_id` of what `publish` returned.
         """
         try:
-            return progress_of(await self._board.read(request or ""), REAL.now().timestamp())
+            return progress_of(await self._opened().read(request or ""), REAL.now().timestamp())
         except StoreUnavailable:
             return _UNKNOWN
 
@@ -92,7 +94,7 @@ class Following:
         Raises:
             StoreUnavailable: The claim store is unavailable.
         """
-        return await self._board.read(request)
+        return await self._opened().read(request)
 
     async def forget(self, queue: str, request: str | None = None) -> None:
         """Wait for a queue no more, such as one that was deleted.
@@ -104,4 +106,9 @@ class Following:
         Raises:
             StoreUnavailable: The claim store is unavailable.
         """
-        await self._board.forget(request, queue)
+        await self._opened().forget(request, queue)
+
+    def _opened(self) -> Board:
+        if self._board is None:
+            self._board, self._close = open_board(self._settings)
+        return self._board
