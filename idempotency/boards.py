@@ -54,9 +54,10 @@ class Boards:
             life = LIFE + max((delay or 0.0 for _, delay in events), default=0.0)
             await self._board.open(request, entries, cause=None if cause is None else cause.field, life=life)
         except StoreUnavailable as error:
-            first: Entry | Metadata = cause or events[0][0]
-            self._emit(Unfollowed(first.event_type, first.event_id, request, str(error)))
-            return False
+            if events:
+                first: Entry | Metadata = cause or events[0][0]
+                self._emit(Unfollowed(first.event_type, first.event_id, request, str(error)))
+            return not events
         return True
 
     async def mark(self, request: str, entry: Entry, *, delay: float = 0.0) -> None:

@@ -84,8 +84,8 @@ async def test_a_request_is_unknown_once_what_an_event_published_is_on_no_board(
         await offline.facts.settled(count=2)
 
         assert await progress_of(offline, request) == Progress("unknown", handled=1)
-        [first, second] = offline.of(Unfollowed)
-        assert (first.event_type, first.request, second.event_type) == ("paid", request, "mailed")
+        [fact] = offline.of(Unfollowed)
+        assert (fact.event_type, fact.event_id, fact.request) == ("paid", request, request)
 
 
 async def test_what_is_a_duplicate_is_handled_only_where_what_it_published_is_open() -> None:
