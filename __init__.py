@@ -49,7 +49,8 @@ if TYPE_CHECKING:
         downcast,
         upcast,
     )
-    from .publisher import BlockingPublisher, Publisher
+    from .idempotency import Progress
+    from .publisher import BlockingPublisher, Following, Publisher
 
 __all__ = [
     "Backoff",
@@ -61,6 +62,7 @@ __all__ = [
     "Envelope",
     "Event",
     "Existing",
+    "Following",
     "Handler",
     "HandlerExit",
     "HandlerSignal",
@@ -72,6 +74,7 @@ __all__ = [
     "NotConnected",
     "NotPermitted",
     "Ordered",
+    "Progress",
     "PublishError",
     "PublishRefused",
     "PublishTimeout",
@@ -105,7 +108,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
         """Import a public name when it is first used: a module of event classes loads no broker, and the command
         line loads what its command needs."""
         if name in __all__:
-            for folder in ("events", "config", "publisher", "consumer"):
+            for folder in ("events", "config", "publisher", "consumer", "idempotency"):
                 module = import_module(f"{__name__}.{folder}")
                 if hasattr(module, name):
                     globals()[name] = value = getattr(module, name)

@@ -41,7 +41,8 @@ from holdfast.consumer.run import compose
 from holdfast.consumer.slots import Slots
 from holdfast.events import Message, seal, to_message
 from holdfast.idempotency import WorkerClaims, no_claims
-from holdfast.idempotency.redis.store import Batches, Group, RedisClaims
+from holdfast.idempotency.redis.batches import Batches, Group
+from holdfast.idempotency.redis.store import RedisClaims
 from holdfast.telemetry import FactLog, Metrics, Spans, Started, fan_out
 
 FEW, MORE = 500, 1_500

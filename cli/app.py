@@ -169,6 +169,31 @@ def publish(
 
 
 @app.command(
+    short_help="what has become of a followed request",
+    epilog="\b\nExamples:\n  holdfast follow 0193f1c0-5a3e-7c11-a0f2-6f1d1f0a7c55\n"
+    "  holdfast follow 0193f1c0-5a3e-7c11-a0f2-6f1d1f0a7c55 --within 0 --json\n  holdfast follow --forget mail.confirm",
+)
+def follow(
+    request: Annotated[
+        str | None, typer.Argument(metavar="[REQUEST]", help="the correlation id of what was published")
+    ] = None,
+    within: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="the longest to wait; by default until it is done")
+    ] = None,
+    forget: Annotated[
+        str | None,
+        typer.Option(metavar="QUEUE", help="wait for this queue no more: REQUEST, or requests from now on"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print the events of a request that is published with `follow=True`, each below its cause and again when it
+    changes, until it is done or has failed. Exit 0 where it is done, else 1."""
+    from .follow import run_follow
+
+    sys.exit(run_follow(request, forget=forget, within=within, as_json=json))
+
+
+@app.command(
     short_help="a small order system, broken on purpose",
     epilog="\b\nExamples:\n  holdfast demo\n  holdfast demo --memory",
 )

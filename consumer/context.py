@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Coroutine, Generator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic
 
 import structlog
@@ -164,6 +164,9 @@ class Context(Generic[State]):
         )
         if headers is not None:
             envelope = with_headers(envelope, headers)
+        if h.FOLLOW in run.carried:
+            envelope = replace(envelope, headers={**envelope.headers, h.FOLLOW: run.carried[h.FOLLOW]})
+            run.followed = [*(run.followed or ()), (envelope.metadata, delay)]
         message = message_for(envelope, around.settings, delay)
         if run.events is None:
             run.outbox.append(message)

@@ -36,6 +36,7 @@ from ..events import (
 )
 from ..events.reading import Reader
 from ..events.reading import reader as make_reader
+from ..idempotency import Source
 from ..telemetry import Emit
 from .context import Context
 from .ordering import Ordered
@@ -215,6 +216,17 @@ def topology_of(handlers: Iterable[HandlerSpec], settings: BrokerSettings) -> To
     for handler in handlers:
         topology += _part_of(handler, settings)
     return topology
+
+
+def sources_of(handler: HandlerSpec, settings: BrokerSettings) -> list[Source]:
+    """Return the exchanges and keys by which events reach a handler's queue. A queue or exchange of others may be bound
+    to the exchange of the settings as well."""
+    own = handler.exchange or settings.exchange
+    in_memory = settings.url.get_secret_value().startswith("memory:")
+    exchanges = {own.name if isinstance(own, Existing) else own}
+    if handler.is_existing or in_memory:
+        exchanges.add(settings.exchange)
+    return [(exchange, key) for exchange in sorted(exchanges) for key in handler.events]
 
 
 def _part_of(handler: HandlerSpec, settings: BrokerSettings) -> Topology:

@@ -11,7 +11,7 @@ from contextvars import Context
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ..broker import Delivery
-from ..events import Envelope, Headers, Incoming, Message, headers
+from ..events import Envelope, Headers, Incoming, Message, Metadata, headers
 from ..telemetry import Fact, InboxResult
 from .claims import NOT_CLAIMED, Claimed
 from .slots import Slot
@@ -63,7 +63,8 @@ class InFlight:
     """One delivery in flight. A redelivery of the same message replaces `delivery`, until it `is_settling`.
 
     `cancelled_for`: why `task` was cancelled; the handler was over its time, or the worker stops. `is_abandoned`: the
-    handler did not end even then, so the delivery goes on in another task, which is `task` from then on.
+    handler did not end even then, so the delivery goes on in another task, which is `task` from then on. `run` is the
+    last one of its handler.
     """
 
     task: "asyncio.Task[None]"
@@ -76,6 +77,7 @@ class InFlight:
         self.claimed: Claimed = NOT_CLAIMED
         self.cancelled_for: Literal["time", "stop"] | None = None
         self.is_abandoned = self.is_settling = False
+        self.run: Run | None = None
 
     def cancel(self, reason: Literal["time", "stop"]) -> None:
         """Cancel the task of this delivery."""
@@ -101,6 +103,9 @@ class Run:
     Within a transaction, `events` are what it published, each with its delay and with the name and the version of the
     aggregate that recorded it, if one did, `raised` is what its function raised, `inbox` what the inbox said of its
     event, `incoming`, and `facts` are emitted after the commit. `turn` is that of an event of an ordered handler.
+
+    Of a followed event, `followed` are the events it published, each with its delay. `is_opened`: they are on the board
+    of their request.
     """
 
     def __init__(self, owner: bytes, incoming: Incoming) -> None:
@@ -116,7 +121,10 @@ class Run:
         self.inbox: InboxResult | None = None
         self.facts: list[Fact] = []
         self.turn: Turn | None = None
+        self.followed: list[tuple[Metadata, float | None]] | None = None
+        self.is_opened = False
 
     def begin_transaction(self) -> None:
         """Forget what an earlier transaction of this run left."""
         self.events, self.raised, self.inbox, self.facts = [], None, None, []
+        self.is_opened = False

@@ -12,6 +12,7 @@ from .context import Surroundings
 from .decide import decide, policy_of, refuse_size, runs_at_any_time
 from .dependencies import Tools
 from .errors import OwnershipLost
+from .following import Follower
 from .handler import Handler, HandlerSpec
 from .in_flight import Identity, InFlight, RecentlySettled, identity_of
 from .outcome import (
@@ -63,6 +64,7 @@ class Pipeline:
         self._life = self._traced if tools.spans.are_recorded else self._process
         self._policy = policy_of(spec, around.settings, cancel_grace)
         self._settler = Settler(spec, tools, order)
+        self._follower = Follower(tools.boards, spec.queue, tools.clock)
         self._names = around.settings.worker.names
         self._name = f"holdfast delivery of {spec.queue}"  # a task without a name makes one
         left = self._go_on_without_handler
@@ -121,7 +123,10 @@ class Pipeline:
         """The end of a delivery: make its outcome durable, ack, emit."""
         completion = None
         try:
-            completion = await self._settler.make_durable(flight, ending)
+            if headers.FOLLOW in flight.incoming.message.headers:
+                completion = await self._follower.make_durable(self._settler, flight, ran, ending)
+            else:
+                completion = await self._settler.make_durable(flight, ending)
         except (CancelledError, OwnershipLost):  # nothing is durable yet, so another worker takes it
             ending = GIVE_BACK
         if isinstance(ending, GiveBack):

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..broker import Countdown, Pause, sleep
 from ..config import PublisherSettings
-from ..events import ConfigurationError, Message, NotPermitted, PublishRefused, Reject, RetryLater
+from ..events import ConfigurationError, Message, NotPermitted, PublishRefused, Reject, RetryLater, headers
 from ..publisher import send
 from ..telemetry import HandlerAbandoned
 from .context import Context, Surroundings, note_thread
 from .dependencies import Tools
 from .errors import HandlerExit, HandlerTimeout, WorkNotDone
+from .following import Follower
 from .handler import Handler, HandlerSpec, Middleware
 from .in_flight import InFlight, Run
 from .outcome import Abandoned, Ended, Failed, Interrupted, Outcome, Refused, Succeeded, Unpublished
@@ -60,6 +61,7 @@ class Runner:
         self._around, self._state, self._time = around, around.state, tools.clock.precise
         self._tools = tools
         self._on_abandoned = on_abandoned
+        self._follower = Follower(tools.boards, spec.queue, tools.clock)
         self._overdue: Countdown[InFlight] = Countdown(spec.timeout, self._cancel, tools.clock)
         self._ignoring: Countdown[InFlight] = Countdown(cancel_grace, self._abandon, tools.clock)
 
@@ -72,7 +74,7 @@ class Runner:
         began = time()
         claim = flight.claimed.claim
         owner = claim.owner if claim is not None else around.lease.owner
-        run = Run(owner, incoming)
+        flight.run = run = Run(owner, incoming)
         if self._spec.ordered is not None:
             turn: Any = flight.delivery.consumer
             run.turn = turn
@@ -95,13 +97,17 @@ class Runner:
             failure = None  # its traceback holds this frame
         elif task.cancelling():
             outcome = await self._after_cancellation(flight, run, None)
+        elif run.outbox or headers.FOLLOW in run.carried:
+            outcome = await self._publish(run)
         else:
-            outcome = _SUCCEEDED if not run.outbox else await self._publish(run)
+            outcome = _SUCCEEDED
         return Ran(outcome, before.runs + 1, before.seconds + time() - began)
 
     async def _publish(self, run: Run) -> Outcome:
         try:
             settings = self._around.settings
+            if run.events is None and headers.FOLLOW in run.carried:
+                await self._follower.open(run, run.followed or ())
             await publish_outbox(self._tools, run.outbox, settings.publisher, patience=settings.broker.publish_timeout)
         except CancelledError:
             return Interrupted()

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..broker import Broker
 from ..config import Settings
-from ..idempotency import Availability, OpenClaims, StoreUnavailable, WorkerClaims
+from ..idempotency import Availability, Boards, OpenClaims, StoreUnavailable, WorkerClaims
 from ..telemetry import (
     ClaimsEndangered,
     Draining,
@@ -23,7 +24,8 @@ from ..telemetry import (
 from .claims import HandlerClaims, Unclaimed
 from .context import Surroundings
 from .dependencies import Dependencies, Tools
-from .handler import HandlerSpec, Middleware, topology_of
+from .following import Follower
+from .handler import HandlerSpec, Middleware, sources_of, topology_of
 from .in_flight import InFlight
 from .interruption import Interruption
 from .ordering.desk import PREFETCH, Desk
@@ -71,6 +73,7 @@ class Runtime:
         self._spans = spans
         self._dependencies = dependencies
         self._claims: WorkerClaims
+        self._boards: Boards | None = None
         self._transactions: Transactions
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -115,6 +118,8 @@ class Runtime:
         """Consume until `stop` is called. Returns how many deliveries were given back unfinished."""
         prefix, given = self._settings.idempotency.prefix, self._dependencies
         self._claims = WorkerClaims(opened, prefix=prefix, clock=given.clock, luck=given.luck, emit=self._emit)
+        if opened.board is not None:
+            self._boards = Boards(opened.board, self._settings.broker.exchange, given.clock, self._emit)
         self._transactions = Transactions(
             self._handlers, self._parts, self._settings, self._emit, self._spans, given, self._claims.changes
         )
@@ -126,6 +131,9 @@ class Runtime:
                 await self._transactions.start(broker)
             if not self.starting.is_over:
                 self._subscriptions = [self._subscription(spec, broker, state) for spec in self._handlers]
+                if self._boards is not None:
+                    listeners = {spec.queue: sources_of(spec, self._settings.broker) for spec in self._handlers}
+                    self._last("listeners", partial(self._boards.keep, listeners))
                 self._last("consumers", self._follow)
                 self._last("registry", lambda: announce(broker, self._name, self._handlers, self._emit))
                 self._last("unrouted", lambda: watch_unrouted(broker, self._emit))
@@ -155,8 +163,9 @@ class Runtime:
         settings, emit, given, spans = self._settings, self._emit, self._dependencies, self._spans
         limit = min(spec.concurrency or settings.worker.concurrency, settings.worker.concurrency)
         prefetch = PREFETCH if spec.ordered is not None else spec.prefetch or 2 * limit
-        tools = Tools(broker, self._claims, given.clock, given.luck, emit, spans)
-        handler = compose(spec, self._middleware, self._threads, self._transactions.within(spec))
+        tools = Tools(broker, self._claims, given.clock, given.luck, emit, spans, self._boards)
+        within = self._transactions.within(spec, Follower(self._boards, spec.queue, given.clock))
+        handler = compose(spec, self._middleware, self._threads, within)
         pipeline = Pipeline(
             spec,
             handler if spec.ordered is None else keyed(handler),
@@ -231,7 +240,9 @@ class Runtime:
         unfinished = await self._finish(grace)
         await self._transactions.stop()
         await asyncio.gather(*(each.close() for each in self._subscriptions))
-        await self._end("registry")
+        await self._end("registry", "listeners")
+        if self._boards is not None:
+            await self._boards.close(_FLUSH_PATIENCE)
         await self._claims.close(_FLUSH_PATIENCE)
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._emit(Stopped(self._name, unfinished))

@@ -12,6 +12,7 @@ from ..broker import Broker
 from ..config import Settings
 from ..telemetry import Emit, Spans, keep_running
 from .dependencies import Dependencies
+from .following import Follower
 from .handler import Committed, Companion, HandlerSpec
 
 if TYPE_CHECKING:
@@ -106,13 +107,13 @@ class Transactions:
         """Return the database of a handler that has one."""
         return (self.databases[spec.within],) if spec.within is not None else ()
 
-    def within(self, spec: HandlerSpec) -> "Within | None":
+    def within(self, spec: HandlerSpec, follower: Follower) -> "Within | None":
         """Return the transactions of a handler that has a database."""
         if spec.within is None:
             return None
         from .within import Within
 
-        return Within(spec, self.databases[spec.within], self._committed(spec.within), self._emit)
+        return Within(spec, self.databases[spec.within], self._committed(spec.within), self._emit, follower)
 
     def missing(self) -> tuple[str, ...]:
         """Return what keeps the relays and the parts from being ready."""

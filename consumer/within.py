@@ -10,6 +10,7 @@ from typing import Any
 from ..broker import Clock
 from ..config import SqlSettings
 from ..events import HoldfastError
+from ..events import headers as h
 from ..idempotency import Availability
 from ..sql import (
     Database,
@@ -32,6 +33,7 @@ from ..telemetry import Emit, InboxAnswered
 from .claims import claim_of
 from .context import RUNNING, Context, run_of
 from .errors import FingerprintMismatch, WorkNotDone
+from .following import Follower
 from .handler import Handler, HandlerSpec
 from .in_flight import Run
 from .outcome import AlreadyDone, ClaimsUnavailable, Ended, HeldElsewhere, Refused
@@ -74,12 +76,19 @@ class Within:
     """Runs one handler's function in transactions of its database; `committed` is called when one has events."""
 
     def __init__(
-        self, spec: HandlerSpec, available: DatabaseAvailability, committed: Callable[[], Awaitable[None]], emit: Emit
+        self,
+        spec: HandlerSpec,
+        available: DatabaseAvailability,
+        committed: Callable[[], Awaitable[None]],
+        emit: Emit,
+        follower: Follower,
     ) -> None:
         self._spec = spec
         self._available = available
         self._committed = committed
         self._emit = emit
+        self._follower = follower
+        self._loop = asyncio.get_running_loop()
         self._database = available.database
         self._statements: Statements = self._database.statements(available.settings.schema)
 
@@ -106,7 +115,8 @@ class Within:
                         RUNNING.reset(token)
                     self._check(opened)
                     await opened.flush()
-                    if run.events:
+                    if run.events or h.FOLLOW in run.carried:
+                        await self._open(run)
                         await play(statements.inserts(self._outgoing(run)), opened.execute)
 
             return on_loop
@@ -128,7 +138,8 @@ class Within:
                     RUNNING.reset(token)
                 self._check(opened)
                 opened.flush()
-                if run.events:
+                if run.events or h.FOLLOW in run.carried:
+                    self._open_from_thread(run)
                     play_in_thread(statements.inserts(self._outgoing(run)), opened.execute)
 
         return in_thread
@@ -212,6 +223,14 @@ class Within:
         claim = claim_of(self._spec, run.incoming, event, "", b"", b"")
         digest = base64.urlsafe_b64decode(claim.key.rpartition(":")[2] + "==")
         return {"queue": self._spec.queue, "event": digest, "fingerprint": claim.fingerprint}
+
+    def _open_from_thread(self, run: Run) -> None:
+        if h.FOLLOW in run.carried:
+            asyncio.run_coroutine_threadsafe(self._open(run), self._loop).result()
+
+    async def _open(self, run: Run) -> None:
+        """Put what the transaction of a followed event publishes on the board, before it can commit."""
+        await self._follower.open(run, [(envelope.metadata, delay) for envelope, delay, *_ in run.events or ()])
 
     def _outgoing(self, run: Run) -> list[Outgoing]:
         return [Outgoing(*each) for each in run.events or ()]

@@ -76,7 +76,7 @@ def replayed(letter: Letter, *, operation: str, target: str, forced: bool) -> Me
         ours[h.REPLAY_FORCED] = operation
     if target.endswith(LEDGER_SUFFIX):
         ours |= {h.LEDGER: "letter", h.ORDER_KEY: message.headers.get(h.ORDER_KEY, "")}
-    kept = (n for n in message.headers if h.is_senders(n) or n == h.GUESSED_ID)
+    kept = (n for n in message.headers if h.is_senders(n) or n in (h.GUESSED_ID, h.FOLLOW))
     theirs = {n: message.headers[n] for n in kept if not is_written_on_failure(n)}
     return replace(message, exchange="", routing_key=target, headers={**theirs, **ours}, message_id=uuid7())
 

@@ -43,6 +43,9 @@ HANDLER: Final = "holdfast-handler"
 FAILED_AT: Final = "holdfast-failed-at"
 WORKER: Final = "holdfast-worker"
 
+# On each event of a followed request: the request.
+FOLLOW: Final = "holdfast-follow"
+
 # On dead letters that are replayed, and on every copy of them after that.
 REPLAY: Final = "holdfast-replay"
 REPLAY_FORCED: Final = "holdfast-replay-forced"
@@ -60,7 +63,7 @@ DUE: Final = "holdfast-due"
 DELAY: Final = "holdfast-delay-ms"
 
 OURS: Final = "holdfast-"
-KEPT: Final = (REPLAY, REPLAY_FORCED)
+KEPT: Final = (REPLAY, REPLAY_FORCED, FOLLOW)
 
 IDENTITY: Final = frozenset({EVENT_ID, EVENT_VERSION, EVENT_KEY, EVENT_TIME, CAUSATION_ID, CAUSED_BY, TRACEPARENT})
 """The headers that hold metadata."""

@@ -23,6 +23,7 @@ class Metadata:
         causation_id: The id of the event whose handler published it.
         traceparent: Its place in a trace (W3C).
         caused_by: The queue of the handler that published it.
+        follow: Of what `publish(..., follow=True)` returns, the request to ask for; None where it is not followed.
     """
 
     event_id: str
@@ -35,6 +36,7 @@ class Metadata:
     causation_id: str | None = None
     traceparent: str | None = None
     caused_by: str | None = None
+    follow: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,22 @@
-"""Idempotency (floor 3): claims on events, kept in Redis or in memory."""
+"""Idempotency (floor 3): claims on events, and boards of followed requests, kept in Redis or in memory."""
 
 from .availability import Availability as Availability
 from .availability import StoreUnavailable as StoreUnavailable
+from .board import Board as Board
+from .board import Entry as Entry
+from .board import MemoryBoard as MemoryBoard
+from .board import Step as Step
+from .boards import Boards as Boards
+from .boards import Source as Source
 from .lease import Lease as Lease
 from .memory import MemoryClaims as MemoryClaims
 from .open import OpenClaims as OpenClaims
 from .open import claim_states as claim_states
 from .open import no_claims as no_claims
+from .open import open_board as open_board
 from .open import open_claims as open_claims
 from .open import open_heart as open_heart
+from .open import share as share
 from .outage import Completed as Completed
 from .outage import WorkerClaims as WorkerClaims
 from .outage import claim_key as claim_key
@@ -26,3 +34,8 @@ from .port import Endangered as Endangered
 from .port import Heart as Heart
 from .port import Mismatch as Mismatch
 from .port import Suspect as Suspect
+from .progress import Failed as Failed
+from .progress import Later as Later
+from .progress import Progress as Progress
+from .progress import Retrying as Retrying
+from .progress import progress_of as progress_of

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from .board import MemoryBoard
 from .port import Acquired, Answer, Busy, Claim, Completion, Done, Mismatch, Suspect
 
 
@@ -25,6 +26,7 @@ class MemoryClaims:
         self._clock = clock
         self._records: OrderedDict[str, _Record] = OrderedDict()  # the least lately written first
         self._alive: dict[bytes, float] = {}
+        self.board = MemoryBoard(clock)
 
     async def claim(self, claim: Claim, *, alone: bool = False, max_crashes: int = 3) -> Answer:
         known = self._find(claim.key)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..config import Settings
 from ..telemetry import Emit, TlsUnverified
 from .availability import StoreUnavailable
+from .board import Board
 from .lease import Lease
 from .memory import MemoryClaims
 from .port import ClaimState, ClaimStore, Endangered, Heart
@@ -17,11 +18,13 @@ _shared: dict[tuple[asyncio.AbstractEventLoop, str], MemoryClaims] = {}
 
 @dataclass(frozen=True, slots=True)
 class OpenClaims:
-    """`findings` says what endangers the claims, it raises `StoreUnavailable`, `ConfigurationError`."""
+    """`findings` says what endangers the claims, it raises `StoreUnavailable`, `ConfigurationError`. Without a `board`
+    no request is followed."""
 
     store: ClaimStore
     lease: Lease
     findings: Callable[[], Awaitable[list[Endangered]]]
+    board: Board | None = None
 
 
 def open_claims(settings: Settings, emit: Emit) -> OpenClaims:
@@ -29,14 +32,27 @@ def open_claims(settings: Settings, emit: Emit) -> OpenClaims:
     url, idempotency = settings.claims_url, settings.idempotency
     if url.startswith("memory:"):
         memory = shared(url, idempotency.ttl)
-        return OpenClaims(memory, Lease(memory, seconds=None, emit=emit), _nothing)
+        return OpenClaims(memory, Lease(memory, seconds=None, emit=emit), _nothing, memory.board)
 
     from .redis import RedisClaims, RedisHeart
 
     if url.startswith("rediss") and not idempotency.verify:
         emit(TlsUnverified("HOLDFAST_IDEMPOTENCY__VERIFY"))
     store, heart = RedisClaims(url, idempotency), RedisHeart(url, idempotency)
-    return OpenClaims(store, Lease(heart, seconds=idempotency.lease, emit=emit), store.findings)
+    return OpenClaims(store, Lease(heart, seconds=idempotency.lease, emit=emit), store.findings, store.board)
+
+
+def open_board(settings: Settings) -> tuple[Board, Callable[[], Awaitable[None]]]:
+    """Return the boards of the store that the settings name, and what closes it. Call it on the loop that uses it."""
+    url = settings.claims_url
+    if url.startswith("memory:"):
+        memory = shared(url, settings.idempotency.ttl)
+        return memory.board, memory.close
+
+    from .redis import RedisClaims
+
+    store = RedisClaims(url, settings.idempotency)
+    return store.board, store.close
 
 
 async def claim_states(settings: Settings, keys: Sequence[str]) -> dict[str, ClaimState]:
@@ -68,10 +84,14 @@ def open_heart(settings: Settings) -> Heart | None:
 
 def shared(url: str, ttl: float) -> MemoryClaims:
     """The claims of a `memory://` URL on the running loop."""
+    return share(url, MemoryClaims(ttl=ttl, clock=asyncio.get_running_loop().time))
+
+
+def share(url: str, claims: MemoryClaims) -> MemoryClaims:
+    """Let these be the claims of a `memory://` URL on the running loop, unless it has some. Returns those it has."""
     for known in [known for known in _shared if known[0].is_closed()]:
         del _shared[known]
-    loop = asyncio.get_running_loop()
-    return _shared.setdefault((loop, url), MemoryClaims(ttl=ttl, clock=loop.time))
+    return _shared.setdefault((asyncio.get_running_loop(), url), claims)
 
 
 async def _nothing() -> list[Endangered]:

@@ -3,4 +3,5 @@
 from .blocking import BlockingPublisher as BlockingPublisher
 from .dispatch import message_for as message_for
 from .dispatch import send as send
+from .following import Following as Following
 from .publisher import Publisher as Publisher

@@ -1,8 +1,9 @@
 """Confirmed publishing for any program: a worker, a web application, a script."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
@@ -11,6 +12,8 @@ from typing import Self
 from ..broker import REAL, Broker, Clock, delayed_to_stream, events_topology, ladder, open_broker, with_headers
 from ..config import Settings, load_settings
 from ..events import Envelope, Event, Headers, Metadata, PublishError, as_published, seal, with_metadata
+from ..events import headers as h
+from ..idempotency import Boards, open_board
 from ..telemetry import Emit, FactLog, fan_out, open_spans
 from .dispatch import message_for, send
 
@@ -54,6 +57,8 @@ class Publisher:
         self._has_ladder = False
         self._declaring: asyncio.Future[None] | None = None
         self._spans = open_spans()
+        self._boards: Boards | None = None
+        self._close_board: Callable[[], Awaitable[None]] | None = None
 
     async def __aenter__(self) -> Self:
         settings = self._settings.broker
@@ -73,6 +78,8 @@ class Publisher:
         broker, self._broker = self._broker, None
         if self._declaring is not None:
             self._declaring.cancel()
+        if self._close_board is not None:
+            await self._close_board()
         if broker is not None:
             await broker.close()
 
@@ -85,6 +92,7 @@ class Publisher:
         headers: Headers | None = None,
         delay: float | None = None,
         at: datetime | None = None,
+        follow: bool = False,
     ) -> Metadata:
         """Publish one event, now or later.
 
@@ -97,6 +105,9 @@ class Publisher:
             delay: Seconds until the event is delivered, at most `HOLDFAST_BROKER__MAX_DELAY`, exact to 0.1 s.
             at: The time, with a time zone, at which it is delivered; a time that is past means now. Not together with
                 `delay`.
+            follow: Whether the request that it begins is followed: it, and all that its handlers publish, until it is
+                handled (`Following`). Where the claim store is unavailable, it is published all the same, and `follow`
+                of the metadata is None.
 
         Returns:
             The metadata of the event.
@@ -125,6 +136,8 @@ class Publisher:
             event = with_metadata(event, metadata)
         if headers is not None:
             event = with_headers(event, headers)
+        if follow and self._broker is not None:
+            event = await self._followed(event, delay)
         message = message_for(event, settings, delay)
         if self._broker is None:
             raise PublishError("the publisher is not open; use it inside `async with Publisher() as publisher:`")
@@ -141,6 +154,18 @@ class Publisher:
             clock=self._clock,
         )
         return event.metadata
+
+    async def _followed(self, envelope: Envelope, delay: float | None) -> Envelope:
+        """Open the board of a request before its first event is published."""
+        metadata = envelope.metadata
+        request = metadata.correlation_id or metadata.event_id
+        if self._boards is None:
+            board, self._close_board = open_board(self._settings)
+            self._boards = Boards(board, self._settings.broker.exchange, self._clock, self._emit)
+        if not await self._boards.open(request, [(metadata, delay)]):
+            return envelope
+        headers = {**envelope.headers, h.FOLLOW: request}
+        return replace(envelope, metadata=replace(metadata, follow=request), headers=headers)
 
     async def publish_many(
         self, events: Iterable[Event | Envelope], *, delay: float | None = None

@@ -37,6 +37,7 @@ MODULES = (
     "events/message.py",
     "idempotency/outage.py",
     "idempotency/port.py",
+    "idempotency/redis/batches.py",
     "idempotency/redis/store.py",
     "publisher/dispatch.py",
     "telemetry/log.py",

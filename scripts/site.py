@@ -34,7 +34,7 @@ GROUPS = {
         "Health",
     ),
     "Events": ("Event", "Metadata", "Envelope", "upcast", "downcast"),
-    "Publishing": ("Publisher", "BlockingPublisher"),
+    "Publishing": ("Publisher", "BlockingPublisher", "Following", "Progress"),
     "Settings": ("Settings", "load_settings"),
     "Types": ("Handler", "Middleware"),
 }

@@ -19,8 +19,8 @@ ClaimResult: TypeAlias = Literal["acquired", "duplicate", "busy", "mismatch", "c
 InboxResult: TypeAlias = Literal["fresh", "duplicate", "busy", "mismatch"]
 CompletionResult: TypeAlias = Literal["recorded", "fenced", "absent", "unrecorded"]
 Lasting: TypeAlias = Literal[
-    "connection", "consumer", "consumers", "redeclaration", "registry", "relay", "unrouted", "recovery", "heartbeat",
-    "projection", "sagas", "watchdog", "probes", "processes", "reports",
+    "connection", "consumer", "consumers", "listeners", "redeclaration", "registry", "relay", "unrouted", "recovery",
+    "heartbeat", "projection", "sagas", "watchdog", "probes", "processes", "reports",
 ]  # fmt: skip
 """The tasks and threads that last as long as their worker."""
 
@@ -214,6 +214,16 @@ class ClaimsEndangered(Fact, log="claims.endangered", level="warning"):
 class ReportLost(Fact, log="report.lost", level="warning"):
     """The tools for dead letters could not be informed of this worker's queues, or of how a replay ended."""
 
+    error: str
+
+
+class Unfollowed(Fact, log="request.unfollowed", level="warning"):
+    """The claim store was unavailable when an event of a followed request was published, or (with the event handled)
+    what its handler published: it goes on, and the progress of the request is `unknown`."""
+
+    event_type: str
+    event_id: str
+    request: str
     error: str
 
 

@@ -70,6 +70,12 @@ PUBLISHED = Family(
     ("event_type", "outcome"),
     "Events published: confirmed, dropped, unroutable, refused, timeout, not_connected, too_large or failed.",
 )
+UNFOLLOWED = Family(
+    "holdfast_unfollowed_total",
+    "counter",
+    ("event_type",),
+    "Events of followed requests whose request is of unknown progress, since the claim store was unavailable.",
+)
 PUBLISH_SECONDS = Family(
     "holdfast_publish_seconds", "histogram", (), "From a publish to the broker's word on it.", buckets=TRIPS
 )

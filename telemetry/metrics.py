@@ -87,6 +87,7 @@ class Metrics:
             Settled: self._settled,
             facts.IdGuessed: self._id_guessed,
             facts.Published: self._publish,
+            facts.Unfollowed: self._unfollowed,
             facts.Connected: self._connected,
             facts.Disconnected: self._disconnected,
             facts.Paused: self._paused,
@@ -186,6 +187,10 @@ class Metrics:
         event_type = fact.event_type if known else self._published.bounded(fact.event_type)
         self._values[self._at[f.PUBLISHED][event_type, fact.outcome]] += 1
         self._observe(f.TRIPS, self._at[f.PUBLISH_SECONDS][()], fact.seconds)
+
+    def _unfollowed(self, fact: facts.Unfollowed) -> None:
+        known = fact.event_type in self._registered
+        self._add(f.UNFOLLOWED, (fact.event_type if known else self._published.bounded(fact.event_type),), 1.0)
 
     def _inbox_answered(self, fact: facts.InboxAnswered) -> None:
         self._values[self._at[f.INBOX][fact.queue, fact.result]] += 1

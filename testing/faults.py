@@ -2,24 +2,27 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 
 from ..broker import Attachment, Consumer, Delivery, Offset, OnDelivery, OnLost, OnTaken
 from ..broker.memory import MemoryBroker
 from ..events import Message
-from ..idempotency import Answer, Claim, ClaimStore, Completion, Lease
+from ..idempotency import Answer, Board, Claim, ClaimStore, Completion, Entry, Lease
 from ..telemetry import Emit
 
 
 @dataclass(slots=True)
 class Faults:
     """`crashes` and `losses` are still to come. With an `order`, deliveries are held, and handed on one by one in the
-    order that this luck gives; each that is held sets `changed`."""
+    order that this luck gives; each that is held sets `changed`. `arrows` say of each step that outlives a crash
+    whether the worker dies before it."""
 
     crashes: int = 0
     losses: int = 0
     order: random.Random | None = None
+    arrows: Iterator[bool] = field(default_factory=lambda: repeat(False))
     held: list[tuple[Delivery, OnDelivery]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -49,18 +52,27 @@ class Life:
         self.lease: Lease | None = None
         self._on_crash = on_crash
 
+    async def at_an_arrow(self) -> None:
+        """Something is about to be done that outlives a crash."""
+        if not self.has_crashed and next(self.faults.arrows, False):
+            await self._crash()
+        if self.has_crashed:
+            await asyncio.Future()
+
     async def before_the_end(self) -> None:
         """A delivery is about to be completed, or acked: the last moment for a crash or a lost connection."""
         if self.faults.crashes and not self.has_crashed:
             self.faults.crashes -= 1
-            self.has_crashed = True
-            await self.broker.close()
-            self._on_crash(self)
-        if self.has_crashed:
-            await asyncio.Future()
+            await self._crash()
+        await self.at_an_arrow()
         if self.faults.losses:
             self.faults.losses -= 1
             self.broker.lose_connection()
+
+    async def _crash(self) -> None:
+        self.has_crashed = True
+        await self.broker.close()
+        self._on_crash(self)
 
 
 class WatchedBroker(MemoryBroker):
@@ -71,8 +83,7 @@ class WatchedBroker(MemoryBroker):
         self._life = life
 
     async def publish(self, message: Message, *, timeout: float | None) -> None:
-        if self._life.has_crashed:
-            await asyncio.Future()
+        await self._life.at_an_arrow()
         await super().publish(message, timeout=timeout)
 
     async def consume(self, queue: str, *, prefetch: int, on_delivery: OnDelivery) -> Consumer:
@@ -151,8 +162,7 @@ class WatchedClaims:
         self._life = life
 
     async def claim(self, claim: Claim, *, alone: bool = False, max_crashes: int = 3) -> Answer:
-        if self._life.has_crashed:
-            await asyncio.Future()
+        await self._life.at_an_arrow()
         return await self._store.claim(claim, alone=alone, max_crashes=max_crashes)
 
     async def complete(self, claim: Claim) -> Completion:
@@ -165,3 +175,31 @@ class WatchedClaims:
 
     async def close(self) -> None:
         """The harness's memory is closed by nobody."""
+
+
+class WatchedBoard:
+    """See `idempotency.Board`. It outlives a crash."""
+
+    def __init__(self, board: Board, life: Life) -> None:
+        self._board = board
+        self._life = life
+
+    async def open(self, request: str, entries: Sequence[Entry], *, cause: str | None, life: float) -> None:
+        await self._life.at_an_arrow()
+        await self._board.open(request, entries, cause=cause, life=life)
+
+    async def mark(self, request: str, entry: Entry, *, life: float) -> None:
+        await self._life.at_an_arrow()
+        await self._board.mark(request, entry, life=life)
+
+    async def read(self, request: str) -> list[Entry]:
+        return await self._board.read(request)
+
+    async def forget(self, request: str | None, queue: str) -> None:
+        await self._board.forget(request, queue)
+
+    async def announce(self, queue: str, bindings: str) -> None:
+        await self._board.announce(queue, bindings)
+
+    async def listeners(self) -> Mapping[str, str]:
+        return await self._board.listeners()

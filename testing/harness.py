@@ -22,6 +22,7 @@ from ..events import (
     read_metadata,
     uuid7,
 )
+from ..idempotency import Progress, progress_of, share
 from ..publisher import Publisher
 from ..sagas import Saga, Standing
 from ..telemetry import Settled
@@ -72,6 +73,7 @@ class Harness:
 
     async def __aenter__(self) -> Self:
         host(self._server)
+        share(self._server.url, self._stage.claims)
         self._session = MemoryBroker(self._server.url)
         self._stack.push_async_callback(self._session.close)
         for worker in self._workers:
@@ -107,6 +109,7 @@ class Harness:
         headers: Headers | None = None,
         delay: float | None = None,
         at: datetime | None = None,
+        follow: bool = False,
     ) -> Metadata:
         """Publish an event as `Publisher.publish` does.
 
@@ -117,6 +120,7 @@ class Harness:
             headers: Headers of the application.
             delay: Seconds of virtual time until it is delivered.
             at: The time, with a time zone, at which it is delivered.
+            follow: Whether the request that it begins is followed (`progress`).
 
         Returns:
             The metadata of the event.
@@ -127,7 +131,7 @@ class Harness:
         """
         self._check_running()
         sent = await self._publisher.publish(
-            event, metadata=metadata, event_id=event_id, headers=headers, delay=delay, at=at
+            event, metadata=metadata, event_id=event_id, headers=headers, delay=delay, at=at, follow=follow
         )
         self._check_taken(sent)
         return sent
@@ -176,6 +180,15 @@ class Harness:
             raise ConfigurationError(f"advance({seconds!r}): give seconds, 0 or more")
         await self._passage.advance(seconds)
         self._seen.raise_failures()
+
+    async def progress(self, request: str | None) -> Progress:
+        """Return the progress of a followed request, as `Following.progress` does.
+
+        Args:
+            request: The request: `correlation_id` of what `publish` returned.
+        """
+        board = self._stage.claims.board
+        return progress_of(await board.read(request or ""), self._clock.now().timestamp())
 
     def saga(self, saga: type[S], key: str) -> Standing[S]:
         """Return where a saga stood after the last `settle` or `advance`, with its steps.

@@ -19,7 +19,7 @@ from ..idempotency import Endangered, Lease, MemoryClaims, OpenClaims
 from ..sagas.sweeper import Sweeper
 from ..telemetry import ConsumerStarted, Emit, Fact, QueueFigures, Settled
 from .clock import VirtualClock
-from .faults import Faults, Life, WatchedBroker, WatchedClaims
+from .faults import Faults, Life, WatchedBoard, WatchedBroker, WatchedClaims
 from .seen import Seen
 from .server import WatchedServer
 
@@ -128,7 +128,9 @@ class Replica:
 
         def open_claims(_: Settings, emit: Emit) -> OpenClaims:
             lease = life.lease = Lease(stage.claims, seconds=None, emit=emit)
-            return OpenClaims(WatchedClaims(stage.claims, life), lease, _no_findings)
+            return OpenClaims(
+                WatchedClaims(stage.claims, life), lease, _no_findings, WatchedBoard(stage.claims.board, life)
+            )
 
         def hear(fact: Fact) -> None:
             if not life.has_crashed:

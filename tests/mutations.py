@@ -48,6 +48,9 @@ PROJECTIONS_POSTGRES = "tests/contract/test_projections.py"
 STREAMS, TAPE_FEED = "tests/contract/test_streams.py", "tests/contract/test_feeding_from_stream.py"
 RECORDING = "tests/contract/test_recording.py"
 WITHIN, RELAY = "tests/contract/test_within.py -k sqlite", "tests/contract/test_relay.py -k sqlite"
+FOLLOWING, FOLLOWED = "tests/unit/test_harness_following.py", "tests/unit/test_following.py"
+MODEL, CRASHES = "tests/unit/test_following_model.py", "tests/unit/test_following_crashes.py"
+BOARDS, ON_REDIS = "tests/contract/test_board_contract.py -k memory", "tests/contract/test_board_contract.py -k redis"
 
 MUTATIONS = (
     Mutation(
@@ -768,6 +771,117 @@ MUTATIONS = (
         "            if one.offset > self._offset + 1 and self._offset >= 0:\n",
         "            if one.offset < 0:\n",
         f"{RECORDING} -k deleted_before",
+    ),
+    Mutation(
+        11,
+        "an event is handled on its board before what it publishes is open",
+        "consumer/following.py",
+        "            run.is_opened = await self._boards.open(request, events, self._entry(run.incoming.metadata))\n",
+        '            await self._boards.mark(request, self._entry(run.incoming.metadata, "handled"))\n'
+        "            run.is_opened = await self._boards.open(request, events, self._entry(run.incoming.metadata))\n",
+        CRASHES,
+    ),
+    Mutation(
+        11,
+        "an event is put on its board when it is handled, and not before",
+        "consumer/following.py",
+        "            run.is_opened = await self._boards.open(request, events, self._entry(run.incoming.metadata))\n",
+        "            run.is_opened = await self._boards.open(request, (), self._entry(run.incoming.metadata))\n",
+        FOLLOWING,
+    ),
+    Mutation(
+        11,
+        "what a dead letter had opened counts as handled",
+        "idempotency/board.py",
+        "                del board[n]\n",
+        '                board[n] = "handled" + board[n].removeprefix("open")\n',
+        MODEL,
+    ),
+    Mutation(
+        11,
+        "what a dead letter had opened stays open",
+        "idempotency/board.py",
+        "                del board[n]\n",
+        "                pass\n",
+        BOARDS,
+    ),
+    Mutation(
+        11,
+        "listeners that are bound by a pattern are left out",
+        "idempotency/boards.py",
+        "matches(pattern, event_type)",
+        "pattern == event_type",
+        FOLLOWING,
+    ),
+    Mutation(
+        11,
+        "a dead letter counts as handled",
+        "consumer/following.py",
+        '            return "failed"\n',
+        '            return "handled"\n',
+        FOLLOWING,
+    ),
+    Mutation(
+        11,
+        "an event that is opened again is no longer handled",
+        "idempotency/board.py",
+        "board.setdefault(entry.field, entry.state + entry.rest)",
+        "board[entry.field] = entry.state + entry.rest",
+        BOARDS,
+    ),
+    Mutation(
+        11,
+        "an event that is opened again in Redis is no longer handled",
+        "idempotency/redis/board.py",
+        "redis.pcall('HSETNX', key, list[n], list[n + 1])",
+        "redis.pcall('HSET', key, list[n], list[n + 1])",
+        ON_REDIS,
+    ),
+    Mutation(
+        11,
+        "a late step in Redis undoes that an event is handled",
+        "idempotency/redis/board.py",
+        "if there == 0 or old == 'handled' then return 0 end",
+        "if there == 0 then return 0 end",
+        ON_REDIS,
+    ),
+    Mutation(
+        11,
+        "what is a duplicate counts as handled, whatever it published",
+        "idempotency/board.py",
+        'return "handled" if old == "published" else "lost"',
+        'return "handled"',
+        FOLLOWED,
+    ),
+    Mutation(
+        11,
+        "a message that comes again after it was postponed counts as a duplicate",
+        "consumer/following.py",
+        '        case Ack() if ran.runs or flight.claimed.result == "duplicate":\n',
+        "        case Ack():\n",
+        FOLLOWING,
+    ),
+    Mutation(
+        11,
+        "an event that another worker took over counts as handled",
+        "consumer/following.py",
+        'if step is None or completion == "fenced":',
+        "if step is None:",
+        FOLLOWED,
+    ),
+    Mutation(
+        11,
+        "a retry is noted after it was published",
+        "consumer/following.py",
+        """            await boards.mark(request, self._entry(metadata, "retrying", attempt, at), delay=ending.delay)
+        completion = await settler.make_durable(flight, ending)
+""",
+        """            completion = await settler.make_durable(flight, ending)
+            await boards.mark(request, self._entry(metadata, "retrying", attempt, at), delay=ending.delay)
+            return completion
+        completion = await settler.make_durable(flight, ending)
+""",
+        f"{FOLLOWING} {CRASHES}",
     ),
 )
 

@@ -1,16 +1,19 @@
 """Every example runs, as a reader would run it."""
 
+import asyncio
 import json
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 from commands import Running, environment, holdfast
+from following import a_board, until_listening
 from running import a_broker
 
 from holdfast import Settings
@@ -39,7 +42,7 @@ def the_example(unique: str) -> Example:
     """Copies an example into a folder, for what it writes beside itself; its queues have names of this test's own."""
 
     def copy(name: str, folder: Path) -> Path:
-        for file in (EXAMPLES / name).rglob("*.py"):
+        for file in (file for end in ("py", "html") for file in (EXAMPLES / name).rglob(f"*.{end}")):
             place = folder / file.relative_to(EXAMPLES / name)
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(file.read_text().replace('Worker("', f'Worker("{unique}.'))
@@ -154,6 +157,42 @@ def test_several_workers_of_one_repository_hand_an_order_on(
         workers["mail"].until(lambda log: bool(said(log, "mail.sent", letter="confirmation")))
         assert said(workers["billing"].log, "charged", order="o-1", cents=950)
         assert [worker.stop() for worker in workers.values()] == [0, 0, 0]
+
+
+FOLLOWER = """
+import json, subprocess, sys
+from fastapi.testclient import TestClient
+from web import app
+
+with TestClient(app) as client:
+    assert "EventSource" in client.get("/").text
+    answer = client.post("/orders", json={"order_id": "o-1"})
+    assert answer.status_code == 202, answer.text
+    progress = answer.json()["progress"]
+    assert client.get(progress).json()["state"] == "open"
+    with subprocess.Popen([sys.executable, "-m", "holdfast", "run", "orders:worker"]) as worker:
+        with client.stream("GET", f"{progress}/events") as changes:
+            states = [json.loads(line[6:])["state"] for line in changes.iter_lines() if line]
+        assert (states[0], states[-1], set(states[:-1])) == ("open", "done", {"open"}), states
+        worker.terminate()
+    assert client.get(progress).json()["handled"] == 2
+"""
+
+
+async def test_the_page_that_follows_an_order_is_told_when_its_confirmation_arrived(
+    tmp_path: Path, variables: dict[str, str], the_example: Example, redis_url: str, unique: str
+) -> None:
+    folder = the_example("following", tmp_path)
+    async with a_board(redis_url, unique) as board:
+        with Running("run", "orders:worker", folder=folder, env=variables) as worker:
+            await until_listening(board, 2)
+            assert worker.stop() == 0
+    (folder / "client.py").write_text(FOLLOWER)
+
+    client = partial(subprocess.run, cwd=folder, env=variables, capture_output=True, timeout=60, check=False)
+    done = await asyncio.to_thread(client, [sys.executable, "client.py"])
+
+    assert done.returncode == 0, done.stderr.decode()
 
 
 CLIENT = """

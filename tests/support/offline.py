@@ -12,7 +12,7 @@ from waiting import Facts
 from holdfast import Event, Publisher, Settings, Worker
 from holdfast.consumer import Dependencies
 from holdfast.events import uuid7
-from holdfast.idempotency import Lease, MemoryClaims, OpenClaims
+from holdfast.idempotency import Lease, MemoryClaims, OpenClaims, share
 
 
 class Paid(Event, type="paid"):
@@ -52,7 +52,8 @@ class OfflineWorker:
         async def nothing() -> list[Any]:
             return []
 
-        return OpenClaims(self.claims, Lease(self.claims, seconds=None, emit=emit), nothing)
+        lease = Lease(self.claims, seconds=None, emit=emit)
+        return OpenClaims(self.claims, lease, nothing, share(str(self.settings.claims_url), self.claims).board)
 
 
 def an_offline_worker(claims: type[MemoryClaims] = MemoryClaims) -> OfflineWorker:

@@ -8,8 +8,8 @@ import pytest
 from redis.exceptions import NoScriptError, ResponseError
 
 from holdfast.idempotency import StoreUnavailable
+from holdfast.idempotency.redis.batches import Batches, Group
 from holdfast.idempotency.redis.lua import Script
-from holdfast.idempotency.redis.store import Batches, Group
 
 DOUBLE, HALVE = Script("double"), Script("halve")
 

@@ -28,6 +28,7 @@ from holdfast.telemetry import (
     SharedFigures,
     Started,
     Stopped,
+    Unfollowed,
     fan_out,
     metrics_of,
 )
@@ -242,6 +243,14 @@ def test_publishes_are_counted_by_what_the_broker_said() -> None:
         labels = {"event_type": "invoice.sent", "outcome": outcome}
         assert registry.get_sample_value("holdfast_published_total", labels) == 1
     assert registry.get_sample_value("holdfast_publish_seconds_count") == 2
+
+
+def test_a_request_that_could_not_be_followed_is_counted_by_its_type() -> None:
+    metrics, registry = some_metrics()
+
+    metrics(Unfollowed("invoice.sent", "e-1", "e-1", "Redis did not answer in time"))
+
+    assert registry.get_sample_value("holdfast_unfollowed_total", {"event_type": "invoice.sent"}) == 1
 
 
 def test_the_loop_lag_is_the_worst_of_the_last_turns() -> None:

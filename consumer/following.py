@@ -1,0 +1,79 @@
+"""Followed requests, as their events are handled: what an event causes is open before it is handled itself."""
+
+from asyncio import CancelledError
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from ..broker import Clock
+from ..events import Headers, Metadata
+from ..events import headers as h
+from ..idempotency import Boards, Completed, Entry, Step
+from .outcome import Ack, DeadLetter, Ending, Postpone
+
+if TYPE_CHECKING:
+    from .in_flight import InFlight, Run
+    from .run import Ran
+    from .settle import Settler
+
+_LONGEST: Final = 255  # characters of the name of a request, which is the id of an event
+
+
+class Follower:
+    """Keeps on their boards what becomes of one handler's events. Without `boards` it does nothing."""
+
+    def __init__(self, boards: Boards | None, queue: str, clock: Clock) -> None:
+        self._boards = boards
+        self._queue = queue
+        self._clock = clock
+
+    async def open(self, run: "Run", events: Iterable[tuple[Metadata, float | None]]) -> None:
+        """Put on the board what a handler is about to publish, each event with its delay."""
+        request = _request_of(run.carried)
+        if self._boards is not None and request is not None:
+            run.is_opened = await self._boards.open(request, events, self._entry(run.incoming.metadata))
+
+    async def make_durable(
+        self, settler: "Settler", flight: "InFlight", ran: "Ran", ending: Ending
+    ) -> Completed | None:
+        """Do what `settler` does, and note it: a retry before it, since it may run at once; all else after it."""
+        incoming = flight.incoming
+        boards, request, metadata = self._boards, _request_of(incoming.message.headers), incoming.metadata
+        if boards is None or request is None:
+            return await settler.make_durable(flight, ending)
+        if isinstance(ending, Postpone) and ending.error is not None:
+            attempt, at = str(incoming.history.attempt + 1), self._clock.now().timestamp() + ending.delay
+            await boards.mark(request, self._entry(metadata, "retrying", attempt, at), delay=ending.delay)
+        completion = await settler.make_durable(flight, ending)
+        step = _step_after(flight, ran, ending)
+        if step is None or completion == "fenced":  # another worker handles it
+            return completion
+        entry = self._entry(metadata, step, ending.reason if isinstance(ending, DeadLetter) else "")
+        if completion == "unrecorded":  # it may run again until it is
+            boards.mark_later(request, entry)
+        else:
+            with suppress(CancelledError):  # what is durable stays so, and the step is on its way
+                await boards.mark(request, entry)
+        return completion
+
+    def _entry(self, metadata: Metadata, step: Step = "open", detail: str = "", at: float | None = None) -> Entry:
+        cause = (metadata.caused_by or "", metadata.causation_id or "")
+        return Entry(self._queue, metadata.event_id, metadata.event_type, step, detail, at, cause)
+
+
+def _step_after(flight: "InFlight", ran: "Ran", ending: Ending) -> Step | None:
+    """Return the step that an ending is. A message that came again, and was settled here before, takes none."""
+    match ending:
+        case Ack("handled"):
+            return "handled" if flight.run is not None and flight.run.is_opened else "lost"
+        case Ack() if ran.runs or flight.claimed.result == "duplicate":
+            return "duplicate"
+        case DeadLetter():
+            return "failed"
+        case _:
+            return None
+
+
+def _request_of(headers: Headers) -> str | None:
+    request = headers.get(h.FOLLOW)
+    return request if isinstance(request, str) and 0 < len(request) <= _LONGEST else None

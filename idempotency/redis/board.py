@@ -1,0 +1,132 @@
+"""Boards in Redis, each a hash: names and values are those of `idempotency.board.Entry`."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from ..board import MOST, Entry, read_entry
+from . import lua
+from .batches import Batches
+
+_LISTENERS_LIVE = 40 * 86400.0
+
+_PROLONG = """
+  local left = redis.pcall('PTTL', key)
+  if not failed(left) and left < tonumber(a[%d]) then redis.pcall('PEXPIRE', key, a[%d]) end
+  return 1
+"""
+
+# a: the field of the cause, or nothing; fields and values (JSON); life (ms); most entries.
+_OPEN = lua.Script(
+    """
+  local cause, there = a[1], redis.pcall('EXISTS', key)
+  if failed(there) then return there end
+  if there == 0 and cause ~= '' then return 0 end
+  local list, many = cjson.decode(a[2]), redis.pcall('HLEN', key)
+  if failed(many) then return many end
+  if many + #list / 2 > tonumber(a[4]) then list = {'', 'lost'} end
+  for n = 1, #list, 2 do
+    local set = redis.pcall('HSETNX', key, list[n], list[n + 1])
+    if failed(set) then return set end
+  end
+  local old = cause ~= '' and (redis.pcall('HGET', key, cause) or 'open')
+  if failed(old) then return old end
+  if old and old:match('^[^%z]*') ~= 'handled' then
+    local set = redis.pcall('HSET', key, cause, 'published' .. (old:match('%z.*') or ''))
+    if failed(set) then return set end
+  end
+"""
+    + _PROLONG.replace("%d", "3")
+)
+
+# a: field, step, what the value has behind its state, life (ms).
+_MARK = lua.Script(
+    """
+  local there = redis.pcall('EXISTS', key)
+  if failed(there) then return there end
+  local value = there == 1 and redis.pcall('HGET', key, a[1])
+  if failed(value) then return value end
+  local old = value and value:match('^[^%z]*')
+  if there == 0 or old == 'handled' then return 0 end
+  local state = a[2]
+  if state == 'duplicate' then state = old == 'published' and 'handled' or 'lost' end
+  local set = redis.pcall('HSET', key, a[1], state .. a[3])
+  if failed(set) then return set end
+  if state == 'failed' then
+    local all, cause = redis.pcall('HGETALL', key), '\\0' .. a[1]
+    for n = 1, #all, 2 do
+      local text = all[n + 1]
+      if text:sub(1, 5) == 'open\\0' and text:sub(-#cause) == cause then redis.pcall('HDEL', key, all[n]) end
+    end
+  end
+"""
+    + _PROLONG.replace("%d", "4")
+)
+
+_READ = lua.Script("  return redis.pcall('HGETALL', key)")
+
+# a: the beginning of the fields that are taken off.
+_FORGET = lua.Script(
+    """
+  local all = redis.pcall('HKEYS', key)
+  if failed(all) then return all end
+  for _, field in ipairs(all) do
+    if field:sub(1, #a[1]) == a[1] then redis.pcall('HDEL', key, field) end
+  end
+  return 1
+"""
+)
+
+# a: queue, what it is bound for, life (ms).
+_ANNOUNCE = lua.Script(
+    """
+  local set = redis.pcall('HSET', key, a[1], a[2])
+  if failed(set) then return set end
+"""
+    + _PROLONG.replace("%d", "3")
+)
+
+
+class RedisBoard:
+    """See `idempotency.Board`. Its scripts travel with those of the claims."""
+
+    def __init__(self, batches: Batches, prefix: str) -> None:
+        self._batches = batches
+        self._prefix = prefix
+
+    async def open(self, request: str, entries: Sequence[Entry], *, cause: str | None, life: float) -> None:
+        texts = [text for entry in entries for text in (entry.field, entry.state + entry.rest)]
+        arguments = (_bytes(cause or ""), json.dumps(texts).encode(), round(life * 1000), MOST)
+        await self._batches.ask(_OPEN, self._key(request), arguments)
+
+    async def mark(self, request: str, entry: Entry, *, life: float) -> None:
+        arguments = (_bytes(entry.field), entry.state.encode(), _bytes(entry.rest), round(life * 1000))
+        await self._batches.ask(_MARK, self._key(request), arguments)
+
+    async def read(self, request: str) -> list[Entry]:
+        return [read_entry(*item) for item in (await self._read(self._key(request))).items()]
+
+    async def forget(self, request: str | None, queue: str) -> None:
+        key = self._listeners if request is None else self._key(request)
+        await self._batches.ask(_FORGET, key, (_bytes(f"{queue}\0"),))
+
+    async def announce(self, queue: str, bindings: str) -> None:
+        arguments = (_bytes(f"{queue}\0"), bindings.encode(), round(_LISTENERS_LIVE * 1000))
+        await self._batches.ask(_ANNOUNCE, self._listeners, arguments)
+
+    async def listeners(self) -> Mapping[str, str]:
+        return {name.rstrip("\0"): text for name, text in (await self._read(self._listeners)).items()}
+
+    async def _read(self, key: str) -> dict[str, str]:
+        flat = [item.decode("utf-8", "surrogatepass") for item in await self._batches.ask(_READ, key, ())]
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    @property
+    def _listeners(self) -> str:
+        return f"{self._prefix}:listeners"
+
+    def _key(self, request: str) -> str:
+        return f"{self._prefix}:follow:{request}"
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

@@ -1,0 +1,153 @@
+"""Requests that are followed through three services, on the real servers."""
+
+import asyncio
+import random
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from commands import Running, environment, holdfast
+from following import a_board, until_listening
+from pages import ROOT
+from running import running, settings_for
+from waiting import Facts, eventually
+
+from holdfast import BlockingPublisher, Event, Following, Progress, Publisher, Settings, Worker
+from holdfast.idempotency import Board
+from holdfast.telemetry import Unfollowed
+from holdfast.testing.servers import free_port
+
+SERVICES = ("shop", "books", "mail")
+ORDERS, KILLS = 30, 8
+
+
+class Ordered(Event, type="order.made"):
+    number: int
+
+
+@pytest.fixture
+def settings(rabbitmq_url: str, redis_url: str, unique: str) -> Settings:
+    return settings_for(rabbitmq_url, unique, redis_url, prefix=unique, lease=1)
+
+
+@pytest.fixture
+async def board(redis_url: str, unique: str) -> AsyncIterator[Board]:
+    async with a_board(redis_url, unique) as opened:
+        yield opened
+
+
+class Fleet:
+    """The three services, each a process that can be killed."""
+
+    def __init__(self, settings: Settings, folder: Path, stack: ExitStack) -> None:
+        self.folder = folder
+        self.name = settings.broker.exchange
+        claims = settings.idempotency.url
+        self.variables = environment(
+            HOLDFAST_BROKER__URL=settings.broker.url.get_secret_value(),
+            HOLDFAST_BROKER__EXCHANGE=self.name,
+            HOLDFAST_BROKER__MAX_DELAY="3600",
+            HOLDFAST_IDEMPOTENCY__URL=claims.get_secret_value() if claims else "",
+            HOLDFAST_IDEMPOTENCY__PREFIX=self.name,
+            HOLDFAST_IDEMPOTENCY__LEASE="1",
+            HOLDFAST_HTTP__PORT="0",
+            FOLLOWED_NAME=self.name,
+        )
+        self._stack = stack
+        shutil.copy(ROOT / "tests" / "apps" / "followed.py", folder)
+        self.processes = {service: self._begin(service) for service in SERVICES}
+
+    def _begin(self, service: str) -> Running:
+        variables = self.variables | {"FOLLOWED_SERVICE": service}
+        return self._stack.enter_context(Running("run", "followed:worker", folder=self.folder, env=variables))
+
+    def kill(self, service: str) -> None:
+        self.processes[service].stop(signal.SIGKILL)
+        self.processes[service] = self._begin(service)
+
+    def lines(self) -> list[list[str]]:
+        ledger = self.folder / "ledger"
+        return [line.split() for line in ledger.read_text().splitlines()] if ledger.exists() else []
+
+
+async def test_the_first_done_is_later_than_the_last_effect(settings: Settings, board: Board, tmp_path: Path) -> None:
+    """While services are killed; with retries, dead letters, their replays, and delayed events."""
+    luck, said = random.Random(7), dict[str, float]()
+
+    async def first_done(request: str) -> None:
+        async def is_done() -> bool:
+            return (await following.progress(request)).done
+
+        await eventually(is_done, within=90)
+        said[request] = time.monotonic()
+
+    with ExitStack() as stack:
+        fleet = Fleet(settings, tmp_path, stack)
+        async with Publisher(settings) as publisher, Following(settings) as following, asyncio.TaskGroup() as tasks:
+            await until_listening(board, len(SERVICES))
+            sent = [await publisher.publish(Ordered(number=n), follow=True) for n in range(ORDERS)]
+            requests = [str(metadata.follow) for metadata in sent]
+            for request in requests:
+                tasks.create_task(first_done(request))
+            for kill in range(KILLS):
+                await eventually(lambda kill=kill: len(fleet.lines()) > ORDERS * kill // 2)
+                await asyncio.to_thread(fleet.kill, luck.choice(SERVICES))
+            failing = [requests[n] for n in range(0, ORDERS, 5)]
+
+            async def have_failed() -> bool:
+                return {(await following.progress(request)).state for request in failing} == {"failed"}
+
+            await eventually(have_failed, within=60)
+            assert not said.keys() & set(failing)
+            (tmp_path / "mended").touch()
+            replay = ("dead", "replay", f"{fleet.name}.books.book.dead", "--yes")
+            replayed = await asyncio.to_thread(holdfast, *replay, folder=tmp_path, env=fleet.variables)
+            assert replayed.returncode == 0, replayed.stderr
+        last = {request: float(at) for request, _, _, at in fleet.lines()}
+        effects: dict[str, set[tuple[str, str]]] = {request: set() for request in requests}
+        for request, queue, event, _ in fleet.lines():
+            effects[request].add((queue, event))
+
+    assert last.keys() == said.keys() == set(requests)
+    assert [request for request in requests if said[request] < last[request]] == []
+    assert [len(seen) for seen in effects.values()] == [6] * ORDERS
+
+
+async def test_a_publisher_that_blocks_begins_a_request_that_is_followed(settings: Settings, board: Board) -> None:
+    worker = Worker(f"{settings.broker.exchange}.w", settings=settings)
+
+    @worker.handler(Ordered)
+    async def charge(event: Ordered) -> None: ...
+
+    def publish() -> str:
+        with BlockingPublisher(settings) as publisher:
+            return str(publisher.publish(Ordered(number=1), follow=True).follow)
+
+    async with running(worker), Following(settings) as following:
+        await until_listening(board, 1)
+        request = await asyncio.to_thread(publish)
+
+        assert await following.until_done(request, within=10) == Progress("done", handled=1)
+
+
+async def test_without_redis_an_event_is_published_and_not_followed(settings: Settings) -> None:
+    facts = Facts()
+    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+    worker = Worker(f"{settings.broker.exchange}.w", settings=settings, listeners=[facts.record])
+    without = settings_for(settings.broker.url.get_secret_value(), settings.broker.exchange, nowhere)
+
+    @worker.handler(Ordered)
+    async def charge(event: Ordered) -> None: ...
+
+    async with running(worker), Publisher(without, emit=facts.record) as publisher, Following(without) as following:
+        sent = await publisher.publish(Ordered(number=1), follow=True)
+        await facts.settled(count=1)
+
+        [fact] = facts.of(Unfollowed)
+        assert sent.follow is None
+        assert (fact.event_type, fact.event_id, fact.request) == ("order.made", sent.event_id, sent.correlation_id)
+        assert await following.progress(sent.correlation_id) == Progress("unknown")
