@@ -11,8 +11,8 @@ from typing import Final
 from ..broker import Clock, Pause, matches
 from ..events import Metadata
 from ..telemetry import Emit, Unfollowed
+from .availability import StoreUnavailable
 from .board import LIFE, Board, Entry
-from .port import StoreUnavailable
 
 _FRESH: Final = 1.0  # seconds for which the listeners are not looked up again
 _KNOWN_FOR: Final = 30 * 86400.0  # seconds for which a queue counts as a listener after it was announced

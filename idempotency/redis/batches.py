@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any, Final, TypeAlias
 
-from ..port import StoreUnavailable
+from ..availability import StoreUnavailable
 from . import lua
 from .errors import TRANSIENT, unavailable
 
