@@ -61,11 +61,14 @@ class Following:
             return _UNKNOWN
 
     async def until_done(self, request: str | None, *, within: float) -> Progress:
-        """Wait until a request is done, or has failed. Return its progress then, or after so long.
+        """Wait until a request is done, or has failed, or the time is over.
 
         Args:
             request: The `correlation_id` of what `publish` returned.
             within: The most seconds to wait.
+
+        Returns:
+            Its progress then.
         """
         latest = _UNKNOWN
         with suppress(TimeoutError):
@@ -79,6 +82,9 @@ class Following:
 
         Args:
             request: The `correlation_id` of what `publish` returned.
+
+        Returns:
+            One progress after the other.
         """
         began, latest = REAL.time(), None
         while latest is None or latest.state not in ("done", "failed"):
@@ -90,6 +96,9 @@ class Following:
 
     async def entries(self, request: str) -> list[Entry]:
         """Return the events of a request, each in each queue, as `holdfast follow` prints them.
+
+        Args:
+            request: The `correlation_id` of what `publish` returned.
 
         Raises:
             StoreUnavailable: The claim store is unavailable.
