@@ -1,11 +1,11 @@
-"""Boards as publishers and workers keep them. Nothing waits for a store that is unavailable."""
+"""Boards as publishers and workers keep them. Nothing waits for a store that stays unavailable."""
 
 import asyncio
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from ..broker import Clock, Pause, matches
@@ -33,7 +33,8 @@ class Boards:
         self._clock = clock
         self._emit = emit
         self._lock = asyncio.Lock()
-        self._fresh_until = -math.inf
+        self._fresh_until = self._closed_until = -math.inf
+        self._error = ""
         self._bound: list[tuple[str, list[Source]]] = []
         self._queues: dict[str, tuple[str, ...]] = {}
         self._pending: OrderedDict[tuple[str, str], tuple[Entry, float]] = OrderedDict()
@@ -45,14 +46,17 @@ class Boards:
         False where the store is unavailable: they are published, and are not followed."""
         now, parent = self._clock.now().timestamp(), ("", "") if cause is None else (cause.queue, cause.event_id)
         events = list(events)
+        life = LIFE + max((delay or 0.0 for _, delay in events), default=0.0)
         try:
-            entries = [
-                Entry(queue, metadata.event_id, metadata.event_type, at=now + delay if delay else None, cause=parent)
-                for metadata, delay in events
-                for queue in await self._listeners(metadata.event_type)
-            ]
-            life = LIFE + max((delay or 0.0 for _, delay in events), default=0.0)
-            await self._board.open(request, entries, cause=None if cause is None else cause.field, life=life)
+            with self._available():
+                entries = [
+                    Entry(
+                        queue, metadata.event_id, metadata.event_type, at=now + delay if delay else None, cause=parent
+                    )
+                    for metadata, delay in events
+                    for queue in await self._listeners(metadata.event_type)
+                ]
+                await self._board.open(request, entries, cause=None if cause is None else cause.field, life=life)
         except StoreUnavailable as error:
             if events:
                 first: Entry | Metadata = cause or events[0][0]
@@ -62,8 +66,10 @@ class Boards:
 
     async def mark(self, request: str, entry: Entry, *, delay: float = 0.0) -> None:
         """Note what became of an event: now, or when the store is back. `delay`: the seconds it waits."""
+        self._pending.pop((request, entry.field), None)
         try:
-            await self._board.mark(request, entry, life=LIFE + delay)
+            with self._available():
+                await self._board.mark(request, entry, life=LIFE + delay)
         except StoreUnavailable:
             self.mark_later(request, entry, delay=delay)
 
@@ -104,6 +110,25 @@ class Boards:
             async with asyncio.timeout(patience):
                 await self.flush()
 
+    @contextmanager
+    def _available(self) -> Iterator[None]:
+        """Raise `StoreUnavailable` at once for a second after it was raised: events do not wait one after the other."""
+        if self._clock.time() < self._closed_until:
+            raise StoreUnavailable(self._error)
+        try:
+            yield
+        except StoreUnavailable as error:
+            self._error, self._closed_until = str(error), self._clock.time() + _FRESH
+            raise
+
+    async def _look_up(self) -> None:
+        with self._available():
+            known = {queue: json.loads(text) for queue, text in (await self._board.listeners()).items()}
+        oldest = self._clock.now().timestamp() - _KNOWN_FOR
+        self._bound = [(queue, it["sources"]) for queue, it in sorted(known.items()) if it["at"] > oldest]
+        self._queues = {}
+        self._fresh_until = self._clock.time() + _FRESH
+
     async def _announce(self, listeners: Mapping[str, list[Source]]) -> None:
         now = self._clock.now().timestamp()
         for queue, sources in listeners.items():
@@ -113,11 +138,7 @@ class Boards:
         """Return the queues that take events of a type, as their workers have announced."""
         async with self._lock:
             if self._clock.time() >= self._fresh_until:
-                known = {queue: json.loads(text) for queue, text in (await self._board.listeners()).items()}
-                oldest = self._clock.now().timestamp() - _KNOWN_FOR
-                self._bound = [(queue, it["sources"]) for queue, it in sorted(known.items()) if it["at"] > oldest]
-                self._queues = {}
-                self._fresh_until = self._clock.time() + _FRESH
+                await self._look_up()
         if event_type not in self._queues:
             if len(self._queues) > 1_000:
                 self._queues.clear()
