@@ -1,12 +1,14 @@
 """Requests that are followed through three services, on the real servers."""
 
 import asyncio
+import json
 import random
 import shutil
 import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from running import running, settings_for
 from waiting import Facts, eventually
 
 from holdfast import BlockingPublisher, Event, Following, Progress, Publisher, Settings, Worker
-from holdfast.idempotency import Board
+from holdfast.idempotency import Board, Entry
 from holdfast.telemetry import Unfollowed
 from holdfast.testing.servers import free_port
 
@@ -151,3 +153,75 @@ async def test_without_redis_an_event_is_published_and_not_followed(settings: Se
         assert sent.follow is None
         assert (fact.event_type, fact.event_id, fact.request) == ("order.made", sent.event_id, sent.correlation_id)
         assert await following.progress(sent.correlation_id) == Progress("unknown")
+
+
+@pytest.fixture
+def variables(redis_url: str, unique: str) -> dict[str, str]:
+    return environment(HOLDFAST_IDEMPOTENCY__URL=redis_url, HOLDFAST_IDEMPOTENCY__PREFIX=unique)
+
+
+async def test_the_command_prints_each_event_below_its_cause(
+    board: Board, variables: dict[str, str], tmp_path: Path
+) -> None:
+    cause = Entry("shop.charge", "e-1", "order.made")
+    await board.open("r", [cause], cause=None, life=60)
+    await board.open(
+        "r", [Entry("mail", "e-2", "order.paid", cause=("shop.charge", "e-1"))], cause=cause.field, life=60
+    )
+    await board.mark("r", Entry("shop.charge", "e-1", "order.made", "handled"), life=60)
+
+    follow = partial(holdfast, "follow", "r", "--within", "0.2", folder=tmp_path, env=variables)
+    waiting = await asyncio.to_thread(follow)
+    await board.mark("r", Entry("mail", "e-2", "order.paid", "failed", "refused"), life=60)
+    failed = await asyncio.to_thread(holdfast, "follow", "r", "--json", folder=tmp_path, env=variables)
+
+    assert (waiting.returncode, waiting.stdout.splitlines()) == (
+        1,
+        [
+            "order.made e-1 shop.charge: handled",
+            "   order.paid e-2 mail: open",
+            "open: 1 handled, 1 open, 0 failed",
+        ],
+    )
+    document = json.loads(failed.stdout)
+    assert (failed.returncode, document["state"], document["failed"]) == (
+        1,
+        "failed",
+        [{"queue": "mail", "reason": "refused", "event_id": "e-2"}],
+    )
+
+
+async def test_the_command_takes_a_queue_that_is_gone_off_a_request(
+    board: Board, variables: dict[str, str], tmp_path: Path
+) -> None:
+    await board.open("r", [Entry("shop", "e-1", state="open"), Entry("gone", "e-1", state="open")], cause=None, life=60)
+    await board.mark("r", Entry("shop", "e-1", state="handled"), life=60)
+    await board.announce("gone", "[]")
+
+    for_request = await asyncio.to_thread(holdfast, "follow", "r", "--forget", "gone", folder=tmp_path, env=variables)
+    at_all = await asyncio.to_thread(holdfast, "follow", "--forget", "gone", folder=tmp_path, env=variables)
+    done = await asyncio.to_thread(holdfast, "follow", "r", folder=tmp_path, env=variables)
+
+    assert (for_request.stdout, at_all.stdout) == (
+        "r: gone is not waited for\n",
+        "requests from now on: gone is not waited for\n",
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "done: 1 handled, 0 open, 0 failed")
+    assert await board.listeners() == {}
+
+
+async def test_the_command_says_that_a_request_is_unknown_and_what_it_needs(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    unknown = await asyncio.to_thread(holdfast, "follow", "nobody", folder=tmp_path, env=variables)
+    nothing = await asyncio.to_thread(holdfast, "follow", folder=tmp_path, env=variables)
+    away = variables | {"HOLDFAST_IDEMPOTENCY__URL": f"redis://127.0.0.1:{free_port()}/0"}
+    unavailable = await asyncio.to_thread(holdfast, "follow", "nobody", folder=tmp_path, env=away)
+
+    assert (unknown.returncode, unknown.stdout) == (1, "unknown: 0 handled, 0 open, 0 failed\n")
+    assert (nothing.returncode, nothing.stderr) == (
+        1,
+        "holdfast: name a request, as in `holdfast follow REQUEST`, or a queue with --forget\n",
+    )
+    assert unavailable.returncode == 1
+    assert unavailable.stderr.startswith("holdfast: no connection to Redis")
