@@ -57,7 +57,7 @@ def arguments(public: Any) -> list[str]:
         return [
             field.name for field in fields(public) if not field.name.startswith("_") and field.name not in inherited
         ]
-    return [name for name in inspect.signature(public).parameters if name != "self"]
+    return [name for name in inspect.signature(public).parameters if name not in ("self", "cls")]
 
 
 def section(docstring: str, *titles: str) -> str:
