@@ -119,6 +119,7 @@ async def test_a_recorder_that_is_killed_again_and_again_writes_each_event_once(
             await killed_once(has_more, "journal", "record", folder=tmp_path, env=env)
     done = await asyncio.to_thread(holdfast, "journal", "record", "--once", folder=tmp_path, env=env)
     again = await asyncio.to_thread(holdfast, "journal", "record", "--once", folder=tmp_path, env=env)
+    anew = await asyncio.to_thread(holdfast, "journal", "record", "--once", "--from-first", folder=tmp_path, env=env)
 
     rows = await tape.ask(
         "select p.position, e.event_id, e.key, e.body from holdfast_positions p join holdfast_events e using (seq) "
@@ -126,6 +127,7 @@ async def test_a_recorder_that_is_killed_again_and_again_writes_each_event_once(
     )
     assert done.returncode == 0, done.stderr
     assert again.stdout == f"0 event(s) of {taped.broker.stream} are written\n", again.stderr
+    assert anew.stdout == again.stdout, anew.stderr
     assert [position for position, *_ in rows] == list(range(1, len(rows) + 1))
     assert sorted(event_id for _, event_id, *_ in rows) == sorted(await publishing.written())
     by_key = defaultdict[str, list[int]](list)
