@@ -78,6 +78,10 @@ async def test_events_of_the_tape_are_in_the_journal_in_its_order_and_not_sent_a
     assert await bank.count("unsent") == 0
 
 
+class Killed(Exception):
+    """Ends a recorder where its process would be killed."""
+
+
 class Dying(History):
     """Statements that are not asked for where a recorder dies before it writes."""
 
@@ -101,7 +105,7 @@ class Cut(Recorder):
     def die(cls, arrow: str) -> None:
         if arrow in cls.left:
             cls.left.remove(arrow)
-            raise InterruptedError(arrow)
+            raise Killed(arrow)
 
     def _move(self, offset: int, event_id: str | None) -> Steps[None]:
         self.die("wrote")
@@ -125,7 +129,7 @@ async def test_a_recorder_that_dies_at_each_arrow_writes_each_event_once(
         try:
             await a_recorder(bank, broker, settings, kind=Cut).catch_up()
             break
-        except InterruptedError:
+        except Killed:
             deaths += 1
 
     assert deaths == 4
