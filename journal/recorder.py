@@ -118,12 +118,20 @@ class Recorder:
         written = await self._database.run(self._commit(events, last))
         for one in taped:
             if one.offset > self._offset + 1 and self._offset >= 0:
-                self._emit(TapeGap(self.stream, self._offset + 1, one.offset - 1))
+                await self._say_deleted(self._offset + 1, one.offset - 1)
             self._offset = one.offset
         self._emit(TapeRecorded(self.stream, written, last.offset))
         if events:
             self._say_late((now - events[-1].envelope.metadata.time).total_seconds())
         return written
+
+    async def _say_deleted(self, first: int, last: int) -> None:
+        """Say that messages were deleted before they were read. RabbitMQ's own entries, such as the one that begins a
+        segment, have offsets too, and no reader sees them."""
+        async with scanning(self._broker, self.stream, "first") as scan:
+            kept = await scan.read(1)
+        if kept[0].offset > first:
+            self._emit(TapeGap(self.stream, first, last))
 
     def _events(self, taped: Iterable[Taped], now: datetime) -> Iterable[Outgoing]:
         for one in taped:

@@ -196,10 +196,10 @@ async def test_what_the_retention_deleted_before_it_was_recorded_is_said(taped: 
         await eventually(lambda: first_offset(taped, stream), True)
         again = await recorder.catch_up()
 
-    [gap] = facts.of(TapeGap)
+    [gap] = facts.of(TapeGap)  # none for the offsets of what RabbitMQ writes at each beginning of a segment
     assert written == 3
     assert gap.first == 4
-    assert again == 117 - (gap.last - gap.first + 1)
+    assert gap.last - gap.first + 1 >= 117 - again > 0
 
 
 async def fill(settings: Settings, stream: str, numbers: range) -> None:
