@@ -129,7 +129,7 @@ soak-relays: venv ## Relays killed and frozen, servers restarted, a long transac
 	RELAYS_EACH=$(or $(EACH),20000) $(BIN)/pytest tests/integration/test_relays.py --timeout 3600
 
 .PHONY: prove
-prove: venv ## Eight mutations that lose or repeat messages, or their order: the checker must catch each
+prove: venv ## Seven mutations that lose or repeat messages, or their order: the checker must catch each
 	$(BIN)/python tests/faults/prove.py
 
 .PHONY: mutations
