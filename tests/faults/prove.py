@@ -1,5 +1,6 @@
-"""The prover proven: six faults of the kind that loses messages, each put into a copy of Holdfast, and the checker has
-to catch each. `python tests/faults/prove.py` prints what it caught; it fails where a mutation goes unseen."""
+"""The prover proven: seven faults of the kind that loses messages or their order, each put into a copy of Holdfast,
+and the checker has to catch each. `python tests/faults/prove.py` prints what it caught; it fails where a mutation goes
+unseen."""
 
 import argparse
 import json
@@ -94,6 +95,13 @@ MUTATIONS = (
         ((RELEASE + COPY, COPY + RELEASE),),
         "a worker is killed after confirm",
         Invariant.NO_CLAIM_STUCK,
+    ),
+    Mutation(
+        "a new owner does not read the ledger",
+        "consumer/ordering/ownership.py",
+        ((".begin(known, self._from_queue.came)", ".begin([], self._from_queue.came)"),),
+        "owners of an ordered queue are killed",
+        Invariant.NOTHING_LOST,
     ),
 )
 
