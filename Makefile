@@ -126,7 +126,7 @@ pins: $(PINS)/.tools ## Write requirements-dev.txt and requirements-docs.txt ane
 
 .PHONY: soak-relays
 soak-relays: venv ## Relays killed and frozen, servers restarted, a long transaction, for minutes: make soak-relays [EACH=20000]
-	RELAYS_EACH=$(or $(EACH),20000) $(BIN)/pytest tests/integration/test_relays.py --timeout 3600
+	RELAYS_EACH=$(or $(EACH),20000) $(BIN)/pytest -s tests/integration/test_relays.py --timeout 3600
 
 .PHONY: prove
 prove: venv ## Seven mutations that lose or repeat messages, or their order: the checker must catch each

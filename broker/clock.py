@@ -66,11 +66,16 @@ REAL: Final = RealClock()
 async def sleep(clock: Clock, seconds: float) -> None:
     """Return after `seconds` of the clock's time."""
     over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    timer = clock.call_at(clock.time() + seconds, over.set_result, None)
+    timer = clock.call_at(clock.time() + seconds, _end, over)
     try:
         await over
     finally:
         timer.cancel()
+
+
+def _end(waiting: "asyncio.Future[None]") -> None:
+    if not waiting.done():  # who waits may be cancelled in the turn in which the time is over
+        waiting.set_result(None)
 
 
 class Countdown(Generic[T]):

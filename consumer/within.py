@@ -201,11 +201,10 @@ class Within:
             return
         params = self._row(run, event)
         rows = yield self._statements.enter, params
-        is_free, is_fresh = rows[0] if rows else (True, False)
-        if is_fresh:
+        if rows:
             run.inbox = "fresh"
             return
-        known = (yield self._statements.known, params) if is_free else []
+        known = yield self._statements.known, params
         if not known:
             run.inbox = "busy"
             raise Ended(HeldElsewhere(math.inf))

@@ -30,11 +30,6 @@ class Leases:
     def is_due(self) -> bool:
         return time.monotonic() >= self._due
 
-    @property
-    def patience(self) -> float:
-        """Seconds that one publish may take."""
-        return self._seconds / 2
-
     async def keep(self) -> None:
         """Renew the leases; take free ones up to our share, give back what is above it."""
         asked = time.monotonic()

@@ -18,7 +18,6 @@ from ..config import Settings
 from ..events import (
     BrokerUnavailable,
     Envelope,
-    Message,
     Metadata,
     NotConnected,
     PublishTimeout,
@@ -35,7 +34,7 @@ from .sequencer import Sequencer
 
 _BATCH = 1000  # rows read at once
 _IN_FLIGHT = 500
-_FEW = 500  # unsent events at which the next ones are read, where more wait
+_FEW = 1000  # unsent events at which the next ones are read, where more wait: so many that the sending never pauses
 _FIRST_LOOK = 0.02  # seconds until the next look where nothing was there; it doubles up to POLL
 _COUNT_EVERY = 5.0
 _REFUSED = Pause(0.5, 60.0)  # until an event that was refused is tried again
@@ -67,6 +66,8 @@ class Relay:
         self._spans = spans
         self._clock = clock
         self._luck = luck
+        self._timeout = min(settings.broker.publish_timeout, settings.sql.lease / 2)
+        """Seconds that one publish may take: what is sent by `send_until` is confirmed while the leases last."""
         kept = database.kept(settings.sql.schema) if settings.sql.keeps else None
         self._statements = kept or database.statements(settings.sql.schema)
         self._sequencer = None if kept is None else Sequencer(kept, settings.sql.lease)
@@ -106,15 +107,18 @@ class Relay:
         self._emit(RelayJoined(self.database.name, self.leases.token))
         look, failures = _FIRST_LOOK, 0
         while not self._is_stopping:
+            pause: float | None = None
             try:
                 is_idle = not await self._turn()
-                self.error, failures = None, 0
+                self.error = None
             except Exception as error:  # noqa: BLE001 (whatever it is, the rows are still there)
                 self.error, pause = first_line(error), _TROUBLE.seconds(failures, self._luck())
-                failures += 1
                 self._emit(RelayFailed(self.database.name, self.error, pause))
+            if pause is not None:
+                failures += 1
                 await self._rest(pause)
                 continue
+            failures = 0
             look = min(2 * look, self._settings.sql.poll) if is_idle else _FIRST_LOOK
             if is_idle and await self._rest(look):
                 look = _FIRST_LOOK
@@ -173,7 +177,7 @@ class Relay:
                 self._workers += 1
                 sending.create_task(self._work())
             is_more = len(rows) == _BATCH and not self.leases.is_due
-            await hand.until_few(_FEW if is_more else 0)
+            await hand.until_few(min(_FEW, max(0, hand.unsent - 1)) if is_more else 0)
             sent += len(hand.confirmed) + len(hand.refused)
             is_last = self._is_stopping or self.leases.is_due or not hand.confirmed
             rows = await self._exchange(then_read=not is_last)
@@ -242,28 +246,16 @@ class Relay:
         message = message_for(_envelope(row), self._settings, _delay(row))
         if message.exchange != self._settings.broker.exchange:
             await self._declare_ladder()
+        sending = self._settings.publisher
         try:
-            await self._confirmed(message)
+            await send(self._broker, message, sending, timeout=self._timeout, emit=self._emit, spans=self._spans)
+            return
         except Unroutable:
-            await self._declare_ladder()
             self._emit(OutboxUnrouted(self.database.name, row[1], row[2]))
-            origin = {headers.EXCHANGE: message.exchange, headers.ROUTING_KEY: message.routing_key}
-            resting = replace(message, exchange=ladder.UNROUTED, headers={**message.headers, **origin})
-            await self._broker.publish(resting, timeout=self._timeout)
-
-    @property
-    def _timeout(self) -> float:
-        return min(self._settings.broker.publish_timeout, self.leases.patience)
-
-    async def _confirmed(self, message: Message) -> None:
-        await send(
-            self._broker,
-            message,
-            self._settings.publisher,
-            timeout=self._timeout,
-            emit=self._emit,
-            spans=self._spans,
-        )
+        await self._declare_ladder()
+        origin = {headers.EXCHANGE: message.exchange, headers.ROUTING_KEY: message.routing_key}
+        resting = replace(message, exchange=ladder.UNROUTED, headers={**message.headers, **origin})
+        await self._broker.publish(resting, timeout=self._timeout)
 
     async def _declare_ladder(self) -> None:
         if not self._has_ladder:
@@ -289,7 +281,7 @@ def _delay(row: Row) -> float | None:
 
 def _envelope(row: Row) -> Envelope:
     _, event_id, event_type, version, key, source, correlation_id, causation_id, at, extra, content_type, body, *_ = row
-    carried = dict[str, Any](json.loads(extra))
+    carried: dict[str, Any] = {} if extra == "{}" else json.loads(extra)
     metadata = Metadata(
         event_id=event_id,
         event_type=event_type,

@@ -1,6 +1,7 @@
 """The statements for Holdfast's tables in the dialect of each database."""
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from .statements import Statements
 
@@ -12,8 +13,9 @@ def dialect_of(name: str) -> str:
     return "mysql" if name == "mariadb" else name
 
 
+@lru_cache(maxsize=100)
 def statements_of(dialect: str, schema: str = "holdfast") -> Statements:
-    """Return the statements for the tables of one schema."""
+    """Return the statements for the tables of one schema: the same object each time, which keeps their text."""
     kind = MySql if (dialect := dialect_of(dialect)) == "mysql" else Statements
     return kind(dialect, schema)
 
@@ -23,15 +25,15 @@ class MySql(Statements):
     """The statements for MySQL and MariaDB, which have no RETURNING for all of them: what changes rows answers one for
     each. The schema's name begins the tables'."""
 
-    @property
+    @cached_property
     def _key(self) -> str:
         return "`key`"
 
-    @property
+    @cached_property
     def _headers(self) -> str:
         return "cast(headers as char)"
 
-    @property
+    @cached_property
     def now(self) -> str:
         return "(timestampdiff(microsecond, '1970-01-01', utc_timestamp(6)) / 1e6)"
 
@@ -42,7 +44,7 @@ class MySql(Statements):
     def _json(numbers: str) -> str:
         return f"json_table(:{numbers}, '$[*]' columns (value bigint path '$')) as listed"
 
-    @property
+    @cached_property
     def enter(self) -> str:
         """See `Statements.enter`. MariaDB, by its kind of comment, does not wait for a transaction that has the event;
         MySQL waits for its lock time-out."""
@@ -52,21 +54,21 @@ class MySql(Statements):
             "values (:queue, :event, :fingerprint)"
         )
 
-    @property
+    @cached_property
     def beat(self) -> str:
         return (
             f"insert into {self.table('cursors')} (name, token, lease_until) values (:name, :token, "
             f"{self.later('lease')}) on duplicate key update lease_until = values(lease_until)"
         )
 
-    @property
+    @cached_property
     def take(self) -> str:
         return (
             f"update {self.table('cursors')} set token = :token, lease_until = {self.later('lease')} where name like "
             f":kind and (lease_until is null or lease_until < {self.now}) order by name limit :wanted"
         )
 
-    @property
+    @cached_property
     def sent(self) -> str:
         events = self.table("events")  # each row by its number: a scan would wait for rows of other transactions
         return (
@@ -74,7 +76,7 @@ class MySql(Statements):
             f"where e.shard in ({self.mine})"
         )
 
-    @property
+    @cached_property
     def hold(self) -> str:
         held = self.table("held")
         return (
@@ -84,18 +86,18 @@ class MySql(Statements):
             f"attempts = {held}.attempts + 1, next_try = values(next_try), error = values(error)"
         )
 
-    @property
+    @cached_property
     def _seq(self) -> str:
         return "cast(:seq as signed)"
 
-    @property
+    @cached_property
     def release(self) -> str:
         return f"update {self.table('held')} set next_try = {self.now} where seq = {self._seq}"
 
-    @property
+    @cached_property
     def held_event(self) -> str:
         return f"{super().held_event} for update"
 
-    @property
+    @cached_property
     def sweep(self) -> str:
         return f"delete from {self.table('inbox')} where handled_at < {self.now} - :ttl limit 1000"

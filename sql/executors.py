@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..events import ConfigurationError
@@ -52,9 +52,14 @@ class Executor:
         raise ValueError("an executor that executes nothing")
 
 
-def kinds_of(connection: Any) -> set[str]:
+def kinds_of(connection: Any) -> frozenset[str]:
     """Return the names of its classes, each with the library it is of."""
-    return {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(connection).__mro__}
+    return _names(type(connection).__mro__)
+
+
+@lru_cache(maxsize=100)
+def _names(kinds: tuple[type, ...]) -> frozenset[str]:
+    return frozenset(f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in kinds)
 
 
 def executor_of(connection: Any) -> Executor:

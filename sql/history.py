@@ -1,5 +1,7 @@
 """The statements that read the journal: of one aggregate, by position, and by who caused what."""
 
+from functools import cached_property
+
 from .kept import Kept
 
 ERASED = "application/x-holdfast-erased"
@@ -9,14 +11,14 @@ ERASED = "application/x-holdfast-erased"
 class History(Kept):
     """Statements for readers of kept events."""
 
-    @property
+    @cached_property
     def _columns(self) -> str:
         return (
             "e.event_id, e.event_type, e.version, e.key, e.source, e.correlation_id, e.causation_id, e.caused_by, "
             f"{self.seconds('e.time')}, cast(e.headers as text), e.content_type, e.body, e.stream, e.stream_version"
         )
 
-    @property
+    @cached_property
     def of_aggregate(self) -> str:
         """Return the events of one aggregate past a version, in order."""
         return (
@@ -24,21 +26,21 @@ class History(Kept):
             "and e.stream_version is not null and e.stream_version > :after order by e.stream_version"
         )
 
-    @property
+    @cached_property
     def snapshot(self) -> str:
         snapshots = self.table("snapshots")
         return f"select stream_version, shape, state from {snapshots} where stream = :stream and key = :key"
 
-    @property
+    @cached_property
     def enter_projection(self) -> str:
         return f"insert into {self.table('cursors')} (name, position) values (:name, -1) on conflict (name) do nothing"
 
-    @property
+    @cached_property
     def projection(self) -> str:
         """Return the position of a projection and lock its row. Returns nothing while another transaction has it."""
         return self._locking("select position", "name = :name")
 
-    @property
+    @cached_property
     def bounds(self) -> str:
         """Return the last position that was given, and the first that is kept."""
         cursors, positions = self.table("cursors"), self.table("positions")
@@ -56,59 +58,59 @@ class History(Kept):
             f"where {' and '.join(conditions)} order by p.position {'desc' if last else 'asc'} limit :most"
         )
 
-    @property
+    @cached_property
     def after(self) -> str:
         """The condition of events past a position."""
         return f"p.position > {self._whole('after')}"
 
-    @property
+    @cached_property
     def up_to(self) -> str:
         """The condition of events up to a position."""
         return f"p.position <= {self._whole('up_to')}"
 
-    @property
+    @cached_property
     def since(self) -> str:
         """The condition of events that were written since a time, in seconds since 1970."""
         return f"{self.seconds('e.written_at')} >= :since"
 
-    @property
+    @cached_property
     def is_due(self) -> str:
         """The condition of events that are not for later."""
         return f"(e.due_at is null or e.due_at <= {self.now})"
 
-    @property
+    @cached_property
     def correlated(self) -> str:
         """The condition of events that have one root with an event."""
         roots = f"select coalesce(correlation_id, event_id) from {self.table('events')} where event_id = :event_id"
         return f"(e.correlation_id in ({roots}) or e.event_id in ({roots}))"
 
-    @property
+    @cached_property
     def page(self) -> str:
         """Return events of some types past a position."""
         return self.select(self.after, f"e.event_type in {self._texts('types')}")
 
-    @property
+    @cached_property
     def move_projection(self) -> str:
         return f"update {self.table('cursors')} set position = {self._whole('position')} where name = :name"
 
-    @property
+    @cached_property
     def cursor(self) -> str:
         return f"select position from {self.table('cursors')} where name = :name"
 
-    @property
+    @cached_property
     def tape(self) -> str:
         """Lock the row of a stream that is recorded. Returns the offset and the id of its last event that is here."""
         lock = " for update" if self._is_postgres else ""
         return f"select position, token from {self.table('cursors')} where name = :name{lock}"
 
-    @property
+    @cached_property
     def move_tape(self) -> str:
         return (
             f"update {self.table('cursors')} set position = {self._whole('position')}, token = :event_id "
             "where name = :name"
         )
 
-    @property
+    @cached_property
     def reached(self) -> str:
         """Return whether a projection has come to an event."""
         return (
@@ -117,7 +119,7 @@ class History(Kept):
             "where e.event_id = :event_id and c.position >= p.position"
         )
 
-    @property
+    @cached_property
     def keep_snapshot(self) -> str:
         snapshots = self.table("snapshots")
         return (
@@ -126,7 +128,7 @@ class History(Kept):
             "stream_version = excluded.stream_version, shape = excluded.shape, state = excluded.state"
         )
 
-    @property
+    @cached_property
     def inbox_rows(self) -> str:
         """Return the queues and the digests, in hexadecimal, of the rows of some events in some queues."""
         digest = "encode(event, 'hex')" if self._is_postgres else "lower(hex(event))"
@@ -136,7 +138,7 @@ class History(Kept):
             return f"select queue, {digest} from {rows} and event in (select decode(value, 'hex') from ({texts}) given)"
         return f"select queue, {digest} from {rows} and {digest} in {self._texts('events')}"
 
-    @property
+    @cached_property
     def unsent_of(self) -> str:
         """Return those of some events that no relay has sent."""
         return (
@@ -144,28 +146,28 @@ class History(Kept):
             f"where e.event_id in {self._texts('ids')}"
         )
 
-    @property
+    @cached_property
     def readers(self) -> str:
         """Return the positions of projections, and the offsets of streams that are recorded, by their names."""
         like = "name like 'projection:%' or name like 'stream:%'"
         return f"select name, position from {self.table('cursors')} where {like} order by name"
 
-    @property
+    @cached_property
     def rebuild(self) -> str:
         """Have a projection begin anew. Returns its row, if there is one."""
         return f"update {self.table('cursors')} set position = -1 where name = :name returning name"
 
-    @property
+    @cached_property
     def lock_sequencer(self) -> str:
         """Wait for the row of the sequencer, and lock it."""
         lock = " for update" if self._is_postgres else ""
         return f"select position from {self.table('cursors')} where name = 'sequencer'{lock}"
 
-    @property
+    @cached_property
     def known_ids(self) -> str:
         return f"select event_id from {self.table('events')} where event_id in {self._texts('ids')}"
 
-    @property
+    @cached_property
     def position_written(self) -> str:
         """Give positions to events that were written in this transaction, and that are not to be sent."""
         events, cursors, positions = self.table("events"), self.table("cursors"), self.table("positions")
@@ -175,7 +177,7 @@ class History(Kept):
             f"from {events} where event_id in {self._texts('ids')}"
         )
 
-    @property
+    @cached_property
     def unsent_of_key(self) -> str:
         """Return how many events of a key are not sent yet."""
         events, positions, unsent = self.table("events"), self.table("positions"), self.waiting
@@ -184,7 +186,7 @@ class History(Kept):
             f"or not exists (select 1 from {positions} p where p.seq = e.seq))"
         )
 
-    @property
+    @cached_property
     def erase(self) -> str:
         """Take away the bodies of a key's events."""
         empty = "cast('' as bytea)" if self._is_postgres else "x''"
@@ -193,6 +195,6 @@ class History(Kept):
             f"where key = :key and content_type <> '{ERASED}' returning 1"
         )
 
-    @property
+    @cached_property
     def erase_snapshots(self) -> str:
         return f"delete from {self.table('snapshots')} where key = :key"

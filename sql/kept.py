@@ -1,6 +1,7 @@
 """The statements of a database that keeps its events: positions that are given after the commit, and the cleaning."""
 
 from collections.abc import Generator
+from functools import cached_property
 from typing import Any
 
 from ..events import ConfigurationError, Envelope
@@ -12,27 +13,27 @@ CHUNK = 1000  # events that are given positions at once
 class Kept(Statements):
     """Statements for tables that keep the events that were sent. `unsent` has a row for each that was not."""
 
-    @property
+    @cached_property
     def waiting(self) -> str:
         return self.table("unsent")
 
-    @property
+    @cached_property
     def _sending(self) -> str:
         return f"{self.table('events')} e join {self.waiting} u on u.seq = e.seq where u.shard in ({self.mine})"
 
     _order = "u.position"
 
-    @property
+    @cached_property
     def _floor(self) -> str:
         return f"(select position from {self.table('cursors')} where name = 'floor')"
 
-    @property
+    @cached_property
     def _fresh(self) -> str:
         """The condition of events without a position. All that are not above the floor have one, or never will."""
         positions = self.table("positions")
         return f"e.seq > {self._floor} and not exists (select 1 from {positions} p where p.seq = e.seq)"
 
-    @property
+    @cached_property
     def _pending(self) -> str:
         events, columns = self.table("events"), "e.written_at, e.due_at"
         return (
@@ -40,7 +41,7 @@ class Kept(Statements):
             f"union all select {columns} from {events} e where {self._fresh}) pending"
         )
 
-    @property
+    @cached_property
     def sequencer(self) -> str:
         """Lock the row of the sequencer. Returns nothing while another transaction has it.
 
@@ -55,7 +56,7 @@ class Kept(Statements):
         limit = "set_config('idle_in_transaction_session_timeout', cast(:patience as text), true)"
         return f"{select}, {limit} from {cursors} where {where} for update skip locked"
 
-    @property
+    @cached_property
     def sequence(self) -> str:
         """Give the next positions to events that have none, in the order in which they were written."""
         cursors, positions = self.table("cursors"), self.table("positions")
@@ -66,7 +67,7 @@ class Kept(Statements):
             "returning 1"
         )
 
-    @property
+    @cached_property
     def enqueue(self) -> str:
         """Have the events with new positions sent."""
         cursors, positions = self.table("cursors"), self.table("positions")
@@ -101,7 +102,7 @@ class Kept(Statements):
             )
         return True
 
-    @property
+    @cached_property
     def advance(self) -> str:
         """Move the sequencer to the last position."""
         cursors, positions = self.table("cursors"), self.table("positions")
@@ -110,7 +111,7 @@ class Kept(Statements):
             "returning position"
         )
 
-    @property
+    @cached_property
     def writers(self) -> str:
         """Return the highest number that can be seen, and the transactions that may have written a lower one.
 
@@ -126,12 +127,12 @@ class Kept(Statements):
             f"and relation = cast('{self.table('events')}' as regclass)), '')"
         )
 
-    @property
+    @cached_property
     def raise_floor(self) -> str:
         cursors = self.table("cursors")
         return f"update {cursors} set position = {self._seq} where name = 'floor' and position < {self._seq}"
 
-    @property
+    @cached_property
     def past(self) -> str:
         """Return the first events that were sent and are kept no longer, a thousand at most."""
         positions, unsent = self.table("positions"), self.waiting
@@ -141,10 +142,10 @@ class Kept(Statements):
             f"join {self.table('events')} e on e.seq = first.seq where e.written_at < {self.ago('keep')}"
         )
 
-    @property
+    @cached_property
     def forget_positions(self) -> str:
         return f"delete from {self.table('positions')} where seq in {self.listed('seqs')}"
 
-    @property
+    @cached_property
     def forget_events(self) -> str:
         return f"delete from {self.table('events')} where seq in {self.listed('seqs')} returning 1"

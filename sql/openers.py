@@ -6,9 +6,9 @@ Each opener has `begin`, a context manager of one transaction: it commits at its
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .dialects import dialect_of
@@ -18,13 +18,15 @@ from .steps import Execute, ExecuteAsync
 if TYPE_CHECKING:
     from asyncpg import Pool
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
-    from sqlalchemy import Engine, TextClause
+    from sqlalchemy import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from .django.opener import Django
 
 _BUSY_TIMEOUT = 5.0  # seconds that SQLite waits for another writer
 _READ_COMMITTED = "set transaction isolation level read committed"  # MySQL's default locks the gaps between rows
+
+_TAKE_NAMES = ("pymysql", "asyncmy", "aiomysql")  # drivers that take `%(name)s`, though SQLAlchemy's own is `%s`
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +57,7 @@ def _rows(result: Any, dialect: str) -> list[Row]:
     """The rows of a result. MySQL has no RETURNING for all statements: there a change answers one for each it made."""
     if result.returns_rows:
         return [tuple(row) for row in result]
-    return [(True, True)] * result.rowcount if dialect_of(dialect) == "mysql" else []
-
-
-@lru_cache(maxsize=1_000)
-def clause(sql: str) -> "TextClause":
-    from sqlalchemy import text
-
-    return text(sql)
+    return [(True,)] * result.rowcount if dialect_of(dialect) == "mysql" else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +70,14 @@ class AlchemyAsync:
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[OpenedAsync]:
         """Open a transaction. A session is within it: what commits the session by itself has not committed yet."""
-        async with self.engine.connect() as connection, connection.begin() as outer:
+        async with aclosing(await self.engine.connect()) as connection, connection.begin() as outer:
             execute = on_alchemy_async(connection, connection.dialect.name)
             if dialect_of(connection.dialect.name) == "mysql":
                 await execute(_READ_COMMITTED, {})
             if self.sessions is None:
                 yield OpenedAsync(connection, execute, lambda: outer.is_active)
                 return
-            async with self.sessions(bind=connection) as session:
+            async with aclosing(self.sessions(bind=connection)) as session:
                 inner = await session.begin()
                 is_open = lambda: outer.is_active and inner.is_active  # noqa: E731 (of two values at hand)
                 yield OpenedAsync(session, execute, is_open, session.flush)
@@ -185,16 +180,32 @@ OpenerAsync: TypeAlias = AlchemyAsync | Asyncpg | PsycopgAsync
 
 def on_alchemy_async(connection: Any, dialect: str) -> ExecuteAsync:
     """Return what executes a statement on an asynchronous session or connection of SQLAlchemy."""
+    from sqlalchemy.util import greenlet_spawn
 
-    async def execute(sql: str, params: Params) -> list[Row]:
-        return _rows(await connection.execute(clause(sql), params), dialect)
-
-    return execute
+    session = getattr(connection, "sync_session", None)
+    return partial(greenlet_spawn, on_alchemy(session or connection.sync_connection, dialect))
 
 
 def on_alchemy(connection: Any, dialect: str) -> Execute:
-    """Return what executes a statement on a session or connection of SQLAlchemy."""
-    return lambda sql, params: _rows(connection.execute(clause(sql), params), dialect)
+    """Return what executes a statement on a session or connection of SQLAlchemy.
+
+    The driver gets the statement as it is: SQLAlchemy would look through a `text` and its parameters each time.
+    """
+    from sqlalchemy import text
+
+    def execute(sql: str, params: Params) -> list[Row]:
+        bound = connection.connection() if hasattr(connection, "get_bind") else connection
+        kind = bound.dialect
+        if kind.paramstyle == "numeric_dollar":
+            numbers, names = numbered(sql)
+            result = bound.exec_driver_sql(numbers, tuple([params[name] for name in names]))
+        elif kind.paramstyle == "pyformat" or kind.driver in _TAKE_NAMES:
+            result = bound.exec_driver_sql(in_percent(sql), dict(params))
+        else:
+            result = bound.execute(text(sql), params)
+        return _rows(result, dialect)
+
+    return execute
 
 
 def on_asyncpg(connection: Any) -> ExecuteAsync:

@@ -1,9 +1,11 @@
 """`Outbox`: events published as rows of the caller's own transaction."""
 
+import sys
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, overload
 
 from ..broker import with_headers
@@ -62,6 +64,8 @@ class Outbox:
         self._settings = settings or load_settings()
         self._source = source
         self._using = using
+        if "sqlalchemy.orm" in sys.modules:  # sessions are listened to before the first one commits
+            import_module(".sessions", __package__)
 
     @overload
     def publish(

@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from .dialects import statements_of
 from .errors import OutsideTransaction, conflict_in
-from .openers import clause
+from .openers import on_alchemy
 from .statements import Outgoing
+from .steps import play_in_thread
 from .waker import waker_of
 
 _KEY = "holdfast.outbox"
@@ -31,16 +32,15 @@ class Pending:
     """What one session has published and not committed."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.session = session
         self._events: list[_Published] = []
+        self._past: SessionTransaction | None = None
+        """The transaction that is being committed, once its events are written: those of later hooks are as well."""
         self._written: str | None = None  # the schema, until the commit is done
-        event.listen(session, "before_commit", self._before_commit)
-        event.listen(session, "after_soft_rollback", self._after_soft_rollback)
-        event.listen(session, "after_commit", self._after_commit)
 
     def add(self, outgoing: Outgoing, schema: str) -> None:
         """Keep an event until the session commits. Raises `OutsideTransaction`."""
-        session = self._session
+        session = self.session
         if not session.in_transaction():
             if not session.autobegin:
                 raise OutsideTransaction("the session has no transaction; publish the event inside session.begin()")
@@ -50,39 +50,64 @@ class Pending:
         while innermost is not None:
             chain.append(innermost)
             innermost = innermost.parent
-        self._events.append(_Published(outgoing, schema, tuple(chain)))
+        published = _Published(outgoing, schema, tuple(chain))
+        if chain[-1] is self._past:
+            self._write([published])
+        else:
+            self._events.append(published)
 
-    def _before_commit(self, session: Session) -> None:
+    def before_commit(self) -> None:
+        session = self.session
         if session.in_nested_transaction():
             return
-        own = session.get_transaction()
-        events = [published for published in self._events if published.within[-1] is own]
+        if self._events:
+            session.flush()
+        self._past = session.get_transaction()
+        events = [published for published in self._events if published.within[-1] is self._past]
         self._events.clear()  # those of a session that was closed instead are gone with it
-        if not events:
-            return
-        session.flush()
-        connection = session.connection()
+        self._write(events)
+
+    def _write(self, events: list[_Published]) -> None:
         for schema in dict.fromkeys(published.schema for published in events):
             rows = [published.event for published in events if published.schema == schema]
+            dialect = self.session.connection().dialect.name
             try:
-                for sql, params in statements_of(connection.dialect.name, schema).inserts(rows):
-                    connection.execute(clause(sql), params)
+                play_in_thread(statements_of(dialect, schema).inserts(rows), on_alchemy(self.session, dialect))
             except Exception as error:
                 raise conflict_in(error) or error from error
             self._written = schema
 
-    def _after_soft_rollback(self, session: Session, previous: SessionTransaction) -> None:
+    def after_soft_rollback(self, previous: SessionTransaction) -> None:
         self._events = [published for published in self._events if previous not in published.within]
 
-    def _after_commit(self, session: Session) -> None:
-        if self._written is not None and not session.in_nested_transaction():
-            schema, self._written = self._written, None
-            waker_of(session.get_bind(), schema).wake()
+    def after_commit(self) -> None:
+        if not self.session.in_nested_transaction():
+            schema, self._written, self._past = self._written, None, None
+            if schema is not None:
+                waker_of(self.session.get_bind(), schema).wake()
 
 
 def pending_of(session: Session) -> Pending:
     """Return what a session has published, which is kept with it."""
     pending: Any = session.info.get(_KEY)
-    if pending is None or pending._session is not session:  # a factory may give all its sessions one `info`
+    if pending is None or pending.session is not session:  # a factory may give all its sessions one `info`
         pending = session.info[_KEY] = Pending(session)
     return pending  # type: ignore[no-any-return]
+
+
+# Of all sessions: to listen to each one anew takes longer than an INSERT.
+
+
+@event.listens_for(Session, "before_commit")
+def _before_commit(session: Session) -> None:
+    pending_of(session).before_commit()
+
+
+@event.listens_for(Session, "after_soft_rollback")
+def _after_soft_rollback(session: Session, previous: SessionTransaction) -> None:
+    pending_of(session).after_soft_rollback(previous)
+
+
+@event.listens_for(Session, "after_commit")
+def _after_commit(session: Session) -> None:
+    pending_of(session).after_commit()

@@ -12,7 +12,7 @@ import re
 import zlib
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -88,20 +88,20 @@ class Statements:
     def table(self, name: str) -> str:
         return f"{self.schema}.{name}" if self._is_postgres else f"{self.schema}_{name}"
 
-    @property
+    @cached_property
     def _is_postgres(self) -> bool:
         return self.dialect == "postgresql"
 
-    @property
+    @cached_property
     def _key(self) -> str:
         """The column `key`, whose name is a word of some dialects."""
         return "key"
 
-    @property
+    @cached_property
     def _headers(self) -> str:
         return "cast(headers as text)"
 
-    @property
+    @cached_property
     def now(self) -> str:
         return "clock_timestamp()" if self._is_postgres else "((julianday('now') - 2440587.5) * 86400.0)"
 
@@ -135,32 +135,28 @@ class Statements:
             return f"(select json_array_elements_text(cast(:{texts} as json)))"
         return f"(select value from json_each(:{texts}))"
 
-    @property
+    @cached_property
     def enter(self) -> str:
-        """Write an inbox row. Returns whether no other transaction has the event, and whether the row is new."""
-        inbox = self.table("inbox")
-        if not self._is_postgres:
-            return (
-                f"insert into {inbox} (queue, event, fingerprint) values (:queue, :event, :fingerprint) "
-                "on conflict do nothing returning 1, 1"
-            )
-        lock = "hashtextextended(cast(:queue as text) || encode(cast(:event as bytea), 'hex'), 0)"
+        """Write an inbox row. Returns one row if it is new, and none if another transaction has the event or had it."""
+        row, is_free = ":queue, :event, :fingerprint", "true"
+        if self._is_postgres:
+            row = "cast(:queue as text), cast(:event as bytea), cast(:fingerprint as bytea)"
+            name = "cast(:queue as text) || encode(cast(:event as bytea), 'hex')"
+            is_free = f"pg_try_advisory_xact_lock(hashtextextended({name}, 0))"
         return (
-            f"with free as materialized (select pg_try_advisory_xact_lock({lock}) as yes), "
-            f"fresh as (insert into {inbox} (queue, event, fingerprint) "
-            "select cast(:queue as text), cast(:event as bytea), cast(:fingerprint as bytea) from free where yes "
-            "on conflict do nothing returning 1) select (select yes from free), exists (select 1 from fresh)"
+            f"insert into {self.table('inbox')} (queue, event, fingerprint) select {row} where {is_free} "
+            "on conflict do nothing returning 1"
         )
 
-    @property
+    @cached_property
     def known(self) -> str:
         return f"select fingerprint from {self.table('inbox')} where queue = :queue and event = :event"
 
-    @property
+    @cached_property
     def withdraw(self) -> str:
         return f"delete from {self.table('inbox')} where queue = :queue and event = :event"
 
-    @property
+    @cached_property
     def mine(self) -> str:
         """Return the shards that are leased under a token."""
         return (
@@ -168,7 +164,7 @@ class Statements:
             f"where token = :token and name like 'shard:%' and lease_until > {self.now}"
         )
 
-    @property
+    @cached_property
     def beat(self) -> str:
         """Write that a relay is alive."""
         return (
@@ -176,11 +172,11 @@ class Statements:
             f"{self.later('lease')}) on conflict (name) do update set lease_until = excluded.lease_until"
         )
 
-    @property
+    @cached_property
     def alive(self) -> str:
         return f"select count(*) from {self.table('cursors')} where name like 'relay:%' and lease_until > {self.now}"
 
-    @property
+    @cached_property
     def renew(self) -> str:
         """Renew the leases that a relay still has."""
         return (
@@ -188,7 +184,7 @@ class Statements:
             f"where token = :token and name like 'shard:%' and lease_until > {self.now}"
         )
 
-    @property
+    @cached_property
     def take(self) -> str:
         """Take up to `wanted` leases whose names are like `kind` and that nobody has. Returns a row for each.
 
@@ -205,7 +201,7 @@ class Statements:
         chosen = f"with free as materialized ({free} for update skip locked)"
         return f"{chosen} {change} from free where name = free_name and {is_free} returning 1"
 
-    @property
+    @cached_property
     def give(self) -> str:
         """Give leases back, by their positions."""
         return (
@@ -213,7 +209,7 @@ class Statements:
             f"where token = :token and name like 'shard:%' and position in {self.listed('positions')}"
         )
 
-    @property
+    @cached_property
     def leave(self) -> str:
         """Remove a relay that ends, and those that died long ago."""
         day_ago = f"{self.now} - interval '1 day'" if self._is_postgres else f"{self.now} - 86400"
@@ -222,24 +218,24 @@ class Statements:
             f"and (token = :token or lease_until < {day_ago})"
         )
 
-    @property
+    @cached_property
     def waiting(self) -> str:
         """The table whose rows are events to be sent."""
         return self.table("events")
 
-    @property
+    @cached_property
     def _sending(self) -> str:
         """The events that a relay may read, with what orders them."""
         return f"{self.table('events')} e where e.shard in ({self.mine})"
 
     _order = "e.seq"
 
-    @property
+    @cached_property
     def _pending(self) -> str:
         """All events that are not sent."""
         return f"{self.table('events')} e"
 
-    @property
+    @cached_property
     def read(self) -> str:
         """Return the events of the relay's shards that can be sent now, in the order in which they were written.
 
@@ -258,16 +254,16 @@ class Statements:
             f"order by {self._order} limit :most"
         )
 
-    @property
+    @cached_property
     def sent(self) -> str:
         """Note that events are confirmed, if the relay still has the lease of their shards."""
         return f"delete from {self.waiting} where seq in {self.listed('seqs')} and shard in ({self.mine})"
 
-    @property
+    @cached_property
     def free(self) -> str:
         return f"delete from {self.table('held')} where seq in {self.listed('seqs')}"
 
-    @property
+    @cached_property
     def hold(self) -> str:
         """Hold an event, and with it the later ones of its key, if the relay still has the lease of its shard."""
         held = self.table("held")
@@ -278,7 +274,7 @@ class Statements:
             f"attempts = {held}.attempts + 1, next_try = excluded.next_try, error = excluded.error"
         )
 
-    @property
+    @cached_property
     def _seq(self) -> str:
         return self._whole("seq")
 
@@ -286,7 +282,7 @@ class Statements:
         """A number that may be larger than drivers take a whole number to be: it is passed as a text."""
         return f"cast(cast(:{name} as text) as bigint)" if self._is_postgres else f"cast(:{name} as integer)"
 
-    @property
+    @cached_property
     def held(self) -> str:
         """Return the events that are held, with the seconds until each is tried again."""
         return (
@@ -294,11 +290,11 @@ class Statements:
             f"from {self.table('held')} order by seq"
         )
 
-    @property
+    @cached_property
     def release(self) -> str:
         return f"update {self.table('held')} set next_try = {self.now} where seq = {self._seq} returning 1"
 
-    @property
+    @cached_property
     def held_event(self) -> str:
         """Return an event that is held, and lock it."""
         lock = " for update" if self._is_postgres else ""
@@ -309,15 +305,15 @@ class Statements:
             f"where seq = {self._seq} and seq in (select seq from {self.table('held')}){lock}"
         )
 
-    @property
+    @cached_property
     def drop(self) -> str:
         return f"delete from {self.waiting} where seq = {self._seq}"
 
-    @property
+    @cached_property
     def unhold(self) -> str:
         return f"delete from {self.table('held')} where seq = {self._seq}"
 
-    @property
+    @cached_property
     def figures(self) -> str:
         """Return how many events wait (100,001 are more than are counted), the age of the oldest, and how many are
         held."""
@@ -328,18 +324,18 @@ class Statements:
             f"(select count(*) from {held})"
         )
 
-    @property
+    @cached_property
     def sweep(self) -> str:
         """Delete inbox rows that are older than `ttl` seconds, a thousand at most. Returns one row for each."""
         inbox = self.table("inbox")
         old = self.among(f"from {inbox} where handled_at < {self.ago('ttl')} limit 1000")
         return f"delete from {inbox} where {old} returning 1"
 
-    @property
+    @cached_property
     def notify(self) -> str:
         return "select pg_notify('holdfast', :schema)"
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Return the version of the schema, and the position of the journal where there is one."""
         return f"select name, position from {self.table('cursors')} where name in ('schema', 'sequencer')"

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from .openers import clause
+from .openers import on_alchemy
 from .statements import Statements
 
 if TYPE_CHECKING:
@@ -71,8 +71,9 @@ class Waker:
             return
         self._is_due = False
         try:
-            with suppress(Exception), engine.begin() as connection:
-                connection.execute(clause(self._sql), self._params)
+            with suppress(Exception), engine.connect() as connection:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+                on_alchemy(connection, "postgresql")(self._sql, self._params)
         finally:
             if engine.pool is not pool:  # the connection may be of either
                 pool.dispose()

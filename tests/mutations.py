@@ -7,6 +7,7 @@ Prints the test that failed, and fails where a mutation goes unseen. `faults/pro
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -218,8 +219,8 @@ MUTATIONS = (
         8,
         "an event with an inbox row runs again",
         "consumer/within.py",
-        "        if is_fresh:\n",
-        "        if is_free:\n",
+        "        if rows:\n",
+        "        if rows is not None:\n",
         WITHIN,
     ),
     Mutation(
@@ -917,9 +918,9 @@ MUTATIONS = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="mutations whose name has this in it")
+    parser.add_argument("--only", default="", help="mutations whose name matches this regular expression")
     wanted = parser.parse_args().only
-    chosen = [mutation for mutation in MUTATIONS if wanted in mutation.name]
+    chosen = [mutation for mutation in MUTATIONS if re.search(wanted, mutation.name)]
     unseen = [mutation.name for mutation in chosen if not is_seen(mutation)]
     print(f"{len(chosen) - len(unseen)} of {len(chosen)} mutations made a test fail")
     return 1 if unseen else 0

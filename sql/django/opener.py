@@ -57,6 +57,6 @@ def on_django(connection: Any) -> Execute:
             cursor.execute(in_percent(sql), dict(params))
             if cursor.description:
                 return [tuple(row) for row in cursor.fetchall()]
-            return [(True, True)] * cursor.rowcount if connection.vendor == "mysql" else []
+            return [(True,)] * cursor.rowcount if connection.vendor == "mysql" else []
 
     return execute

@@ -26,7 +26,6 @@ _OPTIONS = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
     "max_connections": "200",
-    "fsync": "off",  # a killed process loses nothing that the operating system has
     "max_prepared_transactions": "0",
 }
 
@@ -56,6 +55,8 @@ class PrivatePostgres(PrivateNode):
             tool = str(self._server.with_name("initdb"))
             options = ["--auth=trust", f"--username={_USER}", "--encoding=UTF8", "--locale=C", "--no-sync"]
             run_tool(_unprivileged(tool, "-D", str(tables), *options), self._environment)
+            with (tables / "postgresql.conf").open("a") as file:  # `alter system` may say otherwise
+                file.write("fsync = off\n")  # a killed process loses nothing that the operating system has
         settings = [word for name, value in _OPTIONS.items() for word in ("-c", f"{name}={value}")]
         command = _unprivileged(str(self._server), "-D", str(tables), "-p", str(self._port), *settings)
         return Process(command, self._environment, self._log, discard=self.data)

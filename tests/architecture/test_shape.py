@@ -20,7 +20,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 CLIENTS = ("test_documentation.py", "test_examples.py")
 """These try the web applications that stand in the documentation and in examples/, by a short program beside them."""
 
-VIRTUAL_TIME = ("test_memory_broker.py", "test_claims.py")  # their seconds pass at once
+VIRTUAL_TIME = ("test_memory_broker.py", "test_claims.py", "test_sleeping.py")  # their seconds pass at once
 SLEEPS = {
     "support/proxy.py _pump",  # a slow network
     "faults/arena.py pause",  # how long a fault lasts

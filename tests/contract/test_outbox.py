@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from builders import NOON
 from databases import Bank, banks, kinds
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.orm import Session
 
 from holdfast import ConfigurationError, Event, Metadata, PublishError, Settings, TooLarge
@@ -173,6 +173,26 @@ async def test_a_session_that_goes_on_after_a_rollback_writes_what_comes_then(ba
     await end(session, session.close)
 
     assert await orders(bank) == ["first", "second"]
+
+
+@pytest.mark.parametrize("bank", SESSIONS, indirect=True)
+@pytest.mark.parametrize("earlier", [[], ["before the hook"], ["after the hook"]], ids=lambda earlier: "".join(earlier))
+async def test_an_event_that_a_hook_publishes_at_the_commit_is_written(
+    bank: Bank, outbox: Outbox, earlier: list[str]
+) -> None:
+    session = bank.database.opener.sessions()  # type: ignore[union-attr, misc]
+    sync = getattr(session, "sync_session", session)
+    sync.begin()
+    for order in earlier if earlier == ["before the hook"] else []:
+        outbox.publish(session, Ordered(order=order))
+    event.listen(sync, "before_commit", lambda session: outbox.publish(session, Ordered(order="at the commit")))
+    for order in earlier if earlier == ["after the hook"] else []:
+        outbox.publish(session, Ordered(order=order))
+
+    await end(session, session.commit)
+    await end(session, session.close)
+
+    assert await orders(bank) == [*earlier, "at the commit"]
 
 
 @pytest.mark.parametrize("bank", [each for each in SESSIONS if each.id == "psycopg-session"], indirect=True)

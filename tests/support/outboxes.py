@@ -161,6 +161,7 @@ class Outboxes:
             ids[account, number].add(event_id)
         assert dict(firsts) == {account: list(range(1, last + 1)) for account, last in counts.items() if last}
         assert {len(same) for same in ids.values()} == {1}
+        print(f"{len(ids)} events of {len(firsts)} accounts came, and {len(self.arrived.all) - len(ids)} repeats")
 
 
 @asynccontextmanager
