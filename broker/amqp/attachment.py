@@ -10,13 +10,17 @@ from .consumer import why_lost
 from .deliveries import TRAVEL, Deliveries
 from .errors import CONNECTION_ERRORS, Cancelled, explain
 from .lifetime import heed_cancellation, lost_as_error, while_open
+from .link import Patience
 
 
 class AmqpAttachment:
     """See `broker.port.Attachment`."""
 
-    def __init__(self, channel: WiredChannel, prefetch: int, on_taken: OnTaken, on_lost: OnLost) -> None:
+    def __init__(
+        self, channel: WiredChannel, prefetch: int, on_taken: OnTaken, on_lost: OnLost, patience: Patience
+    ) -> None:
         self._channel = channel
+        self._patience = patience
         self._prefetch = prefetch
         self._on_lost: OnLost | None = on_lost
         self._deliveries = Deliveries(on_taken, channel.wire.transport, channel.below.number)
@@ -34,10 +38,11 @@ class AmqpAttachment:
         with suppress(*CONNECTION_ERRORS), lost_as_error:
             deliveries.flush()
             if not deliveries.is_closed:
-                await while_open(channel, channel.set_qos(self._prefetch, timeout=RPC))
+                with self._patience.answer() as seconds:
+                    await while_open(channel, channel.set_qos(self._prefetch, timeout=seconds))
                 await asyncio.sleep(TRAVEL if deliveries.is_busy else 0)
                 deliveries.flush()
-        await self._discard(RPC)
+        await self._discard(self._patience.seconds)
 
     async def open(self, connection: WiredConnection, queue: str, offset: Offset | None) -> None:
         """Consume the queue. Raises one of `CONNECTION_ERRORS`; the channel is closed then."""

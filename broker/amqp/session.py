@@ -92,7 +92,7 @@ class AmqpBroker:
         try:
             with lost_as_error:
                 channel = await connection.open_channel()
-                attachment = AmqpAttachment(channel, prefetch, on_taken, on_lost)
+                attachment = AmqpAttachment(channel, prefetch, on_taken, on_lost, self._consuming.patience)
                 await attachment.open(connection, queue, offset)
         except ChannelNotFoundEntity as error:
             with suppress(TopologyError, *CONNECTION_ERRORS), lost_as_error:
