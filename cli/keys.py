@@ -1,19 +1,14 @@
 """`holdfast keys`: what the owner of an ordered queue says of its keys, and what an operator tells it."""
 
 import asyncio
-import json
 from typing import Any
 
-from ..broker import Broker, Delivery, Queue, Topology, open_broker
 from ..config import LogSettings
-from ..consumer.ordering.commands import command
-from ..events import ConfigurationError, HoldfastError, uuid7
+from ..consumer.ordering.asking import ask_owner
+from ..events import ConfigurationError
 from ..telemetry import configure_logging
 from .load import load_worker
 from .words import console, print_json
-
-_PATIENCE = 30.0  # seconds for an answer: an owner that is being replaced answers as the next one
-_KEPT = 60_000  # milliseconds that the queue of the answer outlives this command
 
 
 def run_keys(target: str, handler: str, verb: str, key: str | None, *, as_json: bool) -> int:
@@ -26,37 +21,12 @@ def run_keys(target: str, handler: str, verb: str, key: str | None, *, as_json: 
     if spec.ordered is None:
         raise ConfigurationError(f"handler {handler!r} of worker {worker.name!r} is not ordered")
 
-    async def asked() -> dict[str, Any]:
-        broker = await open_broker(worker.settings, lambda fact: None)
-        try:
-            return await _ask(broker, spec.queue, verb, key)
-        finally:
-            await broker.close()
-
-    answer = asyncio.run(asked())
+    answer = asyncio.run(ask_owner(worker.settings, spec.queue, verb, key))
     if as_json:
         print_json(answer)
     else:
         _print(answer, verb)
     return 1 if "error" in answer else 0
-
-
-async def _ask(broker: Broker, queue: str, verb: str, key: str | None) -> dict[str, Any]:
-    to = f"holdfast.keys.{uuid7()}"
-    await broker.declare(Topology(queues=(Queue(to, {"x-queue-type": "classic", "x-expires": _KEPT}),)))
-    answers: asyncio.Queue[Delivery] = asyncio.Queue()
-    consumer = await broker.consume(to, prefetch=1, on_delivery=answers.put_nowait)
-    try:
-        await broker.publish(command(queue, verb, key, to), timeout=_PATIENCE)
-        async with asyncio.timeout(_PATIENCE):
-            delivery = await answers.get()
-            await delivery.consumer.ack(delivery)
-    except TimeoutError:
-        raise HoldfastError(f"nobody owns {queue}: no worker runs, or it waits for its claim store") from None
-    finally:
-        await consumer.stop(close=True)
-    answer: dict[str, Any] = json.loads(delivery.message.body)
-    return answer
 
 
 def _print(answer: dict[str, Any], verb: str) -> None:

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from ..dead_letters import DeadLetters, ReaderOf, Selection
 from ..events import HoldfastError
 from ..journal import Evidence
-from . import actions, pages
+from . import actions, keys, pages
 from . import sagas as saga_pages
 from .access import Access, Gate, Role
 from .background import Background
@@ -71,6 +71,8 @@ def create_app(
             route("/queues/{queue}", pages.queue),
             route("/queues/{queue}/read", actions.read, "POST", may_send="viewer"),
             route("/queues/{queue}/note", actions.note, "POST"),
+            route("/queues/{queue}/keys", keys.keys),
+            route("/queues/{queue}/keys/{verb}", keys.change, "GET", "POST"),
             route("/queues/{queue}/export", pages.export),
             route("/queues/{queue}/check", pages.check),
             route("/queues/{queue}/check/run", actions.run, "POST"),

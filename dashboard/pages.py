@@ -12,6 +12,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 
 from ..dead_letters import ORDERS, Forecast, export_lines, forecast, view
 from ..events import HoldfastError
+from .keys import has_keys
 from .visit import Visit, number
 
 PER_PAGE = 50
@@ -48,7 +49,7 @@ async def queue(visit: Visit) -> Response:
         sort=sort,
         letters=list(islice(index.letters(selection, skip=(at - 1) * PER_PAGE, order=sort), PER_PAGE)),
         last=max(1, -(-total // PER_PAGE)), notes=visit.service.journal.notes(name),
-        error=background.errors.get(name, ""), reading=background.counts.get(name),
+        error=background.errors.get(name, ""), reading=background.counts.get(name), has_keys=await has_keys(visit),
     )  # fmt: skip
 
 

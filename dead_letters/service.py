@@ -39,6 +39,7 @@ class DeadLetters:
         self, settings: Settings, broker: Broker, *, by: str | None = None, any_queue: bool = False,
         outage: Outage | None = None,
     ) -> None:  # fmt: skip
+        self.settings = settings
         self.broker = broker
         self.any_queue = any_queue
         self.outage = outage or Outage()

@@ -105,6 +105,26 @@ CATALOGUE: dict[str, Kind] = {
         "A handler may hold a delivery for longer than the broker lets it",
         "Raise consumer_timeout on the broker above this, or lower the handler's timeout=, immediate= or prefetch=.",
     ),
+    "ledger-full": Kind(
+        "error",
+        "The ledger of an ordered handler is full, and its queue starts nothing new",
+        "Replay or skip the dead letters that hold keys (`holdfast keys list`), or raise Ordered(parked=).",
+    ),
+    "ledger-filling": Kind(
+        "warning",
+        "The ledger of an ordered handler is half full or more",
+        "Look at `holdfast keys list` before it is full: then its queue starts nothing new.",
+    ),
+    "ledger-unowned": Kind(
+        "warning",
+        "Events of an ordered handler wait, and no worker owns its queue",
+        "Start a worker with this handler; one that runs and owns nothing waits for its claim store or the broker.",
+    ),
+    "keys-held": Kind(
+        "warning",
+        "Dead letters hold keys of an ordered handler",
+        "Fix the cause, then `holdfast dead replay QUEUE --key KEY`; `holdfast keys skip` goes on without it.",
+    ),
     "window-short": Kind(
         "warning",
         "A handler may retry an event after its claim was forgotten",

@@ -21,6 +21,7 @@ from .judging import (
     of_unrouted,
     of_version,
 )
+from .ordering import of_ordered
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ async def _broker(settings: Settings, handlers: tuple[HandlerSpec, ...]) -> tupl
             differences = tuple(d for d in differences if d.kind != "differs" or d.object not in listed)
             managed += of_arguments(topology, queues)
     findings = of_version(seen) + of_unrouted(seen) + [of_difference(difference, mode) for difference in differences]
-    findings += managed + of_handlers(handlers, settings, queues)
+    findings += managed + of_handlers(handlers, settings, queues) + await of_ordered(settings, handlers)
     return f"broker: {seen.product} {seen.version}; {words}", findings
 
 

@@ -455,7 +455,7 @@ async def test_every_answer_forbids_what_the_page_does_not_need(desk: DeadLetter
         assert "<script>" not in answer.text and "style=" not in answer.text and "onclick" not in answer.text
 
 
-ACTIONS = ["replay", "discard", "note", "check/run"]
+ACTIONS = ["replay", "discard", "note", "check/run", "keys/skip", "keys/retry"]
 
 
 @pytest.mark.parametrize("action", ACTIONS)

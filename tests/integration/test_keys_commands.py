@@ -73,6 +73,23 @@ async def test_the_events_of_a_key_are_shown_in_their_order(keys: Command, ledge
     assert [event["is_dead"] for event in events] == [True, False]
 
 
+async def test_the_doctor_names_keys_that_a_dead_letter_holds(keys: Command, ledger: Path, settings: Settings) -> None:
+    examined = await keys("doctor", "order_app:worker", "--json")
+
+    held = [one["message"] for one in json.loads(examined.stdout)["findings"] if one["code"] == "keys-held"]
+    assert held == [f"queue {settings.broker.exchange}.shop.project: 1 key(s): a"]
+
+
+async def test_the_doctor_reports_an_ordered_queue_that_nobody_owns(keys: Command, settings: Settings) -> None:
+    async with a_child(settings, "order_app", queues=1):
+        pass
+    await publish_all(settings, [Placed(order="a", number=1)])
+
+    examined = await keys("doctor", "order_app:worker", "--json")
+
+    assert "ledger-unowned" in [one["code"] for one in json.loads(examined.stdout)["findings"]]
+
+
 async def test_a_key_that_is_skipped_goes_on_without_its_dead_letter(keys: Command, ledger: Path) -> None:
     skipped = await keys("keys", "skip", "order_app:worker", "project", "a", "--json")
 

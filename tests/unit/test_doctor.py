@@ -15,6 +15,7 @@ from holdfast import Context, Event, Retry, Settings, Worker, load_settings
 from holdfast.broker import (
     Binding,
     Comparison,
+    Depth,
     Difference,
     Management,
     Queue,
@@ -35,6 +36,7 @@ from holdfast.cli.doctor.judging import (
     of_settings,
     of_version,
 )
+from holdfast.cli.doctor.ordering import of_keys, of_unowned
 from holdfast.config import BrokerSettings
 from holdfast.idempotency import Danger
 from holdfast.sql import Database
@@ -208,6 +210,49 @@ def test_a_handler_that_may_outlast_the_consumer_timeout_is_found(
     findings = of_handlers(worker.handlers, worker.settings, [{"name": "w.handle", **queue}])
 
     assert [finding.code for finding in findings] == ["consumer-timeout"] * found
+
+
+@pytest.mark.parametrize(
+    ("ledger", "waiting", "codes"),
+    [
+        (Depth(0, 0), Depth(0, 0), []),
+        (Depth(1, 0), Depth(0, 0), []),
+        (Depth(1, 0), Depth(1, 0), ["ledger-unowned"]),
+        (Depth(2, 0), Depth(0, 0), ["ledger-unowned"]),
+        (Depth(0, 1), Depth(0, 1), ["ledger-unowned"]),
+    ],
+)
+def test_a_ledger_without_an_owner_is_a_finding_where_events_wait(
+    ledger: Depth, waiting: Depth, codes: list[str]
+) -> None:
+    assert [finding.code for finding in of_unowned("w.project", ledger, waiting)] == codes
+
+
+@pytest.mark.parametrize(
+    ("keys", "more", "codes"),
+    [
+        ([], 0, []),
+        ([("a", "waiting", 4)], 0, []),
+        ([("a", "waiting", 5)], 0, ["ledger-filling"]),
+        ([("a", "running", 9)], 1, ["ledger-full"]),
+        ([("a", "held", 1)], 0, ["keys-held"]),
+        ([("a", "held", 12), ("b", "held", 1)], 0, ["ledger-full", "keys-held"]),
+    ],
+)
+def test_a_ledger_is_judged_by_the_keys_that_wait_in_it(
+    keys: list[tuple[str, str, int]], more: int, codes: list[str]
+) -> None:
+    listed = [{"key": key, "state": state, "waiting": waiting} for key, state, waiting in keys]
+
+    assert [finding.code for finding in of_keys("w.project", {"keys": listed, "more": more}, 10)] == codes
+
+
+def test_the_finding_about_held_keys_names_some_of_them() -> None:
+    listed = [{"key": f"k{number}", "state": "held", "waiting": 1} for number in range(7)]
+
+    [finding] = of_keys("w.project", {"keys": listed, "more": 0}, 10_000)
+
+    assert finding.message == "queue w.project: 7 key(s): k0, k1, k2, k3, k4, ..."
 
 
 def test_clocks_are_compared_with_some_tolerance() -> None:
