@@ -394,6 +394,35 @@ MUTATIONS = (
     ),
     Mutation(
         10,
+        "an event that waits for a claim is rejected",
+        "consumer/ordering/turns.py",
+        "        return self.tenure.wait(self)\n",
+        "        await self.tenure._queue._channel.below.basic_reject(delivery.tag, requeue=True)\n"
+        "        self.tenure._leave(self.line, self.item)\n"
+        "        self.tenure.pump(self.key)\n"
+        "        return True\n",
+        f"{ON_RABBITMQ} -k waited_for",
+    ),
+    Mutation(
+        10,
+        "every other owner has a smaller prefetch",
+        "consumer/ordering/ownership.py",
+        "        self._queue = await self._attach(queue, PREFETCH, self._from_queue)\n",
+        "        Ownership.count = getattr(Ownership, 'count', 0) + 1\n"
+        "        prefetch = PREFETCH if Ownership.count % 2 else 4\n"
+        "        self._queue = await self._attach(queue, prefetch, self._from_queue)\n",
+        f"{ON_RABBITMQ} -k two_owners",
+    ),
+    Mutation(
+        10,
+        "the next event runs before the copy of a retry is confirmed",
+        "consumer/ordering/tenure.py",
+        "        await self._writer.postpone(turn.key, turn.item, flight.incoming, ending, traced)\n",
+        "        self._spawn(self._writer.postpone(turn.key, turn.item, flight.incoming, ending, traced))\n",
+        ORDERING,
+    ),
+    Mutation(
+        10,
         "a new owner does not wait for its poke",
         "consumer/ordering/ownership.py",
         "        await self._until(self._from_queue.arrived.wait())\n",

@@ -14,9 +14,10 @@ from waiting import Arrivals, Facts, eventually
 
 from holdfast import Context, Event, Ordered, Retry, Settings, Worker, fixed
 from holdfast.broker import ledger_queue, open_broker
+from holdfast.consumer.ordering.asking import ask_owner
 from holdfast.consumer.ordering.ledger import entry_headers, is_mark
 from holdfast.events import Message
-from holdfast.telemetry import Paused, Settled
+from holdfast.telemetry import Paused, Resumed, Settled
 from holdfast.testing.servers import Node
 
 pytestmark = pytest.mark.server
@@ -171,6 +172,48 @@ async def test_a_handler_that_runs_when_its_owner_is_cut_off_is_waited_for(shop:
             await shop.until_handled("a", 3)
 
     assert shop.firsts() == all_of("a", 3)
+
+
+async def test_the_order_is_kept_when_two_owners_are_lost_that_handled_nothing(shop: Shop) -> None:
+    """The second one has in hand all that the first one had: a part of it would return behind the rest."""
+    shop.going.clear()
+
+    async with (
+        proxied(shop) as (first, to_first), proxied(shop) as (second, to_second),
+        running(first), running(second), running(shop.worker()),
+    ):  # fmt: skip
+        await shop.publish("a", range(20))
+        await eventually(lambda: shop.running == 1)
+        to_first.cut()
+        await shop.facts.until(Settled, lambda fact: fact.claim == "busy")
+        to_second.cut()
+        shop.going.set()
+        await shop.until_handled("a", 20)
+
+    assert shop.firsts() == all_of("a", 20)
+
+
+async def test_a_full_ledger_stops_its_queue_visibly_and_loses_nothing(
+    rabbitmq_url: str, redis_url: str, unique: str
+) -> None:
+    """The next owner stops too. What makes room is an operator who skips the dead letter."""
+    shop = Shop(settings_for(rabbitmq_url, unique, redis_url, lease=3), redis_url, parked=5)
+    shop.failing["a", 0] = 3
+
+    async with running(shop.worker()):
+        await shop.publish("a", range(10))
+        await shop.facts.until(Settled, lambda fact: fact.outcome == "dead_lettered")
+        await shop.facts.until(Paused, lambda fact: fact.reason == "parked")
+        await shop.publish("b", range(3))
+    before = len(shop.facts.of(Paused))
+    async with running(shop.worker()):
+        await eventually(lambda: len(shop.facts.of(Paused)) > before)
+        handled = dict(shop.handled)
+        answer = await ask_owner(shop.settings, shop.queue, "skip", "a")
+        await eventually(lambda: shop.firsts() == {"a": [*range(1, 10)], "b": [0, 1, 2]})
+
+    assert handled == {} and "done" in answer
+    assert shop.facts.of(Resumed)
 
 
 async def test_a_copy_of_an_earlier_owner_is_dropped(shop: Shop) -> None:
