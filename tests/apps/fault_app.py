@@ -33,8 +33,6 @@ POINT = os.environ.get("TEST_POINT", "")
 
 class Job(Event, type="job"):
     does: str = "return"
-    key: str = ""
-    seq: int = 0
 
 
 class Blocking(Event, type="blocking"):
@@ -47,6 +45,12 @@ class Link(Event, type="link"):
 
 class Linked(Event, type="linked"):
     does: str = "return"
+
+
+class Placed(Event, type="placed", key="key"):
+    does: str = "return"
+    key: str = "k"
+    seq: int = 0
 
 
 RAISED: dict[str, Callable[[], BaseException]] = {
@@ -76,6 +80,7 @@ class Unspeakable(Exception):
 
 
 journal = Journal(Path(os.environ.get("TEST_JOURNAL", "/dev/null")))
+WELL = Path(os.environ.get("TEST_WELL", "/nonexistent"))
 armed = threading.Event()
 
 
@@ -207,6 +212,8 @@ async def before_the_effect(does: str, ctx: Context) -> None:  # noqa: C901 (one
             await asyncio.sleep(0.2)
         case ["fail once"] if ctx.attempt == 1:
             raise OSError("not yet")
+        case ["fail until well"] if not WELL.exists():
+            raise OSError("not before it is well")
         case ["fail"]:
             raise OSError("never")
         case ["die"]:
@@ -237,7 +244,7 @@ async def before_the_effect(does: str, ctx: Context) -> None:  # noqa: C901 (one
 async def work(event: Job, ctx: Context) -> None:
     noted(ctx, "start")
     await before_the_effect(event.does, ctx)
-    noted(ctx, "effect", key=event.key, seq=event.seq)
+    noted(ctx, "effect")
     reached("after effect")
     if event.does == "linger":
         await asyncio.sleep(0.1)
@@ -270,7 +277,21 @@ async def linked(event: Linked, ctx: Context) -> None:
     noted(ctx, "done")
 
 
-QUEUES = ("work", "block", "link", "linked")
+@worker.handler(Placed, retry=policy, timeout=TIMEOUT, ordered=True)
+async def project(event: Placed, ctx: Context) -> None:
+    place = {"key": event.key, "seq": event.seq, "fence": ctx.fence}
+    noted(ctx, "start", **place)
+    try:
+        await before_the_effect(event.does, ctx)
+        noted(ctx, "effect", **place)
+        reached("after effect")
+        await asyncio.sleep(0.1 if event.does == "linger" else 0.002)
+    finally:
+        noted(ctx, "done", **place)
+
+
+ORDERED = "project"
+QUEUES = ("work", "block", "link", "linked", ORDERED)
 
 
 async def main() -> None:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from checks_of_events import exclusive, held_too_long, nothing_invented, nothing_lost, one_outcome, order
+from checks_of_events import exclusive, held_too_long, nothing_invented, nothing_lost, one_outcome
+from checks_of_order import fence_rises, ledgers_are_empty, letters_hold, one_at_a_time, order
 from checks_of_repeats import attempts, effects
 from checks_of_rest import ending, recovery
 from invariants import Invariant
@@ -43,6 +44,10 @@ def account(book: Book) -> Account:
         *unexplained,
         *attempts(index),
         *order(index),
+        *letters_hold(index),
+        *one_at_a_time(index),
+        *fence_rises(index),
+        *ledgers_are_empty(index),
         *late,
         *ending(book),
         *held_too_long(index),

@@ -13,17 +13,19 @@ import queues
 import redis
 from aiormq.exceptions import ChannelNotFoundEntity
 from breaking import a_channel, through
-from fault_app import ATTEMPTS, QUEUES
-from ledgers import Book, Ending, Explains, Fault, Growth, Held, Journal, Letter, Promise, Series
+from commands import environment, holdfast
+from fault_app import ATTEMPTS, ORDERED, QUEUES
+from ledgers import Book, Ending, Explains, Fault, Growth, Held, Journal, Letter, Promise, Series, Skipped
 from load import Load
 from proxy import Proxy, proxy_to
 from reader import Reader
 from redis_pair import Pair
 from waiting import eventually
-from workers import LEASE, PATIENCE, Workers, logged, scraped, under_way
+from workers import HELD, LEASE, PATIENCE, WorkerProcess, Workers, figure, logged, scraped, under_way
 
 from holdfast import Publisher, Settings
-from holdfast.broker import ladder
+from holdfast.broker import ladder, ledger_queue
+from holdfast.consumer.ordering.asking import ask_owner
 from holdfast.events import headers as h
 from holdfast.idempotency import claim_key
 from holdfast.testing.servers import Node, free_port
@@ -47,6 +49,7 @@ class Arena:
         self.luck = random.Random(seed)
         self.faults: list[Fault] = []
         self.letters: list[Letter] = []
+        self.skipped: list[Skipped] = []
         *self.proxies, self.to_publisher = proxies
         self.journal = Journal(folder / "journal")
         self.reader = Reader(self.journal, self.queue("link"), self.queue("linked"))
@@ -61,6 +64,15 @@ class Arena:
         return f"{self.settings.broker.exchange}.{handler}"
 
     @property
+    def ordered(self) -> str:
+        """The queue whose order is promised."""
+        return self.queue(ORDERED)
+
+    def proxy_of(self, child: WorkerProcess) -> Proxy:
+        """The proxy through which a worker reaches the broker."""
+        return next(proxy for proxy in self.proxies if proxy.url(self.broker.url) == child.url)
+
+    @property
     def _way(self) -> list[str]:
         """The queues in which messages wait, in the order in which they come through them."""
         levels = [queue.name for queue in ladder.ladder(LONGEST_DELAY).queues if queue.name != ladder.UNROUTED]
@@ -68,13 +80,14 @@ class Arena:
 
     @property
     def promise(self) -> Promise:
-        routes = {"job": "work", "blocking": "block", "link": "link"}
+        routes = {"job": "work", "blocking": "block", "link": "link", "placed": ORDERED}
         return Promise(
             routes={event: (self.queue(handler),) for event, handler in routes.items()},
             follows={self.queue("link"): self.queue("linked")},
             attempts=ATTEMPTS,
             concurrency=self.settings.worker.concurrency,
             recovery=self.recovery,
+            ordered=frozenset({self.ordered}),
         )
 
     # What is done in a run
@@ -115,6 +128,43 @@ class Arena:
         """Have the run wait longer for rest: what leaves its delay and finds its way gone, or its broker dying, is
         tried again by the broker every 3 minutes, if 3 minutes old (`dead_letter_worker_publisher_confirm_timeout`)."""
         self.patience, self.recovery = 7 * self.patience, 400.0
+
+    # Keys that a dead letter holds
+
+    async def until_held(self, keys: int) -> None:
+        """Return when an owner says that dead letters hold so many keys."""
+
+        async def held() -> float:
+            living = self.workers.living()
+            return sum(await asyncio.gather(*(asyncio.to_thread(figure, one, HELD, self.ordered) for one in living)))
+
+        await eventually(held, keys, within=self.patience, every=0.1)
+
+    def mend(self) -> None:
+        """Let what failed until now succeed."""
+        self.workers.well.touch()
+
+    async def pass_over(self, key: str) -> None:
+        """Have a key go on without the dead letter that holds it."""
+        at = time.monotonic()
+        answer = await ask_owner(self.settings, self.ordered, "skip", key)
+        assert "done" in answer, answer
+        self.skipped.append(Skipped(key, self.ordered, at))
+
+    async def replay(self, key: str) -> None:
+        """Replay the dead letter of a key."""
+        self.reader.read()
+        known = {entry.event_id for entry in self.reader.entries if entry.key == key}
+        dead = {e.event_id for e in self.reader.entries if e.outcome == "dead_lettered" and e.event_id in known}
+        variables = environment(
+            HOLDFAST_BROKER__URL=self.broker.url,
+            HOLDFAST_BROKER__EXCHANGE=self.settings.broker.exchange,
+            HOLDFAST_DEAD_LETTERS__FOLDER=str(self.workers.well.parent / "dead"),
+        )
+        words = ("dead", "replay", self.ordered, "--key", key, "--yes", "--wait", "30")
+        ended = await asyncio.to_thread(holdfast, *words, folder=self.workers.well.parent, env=variables)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        self.letters += [Letter(event_id, self.ordered, "replayed") for event_id in sorted(dead)]
 
     # Rest, and the account
 
@@ -187,11 +237,15 @@ class Arena:
         codes = await self.workers.leave(asked)
         written = merged([logged(child) for child in asked])
         await self.take_letters()
-        left = {queue: await queues.left(self.settings, queue) for queue in map(self.queue, QUEUES)}
+        left = {
+            queue: await queues.left(self.settings, queue, is_single=queue == self.ordered)
+            for queue in map(self.queue, QUEUES)
+        }
         self.reader.read()
-        ending = Ending(left, self._held(), codes, growth, counted, written)
+        in_ledgers = {self.ordered: await queues.kinds(self.settings, ledger_queue(self.ordered))}
+        ending = Ending(left, self._held(), codes, in_ledgers, growth, counted, written)
         everything = (tuple(self.load.sent), tuple(self.reader.entries), tuple(self.faults), tuple(self.letters))
-        return Book(self.promise, *everything, ending)
+        return Book(self.promise, *everything, ending, tuple(self.skipped))
 
     def _held(self) -> tuple[Held, ...]:
         prefix = self.settings.idempotency.prefix
@@ -211,6 +265,7 @@ class Arena:
                 for handler in QUEUES:
                     await channel.queue_delete(self.queue(handler))
                     await channel.queue_delete(f"{self.queue(handler)}.dead")
+                await channel.queue_delete(ledger_queue(self.ordered))
                 await channel.exchange_delete(self.settings.broker.exchange)
         self.journal.close()
 

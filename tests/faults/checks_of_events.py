@@ -1,7 +1,6 @@
-"""What holds of single events: each has one end, that it was said to have, in its order."""
+"""What holds of single events: each has one end, that it was said to have."""
 
 from invariants import Invariant
-from ledgers import Entry
 from lives import Life, Lives, Violation
 
 
@@ -61,23 +60,6 @@ def nothing_invented(index: Lives) -> list[Violation]:
             for cause, many in twins.items()
         ),
     ]
-
-
-def order(index: Lives) -> list[Violation]:
-    """Where order is promised, first effects of a key never go back."""
-    last: dict[tuple[str, str], Entry] = {}
-    violations = list[Violation]()
-    for life in sorted(index.lives.values(), key=lambda life: min((e.at for e in life.of("effect")), default=0.0)):
-        if life.queue not in index.book.promise.ordered or not life.of("effect"):
-            continue
-        effect = life.of("effect")[0]
-        before = last.get((life.queue, effect.key))
-        if before is not None and effect.seq < before.seq:
-            violations.append(
-                Violation(Invariant.IN_ORDER, life.event_id, f"{effect.key}: {effect.seq} after {before.seq}")
-            )
-        last[life.queue, effect.key] = effect
-    return violations
 
 
 def held_too_long(index: Lives) -> list[Violation]:

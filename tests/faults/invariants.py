@@ -16,6 +16,9 @@ class Invariant(Enum):
     NO_CLAIM_STUCK = "I8", "no claim outlives its worker, or the copy that a retry publishes"
     NOTHING_LEAKS = "I9", "a worker holds no more after the faults than before them"
     ADDS_UP = "I10", "effects, dead letters, metrics and log agree on each outcome"
+    ONE_AT_A_TIME = "I11", "where order is promised, no two attempts of a key overlap"
+    FENCE_RISES = "I12", "each owner of an ordered queue has a higher fence than the ones before"
+    LEDGER_EMPTY = "I13", "at rest, a ledger holds the record of its owner alone"
 
     sentence: str
 

@@ -46,6 +46,7 @@ class Entry:
     cause: str = ""
     key: str = ""
     seq: int = 0
+    fence: int = 0
     figures: dict[str, int] = field(default_factory=dict)
 
 
@@ -65,6 +66,15 @@ class Letter:
     event_id: str
     queue: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A key that an operator let go on without the dead letter that held it."""
+
+    key: str
+    queue: str
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +99,13 @@ class Held:
 @dataclass(frozen=True, slots=True)
 class Ending:
     """What was found when all was healed and drained. `counted` are the metrics of the processes that lived to be
-    asked, by process, queue and outcome; `logged` the same from their log lines."""
+    asked, by process, queue and outcome; `logged` the same from their log lines. `in_ledgers`: the kinds of the entries
+    that the ledgers of ordered queues hold when all workers have ended."""
 
     left: dict[str, list[str]] = field(default_factory=dict)
     held: tuple[Held, ...] = ()
     codes: dict[int, int] = field(default_factory=dict)
+    in_ledgers: dict[str, list[str]] = field(default_factory=dict)
     growth: tuple[Growth, ...] = ()
     counted: dict[Series, int] = field(default_factory=dict)
     logged: dict[Series, int] = field(default_factory=dict)
@@ -121,6 +133,7 @@ class Book:
     faults: tuple[Fault, ...]
     letters: tuple[Letter, ...]
     ending: Ending
+    skipped: tuple[Skipped, ...] = ()
 
 
 class Journal:
@@ -154,5 +167,8 @@ def as_json(book: Book) -> str:
     for name in ("counted", "logged"):
         ending[name] = [[*place, count] for place, count in ending[name].items()]
     promise = asdict(book.promise) | {"ordered": sorted(book.promise.ordered)}
-    parts = {name: [asdict(one) for one in getattr(book, name)] for name in ("sent", "entries", "faults", "letters")}
+    parts = {
+        name: [asdict(one) for one in getattr(book, name)]
+        for name in ("sent", "entries", "faults", "letters", "skipped")
+    }
     return json.dumps({"promise": promise, "ending": ending} | parts, indent=1)

@@ -4,9 +4,10 @@ import asyncio
 import random
 import time
 import uuid
+from collections import Counter, defaultdict
 from typing import Any
 
-from fault_app import Blocking, Job, Link
+from fault_app import Blocking, Job, Link, Placed
 from hostile import publish_raw
 from ledgers import Fault, Outcome, Promise, Sent
 from reader import Reader
@@ -15,17 +16,23 @@ from holdfast import Event, Publisher, PublishError, PublishRefused, Settings, U
 from holdfast.events.envelope import seal
 
 MIX = (
-    *((Job, "return"),) * 55,
+    *((Job, "return"),) * 40,
     *((Job, "linger"),) * 10,
     *((Job, "slow"),) * 6,
     *((Job, "fail once"),) * 9,
     *((Job, "fail"),) * 2,
+    *((Placed, "return"),) * 11,
+    *((Placed, "linger"),) * 2,
+    *((Placed, "fail once"),) * 2,
     *((Blocking, "return"),) * 4,
     *((Blocking, "fail once"),) * 1,
     *((Link, "return"),) * 12,
     *((Link, "fail once"),) * 1,
 )
 """What a load is made of, in hundredths."""
+
+IN_ORDER = (*((Placed, "return"),) * 85, *((Placed, "linger"),) * 7, *((Placed, "fail once"),) * 8)
+"""The same, of events whose order is kept."""
 
 
 class Load:
@@ -44,6 +51,8 @@ class Load:
         self._publisher, self._settings, self._promise, self._luck = publisher, settings, promise, luck
         self._reader, self._faults = reader, faults
         self._slots = asyncio.Semaphore(200)
+        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._placed = Counter[str]()
 
     async def publish(self, event: Event, *, times: int = 1, delay: float | None = None) -> None:
         """Publish an event until it is confirmed, and note what was said of it. More `times`: as a publisher does that
@@ -76,6 +85,12 @@ class Load:
         if outcome == "confirmed":
             self._reader.expect(event_id, self._promise.routes[envelope.metadata.event_type][0])
 
+    async def place(self, key: str, does: str = "return", *, times: int = 1) -> None:
+        """Publish the next event of a key once the one before is confirmed: two at a time have no order."""
+        async with self._turns[key]:
+            self._placed[key] += 1
+            await self.publish(Placed(key=key, seq=self._placed[key], does=does), times=times)
+
     async def publish_raw(self, messages: list[tuple[bytes, dict[str, Any]]]) -> None:
         """Publish what Holdfast would not, as jobs with an id, confirmed; what has an id of its own is left out."""
         at, url = time.monotonic(), self._settings.broker.url.get_secret_value()
@@ -97,8 +112,11 @@ class Load:
         async with asyncio.TaskGroup() as publishing:
             for number in range(count):
                 kind, does = self._luck.choice(mix)
-                keyed = {"key": f"k{number % 7}", "seq": number} if kind is Job else {}
                 times = 2 if self._luck.random() < 0.02 else 1
                 delay = self._luck.uniform(0.1, 1.5) if self._luck.random() < delayed else None
-                publishing.create_task(self.publish(kind(does=does, **keyed), times=times, delay=delay))  # type: ignore[arg-type]
+                if kind is Placed:
+                    key = f"k{number % 7}"
+                    publishing.create_task(self.place(key, does, times=times))
+                else:
+                    publishing.create_task(self.publish(kind(does=does), times=times, delay=delay))  # type: ignore[call-arg]
                 await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))

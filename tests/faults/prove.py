@@ -1,5 +1,6 @@
-"""The prover proven: six faults of the kind that loses messages, each put into a copy of Holdfast, and the checker has
-to catch each. `python tests/faults/prove.py` prints what it caught; it fails where a mutation goes unseen."""
+"""The prover proven: eight faults of the kind that loses messages or their order, each put into a copy of Holdfast,
+and the checker has to catch each. `python tests/faults/prove.py` prints what it caught; it fails where a mutation goes
+unseen."""
 
 import argparse
 import json
@@ -45,6 +46,10 @@ COMPLETED = """                if flight.claimed.claim is not None:
                     await self._tools.claims.complete(flight.claimed.claim)
 """
 FLAGS = "(*parts, _MANDATORY)"
+BARRIER = "                await while_open(channel, channel.set_qos(self._prefetch, timeout=RPC))\n"
+CANCELS = """                [await channel.below.basic_cancel(tag) for tag in [*channel.below.consumers]]
+                await asyncio.sleep(0.2)
+"""
 
 MUTATIONS = (
     Mutation(
@@ -94,6 +99,20 @@ MUTATIONS = (
         ((RELEASE + COPY, COPY + RELEASE),),
         "a worker is killed after confirm",
         Invariant.NO_CLAIM_STUCK,
+    ),
+    Mutation(
+        "a new owner does not read the ledger",
+        "consumer/ordering/ownership.py",
+        ((".begin(known, self._from_queue.came)", ".begin([], self._from_queue.came)"),),
+        "owners of an ordered queue are killed",
+        Invariant.NOTHING_LOST,
+    ),
+    Mutation(
+        "an owner that leaves is cancelled before its channel is closed",
+        "broker/amqp/attachment.py",
+        ((BARRIER, CANCELS),),
+        "a rolling deploy replaces every worker twice",
+        Invariant.IN_ORDER,
     ),
 )
 

@@ -4,9 +4,10 @@ import asyncio
 import time
 from typing import Any
 
-from aiormq.abc import AbstractChannel
+from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import AMQPError, ConnectionInternalError
 from breaking import a_channel
+from checks_of_order import MARKS
 
 from holdfast import Settings
 from holdfast.events import headers as h
@@ -24,20 +25,21 @@ async def waiting(settings: Settings, names: list[str]) -> int:
         return 1
 
 
-async def take(settings: Settings, queue: str) -> list[dict[str, Any]]:
-    """Take all messages out of a queue: their headers. A queue that has just lost its leader is given time."""
+async def take(settings: Settings, queue: str, *, is_single: bool = False) -> list[dict[str, Any]]:
+    """Take all messages out of a queue: their headers. A queue that has just lost its leader is given time.
+    `is_single`: it has a single active consumer, and refuses `basic.get`."""
     last = time.monotonic() + LEADERLESS
     while True:
         try:
             async with a_channel(settings) as channel:
-                return await _all_of(queue, channel)
+                return await (_consumed if is_single else _got)(queue, channel)
         except ConnectionInternalError:  # nothing is taken then
             if time.monotonic() > last:
                 raise
             await asyncio.sleep(0.5)
 
 
-async def _all_of(queue: str, channel: AbstractChannel) -> list[dict[str, Any]]:
+async def _got(queue: str, channel: AbstractChannel) -> list[dict[str, Any]]:
     taken, last = list[dict[str, Any]](), 0
     while (got := await channel.basic_get(queue)).delivery_tag is not None:
         taken.append(dict(got.header.properties.headers or {}))
@@ -47,12 +49,30 @@ async def _all_of(queue: str, channel: AbstractChannel) -> list[dict[str, Any]]:
     return taken
 
 
-async def left(settings: Settings, queue: str) -> list[str]:
-    """The events that are still in a queue, or why that cannot be seen."""
+async def _consumed(queue: str, channel: AbstractChannel) -> list[dict[str, Any]]:
+    count = (await channel.queue_declare(queue, passive=True)).message_count or 0
+    came: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+    if count:
+        await channel.basic_consume(queue, came.put)
+    async with asyncio.timeout(LEADERLESS):
+        taken = [await came.get() for _ in range(count)]
+    if taken:
+        await channel.basic_ack(taken[-1].delivery_tag or 0, multiple=True)
+    return [dict(one.header.properties.headers or {}) for one in taken]
+
+
+async def left(settings: Settings, queue: str, *, is_single: bool = False) -> list[str]:
+    """The events that are still in a queue, or why that cannot be seen. The marks of owners are none."""
     try:
-        return [str(told.get(h.EVENT_ID)) for told in await take(settings, queue)]
+        taken = await take(settings, queue, is_single=is_single)
     except AMQPError as error:  # such as that of a queue without a leader
         return [f"{type(error).__name__}: {error}"]
+    return [str(told.get(h.EVENT_ID)) for told in taken if told.get(h.LEDGER) not in MARKS]
+
+
+async def kinds(settings: Settings, queue: str) -> list[str]:
+    """What lies in a ledger that nobody owns, by kind."""
+    return [str(told.get(h.LEDGER)) for told in await take(settings, queue, is_single=True)]
 
 
 async def channels(broker: Node) -> int:

@@ -18,8 +18,8 @@ For those who want evidence: which faults were tried, how often, and what became
 workers in processes of their own. It breaks them, their broker, their Redis and the network between them while events
 are published, then heals everything and accounts for every event. It does so from records that no fault can touch:
 the publisher's results, a line in a file for each effect of a handler, the faults with their times, and the dead-
-letter queues. The checker is itself proven: `make prove` puts six faults that lose or repeat messages into a copy of
-Holdfast, and each has to be caught.
+letter queues. The checker is itself proven: `make prove` puts eight faults that lose or repeat messages, or lose
+their order, into a copy of Holdfast, and each has to be caught.
 
 *Lost*: confirmed to the publisher, and neither handled nor a dead letter. *Repeats*: effects that came again, each
 accounted for by a fault that says why (a process killed between its effect and its completion; claims or leases lost);
@@ -31,7 +31,7 @@ This page is written by `tests/faults/report.py` from the result files of runs. 
 - `make faults`: every scenario once. `make faults SEED=7 ONLY="redis is killed"` repeats one with the same draws.
 - `make faults BROKERS=3.10,4.0,4.3`: on each release. `make faults CLUSTER=1`: clusters of three, as root.
 - `make soak RUNS=20`: every scenario 20 times. `make soak MINUTES=30`: faults at random, in combination.
-- `make prove`: the six mutations. `make fuzz MINUTES=5`: the fuzzing.
+- `make prove`: the eight mutations. `make fuzz MINUTES=5`: the fuzzing.
 
 All runs were made on a machine with two cores, several side by side, so on a busy one. The matrix was run seven times
 on each of three releases in the state `f8f78df`, without a violation. What reading the code found after that (below) is

@@ -71,6 +71,17 @@ async def _freeze_a_worker(a: Arena) -> None:
             frozen.process.send_signal(signal.SIGCONT)
 
 
+async def _replace_a_worker(a: Arena) -> None:
+    living = [child for child in a.workers.living()[1:] if not child.leaving]
+    if living:
+        with a.broken("worker replaced"):
+            leaver = a.luck.choice(living)
+            leaver.leaving = True
+            await a.workers.start(url=leaver.url)
+            leaver.process.send_signal(signal.SIGTERM)
+            await leaver.gone.wait()
+
+
 async def _cut(a: Arena) -> None:
     with a.broken("connection cut"):
         a.luck.choice([*a.proxies, a.to_publisher]).cut()
@@ -136,6 +147,6 @@ async def _kill_the_broker(a: Arena) -> None:
     await a.pause(10)
 
 
-_WORKERS = (_kill_a_worker, _kill_a_worker, _freeze_a_worker)
+_WORKERS = (_kill_a_worker, _kill_a_worker, _freeze_a_worker, _replace_a_worker)
 _NETWORK = (_cut, _cut_in_a_frame, _cut_in_a_frame, _swallow, _slow)
 _SERVERS = (_restart_redis, _restart_redis, _freeze_redis, _freeze_the_broker, _alarm, _kill_the_broker)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from account import account
 from invariants import Invariant
-from ledgers import Book, Ending, Entry, Fault, Growth, Held, Letter, Phase, Promise, Sent
+from ledgers import Book, Ending, Entry, Fault, Growth, Held, Letter, Phase, Promise, Sent, Skipped
 
 WORK, LINK, LINKED = "w.work", "w.link", "w.linked"
 PROMISE = Promise(routes={"job": (WORK,), "link": (LINK,)}, follows={LINK: LINKED}, attempts=3, concurrency=2)
@@ -159,13 +159,96 @@ def test_attempts_past_the_policy_and_runs_nobody_asked_for_are_told() -> None:
     assert broken(book([job()], [entry("start", 1), *handled(3, pid=2)], faults=killed(2))) == set()
 
 
-def test_order_is_held_to_where_it_is_promised() -> None:
-    backwards = [*handled(1, "e-2", key="k", seq=2), *handled(2, "e-1", key="k", seq=1)]
-    other_key = [*handled(1, "e-2", key="k", seq=2), *handled(2, "e-1", key="l", seq=1)]
-    sent, ordered = [job("e-1"), job("e-2")], replace(PROMISE, ordered=frozenset({WORK}))
+LINE = "w.project"
+ORDERED = replace(PROMISE, routes={"placed": (LINE,)}, ordered=frozenset({LINE}))
 
-    assert broken(book(sent, backwards, promise=ordered)) == {Invariant.IN_ORDER}
-    assert broken(book(sent, other_key, promise=ordered)) == broken(book(sent, backwards)) == set()
+
+def placed(seq: int, key: str = "k") -> Sent:
+    return Sent(f"{key}-{seq}", "placed", 0.0, 1, "confirmed", (), key, seq)
+
+
+def attempt(seq: int, at: float, *, key: str = "k", fence: int = 1, **more: Any) -> Entry:
+    """The beginning of an attempt, or with another phase something later in it."""
+    return entry(more.pop("phase", "start"), at, f"{key}-{seq}", queue=LINE, key=key, seq=seq, fence=fence, **more)
+
+
+def ran(seq: int, at: float, **more: Any) -> list[Entry]:
+    """An attempt of 0.3 s that takes effect."""
+    return [
+        attempt(seq, at, **more),
+        attempt(seq, at + 0.1, phase="effect", **more),
+        attempt(seq, at + 0.3, phase="done", **more),
+    ]
+
+
+def in_line(entries: list[Entry], **more: Any) -> set[Invariant]:
+    names = {one.event_id for one in entries}
+    keys = {name: name.rsplit("-", 1) for name in names}
+    return broken(book([placed(int(seq), key) for key, seq in keys.values()], entries, promise=ORDERED, **more))
+
+
+def test_order_is_held_to_where_it_is_promised() -> None:
+    backwards = [*ran(2, 1), *ran(1, 2)]
+    elsewhere = replace(ORDERED, ordered=frozenset[str]())
+
+    assert in_line(backwards) == {Invariant.IN_ORDER}
+    assert in_line([*ran(1, 1), *ran(2, 2)]) == in_line([*ran(2, 1), *ran(1, 2, key="l")]) == set()
+    assert broken(book([placed(1), placed(2)], backwards, promise=elsewhere)) == set()
+
+
+def test_an_event_that_comes_again_later_is_not_out_of_order() -> None:
+    assert in_line([*ran(1, 1), *ran(2, 2), *ran(1, 3, pid=2)], faults=killed(1)) == set()
+
+
+def test_an_event_that_passes_the_dead_letter_of_its_key_is_told() -> None:
+    failed = [attempt(1, 1), attempt(1, 1.1, phase="done")]
+    dead = entry("settled", 2, "k-1", queue=LINE, outcome="dead_lettered")
+    letters = (Letter("k-1", LINE, "exhausted"),)
+
+    def after(*later: Entry, skips: tuple[Skipped, ...] = ()) -> set[Invariant]:
+        mended = (Fault("handlers fail", 0, 9),)
+        return in_line([*failed, dead, *later], letters=letters, faults=mended, skipped=skips)
+
+    assert after(*ran(2, 3)) == {Invariant.IN_ORDER}
+    assert after(*ran(2, 3, key="l")) == set()
+    assert after(*ran(2, 3), skips=(Skipped("k", LINE, 2.5),)) == set()
+    assert after(*ran(2, 3), skips=(Skipped("l", LINE, 2.5),)) == {Invariant.IN_ORDER}
+    assert after(*ran(1, 3), *ran(2, 4)) == set()
+
+
+def test_two_attempts_of_a_key_at_a_time_are_told() -> None:
+    overlapping = [*ran(1, 1, pid=1), *ran(2, 1.2, pid=2)]
+
+    assert in_line(overlapping) == {Invariant.ONE_AT_A_TIME}
+    assert in_line([*ran(1, 1, pid=1), *ran(2, 1.2, pid=2, key="l")]) == set()
+    assert in_line(overlapping, faults=(Fault("connection cut", 1, 1.1),)) == {Invariant.ONE_AT_A_TIME}
+    for process in (1, 2):  # it runs what it had claimed when it wakes, while another runs that
+        assert in_line(overlapping, faults=(Fault("worker frozen", 1.1, 5, "what ran", process),)) == set()
+    assert in_line(overlapping, faults=(Fault("worker frozen", 1.1, 5, "what ran", 3),)) == {Invariant.ONE_AT_A_TIME}
+
+
+def test_an_attempt_ends_with_the_process_that_ran_it() -> None:
+    begun = [attempt(1, 1), attempt(1, 1.1, phase="effect")]
+
+    assert in_line([*begun, *ran(1, 3, pid=2)], faults=killed(2)) == set()
+    assert in_line([*begun, *ran(2, 1.5, pid=2)], faults=killed(2)) == {Invariant.ONE_AT_A_TIME}
+
+
+def test_a_fence_that_sinks_is_told_but_in_an_owner_that_cannot_know() -> None:
+    sinking = [*ran(1, 1, fence=2), *ran(2, 2, fence=1, pid=2)]
+
+    assert in_line(sinking) == {Invariant.FENCE_RISES}
+    assert in_line([*ran(1, 1, fence=1), *ran(2, 2, fence=2, pid=2)]) == set()
+    assert in_line(sinking, faults=(Fault("half-open connection", 0, 2),)) == set()
+    assert in_line(sinking, faults=(Fault("half-open connection", 0, 1.5),)) == {Invariant.FENCE_RISES}
+    assert in_line(sinking, faults=(Fault("worker frozen", 0, 2, "nothing", 1),)) == {Invariant.FENCE_RISES}
+    assert in_line(sinking, faults=(Fault("connection cut", 0, 2),)) == {Invariant.FENCE_RISES}
+
+
+@pytest.mark.parametrize("kinds", [["record", "parked"], ["stub", "record"], ["sentinel"], []])
+def test_a_ledger_that_holds_events_at_rest_or_no_record_is_told(kinds: list[str]) -> None:
+    assert broken(book([], [], ending=Ending(in_ledgers={LINE: kinds}))) == {Invariant.LEDGER_EMPTY}
+    assert broken(book([], [], ending=Ending(in_ledgers={LINE: ["record", "sentinel"]}))) == set()
 
 
 def test_what_takes_too_long_after_the_last_fault_is_told() -> None:

@@ -63,6 +63,7 @@ class Workers:
     def __init__(self, settings: Settings, folder: Path, urls: list[str], reader: Reader, faults: list[Fault]) -> None:
         self.all: list[WorkerProcess] = []
         self.noted = Bell()
+        self.well = folder / "well"
         self._settings, self._folder, self._urls, self._reader, self._faults = settings, folder, urls, reader, faults
         self._spawned = 0
         self._watching: set[asyncio.Task[None]] = set()
@@ -90,6 +91,7 @@ class Workers:
                 "HOLDFAST_LOG__FORMAT": "json",
                 "HOLDFAST_LOG__SUCCESSES": "100000",
                 "TEST_JOURNAL": str(self._folder / "journal"),
+                "TEST_WELL": str(self.well),
                 "TEST_NAME": self._settings.broker.exchange,
                 "TEST_POINT": point,
             }
@@ -133,6 +135,25 @@ class Workers:
 
     def living(self) -> list[WorkerProcess]:
         return [child for child in self.all if not child.gone.is_set()]
+
+    async def owner(self, queue: str) -> WorkerProcess:
+        """The worker that owns an ordered queue, once one does."""
+        owners = list[WorkerProcess]()
+
+        async def known() -> bool:
+            living = self.living()
+            owned = await asyncio.gather(*(asyncio.to_thread(figure, child, OWNED, queue) for child in living))
+            owners[:] = [child for child, own in zip(living, owned, strict=True) if own and not child.gone.is_set()]
+            return bool(owners)
+
+        await eventually(known, within=PATIENCE, every=0.05)
+        return owners[0]
+
+    async def stop(self, child: WorkerProcess) -> None:
+        """Tell one to stop, and return when its process has ended well."""
+        child.leaving = True
+        child.process.send_signal(signal.SIGTERM)
+        assert await child.process.wait() == 0, child.log.read_text()[-3000:]
 
     def kill(self, child: WorkerProcess) -> None:
         child.stopped_at = time.monotonic()
@@ -193,6 +214,18 @@ def under_way(child: WorkerProcess) -> bool:
         return any(float(figure) for figure in _IN_FLIGHT.findall(_metrics(child)))
     except OSError:
         return not child.gone.is_set()
+
+
+OWNED, HELD = "holdfast_partitions_owned", "holdfast_held_keys"
+
+
+def figure(child: WorkerProcess, name: str, queue: str) -> float:
+    """A figure of a queue in its metrics; 0 where it does not answer."""
+    try:
+        lines = re.findall(rf"{name}\{{(.*)\}} (\S+)", _metrics(child))
+    except OSError:
+        return 0.0
+    return sum(float(value) for labels, value in lines if dict(_LABEL.findall(labels))["queue"] == queue)
 
 
 def _metrics(child: WorkerProcess) -> str:
