@@ -129,7 +129,7 @@ soak-relays: venv ## Relays killed and frozen, servers restarted, a long transac
 	RELAYS_EACH=$(or $(EACH),20000) $(BIN)/pytest tests/integration/test_relays.py --timeout 3600
 
 .PHONY: prove
-prove: venv ## Six mutations that lose or repeat messages: the checker must catch each
+prove: venv ## Eight mutations that lose or repeat messages, or their order: the checker must catch each
 	$(BIN)/python tests/faults/prove.py
 
 .PHONY: mutations
@@ -183,6 +183,10 @@ bench-outbox: $(BENCH)/.holdfast ## The relay, web transactions and handlers `wi
 .PHONY: bench-journal
 bench-journal: $(BENCH)/.holdfast ## Appending beside eventsourcing, and how fast a projection catches up: make bench-journal [JSON=FILE]
 	$(BENCH)/bin/python benchmarks/journal.py $(if $(JSON),--json $(JSON))
+
+.PHONY: bench-order
+bench-order: $(BENCH)/.holdfast ## Order per key beside the same without it and beside locks, and changes of owner: make bench-order [ROUNDS=5]
+	$(BENCH)/bin/python benchmarks/order.py --rounds $(or $(ROUNDS),5)
 
 .PHONY: bench-ladder
 bench-ladder: venv ## What a delayed message costs the broker, with the ladder of before and of now, on a private node

@@ -44,3 +44,19 @@ async def test_the_stages_and_the_instructions_of_a_message_can_be_measured(prog
     told, _ = await process.communicate()
 
     assert process.returncode == 0, told.decode()
+
+
+@pytest.mark.timeout(300)
+async def test_order_and_changes_of_owner_can_be_measured(rabbitmq_url: str, redis_url: str) -> None:
+    small = ("--count", "200", "--keys", "100", "--rounds", "1", "--parked", "50")
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(RUN.with_name("order.py")), *small,
+        env=os.environ | {"HOLDFAST_TEST_RABBITMQ_URL": rabbitmq_url, "HOLDFAST_TEST_REDIS_URL": redis_url},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+
+    assert process.returncode == 0, output.decode()
+    for words in ("ordered to unordered", "1 % of the keys failing", "stands still, SIGKILL", "50 parked, SIGTERM"):
+        assert words in output.decode()
