@@ -443,7 +443,7 @@ MUTATIONS = (
         "consumer/ordering/ownership.py",
         "tenure.begin(known, self._from_queue.came)",
         "tenure.begin([], self._from_queue.came)",
-        f"{ORDERING} -k owner",
+        f"{ORDERING} -k owner --timeout 30",
     ),
     Mutation(
         10,
