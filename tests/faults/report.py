@@ -40,6 +40,37 @@ arguments, a clock that jumps, a Redis that fails over) were run in that state a
 latter alone. Every scenario but those of clusters was run once more since, by `make test`.
 """
 
+ORDER = """## Order per key
+
+One handler of the suite is ordered. In every scenario a seventh of the events is for it, and seven scenarios take its
+queue from its owner on purpose. Of each key the account checks that its first effects are in order (I6), that nothing
+passes a dead letter that holds it (I6), that no two attempts overlap (I11), that the fence of an owner is higher than
+those before (I12), and that the ledger holds the marks of its owners alone when all rests (I13). Excused are a process
+that was frozen or lost its leases, which may run an event next to its successor; and an owner that is cut off and
+cannot know it yet, which may begin with a lower fence.
+
+This is newer than the tables above, and was run little so far, on RabbitMQ 3.10.8 alone: 9 runs, 4,074 events,
+25 faults, 0 lost, 9 repeats.
+`make soak-order` has processes killed, stopped and frozen at random.
+
+| scenario | runs | events | faults | lost | repeats | recovery, s | violations |
+|---|--:|--:|--:|--:|--:|--:|--:|
+| owners of an ordered queue are killed | 1 | 450 | 3 | 0 | 0 | 0.0 | 0 |
+| the owner of an ordered queue is cut off | 1 | 450 | 9 | 0 | 0 | 2.9 | 0 |
+| the network swallows what the owner of an ordered queue says | 1 | 450 | 2 | 0 | 0 | 1.7 | 0 |
+| a rolling deploy replaces every worker twice | 1 | 600 | 4 | 0 | 0 | 0.0 | 0 |
+| workers of an ordered queue come and go | 1 | 600 | 1 | 0 | 0 | 0.0 | 0 |
+| dead letters hold their keys until they are replayed | 1 | 474 | 2 | 0 | 2 (worker killed) | 0.0 | 0 |
+| the owner of an ordered queue is frozen past its lease | 1 | 450 | 2 | 0 | 4 (worker frozen) | 1.6 | 0 |
+| the broker is restarted | 1 | 300 | 1 | 0 | 0 | 3.8 | 0 |
+| redis forgets everything | 1 | 300 | 1 | 0 | 3 (Redis flushed) | 0.9 | 0 |
+
+One run more (*the owner of an ordered queue is frozen past its lease*, seed 2441571122, not in the table) reported two
+attempts at a time. It was the checker: it excused the attempt of a frozen process that was there first, and not one
+that the process began as it woke, with a claim it had been given before it was frozen.
+
+"""
+
 FOUND = """## What was found
 
 In Holdfast, mended, each with a test that failed before:
@@ -163,7 +194,7 @@ def page(runs: list[Run], proofs: list[str], fuzzed: list[str]) -> str:
     table += [_row(name, of) for name, of in by_scenario.items()]
     parts = ["## Runs", "", *_totals(runs), "", *table, "", *_violations(runs), *_growth(runs)]
     parts += _said("The mutations, and what the checker said", proofs) + _said("Fuzzing, by target", fuzzed)
-    return "\n".join([HEAD, *parts, FOUND])
+    return "\n".join([HEAD, *parts, ORDER + FOUND])
 
 
 def _totals(runs: list[Run]) -> list[str]:
