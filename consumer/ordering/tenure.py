@@ -90,7 +90,7 @@ class Tenure:
         if not desk.is_own:
             entry = read_entry(message)  # as the intake has written it
             key, item.is_stub = entry.key, entry.kind == "stub"
-            if entry.epoch > self.seat.epoch:
+            if entry.epoch >= self.seat.epoch:
                 self._rise(entry.epoch)
                 return
         key = key or desk.ordered.key_of(incoming, desk.spec.read)

@@ -248,7 +248,7 @@ async def test_another_number_of_partitions_is_refused(unique: str, had: int, wa
     shop = Shop(unique, partitions=had)
 
     def refused() -> bool:
-        reasons = [fact.reason for fact in shop.facts.all if isinstance(fact, Detached)]
+        reasons = [fact.error for fact in shop.facts.all if isinstance(fact, Detached)]
         return any(f"partitions={had}, and this worker asks for {wanted}" in reason for reason in reasons)
 
     async with a_broker(shop.settings):
