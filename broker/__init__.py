@@ -53,7 +53,10 @@ from .topology import events_exchange as events_exchange
 from .topology import existing_queue as existing_queue
 from .topology import ledger_queue as ledger_queue
 from .topology import matches as matches
+from .topology import members_queue as members_queue
 from .topology import ordered_queue as ordered_queue
+from .topology import owning_queue as owning_queue
+from .topology import partition_queues as partition_queues
 from .topology import registry as registry
 from .topology import resting_queue as resting_queue
 from .topology import work_queue as work_queue

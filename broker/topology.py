@@ -146,9 +146,32 @@ def ledger_queue(queue: str) -> str:
     return queue + LEDGER_SUFFIX
 
 
-def ordered_queue(name: str, *, exchange: str, keys: tuple[str, ...], arguments: Mapping[str, Any] = _NONE) -> Topology:
-    """Return the queue of an ordered handler, its ledger, its dead-letter queue and its bindings. `arguments` are
-    further ones of the queue.
+_PARTITION = ".part."
+
+
+def partition_queues(queue: str, partitions: int) -> tuple[str, ...]:
+    """Return the names of the queues from which the events of an ordered handler run: its own queue, if one is all."""
+    if partitions == 1:
+        return (queue,)
+    return tuple(f"{queue}{_PARTITION}{partitions}.{number}" for number in range(partitions))
+
+
+def members_queue(queue: str, partitions: int) -> str:
+    """Return the name of the queue whose consumers are the workers that share the partitions of an ordered queue."""
+    return f"{queue}{_PARTITION}{partitions}.members"
+
+
+def owning_queue(name: str) -> str:
+    """Return the handler's queue to which a partition, or a ledger, belongs. Any other name is returned as it is."""
+    return name.removesuffix(LEDGER_SUFFIX).partition(_PARTITION)[0]
+
+
+def ordered_queue(
+    name: str, *, exchange: str, keys: tuple[str, ...], partitions: int = 1, arguments: Mapping[str, Any] = _NONE
+) -> Topology:
+    """Return the queue of an ordered handler, its ledger, its dead-letter queue and its bindings; with more than one of
+    `partitions` also a queue and a ledger of each, and the queue of their members. `arguments` are further ones of the
+    queues of events.
 
     Each change of the owner counts as a delivery of all that it had in hand. The delivery limit is out of the way, or
     it would take the first event of a key out from behind the owner's back; the claims count crashes.
@@ -156,8 +179,11 @@ def ordered_queue(name: str, *, exchange: str, keys: tuple[str, ...], arguments:
     plain = work_queue(name, kind="quorum", exchange=exchange, keys=keys, arguments=arguments)
     dead, work = plain.queues
     single = {"x-single-active-consumer": True, "x-delivery-limit": NO_LIMIT}
-    ledger = Queue(ledger_queue(name), {"x-queue-type": "quorum", **single})
-    return Topology(queues=(dead, Queue(name, {**work.arguments, **single}), ledger), bindings=plain.bindings)
+    names = tuple(dict.fromkeys((name, *partition_queues(name, partitions))))
+    events = tuple(Queue(each, {**work.arguments, **single}) for each in names)
+    ledgers = tuple(Queue(ledger_queue(each), {"x-queue-type": "quorum", **single}) for each in names)
+    members = () if partitions == 1 else (resting_queue(members_queue(name, partitions)),)
+    return Topology(queues=(dead, *events, *ledgers, *members), bindings=plain.bindings)
 
 
 def resting_queue(name: str) -> Queue:

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from ..broker import EncodedHeaders, dead_letter_queue, header_size, ladder, ledger_queue
+from ..broker import EncodedHeaders, dead_letter_queue, header_size, ladder
 from ..config import VERSION
 from ..events import History, Incoming, Message, metadata_headers, origin, uuid7
 from ..events import headers as h
@@ -32,10 +32,11 @@ def postponed_copy(
     budget: int,
     traced: str | None = None,
     entry: Mapping[str, Any] | None = None,
+    to: str = "",
 ) -> Message:
     """Return the copy that comes back to `queue` after the decided delay: as the next attempt, or as the same one if
-    it only waits. `traced` is this attempt in its trace; the next one is linked to it. With the headers of an `entry`
-    it waits in the ledger of an ordered queue instead."""
+    it only waits. `traced` is this attempt in its trace; the next one is linked to it. With the headers of an
+    `entry` it goes `to` the ledger or the partition of an ordered queue instead."""
     history = incoming.history
     exchange, key = origin(incoming.message)
     ours = metadata_headers(incoming.metadata) | {h.QUEUE: queue, h.EXCHANGE: exchange, h.ROUTING_KEY: key}
@@ -51,7 +52,7 @@ def postponed_copy(
     if traced is not None:
         ours[h.TRACED] = traced
     if entry is not None:
-        return _copy(incoming, "", ledger_queue(queue), {**ours, **entry}, budget)
+        return _copy(incoming, "", to, {**ours, **entry}, budget)
     level, address, levels = ladder.address(ladder.rounded(decision.delay), ladder.to_queue(queue))
     return _copy(incoming, level, address, ours | levels, budget)
 

@@ -239,7 +239,8 @@ def _part_of(handler: HandlerSpec, settings: BrokerSettings) -> Topology:
     name, existing = (own.name, not in_memory) if isinstance(own, Existing) else (own, False)
     kind, keys, queue = settings.queue_type, handler.events, handler.queue
     if handler.ordered is not None:
-        part = ordered_queue(queue, exchange=name, keys=keys, arguments=handler.arguments)
+        partitions = handler.ordered.partitions
+        part = ordered_queue(queue, exchange=name, keys=keys, partitions=partitions, arguments=handler.arguments)
     else:
         part = work_queue(queue, kind=kind, exchange=name, keys=keys, arguments=handler.arguments)
     if in_memory:

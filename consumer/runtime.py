@@ -28,8 +28,8 @@ from .following import Follower
 from .handler import HandlerSpec, Middleware, sources_of, topology_of
 from .in_flight import InFlight
 from .interruption import Interruption
-from .ordering.desk import PREFETCH, Desk
-from .ordering.partition import Partition
+from .ordering.desk import PREFETCH
+from .ordering.partitions import Partitions
 from .ordering.turns import TurnOrder, keyed
 from .pipeline import Pipeline
 from .receipts import announce
@@ -79,8 +79,8 @@ class Runtime:
         self._stop_now = asyncio.Event()
         self._threads = ThreadPoolExecutor(settings.worker.concurrency, thread_name_prefix=HANDLER_THREAD)
         self._slots = Slots(settings.worker.concurrency)
-        self._subscriptions: list[Subscription | Partition] = []
-        self._paused: dict[Subscription | Partition, Availability] = {}
+        self._subscriptions: list[Subscription | Partitions] = []
+        self._paused: dict[Subscription | Partitions, Availability] = {}
         self._lasting: dict[Lasting, asyncio.Task[None]] = {}
         self._started = False
         self.starting, self.leaving = Interruption(), Interruption()
@@ -159,16 +159,17 @@ class Runtime:
         types = {event_type for spec in self._handlers for event_type in spec.events}
         return Started(self._name, queues, self._settings.worker.concurrency, tuple(sorted(types)))
 
-    def _subscription(self, spec: HandlerSpec, broker: Broker, state: Any) -> Subscription | Partition:
+    def _subscription(self, spec: HandlerSpec, broker: Broker, state: Any) -> Subscription | Partitions:
         settings, emit, given, spans = self._settings, self._emit, self._dependencies, self._spans
         limit = min(spec.concurrency or settings.worker.concurrency, settings.worker.concurrency)
-        prefetch = PREFETCH if spec.ordered is not None else spec.prefetch or 2 * limit
+        ordered = spec.ordered
+        prefetch = spec.prefetch or 2 * limit if ordered is None else PREFETCH * ordered.partitions
         tools = Tools(broker, self._claims, given.clock, given.luck, emit, spans, self._boards)
         within = self._transactions.within(spec, Follower(self._boards, spec.queue, given.clock))
         handler = compose(spec, self._middleware, self._threads, within)
         pipeline = Pipeline(
             spec,
-            handler if spec.ordered is None else keyed(handler),
+            handler if ordered is None else keyed(handler),
             Surroundings(
                 spec.queue,
                 spec.name,
@@ -184,13 +185,12 @@ class Runtime:
             HandlerClaims(spec, self._claims, settings, emit) if spec.claims(settings) else Unclaimed(),
             cancel_grace=given.cancel_grace,
             prefetch=prefetch,
-            order=TurnOrder() if spec.ordered is not None else None,
+            order=None if ordered is None else TurnOrder(),
         )
         lane = self._slots.lane(limit, pipeline.start)
         needs = (*((self._claims,) if spec.pauses(settings) else ()), *self._transactions.needed_by(spec))
-        if spec.ordered is not None:
-            desk = Desk(spec, spec.ordered, settings, tools, lane, pipeline.join, pipeline.figures)
-            return Partition(desk, broker, pipeline, needs)
+        if ordered is not None:
+            return Partitions(spec, ordered, broker, pipeline, lane, settings, tools, needs)
         return Subscription(spec, broker, pipeline, lane, prefetch=prefetch, needs=needs, emit=emit)
 
     async def _learn(self) -> None:

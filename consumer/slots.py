@@ -32,9 +32,13 @@ class Lane:
 
     def drop_stale(self) -> None:
         """Forget the deliveries whose channel is lost: they are delivered again."""
-        fresh = [delivery for delivery in self.inbox if delivery.consumer.is_current(delivery)]
+        self.drop(lambda delivery: not delivery.consumer.is_current(delivery))
+
+    def drop(self, is_dropped: Callable[[Delivery], bool]) -> None:
+        """Forget some of the deliveries that wait: nobody gives them back one by one."""
+        kept = [delivery for delivery in self.inbox if not is_dropped(delivery)]
         self.inbox.clear()
-        self.inbox.extend(fresh)
+        self.inbox.extend(kept)
 
     def pause(self) -> list[Delivery]:
         """Start nothing more. Returns the deliveries that waited."""

@@ -61,6 +61,8 @@ REVISION: Final = "holdfast-revision"
 EPOCH: Final = "holdfast-epoch"
 DUE: Final = "holdfast-due"
 DELAY: Final = "holdfast-delay-ms"
+PARTITIONS: Final = "holdfast-partitions"
+BASE: Final = "holdfast-base"
 
 OURS: Final = "holdfast-"
 KEPT: Final = (REPLAY, REPLAY_FORCED, FOLLOW)

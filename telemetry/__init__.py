@@ -12,6 +12,7 @@ from .log import configure_logging as configure_logging
 from .log import fan_out as fan_out
 from .metrics import Metrics as Metrics
 from .page import metrics_of as metrics_of
+from .queue_figures import PartitionFigures as PartitionFigures
 from .queue_figures import QueueFigures as QueueFigures
 from .sanitise import bounded as bounded
 from .sanitise import is_secret as is_secret

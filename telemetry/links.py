@@ -48,7 +48,8 @@ class Links:
             case facts.Attached(queue) if queue in self._queues:
                 self._queues[queue].attached = True
             case facts.Detached(queue) | facts.Paused(queue) if queue in self._queues:
-                self._queues[queue].attached = False
+                is_full = isinstance(fact, facts.Paused) and fact.reason == "parked"  # its owner goes on consuming
+                self._queues[queue].attached &= is_full
             case facts.Draining():
                 for figures in self._queues.values():
                     figures.attached = False

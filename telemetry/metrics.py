@@ -54,9 +54,7 @@ class Consumer:
         values[self.in_flight] = float(self.figures.in_flight)
         values[self.attached] = float(self.figures.attached)
         if self.order:
-            figures = self.figures
-            of_order = (figures.parked, figures.held, figures.owned, figures.lane_wait)
-            for offset, value in zip(self.order, of_order, strict=True):
+            for offset, value in zip(self.order, self.figures.of_order(), strict=True):
                 values[offset] = float(value)
 
 
@@ -132,7 +130,7 @@ class Metrics:
         self.refresh()
         self._add(f.WITHOUT_ID, (fact.queue,))
         received, *gauges = (self._at[family][fact.queue] for family in (f.RECEIVED, f.IN_FLIGHT, f.ATTACHED))
-        families = (f.PARKED, f.HELD_KEYS, f.PARTITIONS_OWNED, f.LANE_WAIT) if fact.figures.is_ordered else ()
+        families = (f.PARKED, f.HELD_KEYS, f.PARTITIONS_OWNED, f.LANE_WAIT) if fact.figures.partitions else ()
         order = tuple(self._at[family][fact.queue] for family in families)
         in_flight, attached = gauges
         with self._copying:

@@ -9,7 +9,6 @@ from itertools import count
 from pydantic import SecretStr
 
 from ..broker import Broker, ledger_queue
-from ..broker.memory import MemoryQueue
 from ..config import Settings
 from ..consumer import Dependencies, Worker
 from ..consumer.beside import Job
@@ -17,7 +16,7 @@ from ..consumer.handler import Companion
 from ..consumer.ordering.desk import PREFETCH
 from ..idempotency import Endangered, Lease, MemoryClaims, OpenClaims
 from ..sagas.sweeper import Sweeper
-from ..telemetry import ConsumerStarted, Emit, Fact, QueueFigures, Settled
+from ..telemetry import ConsumerStarted, Emit, Fact, PartitionFigures, QueueFigures, Settled
 from .clock import VirtualClock
 from .faults import Faults, Life, WatchedBoard, WatchedBroker, WatchedClaims
 from .seen import Seen
@@ -84,13 +83,13 @@ class Replica:
         if self.task.done():
             self.task.result()
         figures = self._figures.values()
-        attached = {each.queue for each in figures if each.attached or each.owned}
+        attached = {each.queue for each in figures if each.attached or any(part.owned for part in each.partitions)}
         return attached != self._queues or any(each.in_flight for each in figures) or any(map(self._moves, figures))
 
     @property
     def is_waiting(self) -> bool:
         """Whether an event of an ordered handler waits for a time."""
-        return any(each.waiting for each in self._figures.values())
+        return any(part.waiting for each in self._figures.values() for part in each.partitions)
 
     async def sweep(self) -> float | None:
         """Do what is due in the databases. Returns when the next is, by the harness's clock."""
@@ -167,18 +166,20 @@ class Replica:
                 pass
 
     def _moves(self, figures: QueueFigures) -> bool:
-        name, queues = figures.queue, self._stage.server.queues
-        queue, held = queues.get(name), self._stage.faults.held_of(name)
-        if figures.is_ordered:
-            return self._is_ordering(figures, queue, queues.get(ledger_queue(name)))
+        if figures.partitions:
+            return any(map(self._is_ordering, figures.partitions))
+        queue, held = self._stage.server.queues.get(figures.queue), self._stage.faults.held_of(figures.queue)
         return queue is None or queue.unsettled > held or (bool(queue.ready) and not held)
 
-    def _is_ordering(self, figures: QueueFigures, queue: MemoryQueue | None, ledger: MemoryQueue | None) -> bool:
+    def _is_ordering(self, part: PartitionFigures) -> bool:
         """Whether the owner of an ordered queue has something to do. It keeps the record of its ledger in hand."""
-        if queue is None or ledger is None or not figures.owned or figures.moving:
+        queues = self._stage.server.queues
+        queue, ledger = queues.get(part.queue), queues.get(ledger_queue(part.queue))
+        if queue is None or ledger is None or not part.owned or part.moving:
             return True
-        is_taking = bool(queue.ready or ledger.ready) and figures.in_hand < PREFETCH
-        return is_taking or queue.unsettled > figures.in_hand or ledger.unsettled > figures.in_ledger + 1
+        is_taking = bool(queue.ready or ledger.ready) and part.in_hand < PREFETCH
+        is_handing_on = part.is_intake and bool(part.in_hand or part.in_ledger)
+        return is_taking or is_handing_on or queue.unsettled > part.in_hand or ledger.unsettled > part.in_ledger + 1
 
 
 async def _no_findings() -> list[Endangered]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from ..broker import LEDGER_SUFFIX, Binding, Clock, Exchange, Queue, Topology, dead_letter_queue, ladder
+from ..broker import LEDGER_SUFFIX, Binding, Clock, Exchange, Queue, Topology, dead_letter_queue, ladder, owning_queue
 from ..broker.memory import Server
 from ..events import Message, Names, headers, read_metadata, uuid7
 
@@ -79,10 +79,10 @@ class WatchedServer(Server):
         return any(queue.ready or queue.stranded for queue in levels)
 
     def _going_to(self, queue: str, message: Message) -> tuple[str, ...]:
-        if queue in self._handlers:
-            return (queue,)
-        if queue.endswith(LEDGER_SUFFIX) and message.headers.get(headers.LEDGER) in ("parked", "letter"):
-            return (queue.removesuffix(LEDGER_SUFFIX),)
+        if queue.endswith(LEDGER_SUFFIX) and message.headers.get(headers.LEDGER) not in ("parked", "letter"):
+            return ()
+        if owning_queue(queue) in self._handlers:
+            return (owning_queue(queue),)
         if not queue.startswith(ladder.LEVELS):
             return ()
         only = message.headers.get(headers.QUEUE)

@@ -40,6 +40,7 @@ ORDERING, KEYS, REGISTERED = (
     "tests/unit/test_keys.py",
     "tests/unit/test_ordered_registration.py",
 )
+PARTITIONS = "tests/unit/test_partitions.py"
 ON_RABBITMQ = "tests/integration/test_ordering.py"
 ATTACHMENTS = "tests/contract/test_attachments.py"
 WITHIN_POSTGRES = "tests/contract/test_within.py -k asyncpg-session"
@@ -398,7 +399,7 @@ MUTATIONS = (
         "an event that waits for a claim is rejected",
         "consumer/ordering/turns.py",
         "        return self.tenure.wait(self)\n",
-        "        await self.tenure._queue._channel.below.basic_reject(delivery.tag, requeue=True)\n"
+        "        await self.tenure.seat.queue._channel.below.basic_reject(delivery.tag, requeue=True)\n"
         "        self.tenure._leave(self.line, self.item)\n"
         "        self.tenure.pump(self.key)\n"
         "        return True\n",
@@ -419,7 +420,7 @@ MUTATIONS = (
         "the next event runs before the copy of a retry is confirmed",
         "consumer/ordering/tenure.py",
         "        await self._writer.postpone(turn.key, turn.item, flight.incoming, ending, traced)\n",
-        "        self._spawn(self._writer.postpone(turn.key, turn.item, flight.incoming, ending, traced))\n",
+        "        self.seat.spawn(self._writer.postpone(turn.key, turn.item, flight.incoming, ending, traced))\n",
         ORDERING,
     ),
     Mutation(
@@ -434,7 +435,7 @@ MUTATIONS = (
         10,
         "a new owner reads the first entry of the ledger alone",
         "consumer/ordering/ownership.py",
-        '        known = await self._read_up_to(mark(ledger_queue(queue), "sentinel"))\n',
+        '        known = await self._read_up_to(mark(ledger, "sentinel"))\n',
         "        known = [self._from_ledger.came.popleft()]\n",
         f"{ORDERING} -k owner",
     ),
@@ -442,8 +443,8 @@ MUTATIONS = (
         10,
         "the ledger is not read",
         "consumer/ordering/ownership.py",
-        "tenure.begin(known, self._from_queue.came)",
-        "tenure.begin([], self._from_queue.came)",
+        "owner.begin(known, self._from_queue.came)",
+        "owner.begin([], self._from_queue.came)",
         f"{ORDERING} -k owner --timeout 30",
     ),
     Mutation(
@@ -451,7 +452,7 @@ MUTATIONS = (
         "an event is removed before its copy is written",
         "consumer/ordering/tenure.py",
         "        await self._writer.park(key, item, self.desk.read(item.body.message))\n"
-        "        self.desk.figures.moving -= 1\n"
+        "        self.desk.part.moving -= 1\n"
         "        self._remove(item)\n",
         "        self._remove(item)\n        await self._writer.park(key, item, self.desk.read(item.body.message))\n",
         f"{ORDERING} -k being_parked",
@@ -471,6 +472,54 @@ MUTATIONS = (
         "    if waited <= longest and policy.is_ordered:\n        return o.GIVE_BACK\n",
         "    if waited <= longest and policy.is_ordered:\n        return o.DUPLICATE  # type: ignore[return-value]\n",
         f"{ON_RABBITMQ} -k waited_for",
+    ),
+    Mutation(
+        10,
+        "an intake removes an event before it is handed on",
+        "consumer/ordering/intake.py",
+        "            incoming: Incoming = item.body\n",
+        "            incoming: Incoming = item.body\n            self._remove(item)\n            self._remove = id\n",
+        f"{PARTITIONS} -k lost_between",
+    ),
+    Mutation(
+        10,
+        "an intake hands the next event on before the one before is confirmed",
+        "consumer/ordering/intake.py",
+        "            await publish_copy(desk.tools, desk.queue, incoming.metadata.event_id, copy)\n",
+        "            self._seat.spawn(publish_copy(desk.tools, desk.queue, incoming.metadata.event_id, copy))\n",
+        f"{PARTITIONS} -k overtaken",
+    ),
+    Mutation(
+        10,
+        "a worker owns all partitions that it is offered",
+        "consumer/ordering/share.py",
+        "return -(-self._partitions // members)",
+        "return self._partitions",
+        f"{PARTITIONS} -k divided",
+    ),
+    Mutation(
+        10,
+        "keys change their partition with the number of partitions",
+        "consumer/ordering/ledger.py",
+        "            raise ValueError(partitions)\n",
+        "            return self\n",
+        f"{PARTITIONS} -k refused",
+    ),
+    Mutation(
+        10,
+        "the fence begins at 1 again with partitions",
+        "consumer/ordering/ledger.py",
+        "return replace(self, base=newest.epoch)",
+        "return self",
+        f"{PARTITIONS} -k gets_partitions",
+    ),
+    Mutation(
+        10,
+        "a stub that is handed on runs",
+        "consumer/ordering/keys.py",
+        "if self.lane[0].is_stub:",
+        "if not self.lane:",
+        KEYS,
     ),
     Mutation(
         10,

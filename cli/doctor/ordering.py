@@ -18,7 +18,7 @@ _NAMED = 5  # keys that a finding names
 
 async def of_ordered(settings: Settings, handlers: tuple[HandlerSpec, ...]) -> list[Finding]:
     """Ask the owner of each ordered handler. Changes nothing: the queue of an answer expires."""
-    ordered = [(spec.queue, spec.ordered.parked) for spec in handlers if spec.ordered is not None]
+    ordered = [(spec.queue, spec.ordered.parked * spec.ordered.partitions) for spec in handlers if spec.ordered]
     if not ordered:
         return []
     findings = list[Finding]()

@@ -18,9 +18,11 @@ _PATIENCE = 5.0  # seconds to publish an answer
 
 
 def command(queue: str, verb: str, key: str | None, to: str) -> Message:
-    """Return a command to the owner of a handler's queue: `list`, `show`, `retry` or `skip`. It answers to `to`."""
+    """Return a command to the owner of a handler's queue: `list`, `show`, `retry` or `skip`. It answers to `to`. With
+    more partitions it reaches the owner of the key's one, or all of them: each answer says how many there are."""
+    named = {} if key is None else {h.ORDER_KEY: key}
     body = json.dumps({"verb": verb, "key": key, "to": to}).encode()
-    return Message(body, "", ledger_queue(queue), headers={h.LEDGER: "command"}, message_id=uuid7())
+    return Message(body, "", ledger_queue(queue), headers={h.LEDGER: "command", **named}, message_id=uuid7())
 
 
 async def obey(tenure: "Tenure", entry: Entry) -> None:
@@ -30,9 +32,10 @@ async def obey(tenure: "Tenure", entry: Entry) -> None:
         verb, key, to = str(given["verb"]), str(given["key"] or ""), str(given["to"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return
-    broker = tenure.desk.tools.broker
+    broker, answers = tenure.desk.tools.broker, entry.message.headers.get(h.PARTITIONS)
+    more = {"answers": answers} if type(answers) is int else {}
     try:
-        await broker.publish(answer(to, _done(tenure, verb, key)), timeout=_PATIENCE)
+        await broker.publish(answer(to, _done(tenure, verb, key) | more), timeout=_PATIENCE)
     except HoldfastError:
         return  # nobody waits for it any more
 
@@ -41,14 +44,14 @@ def _done(tenure: "Tenure", verb: str, key: str) -> dict[str, Any]:
     if verb == "list":
         waiting = {key: line for key, line in tenure.lines.items() if line.chain}
         keys = [_summary(tenure, key, line) for key, line in [*waiting.items()][:_SHOWN]]
-        return {"fence": tenure.epoch, "keys": keys, "more": max(len(waiting) - _SHOWN, 0)}
+        return {"fence": tenure.seat.epoch, "keys": keys, "more": max(len(waiting) - _SHOWN, 0)}
     line = tenure.lines.get(key)
     if line is None or not line.chain:
-        return {"fence": tenure.epoch, "error": f"no event waits for key {key!r}"}
+        return {"fence": tenure.seat.epoch, "error": f"no event waits for key {key!r}"}
     if verb == "show":
         events = [_event(tenure, item) for item in line.chain[:_SHOWN]]
-        return {"fence": tenure.epoch, **_summary(tenure, key, line), "events": events}
-    return {"fence": tenure.epoch, **_change(tenure, verb, key, line)}
+        return {"fence": tenure.seat.epoch, **_summary(tenure, key, line), "events": events}
+    return {"fence": tenure.seat.epoch, **_change(tenure, verb, key, line)}
 
 
 def _change(tenure: "Tenure", verb: str, key: str, line: KeyLine) -> dict[str, Any]:

@@ -6,7 +6,8 @@ there is a chain, it goes first. One event of the key runs at a time, and one is
 
     lane     head runs                  no chain, and the ledger has room
     chain    head runs                  it is due, and no stub
-    lane     head is parked             the head of the chain waits or is dead, or too many wait behind it
+    lane     head is parked             the head of the chain waits or is dead, or too many wait behind it; or it is a
+                                        stub, from where the key was before
 """
 
 from bisect import insort
@@ -124,6 +125,9 @@ class KeyLine:
                     self.running = head
                     return Run(head)
             elif self.lane and self.parking is None and not is_full and self.lane[0].due <= now:
+                if self.lane[0].is_stub:
+                    self.parking = self.lane[0]
+                    return Park(self.parking)
                 self.running = self.lane[0]
                 return Run(self.running)
         if head is not None and self.lane and not is_full and self._must_park(head):

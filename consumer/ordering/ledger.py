@@ -12,8 +12,8 @@ poke         a new owner's mark in the handler's queue: its earlier owner can ta
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -23,6 +23,9 @@ from .keys import LETTER, EventName, Item
 
 Kind: TypeAlias = Literal["record", "sentinel", "parked", "stub", "letter", "command", "poke"]
 _KINDS = frozenset(get_args(Kind))
+
+
+_NONE: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,35 @@ class Entry:
 def mark(queue: str, kind: Kind, epoch: int = 0) -> Message:
     """Return a record, sentinel or poke for a queue."""
     return Message(b"", "", queue, headers={h.LEDGER: kind, h.EPOCH: epoch}, message_id=uuid7())
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """To how many `partitions` an owner hands events on, or 1; `base` is the fence of the last owner before them."""
+
+    partitions: int = 1
+    base: int = 0
+
+    def record(self, queue: str, epoch: int) -> Message:
+        """Return the record of an owner."""
+        message = mark(queue, "record", epoch)
+        if self == Layout():
+            return message
+        return replace(message, headers={**message.headers, h.PARTITIONS: self.partitions, h.BASE: self.base})
+
+    def follows(self, known: Iterable[Entry]) -> "Layout":
+        """Return this layout as that of the next owner. Raises `ValueError` with the number of partitions that there
+        are, where the keys would change their partition."""
+        records = [entry for entry in known if entry.kind == "record"]
+        newest = max(records, key=lambda entry: entry.epoch, default=None)
+        if newest is None or not newest.epoch:
+            return self
+        partitions, base = (_whole(newest.message.headers.get(name)) for name in (h.PARTITIONS, h.BASE))
+        if (partitions or 1) == self.partitions:
+            return replace(self, base=base)
+        if partitions:
+            raise ValueError(partitions)
+        return replace(self, base=newest.epoch)
 
 
 def entry_headers(kind: Kind, *, key: str, epoch: int, position: int, revision: int) -> dict[str, Any]:
@@ -62,11 +94,11 @@ def stub(queue: str, incoming: Incoming, entry: Mapping[str, Any], reason: str, 
     )
 
 
-def rewritten(entry: Entry, queue: str, epoch: int) -> Message:
-    """Return a newer copy of an entry."""
+def rewritten(entry: Entry, queue: str, epoch: int, more: Mapping[str, Any] = _NONE) -> Message:
+    """Return a newer copy of an entry, with `more` headers."""
     message = entry.message
     headers = {n: value for n, value in message.headers.items() if not n.startswith(h.BROKERS_OWN)}
-    headers |= {h.REVISION: entry.revision + 1, h.EPOCH: epoch}
+    headers |= {h.REVISION: entry.revision + 1, h.EPOCH: epoch, **more}
     return Message(
         message.body,
         "",

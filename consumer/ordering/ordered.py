@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 By: TypeAlias = str | Callable[[Any], Any]
 """What names the key of an event: a field, or a function of the event."""
 
+_PARTITIONS = (1, 2, 4, 8, 16, 32, 64)
+
 WhenDead: TypeAlias = Literal["hold", "go-on"]
 
 
@@ -23,10 +25,12 @@ class Ordered:
 
     Args:
         by: What names the key: a field, or a function of the event. By default the event's own `key`.
-        partitions: 1. More are refused in this release.
+        partitions: Among how many queues the keys are divided: 1, or a power of two up to 64. Each has one owner at a
+            time, so as many workers can handle events at once.
         when_dead: "hold": a dead letter holds up the later events of its key until it is replayed or skipped.
             "go-on": it does not.
-        parked: The most events that may wait in the ledger. When it is full, the queue starts nothing new.
+        parked: The most events that may wait in the ledger of a partition. When it is full, the partition starts
+            nothing new.
     """
 
     by: By | None = None
@@ -89,10 +93,8 @@ def check_ordered(options: "HandlerOptions", kinds: Mapping[str, tuple[Kind, ...
 
 
 def _check_values(asked: Ordered, where: str) -> None:
-    if asked.partitions != 1:
-        raise ConfigurationError(
-            f"{where}: Ordered(partitions={asked.partitions!r}): an ordered handler has 1 partition in this release"
-        )
+    if type(asked.partitions) is not int or asked.partitions not in _PARTITIONS:
+        raise ConfigurationError(f"{where}: Ordered(partitions={asked.partitions!r}); give a power of two from 1 to 64")
     if asked.when_dead not in ("hold", "go-on"):
         raise ConfigurationError(f"{where}: Ordered(when_dead={asked.when_dead!r}); give 'hold' or 'go-on'")
     if type(asked.parked) is not int or not 1 <= asked.parked <= 1_000_000:

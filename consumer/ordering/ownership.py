@@ -13,15 +13,19 @@ is dropped.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from ...broker import Attachment, Broker, ledger_queue
+from ...broker import Attachment, Broker
 from ...events import Message
 from .desk import PREFETCH, Desk
-from .ledger import mark, read_entry
-from .tenure import Came, Tenure
+from .intake import Intake
+from .ledger import Entry, Layout, mark, read_entry
+from .seat import PASSED_ON, Came, Seat
+from .tenure import Tenure
+
+Owner: TypeAlias = Tenure | Intake
 
 T = TypeVar("T")
 
@@ -40,7 +44,7 @@ class Inbox:
 
     came: deque[Came]
     arrived: asyncio.Event
-    receiver: "Tenure | None" = None
+    receiver: Owner | None = None
     is_ledger: bool = False
 
     def __call__(self, message: Message, tag: int, redelivered: bool) -> None:
@@ -56,10 +60,12 @@ class Inbox:
 
 
 class Ownership:
-    """One time in line for a queue, and one time as its owner. `end` is done with a reason when it is over."""
+    """One time in line for a queue, and one time as its owner. When it is the next, `admit` is asked whether it may
+    have the queue."""
 
-    def __init__(self, desk: Desk, broker: Broker) -> None:
-        self.tenure: Tenure | None = None
+    def __init__(self, desk: Desk, broker: Broker, admit: Callable[[], Awaitable[bool]]) -> None:
+        self.owner: Owner | None = None
+        self._admit = admit
         self._desk = desk
         self._broker = broker
         self._end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -84,33 +90,35 @@ class Ownership:
 
     async def join(self) -> None:
         """Get in line for the ledger, which has an entry at least: who is first in line gets one."""
-        ledger = ledger_queue(self._desk.spec.queue)
+        ledger = self._desk.ledger
         self._ledger = await self._attach(ledger, 0, self._from_ledger)
         await self._publish(mark(ledger, "record"))
 
-    async def become_owner(self) -> Tenure:
+    async def become_owner(self) -> None:
         """Return once this worker owns the queue and knows all that its predecessors had. Raises `Left`."""
-        desk, queue = self._desk, self._desk.spec.queue
+        desk, queue, ledger = self._desk, self._desk.queue, self._desk.ledger
         await self._until(self._from_ledger.arrived.wait())
+        if not await self._until(self._admit()):
+            raise Left(PASSED_ON)
         self._queue = await self._attach(queue, PREFETCH, self._from_queue)
         await self._publish(mark(queue, "poke"))
         await self._until(self._from_queue.arrived.wait())
-        known = await self._read_up_to(mark(ledger_queue(queue), "sentinel"))
-        epoch = 1 + max((read_entry(message).epoch for message, _, _ in known), default=0)
-        record = mark(ledger_queue(queue), "record", epoch)
-        *between, own = await self._read_up_to(record)
+        known = await self._read_up_to(mark(ledger, "sentinel"))
+        entries = [read_entry(message) for message, _, _ in known]
+        layout = self._layout(entries)
+        epoch = 1 + max((entry.epoch for entry in entries), default=0)
+        *between, own = await self._read_up_to(layout.record(ledger, epoch))
         if self._queue is None or self._ledger is None:
             raise Left("no channel")
-        tenure = Tenure(desk, epoch, self._queue, self._ledger, record=own[1], on_fault=self._fail)
-        self._begin(tenure, known, between)
-        return tenure
+        seat = Seat(desk, epoch, layout, self._queue, self._ledger, record=own[1], leave=self.leave)
+        self._begin(Intake(desk, seat) if desk.part.is_intake else Tenure(desk, seat), known, between)
 
     async def close(self) -> None:
         """Leave both queues: what is in hand returns, at once and in order. The handler's queue is left first: the
         next owner asks for it when it has the ledger."""
         self.leave("closed")
-        if self.tenure is not None:
-            self.tenure.end_all()
+        if self.owner is not None:
+            self.owner.end_all()
         try:
             if self._queue is not None:
                 await self._queue.close()
@@ -118,12 +126,23 @@ class Ownership:
             if self._ledger is not None:
                 await self._ledger.close()
 
-    def _begin(self, tenure: Tenure, known: list[Came], later: list[Came]) -> None:
+    def _begin(self, owner: Owner, known: list[Came], later: list[Came]) -> None:
         """Hand over what came: `known` lay before the sentinel, and is all that earlier owners left."""
-        self.tenure = self._from_ledger.receiver = self._from_queue.receiver = tenure
-        tenure.begin(known, self._from_queue.came)
+        self.owner = self._from_ledger.receiver = self._from_queue.receiver = owner
+        owner.begin(known, self._from_queue.came)
         for message, tag, redelivered in [*later, *self._from_ledger.came]:
-            tenure.receive(message, tag, redelivered)
+            owner.receive(message, tag, redelivered)
+
+    def _layout(self, known: Iterable[Entry]) -> Layout:
+        """Raises `Left` where the handler has another number of partitions: its keys would change their owner."""
+        layout = self._desk.layout
+        try:
+            return layout.follows(known)
+        except ValueError as error:
+            raise Left(
+                f"{self._desk.queue} has partitions={error}, and this worker asks for {layout.partitions}; give the "
+                "handler another queue= with the new number"
+            ) from None
 
     async def _read_up_to(self, last: Message) -> list[Came]:
         """Publish a mark to the ledger, and return all that comes before it, and the mark itself."""
@@ -140,8 +159,8 @@ class Ownership:
     async def _attach(self, queue: str, prefetch: int, inbox: Inbox) -> Attachment:
         def lost(reason: str) -> None:
             self.leave(f"{queue}: {reason}")
-            if self.tenure is not None:  # a worker that leaves waits for what runs, and that for a copy in hand
-                self.tenure.end_all()
+            if self.owner is not None:  # a worker that leaves waits for what runs, and that for a copy in hand
+                self.owner.end_all()
 
         attaching = asyncio.ensure_future(self._broker.attach(queue, prefetch=prefetch, on_taken=inbox, on_lost=lost))
         try:
@@ -151,9 +170,6 @@ class Ownership:
             if not attaching.cancelled() and attaching.exception() is None:  # it came too late
                 await attaching.result().close()
             raise
-
-    def _fail(self, error: BaseException) -> None:
-        self.leave(f"a fault of Holdfast itself: {type(error).__name__}: {error}")
 
     async def _publish(self, message: Message) -> None:
         await self._until(self._broker.publish(message, timeout=None))

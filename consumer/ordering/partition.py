@@ -1,18 +1,17 @@
-"""An ordered handler's queue: in line for it, its owner, or not while a store is unavailable."""
+"""One queue of an ordered handler: in line for it, its owner, or neither while a store is unavailable."""
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from ...broker import Broker, Pause
 from ...events import HoldfastError
-from ...idempotency import Availability
-from ...telemetry import Attached, ConsumerStarted, Detached, keep_running
-from ..handler import HandlerSpec
+from ...telemetry import Attached, Detached, keep_running
 from ..pipeline import Pipeline
 from .desk import Desk
-from .ownership import Left, Ownership
+from .ownership import Left, Owner, Ownership
+from .seat import PASSED_ON
 
 _AGAIN = Pause(0.2, 4.0, jitter=1.0)  # between two times in line
 _STEADY = 5.0  # seconds after which one counts as one that worked
@@ -20,28 +19,29 @@ _PAUSED = "paused"
 
 
 class Partition:
-    """See `consumer.subscription.Subscription`: the same for an ordered handler.
+    """One queue of an ordered handler. `admit` is asked whether this worker may be its owner, and `forget` is called
+    when it no longer is.
 
     When it is detached it starts nothing, lets what runs end, and leaves the line; another worker owns the queue then.
     """
 
-    def __init__(self, desk: Desk, broker: Broker, pipeline: Pipeline, needs: tuple[Availability, ...]) -> None:
-        self.pipeline = pipeline
-        self.needs = needs
+    def __init__(
+        self,
+        desk: Desk,
+        broker: Broker,
+        pipeline: Pipeline,
+        admit: "Callable[[Partition], Awaitable[bool]]",
+        forget: "Callable[[Partition], None]",
+    ) -> None:
         self._desk = desk
         self._broker = broker
+        self._pipeline = pipeline
+        self._admit, self._forget = admit, forget
         self._wanted, self._now = asyncio.Event(), asyncio.Event()
         self._is_closing = False
         self._ownership: Ownership | None = None
         self._task: asyncio.Task[None] | None = None
         self._generation = 0
-        desk.figures.is_ordered = True
-        desk.tools.emit(ConsumerStarted(self.spec.queue, desk.figures))
-
-    @property
-    def spec(self) -> HandlerSpec:
-        """The handler."""
-        return self._desk.spec
 
     @property
     def is_idle(self) -> bool:
@@ -53,26 +53,24 @@ class Partition:
         """Whether it is in line, or the owner."""
         return self._wanted.is_set() and self._ownership is not None and self._ownership.is_attached
 
-    @property
-    def waits_for(self) -> Availability | None:
-        """The store that it has to wait for now."""
-        return next((store for store in self.needs if store.error is not None), None)
-
     async def attach(self) -> None:
         """Get in line."""
         self._wanted.set()
         if self._task is None:
             lasting = keep_running("consumer", self._live, self._desk.tools.emit)
-            self._task = asyncio.create_task(lasting, name=f"holdfast order of {self.spec.queue}")
+            self._task = asyncio.create_task(lasting, name=f"holdfast order of {self._desk.queue}")
 
     async def detach(self) -> None:
         """Start nothing more, and leave once what runs has ended."""
         self._wanted.clear()
-        self._desk.lane.pause()
+        self.release(_PAUSED)
+
+    def release(self, reason: str = PASSED_ON) -> None:
+        """Start nothing more, and leave to the next in line once what runs has ended."""
         if (ownership := self._ownership) is not None:
-            if ownership.tenure is not None:
-                ownership.tenure.pause()
-            ownership.leave(_PAUSED)
+            if ownership.owner is not None:
+                ownership.owner.pause()
+            ownership.leave(reason)
 
     async def close(self) -> None:
         """Leave for good, now."""
@@ -83,10 +81,9 @@ class Partition:
         if task is not None:
             self._wanted.set()
             await asyncio.wait({task})
-        await self.pipeline.close()
 
     async def _live(self) -> None:
-        failures, loop, tools, queue = 0, asyncio.get_running_loop(), self._desk.tools, self.spec.queue
+        failures, loop, tools, queue = 0, asyncio.get_running_loop(), self._desk.tools, self._desk.queue
         while not self._is_closing:
             await self._wanted.wait()
             if self._now.is_set():
@@ -94,7 +91,7 @@ class Partition:
             since = loop.time()
             reason = await self._serve()
             failures = 0 if loop.time() - since > _STEADY else failures
-            if reason == _PAUSED:
+            if reason in (_PAUSED, PASSED_ON):
                 continue
             delay = _AGAIN.seconds(failures, random.random())
             failures += 1
@@ -103,27 +100,28 @@ class Partition:
 
     async def _serve(self) -> str:
         """Be in line, then be the owner. Returns the reason why that is over."""
-        self._desk.lane.resume()
-        ownership = self._ownership = Ownership(self._desk, self._broker)
+        ownership = self._ownership = Ownership(self._desk, self._broker, lambda: self._admit(self))
         self._generation += 1
+        reason = _PAUSED
         try:
             await ownership.join()
-            self._desk.tools.emit(Attached(self.spec.queue, self._generation))
+            self._desk.tools.emit(Attached(self._desk.queue, self._generation))
             await ownership.become_owner()
             reason = await ownership.until_over()
         except (Left, HoldfastError) as error:
             reason = str(error)
         finally:
-            if ownership.tenure is not None and not self._wanted.is_set():
-                await self._until_settled()
+            if ownership.owner is not None and (reason == PASSED_ON or not self._wanted.is_set()):
+                await self._until_settled(ownership.owner)
             await ownership.close()
             self._ownership = None
+            self._forget(self)
             self._desk.lane.drop_stale()
         return reason
 
-    async def _until_settled(self) -> None:
+    async def _until_settled(self, owner: Owner) -> None:
         """Return once what runs has ended, or nobody waits for it any more."""
-        if running := set(self.pipeline.in_flight):
+        if running := owner.running(self._pipeline.in_flight):
             await _first(asyncio.wait(running), self._now.wait())
 
 

@@ -1,67 +1,45 @@
 """A tenure: an owner and the events it has in hand, until it releases its queue or loses it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeAlias, assert_never
+from typing import assert_never
 
-from ...broker import Attachment, Delivery, Pause, Timer, dead_letter_queue, ledger_queue
+from ...broker import Delivery, Pause, Timer, dead_letter_queue
 from ...events import Message
 from ...events import headers as h
 from ...telemetry import Paused, Resumed
-from ..errors import OwnershipLost
 from ..in_flight import InFlight
 from ..outcome import DeadLetter, Postpone
+from ..settle import publish_copy
 from .commands import obey
 from .desk import Desk
 from .keys import Item, KeyLine, Park, Run
-from .ledger import Entry, event_name, is_mark, item_of, read_entry
+from .ledger import Entry, event_name, is_mark, item_of, mark, read_entry
+from .seat import PASSED_ON, Came, Seat
 from .turns import Taken, Turn
 from .writer import Writer
-
-Came: TypeAlias = tuple[Message, int, bool]
-"""A message, its tag, and whether it was delivered before."""
-
-REWRITE = 600.0
-"""Seconds after which an entry of the ledger is written anew: RabbitMQ takes a channel away that holds a message for
-30 minutes, and keeps the log of a queue from the oldest message in hand on."""
 
 _BUSY = Pause(0.1, 1.0, jitter=0.2)  # between two claims of an event that another worker holds
 
 
 class Tenure:
-    """The time in which one worker owns the queue. `epoch` is its fence; `lost` is done when it is over. `on_fault` is
-    called with an error of ours."""
+    """The time in which one worker owns a queue from which events run, and what it has in hand."""
 
-    def __init__(
-        self,
-        desk: Desk,
-        epoch: int,
-        queue: Attachment,
-        ledger: Attachment,
-        *,
-        record: int,
-        on_fault: Callable[[BaseException], None],
-    ) -> None:
+    def __init__(self, desk: Desk, seat: Seat) -> None:
         self.desk = desk
-        self.epoch = epoch
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.seat = seat
         self.is_paused = False
-        self._queue, self._ledger = queue, ledger
-        self._record = record
-        self._on_fault = on_fault
-        self._writer = Writer(desk, epoch, self.lost)
+        self._writer = Writer(desk, seat.epoch, seat.lost)
         self._lines: dict[str, KeyLine] = {}
         self._timers: dict[KeyLine, Timer] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._is_full = False
         self._full_since = 0.0
-        self._rewriting = self._alarm()
 
     @property
     def is_open(self) -> bool:
         """Whether this worker owns the queue still."""
-        return not self.lost.done()
+        return self.seat.is_open
 
     @property
     def lines(self) -> dict[str, KeyLine]:
@@ -70,7 +48,8 @@ class Tenure:
 
     def begin(self, known: Iterable[Came], waiting: Iterable[Came]) -> None:
         """Start with what the ledger holds of earlier owners, and what has come from the queue meanwhile."""
-        self.desk.figures.owned = 1
+        self.seat.rewrite_now_and_then(self._rewrite)
+        self.desk.part.owned = 1
         entries = [(read_entry(message), tag, redelivered) for message, tag, redelivered in known]
         for entry, tag, redelivered in sorted(entries, key=lambda one: one[0].kind == "letter"):
             if entry.kind in ("parked", "stub", "letter"):
@@ -83,33 +62,40 @@ class Tenure:
 
     def end_all(self) -> None:
         """The queue is another worker's now, or nobody's: start nothing, settle nothing."""
-        if self.lost.done():
+        if not self.is_open:
             return
-        self.lost.set_result(None)
-        for timer in (*self._timers.values(), self._rewriting):
+        self.seat.end()
+        for timer in self._timers.values():
             timer.cancel()
-        for task in self._tasks:
-            task.cancel()
         self._set_full(is_full=False)
-        figures = self.desk.figures
-        figures.owned = figures.parked = figures.held = figures.waiting = 0
-        figures.moving = figures.in_hand = figures.in_ledger = 0
 
     def pause(self) -> None:
         """Start nothing more. What runs ends as ever."""
         self.is_paused = True
+        self.desk.lane.drop(self._has_turn)
+
+    def running(self, flights: Mapping["asyncio.Task[None]", InFlight]) -> set["asyncio.Task[None]"]:
+        """Return the handler's flights that are from here."""
+        return {task for task, flight in flights.items() if self._has_turn(flight.delivery)}
 
     def take(self, message: Message, tag: int, redelivered: bool) -> None:
         """Receive a message of the handler's queue."""
         if is_mark(message):
-            self._queue.remove(tag)
+            self.seat.queue.remove(tag)
             return
         desk = self.desk
-        desk.figures.received += 1
-        desk.figures.in_hand += 1
-        incoming = self.desk.read(message)
-        key = desk.ordered.key_of(incoming, desk.spec.read)
+        incoming = desk.read(message)
         item = Item(tag, event_name(incoming), body=Taken(message, redelivered, desk.tools.clock.time()))
+        key = ""
+        if not desk.is_own:
+            entry = read_entry(message)  # as the intake has written it
+            key, item.is_stub = entry.key, entry.kind == "stub"
+            if entry.epoch >= self.seat.epoch:
+                self._rise(entry.epoch)
+                return
+        key = key or desk.ordered.key_of(incoming, desk.spec.read)
+        desk.figures.received += 1
+        desk.part.in_hand += 1
         line = self._line(key)
         if line.arrive(item):
             self._pump(key, line)
@@ -121,20 +107,16 @@ class Tenure:
         handler's queue still, or in the ledger."""
         entry = read_entry(message)
         match entry.kind:
-            case "record":
-                previous = self._record if entry.epoch == self.epoch else tag
-                self._record = tag if entry.epoch == self.epoch else self._record
-                self._ledger.remove(previous)
-            case "sentinel" | "poke":
-                self._ledger.remove(tag)
-            case "parked" | "stub" if entry.epoch != self.epoch:
-                self._ledger.remove(tag)
+            case "record" | "sentinel" | "poke":
+                self.seat.pass_mark(entry, tag)
+            case "parked" | "stub" if entry.epoch != self.seat.epoch:
+                self.seat.ledger.remove(tag)
             case "parked" | "stub" | "letter":
                 line = self._enter(entry, tag, redelivered)
                 self._writer.arrived(message)
                 self._pump(entry.key, line)
             case "command":
-                self._spawn(self._obey(entry, tag))
+                self.seat.spawn(self._obey(entry, tag))
             case _:
                 assert_never(entry.kind)
 
@@ -186,6 +168,19 @@ class Tenure:
         self._pump(key, line)
         return True
 
+    def _rise(self, fence: int) -> None:
+        """Leave to an owner with a higher fence than that of the owners before there were partitions."""
+        if not self.is_paused:
+            self.pause()
+            self.seat.spawn(self._leave_to(fence))
+
+    async def _leave_to(self, fence: int) -> None:
+        await publish_copy(self.desk.tools, self.desk.spec.queue, "", mark(self.desk.ledger, "record", fence))
+        self.seat.leave(PASSED_ON)
+
+    def _has_turn(self, delivery: Delivery) -> bool:
+        return isinstance(delivery.consumer, Turn) and delivery.consumer.tenure is self
+
     def _line(self, key: str) -> KeyLine:
         """Return the line of a key. An event without a key waits for nobody."""
         if not key:
@@ -199,7 +194,7 @@ class Tenure:
         incoming = self.desk.read(entry.message)
         item = item_of(entry, incoming, tag, wall=clock.now(), time=clock.time(), body=taken)
         self._writer.note(entry)
-        desk.figures.in_ledger += 1
+        desk.part.in_ledger += 1
         parked, was_held = len(line.chain), line.is_held
         superseded = line.enter(item)
         self._count(line, parked, was_held)
@@ -213,7 +208,7 @@ class Tenure:
         self._count(line, parked, was_held)
 
     def _count(self, line: KeyLine, parked: int, was_held: bool) -> None:
-        figures = self.desk.figures
+        figures = self.desk.part
         figures.parked += len(line.chain) - parked
         figures.held += line.is_held - was_held
         is_full = figures.parked >= self.desk.ordered.parked
@@ -226,21 +221,21 @@ class Tenure:
         if is_full == self._is_full:
             return
         desk, self._is_full = self.desk, is_full
-        now, queue = desk.tools.clock.time(), desk.spec.queue
+        now, queue = desk.tools.clock.time(), desk.queue
         if is_full:
             self._full_since = now
-            text = f"{ledger_queue(queue)} holds {desk.figures.parked} events; {dead_letter_queue(queue)} says why"
+            text = f"{desk.ledger} holds {desk.part.parked} events; {dead_letter_queue(desk.spec.queue)} says why"
             desk.tools.emit(Paused(queue, "parked", text))
         else:
             desk.tools.emit(Resumed(queue, "parked", now - self._full_since))
 
     def _remove(self, item: Item) -> bool:
-        figures = self.desk.figures
+        figures = self.desk.part
         if item.position is None:
             figures.in_hand -= 1
-            return self._queue.remove(item.tag)
+            return self.seat.queue.remove(item.tag)
         figures.in_ledger -= 1
-        return self._ledger.remove(item.tag)
+        return self.seat.ledger.remove(item.tag)
 
     def _pump_all(self) -> None:
         for key, line in [*self._lines.items()]:
@@ -258,15 +253,15 @@ class Tenure:
                 case Run(item):
                     self._run(key, line, item)
                 case Park(item):
-                    self.desk.figures.moving += 1
-                    self._spawn(self._park(key, line, item))
+                    self.desk.part.moving += 1
+                    self.seat.spawn(self._park(key, line, item))
                 case _:
                     assert_never(step)
         if line.is_idle:
             self._lines.pop(key, None)
         elif (due := line.due) is not None and due > now:
             self._timers[line] = clock.call_at(due, self._pump, key, line)
-        self.desk.figures.waiting = len(self._timers)
+        self.desk.part.waiting = len(self._timers)
 
     def _run(self, key: str, line: KeyLine, item: Item) -> None:
         desk, taken = self.desk, item.body
@@ -274,44 +269,24 @@ class Tenure:
         message = taken.message
         if taken.waited:
             message = replace(message, headers={**message.headers, h.HELD_MS: round(1000 * taken.waited)})
-        turn = Turn(self, line, item, key, self.epoch)
-        delivery = Delivery(message, desk.spec.queue, item.tag, self.epoch, taken.redelivered, turn)
+        turn = Turn(self, line, item, key, self.seat.epoch)
+        delivery = Delivery(message, desk.spec.queue, item.tag, self.seat.epoch, taken.redelivered, turn)
         if not (taken.redelivered and desk.join(delivery)):
             desk.lane.offer(delivery)
 
     async def _park(self, key: str, line: KeyLine, item: Item) -> None:
         await self._writer.park(key, item, self.desk.read(item.body.message))
-        self.desk.figures.moving -= 1
+        self.desk.part.moving -= 1
         self._remove(item)
         self._leave(line, item)
         self._pump(key, line)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, OwnershipLost):
-            self._on_fault(error)
-
     async def _obey(self, entry: Entry, tag: int) -> None:
         await obey(self, entry)
-        self._ledger.remove(tag)
-
-    def _alarm(self) -> Timer:
-        clock = self.desk.tools.clock
-        return clock.call_at(clock.time() + REWRITE, self._ring)
-
-    def _ring(self) -> None:
-        self._rewriting = self._alarm()
-        self.desk.figures.moving += 1
-        self._spawn(self._rewrite())
+        self.seat.ledger.remove(tag)
 
     async def _rewrite(self) -> None:
-        """Write what is in the ledger anew, but for what runs; the record last."""
+        """Write what is in the ledger anew, but for what runs."""
         for key, line in [*self._lines.items()]:
             for item in [*line.chain]:
                 if item is line.running or item.is_moving or item not in line.chain:
@@ -319,5 +294,3 @@ class Tenure:
                 item.is_moving = True
                 await self._writer.rewrite(item.body.entry, item.revision)
                 self.pump(key)
-        self.desk.figures.moving -= 1
-        await self._writer.rewrite_record()

@@ -4,15 +4,15 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from ...broker import ledger_queue
 from ...events import Incoming, Message
+from ...events import headers as h
 from ..copies import postponed_copy
 from ..errors import OwnershipLost
 from ..outcome import DeadLetter, Postpone
 from ..settle import publish_copy
 from .desk import Desk
 from .keys import LETTER, Item
-from .ledger import Entry, Kind, due_headers, entry_headers, mark, rewritten, stub
+from .ledger import Entry, Kind, due_headers, entry_headers, rewritten, stub
 
 _AS_IT_IS = Postpone(0.0, None)
 
@@ -24,7 +24,7 @@ class Writer:
         self._desk = desk
         self._epoch = epoch
         self._lost = lost
-        self._ledger = ledger_queue(desk.spec.queue)
+        self._ledger = desk.ledger
         self._next_position = LETTER + 1
         self._arriving: dict[str, asyncio.Future[None]] = {}
 
@@ -39,7 +39,12 @@ class Writer:
             arriving.set_result(None)
 
     async def park(self, key: str, item: Item, incoming: Incoming) -> None:
-        """Write an event as it is."""
+        """Write an event, or a stub, as it is."""
+        if item.is_stub:
+            reason = str(incoming.message.headers.get(h.REASON))
+            now, headers = self._desk.tools.clock.now(), self._headers("stub", key, item)
+            await self._write(stub(self._ledger, incoming, headers, reason, now), incoming)
+            return
         await self._write(self._copy(incoming, _AS_IT_IS, self._headers("parked", key, item), None), incoming)
 
     async def postpone(self, key: str, item: Item, incoming: Incoming, ending: Postpone, traced: str | None) -> None:
@@ -56,10 +61,6 @@ class Writer:
         """Write an entry anew."""
         entry = replace(entry, revision=revision)
         await self._write(rewritten(entry, self._ledger, self._epoch), self._desk.read(entry.message))
-
-    async def rewrite_record(self) -> None:
-        """Write the owner's record anew."""
-        await publish_copy(self._desk.tools, self._desk.spec.queue, "", mark(self._ledger, "record", self._epoch))
 
     async def _write(self, message: Message, incoming: Incoming) -> None:
         queue, name = self._desk.spec.queue, message.message_id or ""
@@ -87,4 +88,6 @@ class Writer:
     def _copy(self, incoming: Incoming, ending: Postpone, entry: dict[str, Any], traced: str | None) -> Message:
         queue, tools = self._desk.spec.queue, self._desk.tools
         now, budget = tools.clock.now(), tools.broker.header_budget
-        return postponed_copy(incoming, ending, queue=queue, now=now, budget=budget, traced=traced, entry=entry)
+        return postponed_copy(
+            incoming, ending, queue=queue, now=now, budget=budget, traced=traced, entry=entry, to=self._ledger
+        )

@@ -10,6 +10,7 @@ from child_app import tell
 from holdfast import Context, Event, Ordered, Reject, Retry, RetryLater, Worker, fixed, load_settings
 
 LEDGER = Path(os.environ.get("TEST_LEDGER", "ledger"))
+PARTITIONS = int(os.environ.get("TEST_PARTITIONS", "1"))
 FAILING = int(os.environ.get("TEST_FAILING", "6"))  # of a hundred events, the share that fails once or twice
 
 
@@ -28,7 +29,9 @@ settings = load_settings()
 worker = Worker(f"{settings.broker.exchange}.shop", settings=settings, listeners=[tell])
 
 
-@worker.handler(Placed, ordered=Ordered(), retry=Retry(attempts=5, backoff=fixed(0.1, jitter=True)))
+@worker.handler(
+    Placed, ordered=Ordered(partitions=PARTITIONS), retry=Retry(attempts=5, backoff=fixed(0.1, jitter=True))
+)
 async def project(event: Placed, ctx: Context) -> None:
     where = (event.order, event.number, ctx.fence, os.getpid())
     note("began", *where)

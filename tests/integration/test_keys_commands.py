@@ -12,7 +12,7 @@ from apps import APPS
 from children import a_child
 from commands import environment, holdfast
 from order_app import Placed
-from ordering import handled, lines_of
+from ordering import attached, handled, lines_of
 from running import publish_all, settings_for
 from waiting import eventually
 
@@ -29,12 +29,18 @@ def settings(rabbitmq_url: str, redis_url: str, unique: str) -> Settings:
     return settings_for(rabbitmq_url, unique, redis_url)
 
 
+@pytest.fixture(params=[1, 4], ids=lambda partitions: f"{partitions}-partitions")
+def partitions(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
 @pytest.fixture
-async def ledger(settings: Settings, tmp_path: Path) -> AsyncIterator[Path]:
+async def ledger(settings: Settings, tmp_path: Path, partitions: int) -> AsyncIterator[Path]:
     """The file of a worker with a key that a dead letter holds, `a`, and one that waits for its retry, `b`."""
     ledger = tmp_path / "ledger"
     ledger.touch()
-    async with a_child(settings, "order_app", queues=1, TEST_LEDGER=str(ledger)) as child:
+    apart = {"TEST_LEDGER": str(ledger), "TEST_PARTITIONS": str(partitions)}
+    async with a_child(settings, "order_app", queues=attached(partitions), **apart) as child:
         events = [("a", DEAD), ("b", LATE), ("c", 1), ("a", 2), ("b", 2), ("c", 2)]
         await publish_all(settings, [Placed(order=order, number=number) for order, number in events])
         await child.until("settled dead_lettered")
@@ -44,8 +50,9 @@ async def ledger(settings: Settings, tmp_path: Path) -> AsyncIterator[Path]:
 
 
 @pytest.fixture
-def keys(settings: Settings, tmp_path: Path) -> Command:
+def keys(settings: Settings, tmp_path: Path, partitions: int) -> Command:
     env = environment(
+        TEST_PARTITIONS=str(partitions),
         HOLDFAST_BROKER__URL=settings.broker.url.get_secret_value(),
         HOLDFAST_BROKER__EXCHANGE=settings.broker.exchange,
         HOLDFAST_DEAD_LETTERS__FOLDER=str(tmp_path / "state"),

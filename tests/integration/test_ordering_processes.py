@@ -9,15 +9,16 @@ import pytest
 from ordering import Crew, at_random, inversions, lines_of, overlaps, seed_of_environment, sinking_fences
 from running import a_broker, settings_for
 
-from holdfast.broker import ledger_queue
+from holdfast.broker import ledger_queue, partition_queues
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(3600)]
 
 FAULTS = int(os.environ.get("ORDER_FAULTS", "5"))
 
 
+@pytest.mark.parametrize("partitions", [1, 4])
 async def test_the_order_holds_through_kills_stops_and_frozen_owners(
-    rabbitmq_url: str, redis_url: str, unique: str, tmp_path: Path
+    rabbitmq_url: str, redis_url: str, unique: str, tmp_path: Path, partitions: int
 ) -> None:
     settings, ledger, seed = (
         settings_for(rabbitmq_url, unique, redis_url, lease=3),
@@ -28,7 +29,7 @@ async def test_the_order_holds_through_kills_stops_and_frozen_owners(
     ledger.touch()
 
     async with AsyncExitStack() as stack:
-        crew = Crew(settings, ledger, stack, luck)
+        crew = Crew(settings, ledger, stack, luck, partitions)
         for _ in range(3):
             await crew.add()
         await at_random(crew, luck, FAULTS)
@@ -38,7 +39,9 @@ async def test_the_order_holds_through_kills_stops_and_frozen_owners(
     print(f"seed {seed}: {len(lines)} lines, {FAULTS} faults, {max(line.fence for line in lines)} owners")
     assert inversions(lines) == []
     assert overlaps(lines, crew.killed) == []
-    assert sinking_fences(lines, crew.killed) == []
+    assert sinking_fences(lines, crew.killed, partitions) == []
+    queue = f"{unique}.shop.project"
     async with a_broker(settings) as broker:
-        depth = await broker.count(ledger_queue(f"{unique}.shop.project"))
-    assert depth is not None and depth.ready == 1
+        for name in {queue, *partition_queues(queue, partitions)}:
+            depth = await broker.count(ledger_queue(name))
+            assert depth is not None and depth.ready == 1

@@ -13,7 +13,7 @@ from keeping import KeptFile
 from morgue import QUICK, a_desk
 from rabbits import Rabbit
 from redises import with_users
-from rights import VirtualHost, a_virtual_host
+from rights import VirtualHost, a_virtual_host, readable_by_ordered
 from running import a_broker, running
 from waiting import Facts, eventually
 
@@ -21,6 +21,7 @@ from holdfast import (
     BrokerUnavailable,
     Context,
     Event,
+    Ordered,
     Publisher,
     PublishRefused,
     Retry,
@@ -110,6 +111,24 @@ async def test_a_worker_without_the_right_to_configure_retries_publishes_and_dea
     assert {fact.handler for fact in handled} == {"pack", "post"}
     assert (dead.reason, dead.error) == ("exhausted", "refused")
     assert not shop.facts.of(CopyHeld) and not shop.facts.of(ReportLost)
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+async def test_an_ordered_worker_needs_no_more_than_the_page_grants(shop: Shop, partitions: int) -> None:
+    shop.host.give("shop", read=readable_by_ordered(partitions))
+    worker = Worker("shop", settings=shop.settings("shop"), listeners=[shop.facts.record])
+
+    @worker.handler(OrderPlaced, ordered=Ordered(by="order", partitions=partitions), retry=Retry(2, backoff=fixed(0.1)))
+    async def store(event: OrderPlaced, ctx: Context) -> None:
+        if ctx.attempt == 1:
+            raise ValueError("not now")
+
+    await apply_topology(shop.settings("shop-topology").broker, worker.topology())
+    async with running(worker):
+        await shop.publish("o-1", "o-2", "o-3")
+        await shop.facts.settled("handled", count=3)
+
+    assert not shop.facts.of(CopyHeld) and not shop.facts.of(Detached)
 
 
 async def test_an_operator_finds_reads_replays_and_discards(shop: Shop, tmp_path: Path) -> None:

@@ -37,10 +37,13 @@ def lines_of(ledger: Path) -> list[Line]:
 
 
 class Crew:
-    """Processes that share one ordered queue. `killed` are those that did not end what they ran."""
+    """Processes that share one ordered queue, or its partitions. `killed` are those that did not end what they ran."""
 
-    def __init__(self, settings: Settings, ledger: Path, stack: AsyncExitStack, luck: random.Random) -> None:
+    def __init__(
+        self, settings: Settings, ledger: Path, stack: AsyncExitStack, luck: random.Random, partitions: int = 1
+    ) -> None:
         self.killed: set[int] = set()
+        self._partitions = partitions
         self._settings = settings
         self._ledger = ledger
         self._stack = stack
@@ -52,7 +55,12 @@ class Crew:
     async def add(self) -> None:
         """Start one more process."""
         child = a_child(
-            self._settings, "order_app", queues=1, TEST_LEDGER=str(self._ledger), HOLDFAST_BROKER__HEARTBEAT="5"
+            self._settings,
+            "order_app",
+            queues=attached(self._partitions),
+            TEST_LEDGER=str(self._ledger),
+            TEST_PARTITIONS=str(self._partitions),
+            HOLDFAST_BROKER__HEARTBEAT="5",
         )
         self._children.append(await self._stack.enter_async_context(child))
 
@@ -101,6 +109,11 @@ class Crew:
             raise AssertionError(f"{len(left)} of {len(wanted)} left: {left[:10]}\n{logs}") from None
 
 
+def attached(partitions: int) -> int:
+    """How many queues a worker of so many partitions is in line for."""
+    return 1 if partitions == 1 else partitions + 1
+
+
 def handled(lines: list[Line]) -> set[tuple[str, int]]:
     return {(line.order, line.number) for line in lines if line.did == "ended"}
 
@@ -132,14 +145,16 @@ def overlaps(lines: list[Line], killed: set[int]) -> list[Line]:
     return wrong
 
 
-def sinking_fences(lines: list[Line], killed: set[int]) -> list[Line]:
-    """Events that began with a lower fence than one before them, in a process that was not lost."""
-    highest = 0
+def sinking_fences(lines: list[Line], killed: set[int], partitions: int = 1) -> list[Line]:
+    """Events that began with a lower fence than one before them, in a process that was not lost: of all orders with one
+    partition, of the same order with several."""
+    highest: dict[str, int] = defaultdict(int)
     wrong = []
     for line in lines:
-        if line.did == "began" and line.fence < highest and line.process not in killed:
+        apart = line.order if partitions > 1 else ""
+        if line.did == "began" and line.fence < highest[apart] and line.process not in killed:
             wrong.append(line)
-        highest = max(highest, line.fence)
+        highest[apart] = max(highest[apart], line.fence)
     return wrong
 
 

@@ -72,6 +72,12 @@ def granted() -> dict[str, Rights]:
     return {words[4]: Rights(*words[5:]) for words in lines if words[1] == "set_permissions"}
 
 
+def readable_by_ordered(partitions: int) -> str:
+    """What the page lets the worker of an ordered handler read."""
+    of_one, of_several = re.findall(r"`'(\^shop[^']+)'`", _page())
+    return str(of_one if partitions == 1 else of_several)
+
+
 @contextmanager
 def a_virtual_host(rabbit: Rabbit, name: str) -> Iterator[VirtualHost]:
     """A virtual host on which the page has been followed, gone at the end."""

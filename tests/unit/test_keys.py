@@ -149,6 +149,13 @@ class Partition:
         self.ledger.append(letter)
         self.enter(letter)
 
+    def repeat(self, published: list[EventId]) -> None:
+        """The intake is lost: the next one publishes the newest events again, and a copy of the old one comes late."""
+        key = self.luck.choice("abc")
+        again = [event for event in published if event[0] == key]
+        newest = published[len(published) - self.luck.randrange(6) :] if len(published) > 5 else published
+        self.queue += [Stored(event) for event in [*newest, *again[-3:][:1]]]
+
     def act(self) -> None:
         """Something happens."""
         self.begin()
@@ -159,19 +166,23 @@ class Partition:
         self.now += 0.2
 
 
-def history(luck: random.Random, *, events: int, changes: int) -> Partition:
-    """Let events of three keys through a partition whose owners are lost now and then; then let it come to rest."""
+def history(luck: random.Random, *, events: int, changes: int, repeats: int = 0) -> Partition:
+    """Let events of three keys through a partition whose owners, and whose intakes, are lost now and then; then let it
+    come to rest."""
     partition = Partition(luck)
     partition.change_owner()
-    numbers = dict.fromkeys("abc", 0)
+    numbers, published = dict.fromkeys("abc", 0), list[EventId]()
     for _ in range(events):
         key = luck.choice("abc")
-        partition.queue.append(Stored((key, numbers[key])))
+        published.append((key, numbers[key]))
+        partition.queue.append(Stored(published[-1]))
         numbers[key] += 1
         for _ in range(luck.randrange(8)):
             partition.act()
         if luck.random() < changes / events:
             partition.change_owner()
+        if luck.random() < repeats / events:
+            partition.repeat(published)
     partition.is_calm = True
     for _ in range(20_000):
         if not (partition.queue or partition.ledger or partition.steps):
@@ -191,6 +202,34 @@ def test_each_event_is_handled_in_its_order_whoever_is_lost_at_whatever_step(
         numbers = [number for name, number in partition.handled if name == key]
         assert numbers == [*range(len(numbers))]
     assert len(partition.handled) == events
+
+
+@settings(max_examples=400)
+@given(st.integers(0, 2**32), st.integers(1, 60), st.integers(0, 6), st.integers(1, 6))
+def test_each_event_is_handled_in_its_order_whatever_its_intake_repeats(
+    seed: int, events: int, changes: int, repeats: int
+) -> None:
+    partition = history(random.Random(seed), events=events, changes=changes, repeats=repeats)
+
+    for key in "abc":
+        numbers = [number for name, number in partition.handled if name == key]
+        assert numbers == [*range(len(numbers))]
+    assert len(partition.handled) == events
+
+
+def test_a_stub_that_comes_from_the_queue_is_written_to_the_ledger_and_never_run() -> None:
+    line = KeyLine()
+    stub = Item(1, ("", "first"), is_stub=True)
+    line.arrive(stub)
+    line.arrive(Item(2, ("", "second")))
+
+    step = line.step(0.0)
+    meanwhile = line.step(0.0)
+    line.enter(Item(3, ("", "first"), 1, revision=1, is_stub=True))
+    line.leave(stub)
+
+    assert step == Park(stub) and meanwhile is None
+    assert line.is_held
 
 
 def test_events_behind_one_that_waits_are_parked_one_after_the_other() -> None:

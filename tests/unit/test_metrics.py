@@ -20,6 +20,7 @@ from holdfast.telemetry import (
     Links,
     LoopTurned,
     Metrics,
+    PartitionFigures,
     Paused,
     Published,
     QueueFigures,
@@ -231,6 +232,30 @@ def test_a_pause_is_seen_while_it_lasts() -> None:
     emit(Resumed("q", "claim store", 2.0))
 
     assert (while_it_lasts, attached, registry.get_sample_value("holdfast_paused", labels)) == (1, 0, 0)
+
+
+def test_a_consumer_whose_ledger_is_full_stays_attached() -> None:
+    metrics, registry = some_metrics()
+    emit = fan_out((Links(), metrics))
+
+    for fact in (ConsumerStarted("q", QueueFigures("q")), Attached("q", 1), Paused("q", "parked", "it is full")):
+        emit(fact)
+
+    assert registry.get_sample_value("holdfast_paused", {"queue": "q", "reason": "parked"}) == 1
+    assert registry.get_sample_value("holdfast_consumer_attached", {"queue": "q"}) == 1
+
+
+def test_the_figures_of_partitions_are_those_of_their_queue_and_the_intake_is_none() -> None:
+    metrics, registry = some_metrics()
+    intake, first, second = PartitionFigures("q", is_intake=True), PartitionFigures("q.0"), PartitionFigures("q.1")
+    intake.owned = first.owned = second.owned = 1
+    first.parked, second.parked, second.held = 2, 3, 1
+    metrics(ConsumerStarted("q", QueueFigures("q", lane_wait=0.5, partitions=(intake, first, second))))
+
+    names = ("parked", "held_keys", "partitions_owned", "lane_wait_seconds")
+    values = [registry.get_sample_value(f"holdfast_{name}", {"queue": "q"}) for name in names]
+
+    assert values == [5, 1, 2, 0.5]
 
 
 def test_publishes_are_counted_by_what_the_broker_said() -> None:

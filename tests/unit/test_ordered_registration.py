@@ -36,7 +36,9 @@ def register(*events: Any, **options: Any) -> Worker:
         ({"ordered": True, "idempotent": False}, "ordered= needs idempotent=True"),
         ({"ordered": True, "prefetch": 5}, r"leave prefetch= out$"),
         ({"ordered": True, "on_outage": "process"}, r"leave on_outage='process' out$"),
-        ({"ordered": Ordered(partitions=16)}, "1 partition in this release"),
+        ({"ordered": Ordered(partitions=6)}, "a power of two from 1 to 64"),
+        ({"ordered": Ordered(partitions=128)}, "a power of two from 1 to 64"),
+        ({"ordered": Ordered(partitions=True)}, "a power of two from 1 to 64"),
         ({"ordered": Ordered(when_dead="stop")}, "give 'hold' or 'go-on'"),  # type: ignore[arg-type]
         ({"ordered": Ordered(parked=0)}, "from 1 to 1000000"),
         ({"ordered": Ordered(by=5)}, "a field, or a function"),  # type: ignore[arg-type]

@@ -4,7 +4,8 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import pytest
 from running import publish_all, running, settings_for
@@ -17,7 +18,8 @@ from holdfast.broker.memory.attachment import MemoryAttachment
 from holdfast.consumer import Dependencies
 from holdfast.consumer.ordering.commands import command
 from holdfast.consumer.ordering.ledger import entry_headers, item_of, mark, read_entry
-from holdfast.consumer.ordering.partition import Partition
+from holdfast.consumer.ordering.partitions import Partitions
+from holdfast.consumer.ordering.tenure import Tenure
 from holdfast.events import Message, read_incoming
 from holdfast.idempotency import StoreUnavailable
 from holdfast.telemetry import Emit, Paused
@@ -56,14 +58,23 @@ class Shop:
             self.handled[event.order].append(event.number)
 
 
+MakeShop: TypeAlias = Callable[..., Shop]
+
+
+@pytest.fixture(params=[1, 4], ids=lambda partitions: f"{partitions}-partitions")
+def a_shop(request: pytest.FixtureRequest) -> MakeShop:
+    """Makes a shop: what is promised of one partition is promised of several."""
+    return partial(Shop, partitions=request.param)
+
+
 async def publish(h: Harness, orders: str, numbers: range) -> None:
     for number in numbers:
         for order in orders:
             await h.publish(Placed(order=order, number=number))
 
 
-async def test_events_of_one_key_are_handled_in_their_order() -> None:
-    shop = Shop()
+async def test_events_of_one_key_are_handled_in_their_order(a_shop: MakeShop) -> None:
+    shop = a_shop()
 
     async with Harness(shop.worker) as h:
         await publish(h, "abc", range(10))
@@ -72,8 +83,8 @@ async def test_events_of_one_key_are_handled_in_their_order() -> None:
     assert shop.handled == {order: [*range(10)] for order in "abc"}
 
 
-async def test_a_failing_event_holds_up_its_own_key_alone() -> None:
-    shop = Shop()
+async def test_a_failing_event_holds_up_its_own_key_alone(a_shop: MakeShop) -> None:
+    shop = a_shop()
     shop.failing["a", 3] = 1
 
     async with Harness(shop.worker) as h:
@@ -86,8 +97,8 @@ async def test_a_failing_event_holds_up_its_own_key_alone() -> None:
     assert shop.handled == {"a": [*range(10)], "b": [*range(10)]}
 
 
-async def test_waiting_behind_another_event_spends_no_attempt() -> None:
-    shop = Shop()
+async def test_waiting_behind_another_event_spends_no_attempt(a_shop: MakeShop) -> None:
+    shop = a_shop()
     shop.failing["a", 0] = 1
 
     async with Harness(shop.worker) as h:
@@ -97,8 +108,8 @@ async def test_waiting_behind_another_event_spends_no_attempt() -> None:
     assert [attempt for _, _, attempt in shop.attempts] == [1, 2, 1, 1, 1, 1]
 
 
-async def test_a_dead_letter_holds_its_key_until_it_is_replayed() -> None:
-    shop = Shop()
+async def test_a_dead_letter_holds_its_key_until_it_is_replayed(a_shop: MakeShop) -> None:
+    shop = a_shop()
     shop.failing["a", 1] = 2
 
     async with Harness(shop.worker) as h:
@@ -113,8 +124,8 @@ async def test_a_dead_letter_holds_its_key_until_it_is_replayed() -> None:
     assert shop.handled == {"a": [0, 1, 2, 3], "b": [0, 1, 2, 3]}
 
 
-async def test_a_dead_letter_lets_its_key_go_on_where_that_is_asked_for() -> None:
-    shop = Shop(when_dead="go-on")
+async def test_a_dead_letter_lets_its_key_go_on_where_that_is_asked_for(a_shop: MakeShop) -> None:
+    shop = a_shop(when_dead="go-on")
     shop.failing["a", 1] = 2
 
     async with Harness(shop.worker) as h:
@@ -124,8 +135,8 @@ async def test_a_dead_letter_lets_its_key_go_on_where_that_is_asked_for() -> Non
     assert shop.handled == {"a": [0, 2, 3]}
 
 
-async def test_the_order_is_kept_when_the_queue_changes_its_owner() -> None:
-    shop = Shop()
+async def test_the_order_is_kept_when_the_queue_changes_its_owner(a_shop: MakeShop) -> None:
+    shop = a_shop()
     shop.failing["a", 1] = 1
 
     async with Harness(shop.worker) as h:
@@ -138,8 +149,8 @@ async def test_the_order_is_kept_when_the_queue_changes_its_owner() -> None:
     assert shop.handled == {"a": [*range(8)]}
 
 
-async def test_every_owner_has_a_higher_fence() -> None:
-    shop = Shop()
+async def test_every_owner_has_a_higher_fence(a_shop: MakeShop) -> None:
+    shop = a_shop()
 
     async with Harness(shop.worker) as h:
         for number in range(3):
@@ -150,8 +161,8 @@ async def test_every_owner_has_a_higher_fence() -> None:
     assert shop.fences == [1, 2, 3]
 
 
-async def test_a_key_is_held_still_after_the_owner_has_changed() -> None:
-    shop = Shop()
+async def test_a_key_is_held_still_after_the_owner_has_changed(a_shop: MakeShop) -> None:
+    shop = a_shop()
     shop.failing["a", 0] = 2
 
     async with Harness(shop.worker) as h:
@@ -168,8 +179,8 @@ async def test_a_key_is_held_still_after_the_owner_has_changed() -> None:
     assert shop.handled == {"a": [*range(5)]}
 
 
-async def test_the_order_is_kept_through_a_crash_before_the_ack() -> None:
-    shop = Shop()
+async def test_the_order_is_kept_through_a_crash_before_the_ack(a_shop: MakeShop) -> None:
+    shop = a_shop()
     shop.failing["a", 2] = 1
 
     async with Harness(shop.worker) as h:
@@ -180,8 +191,8 @@ async def test_the_order_is_kept_through_a_crash_before_the_ack() -> None:
     assert first_times(shop.handled["a"]) == [*range(6)]
 
 
-async def test_the_order_is_kept_through_lost_connections() -> None:
-    shop = Shop()
+async def test_the_order_is_kept_through_lost_connections(a_shop: MakeShop) -> None:
+    shop = a_shop()
     shop.failing["a", 2] = 1
 
     async with Harness(shop.worker) as h:
@@ -205,15 +216,15 @@ async def test_an_event_that_is_being_parked_when_the_connection_is_lost_is_not_
         await h.publish(Placed(order="a", number=1))
         h.lose_connection()
         await h.publish(Placed(order="b", number=0))
-        await eventually(lambda: h._replicas[0]._figures["shop.project"].owned, 0)
+        await eventually(lambda: h._replicas[0]._figures["shop.project"].partitions[0].owned, 0)
         ledger._max_length, ledger._rejects = None, False
         await h.settle()
 
     assert shop.handled == {"a": [0, 1], "b": [0]}
 
 
-async def test_every_event_twice_is_handled_once_and_in_order() -> None:
-    shop = Shop()
+async def test_every_event_twice_is_handled_once_and_in_order(a_shop: MakeShop) -> None:
+    shop = a_shop()
     shop.failing["a", 1] = 1
 
     async with Harness(shop.worker) as h:
@@ -224,8 +235,8 @@ async def test_every_event_twice_is_handled_once_and_in_order() -> None:
     assert shop.handled == {"a": [*range(5)]}
 
 
-async def test_a_replayed_letter_that_fails_again_keeps_its_position() -> None:
-    shop = Shop()
+async def test_a_replayed_letter_that_fails_again_keeps_its_position(a_shop: MakeShop) -> None:
+    shop = a_shop()
     shop.failing["a", 1] = 3
 
     async with Harness(shop.worker) as h:
@@ -237,8 +248,8 @@ async def test_a_replayed_letter_that_fails_again_keeps_its_position() -> None:
     assert shop.handled == {"a": [*range(4)]}
 
 
-async def test_a_replayed_letter_that_dies_again_holds_its_key_again() -> None:
-    shop = Shop()
+async def test_a_replayed_letter_that_dies_again_holds_its_key_again(a_shop: MakeShop) -> None:
+    shop = a_shop()
     shop.failing["a", 1] = 4
 
     async with Harness(shop.worker) as h:
@@ -381,15 +392,16 @@ async def test_an_owner_that_lost_its_queue_leaves_the_mark_of_the_next_owner_in
     async with running(shop.worker):
         runtime = shop.worker._runtime
         assert runtime is not None
-        [partition] = runtime._subscriptions
-        assert isinstance(partition, Partition)
-        await eventually(lambda: partition._ownership and partition._ownership.tenure is not None)
+        [order] = runtime._subscriptions
+        assert isinstance(order, Partitions)
+        [partition] = order.partitions
+        await eventually(lambda: partition._ownership and partition._ownership.owner is not None)
         ownership, queue = partition._ownership, shared(f"memory://{unique}").queues["shop.project"]
-        assert ownership is not None and ownership.tenure is not None
-        attachment = ownership.tenure._queue
+        assert ownership is not None and isinstance(ownership.owner, Tenure)
+        attachment = ownership.owner.seat.queue
         assert isinstance(attachment, MemoryAttachment)
         queue.put(mark("shop.project", "poke"))
-        ownership.tenure.end_all()
+        ownership.owner.end_all()
         attachment._hand_over()
         assert queue.unsettled == 1
 
@@ -474,8 +486,8 @@ def first_times(numbers: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_the_order_is_kept_whatever_fails(seed: int) -> None:
-    shop = Shop(Retry(attempts=9, backoff=fixed(20, jitter=True)))
+async def test_the_order_is_kept_whatever_fails(a_shop: MakeShop, seed: int) -> None:
+    shop = a_shop(Retry(attempts=9, backoff=fixed(20, jitter=True)))
     for order in "abc":
         for number in range(seed, 30, 5):
             shop.failing[order, number] = 1 + (number + seed) % 3
