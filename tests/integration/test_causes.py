@@ -47,8 +47,8 @@ def a_crew(settings: Settings, database: Database[Any], facts: Facts) -> Worker:
     worker = Worker("shop", settings=settings, listeners=[facts.record])
 
     @worker.handler(Placed, within=database)
-    def pay(event: Placed, ctx: Context, connection: Any) -> Any:
-        return ctx.publish(Paid(order=event.order))
+    def pay(event: Placed, ctx: Context, connection: Any) -> None:
+        ctx.publish(Paid(order=event.order))
 
     @worker.handler(Placed)
     async def refuse(event: Placed) -> None:
