@@ -389,9 +389,9 @@ MUTATIONS = (
         10,
         "a consumer is cancelled before its channel is closed",
         "broker/amqp/attachment.py",
-        "                await while_open(channel, channel.set_qos(self._prefetch, timeout=RPC))\n",
-        "                [await channel.below.basic_cancel(tag) for tag in [*channel.below.consumers]]\n"
-        "                await asyncio.sleep(0.2)\n",
+        "                    await while_open(channel, channel.set_qos(self._prefetch, timeout=seconds))\n",
+        "                    [await channel.below.basic_cancel(tag) for tag in [*channel.below.consumers]]\n"
+        "                    await asyncio.sleep(0.2)\n",
         f"{ATTACHMENTS} -k first_one_held",
     ),
     Mutation(

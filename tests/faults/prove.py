@@ -46,10 +46,6 @@ COMPLETED = """                if flight.claimed.claim is not None:
                     await self._tools.claims.complete(flight.claimed.claim)
 """
 FLAGS = "(*parts, _MANDATORY)"
-BARRIER = "                await while_open(channel, channel.set_qos(self._prefetch, timeout=RPC))\n"
-CANCELS = """                [await channel.below.basic_cancel(tag) for tag in [*channel.below.consumers]]
-                await asyncio.sleep(0.2)
-"""
 
 MUTATIONS = (
     Mutation(
