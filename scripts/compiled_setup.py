@@ -11,7 +11,6 @@ MODULES = (
     "broker/amqp/confirms.py",
     "broker/amqp/consumer.py",
     "broker/amqp/deliveries.py",
-    "broker/amqp/publisher.py",
     "broker/amqp/splitter.py",
     "broker/codec.py",
     "broker/clock.py",

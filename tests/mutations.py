@@ -573,8 +573,8 @@ MUTATIONS = (
         10,
         "a late copy of an earlier owner is taken",
         "consumer/ordering/tenure.py",
-        "if entry.epoch != self.epoch:",
-        "if entry.epoch > self.epoch:",
+        "if entry.epoch != self.seat.epoch:",
+        "if entry.epoch > self.seat.epoch:",
         f"{ON_RABBITMQ} -k copy_of_an_earlier",
     ),
     Mutation(
