@@ -149,7 +149,7 @@ async def test_a_refused_event_holds_its_key_and_no_other(bank: Bank, port: Port
     await relay.drain()
 
     assert port.numbers() == {"b": [0, 1, 2]}
-    assert [fact.key for fact in facts.of(OutboxHeld)] == ["a"]
+    assert {fact.key for fact in facts.of(OutboxHeld)} == {"a"}  # on a slow machine it is tried again meanwhile
     assert await bank.count("held") == 1
 
 
