@@ -8,12 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import KINDS, Bank, a_bank, a_lock, banks, kinds
+from databases import KINDS, Bank, a_bank, a_lock, banks, kinds, openers
+from pydantic import SecretStr
 from running import a_worker, publish_all, running
 from sqlalchemy import Connection, create_engine, text
-from waiting import Facts
+from waiting import LIMIT, Facts
 
-from holdfast import ConfigurationError, Context, Event, Metadata, Publisher, Retry, RetryLater, Settings, Worker, fixed
+from holdfast import (
+    ConfigurationError,
+    Context,
+    Event,
+    Following,
+    Metadata,
+    Progress,
+    Publisher,
+    Retry,
+    RetryLater,
+    Settings,
+    Worker,
+    fixed,
+)
+from holdfast.config import IdempotencySettings
 from holdfast.events import derived_id
 from holdfast.sql import Database, ddl
 from holdfast.telemetry import InboxAnswered, Paused, Settled
@@ -90,6 +105,22 @@ async def test_effect_inbox_row_and_events_are_committed_together(bank: Bank, se
     assert (event.metadata.key, event.metadata.causation_id) == ("a", sent.event_id)
     assert event.metadata.caused_by == f"{settings.broker.exchange}.w.book"
     assert event.metadata.event_id == derived_id(sent.event_id, "book", 0)
+
+
+@pytest.mark.parametrize("bank", openers(), indirect=True)
+async def test_a_followed_request_is_done_once_what_its_transaction_published_is(
+    bank: Bank, settings: Settings
+) -> None:
+    facts, claims = Facts(), IdempotencySettings(url=SecretStr(settings.broker.url.get_secret_value()))
+    claiming = settings.model_copy(update={"idempotency": claims})
+
+    async with running(a_ledger(claiming, facts, bank, booking(bank))), Publisher(claiming) as publisher:
+        sent = await publisher.publish(Paid(account="a", cents=5), follow=True)
+        progress = await Following(claiming).until_done(sent.follow, within=LIMIT)
+        handled = [fact.handler for fact in facts.of(Settled)]
+
+    assert progress == Progress("done", handled=2)
+    assert sorted(handled) == ["book", "watch"]
 
 
 @pytest.mark.parametrize("bank", kinds(server=True)[:1] + kinds(server=False)[:1], indirect=True)
