@@ -477,8 +477,12 @@ MUTATIONS = (
         10,
         "an intake removes an event before it is handed on",
         "consumer/ordering/intake.py",
-        "            incoming: Incoming = item.body\n",
-        "            incoming: Incoming = item.body\n            self._remove(item)\n            self._remove = id\n",
+        "            await publish_copy(desk.tools, desk.queue, incoming.metadata.event_id, copy)\n"
+        "            line.leave(item)\n"
+        "            self._remove(item)\n",
+        "            line.leave(item)\n"
+        "            self._remove(item)\n"
+        "            await publish_copy(desk.tools, desk.queue, incoming.metadata.event_id, copy)\n",
         f"{PARTITIONS} -k lost_between",
     ),
     Mutation(

@@ -182,6 +182,7 @@ class Losing(MemoryBroker):
         if is_handed_on and self.losses % 2:
             self.losses -= 1
             self.lose_connection()
+            await asyncio.sleep(0)  # the intake hears of it before it has published
         await super().publish(message, timeout=timeout)
         if is_handed_on and self.losses:
             self.losses -= 1
