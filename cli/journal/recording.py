@@ -57,5 +57,7 @@ async def _until_signalled(recorder: Recorder, settings: Settings, metrics: Metr
     emit(Serving(endpoint.start()))
     try:
         await asyncio.wait([recording])
+        if not recording.cancelled():
+            recording.result()
     finally:
         endpoint.stop()

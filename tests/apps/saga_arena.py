@@ -1,5 +1,5 @@
 """A saga and all who take part in it, in one PostgreSQL database with a ledger; a process dies once at `DIE_AT`, and
-SIGUSR2 moves its time of day by two hours.
+SIGUSR2 moves its time of day by two hours where `HOURS_OFF` is set.
 
 An order whose number is divisible by 5 cannot be paid; of the others, one with remainder 1 is paid too late, and one
 with remainder 2 cannot be shipped.
@@ -139,10 +139,11 @@ class TimeOfDay(datetime):
         cls.off += timedelta(hours=-2 if cls.off > timedelta() else 2)
 
 
-for name, module in [*sys.modules.items()]:
-    if name.startswith("holdfast.") and getattr(module, "datetime", None) is datetime:
-        module.datetime = TimeOfDay  # type: ignore[attr-defined]
-signal.signal(signal.SIGUSR2, TimeOfDay.move)
+if "HOURS_OFF" in os.environ:
+    for name, module in [*sys.modules.items()]:
+        if name.startswith("holdfast.") and getattr(module, "datetime", None) is datetime:
+            module.datetime = TimeOfDay  # type: ignore[attr-defined]
+    signal.signal(signal.SIGUSR2, TimeOfDay.move)
 
 
 def after_the_commit(handler: Handler) -> Handler:

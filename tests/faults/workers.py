@@ -153,7 +153,7 @@ class Workers:
         """Tell one to stop, and return when its process has ended well."""
         child.leaving = True
         child.process.send_signal(signal.SIGTERM)
-        assert await child.process.wait() == 0, child.log.read_text()[-3000:]
+        assert await _ended(child) == 0, child.log.read_text()[-3000:]
 
     def kill(self, child: WorkerProcess) -> None:
         child.stopped_at = time.monotonic()

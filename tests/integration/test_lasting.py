@@ -29,7 +29,7 @@ from holdfast.cli.processes.protocol import Assignment
 from holdfast.config import HttpSettings
 from holdfast.consumer import Dependencies
 from holdfast.events import Message
-from holdfast.idempotency import Acquired, Answer, Claim, Lease, MemoryClaims, StoreUnavailable
+from holdfast.idempotency import Acquired, Answer, Boards, Claim, Lease, MemoryBoard, MemoryClaims, StoreUnavailable
 from holdfast.journal import Projection, Recorded
 from holdfast.outbox import Relay, relaying
 from holdfast.sagas.sweeper import Sweeper
@@ -64,11 +64,12 @@ AWAITED = {
     "cli/demo/stage.py": 1,  # the demo's workers
     "cli/demo/story.py": 1,  # what the demo shows
     "cli/doctor/databases.py": 1,  # a look at whether notifications arrive
+    "cli/journal/recording.py": 1,  # the recorder, which the command awaits
     "cli/processes/parent.py": 2,  # the end of a process, or the wish to stop
     "cli/publish.py": 1,  # lines of standard input
     "consumer/ordering/ownership.py": 2,  # getting in line, and reading: the owner awaits both
     "consumer/ordering/partition.py": 1,  # waits of an owner
-    "consumer/ordering/tenure.py": 1,  # what an owner writes: its error ends the ownership
+    "consumer/ordering/seat.py": 1,  # what an owner writes: its error ends the ownership
     "consumer/ordering/writer.py": 1,  # a copy that is written: awaited with its ownership
     "consumer/pipeline.py": 3,  # deliveries: `PipelineFailed` reports what they raise
     "consumer/runtime.py": 2,  # the deliveries in flight at the end
@@ -78,7 +79,7 @@ AWAITED = {
     "dashboard/server.py": 1,  # the page's server
     "dead_letters/queues.py": 1,  # questions that are awaited together
     "dead_letters/receipts.py": 1,  # the receipts of an operation, which ends with their error
-    "idempotency/redis/store.py": 1,  # a batch: whoever asked has its error
+    "idempotency/redis/batches.py": 1,  # a batch: whoever asked has its error
     "journal/projector.py": 2,  # waits of a projection
     "outbox/relay.py": 3,  # waits of a relay, and its publishes, which it awaits
     "outbox/running.py": 2,  # next to a relay: both go on after any error, and the relay polls without them
@@ -454,6 +455,30 @@ async def the_sagas(settings: Settings) -> TaskFailed:
     return failed
 
 
+class OddBoard(MemoryBoard):
+    """A board that the first announcement of a queue meets in a bad moment."""
+
+    def __init__(self) -> None:
+        super().__init__(REAL.time)
+        self.fails, self.announced = Once(), asyncio.Event()
+
+    async def announce(self, queue: str, bindings: str) -> None:
+        self.fails()
+        await super().announce(queue, bindings)
+        self.announced.set()
+
+
+async def the_listeners(settings: Settings) -> TaskFailed:
+    facts, board = Facts(), OddBoard()
+    boards = Boards(board, settings.broker.exchange, REAL, facts)
+    running = asyncio.create_task(keep_running("listeners", partial(boards.keep, {"q": []}), facts))
+    await board.announced.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    [failed] = facts.of(TaskFailed)
+    return failed
+
+
 def tables() -> Steps[None]:
     for statement in ddl(dialect="sqlite"):
         yield statement, {}
@@ -478,6 +503,7 @@ LASTING: dict[str, Callable[[Settings], Awaitable[TaskFailed]]] = {
     "relay": the_relay,
     "projection": the_projection,
     "sagas": the_sagas,
+    "listeners": the_listeners,
 }
 
 

@@ -1,10 +1,12 @@
 """A database in a file that keeps its events, for commands and readers."""
 
+import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
-from waiting import Facts
+from waiting import LIMIT, Facts
 
 from holdfast import Event, Metadata, Settings
 from holdfast.broker import REAL, Broker
@@ -61,10 +63,10 @@ class KeptFile:
         await relay.leases.leave()
 
     async def ask(self, statement: str) -> list[tuple[Any, ...]]:
-        """What a statement answers."""
+        """What a statement answers, which only reads: it waits for no writer that goes on."""
 
-        def steps() -> Any:
-            return (yield statement, {})
+        def read() -> list[tuple[Any, ...]]:
+            with closing(sqlite3.connect(self.path, timeout=LIMIT)) as connection:
+                return connection.execute(statement).fetchall()
 
-        rows: list[tuple[Any, ...]] = await self.database.run(steps())
-        return rows
+        return await asyncio.to_thread(read)
