@@ -63,10 +63,10 @@ class KeptFile:
         await relay.leases.leave()
 
     async def ask(self, statement: str) -> list[tuple[Any, ...]]:
-        """What a statement answers, which only reads: it waits for no writer that goes on."""
+        """What a statement answers. One that only reads waits for no writer that goes on."""
 
-        def read() -> list[tuple[Any, ...]]:
-            with closing(sqlite3.connect(self.path, timeout=LIMIT)) as connection:
+        def execute() -> list[tuple[Any, ...]]:
+            with closing(sqlite3.connect(self.path, timeout=LIMIT)) as connection, connection:
                 return connection.execute(statement).fetchall()
 
-        return await asyncio.to_thread(read)
+        return await asyncio.to_thread(execute)
