@@ -107,7 +107,7 @@ STEPS = 30
 
 @pytest.mark.parametrize("first", range(STEPS))
 async def test_a_worker_that_dies_before_any_step_says_done_no_earlier(first: int) -> None:
-    for second in (None, *range(first + 1, STEPS, 11)):
+    for second in (None, *range(first + 1, STEPS, 29)):
         services = Services()
         async with services.harness() as h:
             h._faults.arrows = at(first) if second is None else at(first, second)
@@ -118,7 +118,7 @@ async def test_a_worker_that_dies_before_any_step_says_done_no_earlier(first: in
         services.check()
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(8))
 async def test_whatever_happens_done_is_said_after_the_last_effect(seed: int) -> None:
     """Crashes, lost connections, duplicates, retries, dead letters that are replayed, and delayed events."""
     luck, services = random.Random(seed), Services(seed, fails=0.2, dies=0.1)
