@@ -6,7 +6,6 @@ transaction before it says that it was rolled back; `after_soft_rollback` alone 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
@@ -18,7 +17,7 @@ from .statements import Outgoing
 from .steps import play_in_thread
 from .waker import waker_of
 
-_KEY = "holdfast.outbox"
+_KEY, _COMMITTING = "holdfast.outbox", "holdfast.committing"  # in the `info` of a session
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +33,6 @@ class Pending:
     def __init__(self, session: Session) -> None:
         self.session = session
         self._events: list[_Published] = []
-        self._past: SessionTransaction | None = None
-        """The transaction that is being committed, once its events are written: those of later hooks are as well."""
         self._written: str | None = None  # the schema, until the commit is done
 
     def add(self, outgoing: Outgoing, schema: str) -> None:
@@ -51,19 +48,17 @@ class Pending:
             chain.append(innermost)
             innermost = innermost.parent
         published = _Published(outgoing, schema, tuple(chain))
-        if chain[-1] is self._past:
+        if chain[-1] is session.info.get(_COMMITTING):  # by a hook, behind ours
             self._write([published])
         else:
             self._events.append(published)
 
-    def before_commit(self) -> None:
-        session = self.session
-        if session.in_nested_transaction():
-            return
+    def write_all(self) -> None:
+        """Write what the transaction that is being committed has published."""
         if self._events:
-            session.flush()
-        self._past = session.get_transaction()
-        events = [published for published in self._events if published.within[-1] is self._past]
+            self.session.flush()
+        own = self.session.get_transaction()
+        events = [published for published in self._events if published.within[-1] is own]
         self._events.clear()  # those of a session that was closed instead are gone with it
         self._write(events)
 
@@ -77,37 +72,53 @@ class Pending:
                 raise conflict_in(error) or error from error
             self._written = schema
 
-    def after_soft_rollback(self, previous: SessionTransaction) -> None:
-        self._events = [published for published in self._events if previous not in published.within]
+    def drop(self, rolled_back: SessionTransaction) -> None:
+        """Forget what was published in a transaction or savepoint."""
+        self._events = [published for published in self._events if rolled_back not in published.within]
 
-    def after_commit(self) -> None:
-        if not self.session.in_nested_transaction():
-            schema, self._written, self._past = self._written, None, None
-            if schema is not None:
-                waker_of(self.session.get_bind(), schema).wake()
+    def wake(self) -> None:
+        """Wake the relays of what was committed."""
+        if self._written is not None:
+            schema, self._written = self._written, None
+            waker_of(self.session.get_bind(), schema).wake()
 
 
 def pending_of(session: Session) -> Pending:
-    """Return what a session has published, which is kept with it."""
-    pending: Any = session.info.get(_KEY)
-    if pending is None or pending.session is not session:  # a factory may give all its sessions one `info`
+    """Return what a session publishes, which is kept with it."""
+    pending = _known(session)
+    if pending is None:
         pending = session.info[_KEY] = Pending(session)
-    return pending  # type: ignore[no-any-return]
+    return pending
 
 
-# Of all sessions: to listen to each one anew takes longer than an INSERT.
+def _known(session: Session) -> Pending | None:
+    """Return what a session has published, if it has. A factory may give all its sessions one `info`."""
+    pending: Pending | None = session.info.get(_KEY)
+    return pending if pending is not None and pending.session is session else None
+
+
+# Of all sessions, also of those that publish nothing: to listen to each one anew takes longer than an INSERT.
 
 
 @event.listens_for(Session, "before_commit")
 def _before_commit(session: Session) -> None:
-    pending_of(session).before_commit()
+    if session.in_nested_transaction():
+        return
+    if (pending := _known(session)) is not None:
+        pending.write_all()
+    session.info[_COMMITTING] = session.get_transaction()
 
 
 @event.listens_for(Session, "after_soft_rollback")
 def _after_soft_rollback(session: Session, previous: SessionTransaction) -> None:
-    pending_of(session).after_soft_rollback(previous)
+    if (pending := _known(session)) is not None:
+        pending.drop(previous)
 
 
 @event.listens_for(Session, "after_commit")
 def _after_commit(session: Session) -> None:
-    pending_of(session).after_commit()
+    if session.in_nested_transaction():
+        return
+    session.info.pop(_COMMITTING, None)
+    if (pending := _known(session)) is not None:
+        pending.wake()

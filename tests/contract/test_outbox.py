@@ -195,6 +195,21 @@ async def test_an_event_that_a_hook_publishes_at_the_commit_is_written(
     assert await orders(bank) == [*earlier, "at the commit"]
 
 
+@pytest.mark.parametrize("bank", SESSIONS, indirect=True)
+async def test_a_session_that_publishes_nothing_is_left_as_it_was(bank: Bank, outbox: Outbox) -> None:
+    used, other = bank.database.opener.sessions(), bank.database.opener.sessions()  # type: ignore[union-attr, misc]
+    outbox.publish(used, Ordered(order="o-1"))
+    await end(used, used.commit)
+
+    getattr(other, "sync_session", other).begin()
+    await end(other, other.commit)
+    left = dict(other.info)
+    for session in (used, other):
+        await end(session, session.close)
+
+    assert left == {}
+
+
 @pytest.mark.parametrize("bank", [each for each in SESSIONS if each.id == "psycopg-session"], indirect=True)
 async def test_rows_are_written_once_what_the_session_changed_is_locked(bank: Bank, outbox: Outbox) -> None:
     await bank.ask(f"insert into {bank.accounts} values ('a', 0)")
