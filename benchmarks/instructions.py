@@ -36,6 +36,7 @@ from holdfast.config import IdempotencySettings
 from holdfast.consumer.claims import HandlerClaims, Unclaimed
 from holdfast.consumer.context import Surroundings
 from holdfast.consumer.dependencies import Tools
+from holdfast.consumer.following import Follower
 from holdfast.consumer.pipeline import Pipeline
 from holdfast.consumer.run import compose
 from holdfast.consumer.slots import Slots
@@ -92,7 +93,16 @@ async def consume(path: str, reads: Sequence[bytes]) -> None:
     around = Surroundings("w.handle", "handle", "w", None, SETTINGS, store.lease, spans)
     tools = Tools(None, store, REAL, random.random, emit, spans)  # type: ignore[arg-type]
     claims = HandlerClaims(spec, store, SETTINGS, emit) if path == "claims" else Unclaimed()
-    pipeline = Pipeline(spec, compose(spec, (), None), around, tools, claims, cancel_grace=5, prefetch=2 * AT_ONCE)  # type: ignore[arg-type]
+    pipeline = Pipeline(
+        spec,
+        compose(spec, (), None),
+        around,
+        tools,
+        claims,
+        Follower(None, spec.queue, REAL),
+        cancel_grace=5,
+        prefetch=2 * AT_ONCE,
+    )  # type: ignore[arg-type]
     wire, splitter = OnTheWire(pipeline, Slots(64)), Splitter(lambda data: None)
     splitter.tap(1, wire.deliveries)
     for read in reads:

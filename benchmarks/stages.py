@@ -24,6 +24,7 @@ from holdfast.consumer.claims import Unclaimed
 from holdfast.consumer.context import Surroundings
 from holdfast.consumer.decide import decide, policy_of
 from holdfast.consumer.dependencies import Tools
+from holdfast.consumer.following import Follower
 from holdfast.consumer.in_flight import InFlight, identity_of
 from holdfast.consumer.outcome import HANDLED, Ready, Succeeded
 from holdfast.consumer.pipeline import Pipeline
@@ -137,7 +138,16 @@ async def whole() -> float:
     around = Surroundings("w.handle", "handle", "w", None, settings, store.lease, spans)
     tools = Tools(NOBODY, store, REAL, random.random, emit, spans)
     handler = compose(SPEC, (), NOBODY)
-    pipeline = Pipeline(SPEC, handler, around, tools, Unclaimed(), cancel_grace=5, prefetch=2 * MESSAGES)
+    pipeline = Pipeline(
+        SPEC,
+        handler,
+        around,
+        tools,
+        Unclaimed(),
+        Follower(None, SPEC.queue, REAL),
+        cancel_grace=5,
+        prefetch=2 * MESSAGES,
+    )
     wire, splitter = OnTheWire(pipeline, Slots(64)), Splitter(lambda data: None)
     splitter.tap(1, wire.deliveries)
     best, tag = float("inf"), 0

@@ -166,10 +166,11 @@ class Context(Generic[State]):
             envelope = with_headers(envelope, headers)
         if h.FOLLOW in run.carried:
             envelope = replace(envelope, headers={**envelope.headers, h.FOLLOW: run.carried[h.FOLLOW]})
-            run.followed = [*(run.followed or ()), (envelope.metadata, delay)]
         message = message_for(envelope, around.settings, delay)
         if run.events is None:
             run.outbox.append(message)
+            if h.FOLLOW in run.carried:
+                run.followed.append((envelope.metadata, delay))
         else:
             run.events.append((envelope, delay, None, None))
         return _Ready(envelope.metadata)

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from ..broker import REAL, Broker, Clock, open_broker
 from ..config import Settings
-from ..idempotency import Boards, OpenClaims, WorkerClaims, open_claims
+from ..idempotency import OpenClaims, WorkerClaims, open_claims
 from ..telemetry import Emit, Spans
 from .beside import Job
 from .handler import Companion, Middleware
@@ -26,7 +26,6 @@ class Tools:
     luck: Callable[[], float]
     emit: Emit
     spans: Spans
-    boards: Boards | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,8 +104,8 @@ class Run:
     aggregate that recorded it, if one did, `raised` is what its function raised, `inbox` what the inbox said of its
     event, `incoming`, and `facts` are emitted after the commit. `turn` is that of an event of an ordered handler.
 
-    Of a followed event, `followed` are the events it published, each with its delay. `is_opened`: they are on the board
-    of their request.
+    Of a followed event, `followed` are the events it published outside a transaction, each with its delay. `is_opened`:
+    all that it published is on the board of its request.
     """
 
     def __init__(self, owner: bytes, incoming: Incoming) -> None:
@@ -121,7 +121,7 @@ class Run:
         self.inbox: InboxResult | None = None
         self.facts: list[Fact] = []
         self.turn: Turn | None = None
-        self.followed: list[tuple[Metadata, float | None]] | None = None
+        self.followed: list[tuple[Metadata, float | None]] = []
         self.is_opened = False
 
     def begin_transaction(self) -> None:

@@ -47,6 +47,7 @@ class Pipeline:
         around: Surroundings,
         tools: Tools,
         claims: Claims,
+        follower: Follower,
         *,
         cancel_grace: float,
         prefetch: int,
@@ -64,11 +65,11 @@ class Pipeline:
         self._life = self._traced if tools.spans.are_recorded else self._process
         self._policy = policy_of(spec, around.settings, cancel_grace)
         self._settler = Settler(spec, tools, order)
-        self._follower = Follower(tools.boards, spec.queue, tools.clock)
+        self._follower = follower
         self._names = around.settings.worker.names
         self._name = f"holdfast delivery of {spec.queue}"  # a task without a name makes one
         left = self._go_on_without_handler
-        self._runner = Runner(spec, handler, around, tools, cancel_grace=cancel_grace, on_abandoned=left)
+        self._runner = Runner(spec, handler, around, tools, follower, cancel_grace=cancel_grace, on_abandoned=left)
 
     def start(self, delivery: Delivery, slot: Slot) -> None:
         """Begin the life of a delivery that has a slot."""

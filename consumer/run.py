@@ -52,6 +52,7 @@ class Runner:
         handler: Handler,
         around: Surroundings,
         tools: Tools,
+        follower: Follower,
         *,
         cancel_grace: float,
         on_abandoned: Callable[[InFlight, Ran], None],
@@ -61,7 +62,7 @@ class Runner:
         self._around, self._state, self._time = around, around.state, tools.clock.precise
         self._tools = tools
         self._on_abandoned = on_abandoned
-        self._follower = Follower(tools.boards, spec.queue, tools.clock)
+        self._follower = follower
         self._overdue: Countdown[InFlight] = Countdown(spec.timeout, self._cancel, tools.clock)
         self._ignoring: Countdown[InFlight] = Countdown(cancel_grace, self._abandon, tools.clock)
 
@@ -107,7 +108,7 @@ class Runner:
         try:
             settings = self._around.settings
             if run.events is None and headers.FOLLOW in run.carried:
-                await self._follower.open(run, run.followed or ())
+                await self._follower.open(run, run.followed)
             await publish_outbox(self._tools, run.outbox, settings.publisher, patience=settings.broker.publish_timeout)
         except CancelledError:
             return Interrupted()

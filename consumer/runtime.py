@@ -164,9 +164,9 @@ class Runtime:
         limit = min(spec.concurrency or settings.worker.concurrency, settings.worker.concurrency)
         ordered = spec.ordered
         prefetch = spec.prefetch or 2 * limit if ordered is None else PREFETCH * ordered.partitions
-        tools = Tools(broker, self._claims, given.clock, given.luck, emit, spans, self._boards)
-        within = self._transactions.within(spec, Follower(self._boards, spec.queue, given.clock))
-        handler = compose(spec, self._middleware, self._threads, within)
+        tools = Tools(broker, self._claims, given.clock, given.luck, emit, spans)
+        follower = Follower(self._boards, spec.queue, given.clock)
+        handler = compose(spec, self._middleware, self._threads, self._transactions.within(spec, follower))
         pipeline = Pipeline(
             spec,
             handler if ordered is None else keyed(handler),
@@ -183,6 +183,7 @@ class Runtime:
             ),
             tools,
             HandlerClaims(spec, self._claims, settings, emit) if spec.claims(settings) else Unclaimed(),
+            follower,
             cancel_grace=given.cancel_grace,
             prefetch=prefetch,
             order=None if ordered is None else TurnOrder(),

@@ -285,8 +285,8 @@ MUTATIONS = (
         8,
         "a savepoint that is rolled back leaves its events",
         "sql/sessions.py",
-        "if previous not in published.within]",
-        "if previous is not None]",
+        "if rolled_back not in published.within]",
+        "if rolled_back is not None]",
         "tests/contract/test_outbox.py -k savepoint",
     ),
     Mutation(
@@ -964,7 +964,7 @@ MUTATIONS = (
             return completion
         completion = await settler.make_durable(flight, ending)
 """,
-        f"{FOLLOWING} {CRASHES}",
+        FOLLOWED,
     ),
 )
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from offline import OfflineWorker, Paid, an_offline_worker
 from waiting import eventually
 
-from holdfast import Context, Event, Following, Progress, Publisher
+from holdfast import Context, Event, Following, Progress, Publisher, Retry, fixed
+from holdfast.broker import ladder
+from holdfast.broker.memory import shared
 from holdfast.idempotency import Board, Claim, Completion, Entry, MemoryBoard, MemoryClaims, StoreUnavailable
 from holdfast.telemetry import Unfollowed
 
@@ -105,6 +107,32 @@ async def test_what_is_a_duplicate_is_handled_only_where_what_it_published_is_op
 
         assert (await progress_of(offline, str(again.follow))).state == "unknown"
         assert board.fails == ""
+
+
+async def test_a_retry_is_noted_before_its_copy_is_published() -> None:
+    """Its next attempt may run at once, and end before a note that came later."""
+    offline, waiting = an_offline_worker(), list[int]()
+
+    class Noting(MemoryBoard):
+        async def mark(self, request: str, entry: Entry, *, life: float) -> None:
+            if entry.state == "retrying":
+                queues = shared(offline.settings.broker.url.get_secret_value()).queues
+                waiting.append(
+                    sum(len(queue.ready) for name, queue in queues.items() if name.startswith(ladder.LEVELS))
+                )
+            await super().mark(request, entry, life=life)
+
+    offline.claims.board = Noting(asyncio.get_running_loop().time)
+
+    @offline.worker.handler(Paid, retry=Retry(attempts=2, backoff=fixed(60)))
+    async def handle(event: Paid) -> None:
+        raise OSError("not yet")
+
+    async with offline.running():
+        await publish(offline)
+        await offline.facts.settled("postponed")
+
+    assert waiting == [0]
 
 
 async def test_steps_that_a_store_has_missed_are_written_when_the_worker_ends() -> None:
