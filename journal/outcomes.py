@@ -61,12 +61,12 @@ def _outcome(queue: str, event_id: str, effects: Mapping[Pair, str], traces: Tra
         return Outcome(queue, "handled", "its row in the inbox")
     if claim == "done":
         return Outcome(queue, "handled", "its claim")
-    if pair in effects:
-        return Outcome(queue, "handled", f"the event that it published: {effects[pair]}")
     if pair in traces.letters:
         return Outcome(queue, "dead-lettered", f"its dead letter: {traces.letters[pair]}")
     if claim is not None:
         return Outcome(queue, "waiting", "its claim: a worker has begun it, and has not completed it")
+    if pair in effects:  # by itself: a handler whose second publish was refused has published the first
+        return Outcome(queue, "handled", f"the event that it published: {effects[pair]}")
     if event_id in traces.unsent:
         return Outcome(queue, "waiting", "the outbox: no relay has sent it yet")
     return Outcome(queue, "unknown", "no trace of it")

@@ -45,6 +45,20 @@ def test_a_queue_that_published_an_effect_has_handled_its_cause() -> None:
     assert ended == {"e-1": (Outcome(QUEUE, "handled", "the event that it published: placed"),), "e-2": ()}
 
 
+@pytest.mark.parametrize(
+    ("traces", "state"),
+    [
+        (Traces(letters={(QUEUE, "e-1"): "exhausted"}), "dead-lettered"),
+        (Traces(claims={(QUEUE, "e-1"): "running"}), "waiting"),
+    ],
+)
+def test_an_effect_of_a_handler_that_has_not_ended_well_is_no_proof(traces: Traces, state: str) -> None:
+    """Its second publish was refused, or is still to come."""
+    [outcome] = outcomes_of([an_event(), an_event("e-2", "e-1", QUEUE)], traces)["e-1"]
+
+    assert outcome.state == state
+
+
 def test_every_listener_of_a_type_has_an_outcome_of_its_own() -> None:
     traces = Traces(lambda _: ["b", "a"], inbox={("b", "e-1")}, letters={("c", "e-2"): "refused"})
 
