@@ -1,5 +1,6 @@
 """Topology as data: exchanges, queues and bindings as values that can be compared, printed and declared."""
 
+import re
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -147,6 +148,7 @@ def ledger_queue(queue: str) -> str:
 
 
 _PARTITION = ".part."
+_OF_ORDERED = re.compile(rf"({re.escape(_PARTITION)}\d+\.(\d+|members))?({re.escape(LEDGER_SUFFIX)})?$")
 
 
 def partition_queues(queue: str, partitions: int) -> tuple[str, ...]:
@@ -163,7 +165,7 @@ def members_queue(queue: str, partitions: int) -> str:
 
 def owning_queue(name: str) -> str:
     """Return the handler's queue to which a partition, or a ledger, belongs. Any other name is returned as it is."""
-    return name.removesuffix(LEDGER_SUFFIX).partition(_PARTITION)[0]
+    return _OF_ORDERED.sub("", name)
 
 
 def ordered_queue(

@@ -115,6 +115,10 @@ def test_each_queue_of_a_handler_is_known_as_its_own(name: str) -> None:
     assert owning_queue(name) == owning_queue(ledger_queue(name)) == "shop.project"
 
 
+def test_a_queue_whose_name_only_looks_like_that_of_a_partition_is_itself() -> None:
+    assert owning_queue("warehouse.part.arrived") == "warehouse.part.arrived"
+
+
 async def test_events_leave_the_intake_and_their_partition_when_they_are_handled(unique: str) -> None:
     shop = Shop(unique)
 
