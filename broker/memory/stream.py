@@ -47,14 +47,14 @@ class MemoryStream(MemoryQueue):
             self._next[taker] = at
 
     def settled(self) -> None:
-        """A reader has room for another message."""
+        """Hand a reader the next message: it has room again."""
         self.serve()
 
     def give_back(self, entries: object) -> None:
-        """Nothing was taken."""
+        """Do nothing: a stream keeps what it gives."""
 
     def leave(self, taker: Taker) -> None:
-        """The reader reads no more."""
+        """Forget a reader."""
         self._next.pop(taker, None)
         super().leave(taker)
 

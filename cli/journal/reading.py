@@ -196,7 +196,7 @@ def export_events(file: Path, since: str | None, event_type: str | None, key: st
 
 
 def _stream(name: str) -> str:
-    """The name of the stream that is recorded under a name, if it is one."""
+    """Return the stream that is recorded under a name; "" if that is no recording."""
     kind, _, rest = name.partition(":")
     return rest if kind == "stream" else ""
 

@@ -151,4 +151,4 @@ class Intake:
 
 
 async def _nothing() -> None:
-    """What is in the ledger is passed on at once."""
+    """Rewrite nothing: what is in the ledger is passed on at once."""

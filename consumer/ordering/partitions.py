@@ -96,4 +96,4 @@ async def _always(partition: Partition) -> bool:
 
 
 def _nothing(partition: Partition) -> None:
-    """There is no share to forget it from."""
+    """Do nothing: there is no share to forget it from."""

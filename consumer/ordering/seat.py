@@ -58,7 +58,7 @@ class Seat:
         return not self.lost.done()
 
     def end(self) -> None:
-        """The queue is another worker's now, or nobody's: start nothing, settle nothing."""
+        """Start nothing more and settle nothing: the queue is another worker's now, or nobody's."""
         self.lost.set_result(None)
         if self._rewriting is not None:
             self._rewriting.cancel()

@@ -72,4 +72,4 @@ class Share:
 
 
 def _ignore(message: object, tag: int, redelivered: bool) -> None:
-    """Nobody publishes to the queue of members."""
+    """Do nothing: nobody publishes to the queue of members."""
