@@ -31,11 +31,12 @@ def kept_settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"sql": settings.sql.model_copy(update={"keep": float("inf")})})
 
 
-async def a_listener(settings: Settings) -> None:
-    """Somebody listens already, so that what is published is routed."""
+async def a_listener(settings: Settings) -> str:
+    """Somebody listens already, so that what is published is routed. Returns the queue."""
     async with a_broker(settings) as broker:
         exchange, queue = Exchange(settings.broker.exchange), Queue(f"{settings.broker.exchange}.old")
         await broker.declare(Topology((exchange,), (queue,), (Binding(exchange.name, queue.name, "#"),)))
+    return queue.name
 
 
 class Interrupted(Exception):
@@ -126,7 +127,7 @@ async def test_an_event_that_was_sent_before_the_binding_and_not_noted_is_fed(
     kept_settings: Settings, tmp_path: Path
 ) -> None:
     seen, facts = Arrivals[int](), Facts()
-    await a_listener(kept_settings)
+    other = await a_listener(kept_settings)
     worker = a_worker(kept_settings, facts)
 
     @worker.handler(Placed)
@@ -145,6 +146,8 @@ async def test_an_event_that_was_sent_before_the_binding_and_not_noted_is_fed(
         await relaying
         async with running(worker):
             await seen.take(1)
+        depth = await broker.count(other)
 
     assert (fed.types, fed.position) == ({"feed.placed": 1}, 1)
+    assert depth is not None and depth.ready == 1  # as it was published: a feed is for its listener alone
     assert seen.all == [1]
