@@ -2,10 +2,10 @@
 
     python benchmarks/journal.py [--json FILE] [--quick] [--only TEXT]
 
-Eight writers append to eight aggregates, one event in a transaction: Holdfast by asyncpg and by psycopg in threads,
-with and without a relay that gives positions meanwhile, and eventsourcing (where it is installed) in threads, as it
-comes and with its functions in the database. Then a projection whose function does nothing catches up. Prints medians
-of three and their ratios.
+Eight writers append to eight aggregates, one event in a transaction: Holdfast by asyncpg, by sessions of SQLAlchemy
+and by psycopg in threads, with and without a relay that gives positions meanwhile, and eventsourcing (where it is
+installed) in threads, as it comes and with its functions in the database. Then a projection whose function does nothing
+catches up. Prints medians of three and their ratios.
 """
 
 import argparse
@@ -21,18 +21,20 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+import asyncpg
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import sessionmaker
 
 from holdfast import Event, Settings
 from holdfast.broker import REAL, Broker
+from holdfast.cli.run import run
 from holdfast.events import seal
 from holdfast.journal import Aggregate, Journal, Projection, Recorded, applies, write_past
 from holdfast.journal.projector import Projector
@@ -77,8 +79,8 @@ class Bench:
     def __init__(self, postgres: str, name: str) -> None:
         self.name, self.url = name, postgres
         self.settings = Settings(_env_file=None, sql={"schema": name, "keep": "forever"}, log={"level": "CRITICAL"})
-        asyncpg = postgres.replace("postgresql:", "postgresql+asyncpg:")
-        self.engine: AsyncEngine = create_async_engine(asyncpg, pool_size=WRITERS + 4)
+        url = postgres.replace("postgresql:", "postgresql+asyncpg:")
+        self.engine: AsyncEngine = create_async_engine(url, pool_size=WRITERS + 4)
         self.sessions = async_sessionmaker(self.engine)
         self.database = Database(self.sessions)
         self.journal = Journal(self.database, self.settings, source="bench")
@@ -105,7 +107,7 @@ async def timed(count: int, work: Awaitable[object]) -> float:
 
 
 async def on_loop(bench: Bench, count: int, *, loads: bool) -> None:
-    """Append by asyncpg: eight tasks, each with an aggregate of its own."""
+    """Append by SQLAlchemy on asyncpg: eight tasks, each with an aggregate of its own."""
 
     async def writer(number: int) -> None:
         account = Account(account=f"a-{number}")
@@ -118,6 +120,20 @@ async def on_loop(bench: Bench, count: int, *, loads: bool) -> None:
                 await bench.journal.append(account, session)
 
     await asyncio.gather(*map(writer, range(WRITERS)))
+
+
+async def on_driver(bench: Bench, count: int) -> None:
+    """Append by asyncpg alone, as eventsourcing does by psycopg: eight tasks, each with an aggregate of its own."""
+    async with asyncpg.create_pool(bench.url, min_size=WRITERS, max_size=WRITERS) as pool:
+
+        async def writer(number: int) -> None:
+            account = Account(account=f"a-{number}")
+            for _ in range(count // WRITERS):
+                async with pool.acquire() as connection, connection.transaction():
+                    account.record(Deposited(account=account.account, cents=1))
+                    await bench.journal.append(account, connection)
+
+        await asyncio.gather(*map(writer, range(WRITERS)))
 
 
 async def in_threads(bench: Bench, count: int) -> None:
@@ -144,7 +160,11 @@ async def side_by_side(writer: Callable[[int], None]) -> None:
 
 
 async def append(bench: Bench, count: int, figures: Figures) -> None:
-    figures["append, events/s"].append(await timed(count, on_loop(bench, count, loads=False)))
+    figures["append, events/s"].append(await timed(count, on_driver(bench, count)))
+
+
+async def append_in_sessions(bench: Bench, count: int, figures: Figures) -> None:
+    figures["append in sessions, events/s"].append(await timed(count, on_loop(bench, count, loads=False)))
 
 
 async def append_in_threads(bench: Bench, count: int, figures: Figures) -> None:
@@ -167,9 +187,9 @@ async def append_with_a_relay(bench: Bench, count: int, figures: Figures) -> Non
     await relaying
 
 
-async def eventsourcing(bench: Bench, count: int, figures: Figures, *, loads: bool = False, functions: bool) -> None:
-    """Append with eventsourcing's application and aggregates: eight threads, each with an aggregate of its own."""
-    from eventsourcing.application import Application
+@cache
+def their_account() -> Any:
+    """Return their account: a class that may be made once in a process."""
     from eventsourcing.domain import Aggregate as TheirAggregate
     from eventsourcing.domain import event
 
@@ -182,6 +202,14 @@ async def eventsourcing(bench: Bench, count: int, figures: Figures, *, loads: bo
         def deposit(self, cents: int) -> None:
             self.cents += cents
 
+    return TheirAccount
+
+
+async def eventsourcing(bench: Bench, count: int, figures: Figures, *, loads: bool = False, functions: bool) -> None:
+    """Append with eventsourcing's application and aggregates: eight threads, each with an aggregate of its own."""
+    from eventsourcing.application import Application
+
+    account_class = their_account()
     await bench.execute(f"create schema {bench.name}_theirs")
     parts = urlsplit(bench.url)
     application: Any = Application(
@@ -199,11 +227,11 @@ async def eventsourcing(bench: Bench, count: int, figures: Figures, *, loads: bo
     )
 
     def writer(number: int) -> None:
-        account = TheirAccount()
+        account = account_class()
         application.save(account)
         for done in range(count // WRITERS):
             if loads and done % OLD == 0:
-                account = TheirAccount()
+                account = account_class()
             elif loads:
                 account = application.repository.get(account.id)
             account.deposit(1)
@@ -256,6 +284,7 @@ def profiled() -> Iterator[None]:
 RATIOS = (
     ("append, events/s", "append, eventsourcing, events/s", "at least 3"),
     ("append, events/s", "append, eventsourcing with functions, events/s", "no target"),
+    ("append in sessions, events/s", "append, eventsourcing, events/s", "no target"),
     ("append in threads, events/s", "append, eventsourcing, events/s", "no target"),
     ("append with a relay, events/s", "append, eventsourcing, events/s", "no target"),
     (
@@ -276,6 +305,7 @@ async def measure(postgres: str, *, share: float, only: str) -> Figures:
     ]
     steps: list[tuple[str, Callable[..., Awaitable[None]], int]] = [
         ("append", append, 8_000),
+        ("append sessions", append_in_sessions, 8_000),
         ("append threads", append_in_threads, 8_000),
         ("append relay", append_with_a_relay, 8_000),
         ("append load", load_and_append, 4_000),
@@ -283,10 +313,10 @@ async def measure(postgres: str, *, share: float, only: str) -> Figures:
         ("catch-up", catch_up, 50_000),
     ]
     figures: Figures = {}
-    for run in range(RUNS):
+    for number in range(RUNS):
         for name, step, count in steps:
             if only in name:
-                print(f"run {run + 1} of {RUNS}: {name}", file=sys.stderr, flush=True)
+                print(f"run {number + 1} of {RUNS}: {name}", file=sys.stderr, flush=True)
                 async with Bench(postgres, f"bench_{secrets.token_hex(4)}") as bench:
                     taken = _Taken()
                     await step(bench, max(80, int(count * share)), taken)
@@ -309,7 +339,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="steps that have this in their names")
     options = parser.parse_args()
     with servers.postgres_server() as postgres:
-        figures = asyncio.run(measure(postgres.url, share=0.02 if options.quick else 1.0, only=options.only))
+        figures = run(measure(postgres.url, share=0.02 if options.quick else 1.0, only=options.only))
     medians = {label: statistics.median(values) for label, values in figures.items()}
     for label, value in medians.items():
         print(f"{label:55} {value:12,.0f}   ({', '.join(f'{each:,.0f}' for each in figures[label])})")

@@ -112,7 +112,7 @@ async def with_locks(job: Job, handled: Handled) -> None:
     connection = await aio_pika.connect(job.rabbitmq)
     channel = await connection.channel()
     await channel.set_qos(prefetch_count=200)
-    marks, locks = redis.asyncio.from_url(job.redis), defaultdict[str, asyncio.Lock](asyncio.Lock)
+    marks, locks = redis.asyncio.from_url(job.redis, max_connections=400), defaultdict[str, asyncio.Lock](asyncio.Lock)
 
     async def handle(message: aio_pika.abc.AbstractIncomingMessage) -> None:
         step = Step.model_validate_json(message.body)

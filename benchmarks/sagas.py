@@ -20,11 +20,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from holdfast import Context, Event, Publisher, Settings, Worker
+from holdfast.cli.run import run
 from holdfast.sagas import Saga, Stage, Step, begins, late, on
 from holdfast.sql import Database, ddl
 from holdfast.telemetry import Fact, Settled
@@ -108,9 +110,23 @@ class Settlements:
 
 
 async def main(url: str, count: int, rounds: int) -> None:
-    """Measure, and print the figures."""
+    """Measure with SQLAlchemy and with asyncpg alone, and print the figures."""
     engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:"), pool_size=20)
-    database, settlements = Database(engine), Settlements()
+    statements = [0]
+    sqlalchemy_event.listen(
+        engine.sync_engine, "before_cursor_execute", lambda *_: statements.__setitem__(0, statements[0] + 1)
+    )
+    print("SQLAlchemy, asyncpg below it:")
+    await _measure(Database(engine), count, rounds, statements)
+    await engine.dispose()
+    async with asyncpg.create_pool(url, min_size=16, max_size=20) as pool:
+        print("asyncpg:")
+        await _measure(Database.asyncpg(pool), count, rounds)
+
+
+async def _measure(database: Database[Any], count: int, rounds: int, statements: list[int] | None = None) -> None:
+    """Print the figures of a database; `statements` counts those that were executed."""
+    settlements, statements = Settlements(), statements or [0]
     await _run(database, f"drop schema if exists {SCHEMA} cascade", *ddl(SCHEMA), *_TABLES)
     settings = Settings(
         broker={"url": "memory://bench"},  # type: ignore[arg-type]
@@ -123,15 +139,14 @@ async def main(url: str, count: int, rounds: int) -> None:
     sagas.include(Walk, within=database)
 
     @plain.handler(Updated, within=database)
-    async def update(event: Updated, ctx: Context, connection: AsyncConnection) -> None:
-        sql = f"update {SCHEMA}.rows set steps = steps + 1 where key = :key"
-        await connection.execute(text(sql), {"key": event.key})
+    async def update(event: Updated, ctx: Context, connection: Any) -> None:
+        sql = f"update {SCHEMA}.rows set steps = steps + 1 where key = "
+        if isinstance(connection, AsyncConnection):
+            await connection.execute(text(sql + ":key"), {"key": event.key})
+        else:
+            await connection.execute(sql + "$1", event.key)
 
     keys = [f"k-{n}" for n in range(count)]
-    statements = [0]
-    sqlalchemy_event.listen(
-        engine.sync_engine, "before_cursor_execute", lambda *_: statements.__setitem__(0, statements[0] + 1)
-    )
     costs: dict[str, list[Cost]] = {"plain": [], "saga": []}
     async with _running(sagas):
         await settlements.until(count, [Begun(key=key) for key in keys], settings)
@@ -147,16 +162,16 @@ async def main(url: str, count: int, rounds: int) -> None:
     for name, some in costs.items():
         rate, made = count / statistics.median(each.seconds for each in some), min(each.statements for each in some)
         spent = statistics.median(each.processor for each in some) / count
-        print(f"{name:<10} {rate:>7,.0f} a second, {made / count:.1f} statements, {1e6 * spent:,.0f} µs of processors")
+        executed = f", {made / count:.1f} statements" if made else ""
+        print(f"  {name:<10} {rate:>7,.0f} a second, {1e6 * spent:,.0f} µs of processors{executed}")
     pairs = [*zip(costs["saga"], costs["plain"], strict=True)]
     _print_ratios("time", [saga.seconds / plain.seconds for saga, plain in pairs])
     _print_ratios("processors", [saga.processor / plain.processor for saga, plain in pairs])
     await _limits(database, settings, sagas, settlements)
-    await engine.dispose()
 
 
 def _print_ratios(name: str, ratios: list[float]) -> None:
-    print(f"{name:<10} {statistics.median(ratios):.2f} ({', '.join(f'{ratio:.2f}' for ratio in sorted(ratios))})")
+    print(f"  {name:<10} {statistics.median(ratios):.2f} ({', '.join(f'{ratio:.2f}' for ratio in sorted(ratios))})")
 
 
 async def _processor_time(database: Database[Any]) -> float:
@@ -184,9 +199,8 @@ async def _limits(database: Database[Any], settings: Settings, sagas: Worker, se
         "on s.key = f.key and f.version = 1 where s.taken = 'overdue'"
     )
     rows = await _run(database, late_by)
-    print(
-        f"limit      {max(float(row[0]) for row in rows):.2f} s late at most, of {len(rows)}, with {WAITING:,} waiting"
-    )
+    latest = max(float(row[0]) for row in rows)
+    print(f"  limit      {latest:.2f} s late at most, of {len(rows)}, with {WAITING:,} waiting")
 
 
 _TABLES = (
@@ -219,4 +233,4 @@ async def _running(worker: Worker) -> AsyncIterator[None]:
 
 if __name__ == "__main__":
     numbers = [int(argument) for argument in sys.argv[2:]]
-    asyncio.run(main(sys.argv[1], *(numbers + [3000, 5][len(numbers) :])))
+    run(main(sys.argv[1], *(numbers + [3000, 5][len(numbers) :])))

@@ -55,6 +55,10 @@ Key: TypeAlias = str | Callable[[Any], Any]
 
 OnOutage: TypeAlias = Literal["pause", "process"]
 
+Enter: TypeAlias = Callable[[Any, str], tuple[str, Mapping[str, Any]]]
+"""Returns the statement that writes the inbox row of an event, and reads what its function needs first, and the
+parameters that are not of that row. Called with the event and the name of the schema."""
+
 
 Committed: TypeAlias = Callable[[], Awaitable[None]]
 """What is called after a commit that wrote events."""
@@ -84,8 +88,8 @@ class HandlerSpec:
     """One registered handler. `kinds` says of each event type what it becomes: classes of one or more versions, or
     `dict` or `bytes`. `publishes` are the events it may publish; None where it did not say.
     `exchange` is the one its queue is bound to, where it is not that of the settings; `arguments` are its queue's own.
-    A queue that `is_existing` is somebody else's. A function that `takes_transaction` is one of Holdfast's own: it gets
-    what opened the transaction instead of its session.
+    A queue that `is_existing` is somebody else's. A function with `enter` is one of Holdfast's own: it gets what opened
+    the transaction instead of its session, and `run.read` has what the statement of `enter` read.
 
     `readers` say how each event type is read. `prepare` makes them: upcasts may be declared after the handler.
     """
@@ -108,7 +112,7 @@ class HandlerSpec:
     exchange: str | Existing | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     is_existing: bool = False
-    takes_transaction: bool = False
+    enter: Enter | None = None
     companion: MakeCompanion | None = None
     ordered: Ordered | None = None
     readers: Mapping[str, Reader] = field(init=False, default_factory=dict, repr=False)

@@ -100,9 +100,10 @@ class Run:
     brought an id; then the messages it published, the threads it runs in that have not ended, the calls that middleware
     made of it, and whether it is over.
 
-    Within a transaction, `events` are what it published, each with its delay and with the name and the version of the
-    aggregate that recorded it, if one did, `raised` is what its function raised, `inbox` what the inbox said of its
-    event, `incoming`, and `facts` are emitted after the commit. `turn` is that of an event of an ordered handler.
+    Within a transaction, `read` is what was read with the inbox row, `events` are what it published, each with its
+    delay and with the name and the version of the aggregate that recorded it, if one did, `raised` is what its function
+    raised, `inbox` what the inbox said of its event, `incoming`, and `facts` are emitted after the commit. `turn` is
+    that of an event of an ordered handler.
 
     Of a followed event, `followed` are the events it published outside a transaction, each with its delay. `is_opened`:
     all that it published is on the board of its request.
@@ -118,6 +119,7 @@ class Run:
         self.is_over = False
         self.events: list[tuple[Envelope, float | None, str | None, int | None]] | None = None
         self.raised: Any = None
+        self.read: tuple[Any, ...] | None = None
         self.inbox: InboxResult | None = None
         self.facts: list[Fact] = []
         self.turn: Turn | None = None
@@ -127,4 +129,5 @@ class Run:
     def begin_transaction(self) -> None:
         """Forget what an earlier transaction of this run left."""
         self.events, self.raised, self.inbox, self.facts = [], None, None, []
+        self.read = None
         self.is_opened = False

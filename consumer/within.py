@@ -95,7 +95,7 @@ class Within:
     def function(self) -> Callable[[Any, Context], Any]:
         """Return the user's function as one of event and context, which opens the transaction it runs in."""
         opener, function, statements = self._database.opener, self._called(), self._statements
-        is_ours = self._spec.takes_transaction
+        is_ours = self._spec.enter is not None
 
         if isinstance(opener, OpenerAsync):
 
@@ -148,7 +148,7 @@ class Within:
         """Return the user's function as one of event, context and session. It takes no session where the ORM finds the
         connection by itself."""
         function = self._spec.function
-        if self._database.gives_session or self._spec.takes_transaction:
+        if self._database.gives_session or self._spec.enter is not None:
             return function
         if self._spec.takes_context:
             return lambda event, context, _: function(event, context)
@@ -188,7 +188,7 @@ class Within:
         cause = trouble(error, is_ours=is_ours)
         if cause == "unavailable" or (cause == "again" and not is_begun and is_locked(error)):
             await self._wait(error)
-        if cause == "again" and tries == _TRIES and (not is_begun or self._spec.takes_transaction):
+        if cause == "again" and tries == _TRIES and (not is_begun or self._spec.enter is not None):
             run.inbox = "busy"
             raise Ended(HeldElsewhere(math.inf)) from error
         if cause == "conflict" and tries == _TRIES:  # others append to the aggregate meanwhile: it is their turn
@@ -199,10 +199,11 @@ class Within:
         """Write the inbox row, and note what it says of the event. Raises `Ended` where it is not to be handled now."""
         if not self._spec.idempotent:
             return
-        params = self._row(run, event)
-        rows = yield self._statements.enter, params
+        params, enter = self._row(run, event), self._spec.enter
+        statement, more = enter(event, self._statements.schema) if enter is not None else (self._statements.enter, {})
+        rows = yield statement, {**params, **more}
         if rows:
-            run.inbox = "fresh"
+            run.inbox, run.read = "fresh", rows[0]
             return
         known = yield self._statements.known, params
         if not known:

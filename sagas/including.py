@@ -76,7 +76,7 @@ def included(
     spec = handler_spec(worker, _as_handler, (*graph.events, saga.__overdue__), None, options)
     runner = Runner(saga, within, patience)
     spec.function, spec.is_async, spec.within = runner.function(), within.is_async, within
-    spec.takes_transaction = True
+    spec.enter = runner.enter
     spec.companion = _Sweeping(saga, spec.queue, within)
     return spec
 

@@ -11,7 +11,7 @@ from ..consumer.context import clock_of, run_of, settings_of
 from ..consumer.in_flight import Run
 from ..consumer.outcome import Ended, TooSoon
 from ..events import Event, uuid7
-from ..sql import Database, Opened, OpenedAsync, Steps, play, play_in_thread
+from ..sql import Database, Opened, OpenedAsync, Params, Steps, play, play_in_thread
 from ..telemetry import SagaCompensating, SagaLate, SagaStepped, SagaStuck
 from . import machine
 from .declaring import Overdue, Saga
@@ -36,6 +36,10 @@ class Runner(Generic[T]):
 
     def _store(self, schema: str) -> Store:
         return Store(self._database.statements(schema), self._graph.saga)
+
+    def enter(self, event: Event, schema: str) -> tuple[str, Params]:
+        """Return the statement that enters an event into the inbox, and its parameters."""
+        return self.store(schema).enter(self._key(event))
 
     def function(self) -> Callable[..., Any]:
         """Return the handler's function, for the kind of the database."""
@@ -62,8 +66,9 @@ class Runner(Generic[T]):
 
     def _begin(self, event: Event, context: Context) -> Steps["Taking[T]"]:
         """Lock the saga and find what takes the event. Raises `Ended` for one that comes too early."""
-        key = event.key if isinstance(event, Overdue) else str(getattr(event, self._graph.key))
-        record = yield from self.store(settings_of(context).sql.schema).load(key)
+        key, run = self._key(event), run_of(context)
+        entered, run.read = run.read, None
+        record = yield from self.store(settings_of(context).sql.schema).load(key, entered)
         before = None if record is None else self.writing.read(record)
         taking = Taking(self._saga, key, record, before)
         if isinstance(event, Overdue):
@@ -74,6 +79,9 @@ class Runner(Generic[T]):
         except TooEarly as error:
             raise Ended(TooSoon(error, self._patience)) from error
         return taking
+
+    def _key(self, event: Event) -> str:
+        return event.key if isinstance(event, Overdue) else str(getattr(event, self._graph.key))
 
     def _end(self, taking: "Taking[T]", event: Event, context: Context) -> Steps[None]:
         """Write the saga, its step and its events. Where another transaction began it, all is as if not taken."""

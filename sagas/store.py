@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..sql import Params, Statements, Steps
+from ..sql import Params, Row, Statements, Steps
 
 Sent = list[dict[str, str]]
 """The events that a step published: their ids and types."""
@@ -49,8 +49,14 @@ class Store:
     statements: Statements
     saga: str
 
-    def load(self, key: str) -> Steps[Record | None]:
-        """Return a saga, locked until the transaction ends."""
+    def enter(self, key: str) -> tuple[str, Params]:
+        """Return what enters an event into the inbox and, on PostgreSQL, reads its saga for `load`: one round trip."""
+        return self._enter, {"saga": self.saga, "key": key}
+
+    def load(self, key: str, entered: Row | None = None) -> Steps[Record | None]:
+        """Return a saga, locked until the transaction ends: the one that was read by `enter`, where it was."""
+        if entered is not None and self._is_postgres:
+            return None if entered[0] is None else Record(*entered)
         rows = yield self._load, {"saga": self.saga, "key": key}
         return Record(*rows[0]) if rows else None
 
@@ -124,13 +130,23 @@ class Store:
         return f"{self._now} + :due"
 
     @cached_property
-    def _load(self) -> str:
-        """Two seconds are the longest that another step holds the row."""
+    def _enter(self) -> str:
         if not self._is_postgres:
-            return f"select {COLUMNS} from {self._sagas} where saga = :saga and key = :key"
+            return self.statements.enter
+        return self.statements.enter_and_read(self._locked("exists (select from entered) and "))
+
+    @cached_property
+    def _load(self) -> str:
+        return self._locked()
+
+    def _locked(self, condition: str = "") -> str:
+        """Two seconds are the longest that another step holds the row."""
+        row = f"{condition}saga = :saga and key = :key"
+        if not self._is_postgres:
+            return f"select {COLUMNS} from {self._sagas} where {row}"
         return (
             "with patience as materialized (select set_config('lock_timeout', '2000', true) as milliseconds) "
-            f"select {COLUMNS} from patience, {self._sagas} s where saga = :saga and key = :key for update of s"
+            f"select {COLUMNS} from patience, {self._sagas} s where {row} for update of s"
         )
 
     @cached_property

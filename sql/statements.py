@@ -148,6 +148,12 @@ class Statements:
             "on conflict do nothing returning 1"
         )
 
+    def enter_and_read(self, select: str) -> str:
+        """Write an inbox row and, if it is new, read a row. Where there is none, its columns are null. PostgreSQL's."""
+        return (
+            f"with entered as ({self.enter}), found as ({select}) select found.* from entered left join found on true"
+        )
+
     @cached_property
     def known(self) -> str:
         return f"select fingerprint from {self.table('inbox')} where queue = :queue and event = :event"

@@ -389,13 +389,13 @@ class ProcessStarted(Fact, log="process.started"):
 class ProcessDied(Fact, log="process.died", level="error"):
     """A process ended by itself; `how` is its exit code or signal; it is replaced in `again_in` seconds.
 
-    A process that could not be started has `pid` 0.
+    A process that could not be started has `pid` 0. One that does not end as it should when all stop is not replaced.
     """
 
     number: int
     pid: int
     how: str
-    again_in: float
+    again_in: float | None
 
 
 class ListenerFailed(Fact, log="listener.failed", level="error"):

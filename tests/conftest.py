@@ -1,5 +1,6 @@
 """What every test may use: settings for a real broker, names of its own, and hypothesis without a stopwatch."""
 
+import signal
 import uuid
 from collections.abc import Iterator
 
@@ -17,6 +18,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("holdfast")
 
 pytest_plugins = ["releases", "parallel"]
+
+if hasattr(signal, "SIGHUP"):  # `nohup` has it ignored, in all commands that tests start too
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -293,8 +293,8 @@ MUTATIONS = (
         9,
         "a step locks no row",
         "sagas/store.py",
-        "where saga = :saga and key = :key for update of s",
-        "where saga = :saga and key = :key",
+        "where {row} for update of s",
+        "where {row}",
         "tests/contract/test_sagas.py -k once_and_not_again",
     ),
     Mutation(

@@ -146,29 +146,31 @@ class Supervisor:
                 pid = child.running or await child.start(self._environment)
             except OSError as error:  # the machine has no memory or no process left: the others go on
                 failures += 1
-                await self._pause(
-                    ProcessDied(child.number, 0, f"not started: {error}", _RESTART_PAUSE.seconds(failures, luck=1.0))
-                )
+                await self._pause(child.number, 0, f"not started: {error}", failures)
                 continue
             self._emit(ProcessStarted(child.number, pid))
             code = await self._until_it_ends(child)
             owner, relays, failed = child.owner, child.report.relays, child.report.failed
             child.clear()
             if self._stopping.is_set():
-                return 0 if code == -signal.SIGTERM else code  # stopped before it had begun anything
+                if code in (0, -signal.SIGTERM):  # stopped before it had begun anything
+                    return 0
+                self._emit(ProcessDied(child.number, pid, _how(code), None))
+                await self._free(pid, owner, relays)
+                return code
             if code > 0 and not any(child.was_ready for child in self._children):
                 self._refused += failed
                 self._stop()
                 return code
             failures = 0 if loop.time() - began > STEADY else failures + 1
-            died = ProcessDied(child.number, pid, _how(code), _RESTART_PAUSE.seconds(failures, luck=1.0))
-            await asyncio.gather(self._pause(died), self._free(pid, owner, relays))
+            await asyncio.gather(self._pause(child.number, pid, _how(code), failures), self._free(pid, owner, relays))
         return 0
 
-    async def _pause(self, died: ProcessDied) -> None:
-        self._emit(died)
+    async def _pause(self, number: int, pid: int, how: str, failures: int) -> None:
+        again_in = _RESTART_PAUSE.seconds(failures, luck=1.0)
+        self._emit(ProcessDied(number, pid, how, again_in))
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), died.again_in)
+            await asyncio.wait_for(self._stopping.wait(), again_in)
 
     async def _until_it_ends(self, child: ChildProcess) -> int:
         """Where all are to stop it has its grace period, and a little more."""

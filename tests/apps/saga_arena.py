@@ -106,7 +106,7 @@ def die(arrow: str) -> None:
 
 @hear.listens_for(engine.sync_engine, "after_cursor_execute")
 def executed(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-    if statement.startswith("with patience"):
+    if statement.startswith("with entered"):
         die("the saga is locked")
     if statement.startswith("with changed"):
         connection.info["arrow"] = "the step is written"

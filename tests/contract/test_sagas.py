@@ -12,10 +12,11 @@ from running import a_worker, publish_all, running
 from waiting import Facts
 
 from holdfast import ConfigurationError, Event, Settings, Worker, upcast
+from holdfast.events import seal
 from holdfast.sagas import Saga, Stage, Step, begins, on
 from holdfast.sagas.sweeper import Sweeper
 from holdfast.sagas.upkeep import Upkeep
-from holdfast.telemetry import SagasCounted, SagaStepped, Settled
+from holdfast.telemetry import InboxAnswered, SagasCounted, SagaStepped, Settled
 
 KNOWN = [each for each in openers() if each.values[0].server in ("", "postgres")]
 POSTGRES = [each for each in KNOWN if each.values[0].server]
@@ -299,10 +300,13 @@ async def test_a_saga_that_is_locked_elsewhere_waits_and_spends_no_attempt(
     connection = await asyncpg.connect(postgres_url)
     try:
         async with running(orders(settings, facts, bank)):
-            await publish_all(settings, [CREATED])
+            created = seal(CREATED, source="shop")
+            await publish_all(settings, [created])
             await stepped(facts, "paying")
             async with connection.transaction():
                 await connection.execute(f"select 1 from {bank.statements.table('sagas')} for update")
+                await publish_all(settings, [created])  # a repeat reads no saga, and so does not wait for one
+                await facts.until(InboxAnswered, lambda fact: fact.result == "duplicate")
                 await publish_all(settings, [PAID])
                 await facts.until(Settled, lambda fact: fact.outcome == "postponed")
             await stepped(facts, "reserving")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 from apps import copy_app
-from commands import Running, environment, holdfast
+from commands import Running, ended, environment, holdfast
 from running import depth, settings_for
 from scraping import Figures, Site, figure, total
 from waiting import eventually
@@ -282,6 +282,24 @@ async def test_an_event_of_a_killed_process_is_taken_over_at_once(
         await asyncio.to_thread(crew.running.stop)
 
     assert crew.lines("event.suspected")
+
+
+async def test_a_process_that_is_killed_while_all_drain_is_named_in_the_log(
+    folder: Path, env: dict[str, str], settings: Settings
+) -> None:
+    async with a_crew(2, folder, env, settings) as (crew, _):
+        await crew.publish("hangs", does="hang")
+        await crew.until_noted(lambda: crew.ledger("began")["hangs"] == 1)
+        crew.running.process.send_signal(signal.SIGTERM)
+        await crew.until(lambda: len(crew.lines("worker.draining")) == 2)
+        [busy] = [line["process"] for line in crew.lines("worker.draining", running=1)]
+        os.kill(crew.pids[busy], signal.SIGKILL)
+        code = await ended(crew.running.process)
+
+    [died] = crew.lines("process.died")
+    assert code == 1
+    assert (died["number"], died["pid"], died["how"]) == (busy, crew.pids[busy], "SIGKILL")
+    assert died.get("again_in") is None
 
 
 async def test_an_event_that_kills_its_process_is_blamed_and_the_processes_come_back(
