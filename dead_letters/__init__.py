@@ -1,6 +1,7 @@
 """Dead letters: browse, replay, edit, archive (floor 4, next to the consumer)."""
 
 from . import view as view
+from .files import file_name as file_name
 from .index import ORDERS as ORDERS
 from .index import Group as Group
 from .index import Index as Index

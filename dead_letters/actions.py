@@ -32,18 +32,19 @@ def action_of(operation: Operation, broker: Broker, archive: Path, names: Names)
             return error
         return None
 
-    kept = None
-    if operation.kind in ("discard", "edit"):
-        kept = Archive(archive, queue=operation.queue, operation=operation.id)
+    def about(letter: Letter) -> dict[str, str]:
+        known = {"key": letter.key}
+        return known | {"edited_as": edited_id(letter, operation.id)} if operation.kind == "edit" else known
+
+    is_kept = operation.kind in ("discard", "edit")
+    kept = Archive(archive, queue=operation.queue, operation=operation.id) if is_kept else None
 
     async def act(letters: Sequence[Letter]) -> list[HoldfastError | None]:
         if kept is not None:
-            edits = {letter.key: edited_id(letter, operation.id) for letter in letters}
-            named = {"edited_as": edits} if operation.kind == "edit" else {}
-            kept.keep({letter.key: letter.message for letter in letters}, **named)
+            kept.keep((letter.message, about(letter)) for letter in letters)
         if operation.kind == "discard":
             return [None] * len(letters)
-        return list(await asyncio.gather(*map(publish, letters)))
+        return await asyncio.gather(*map(publish, letters))
 
     return act
 

@@ -6,7 +6,7 @@ A body that is UTF-8 is kept as text, any other as base64. A value that JSON has
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -63,18 +63,11 @@ class Archive:
         self._about = about
         self._kept = _keys_in(path) if path.exists() else set[str]()
 
-    def keep(self, letters: Mapping[str, Message], **named: Mapping[str, str]) -> None:
-        """Return once the letters, by key, are on disk. `named` has more of what is known of each, by key."""
+    def keep(self, letters: Iterable[tuple[Message, dict[str, str]]]) -> None:
+        """Return once the letters are on disk, each with what else is known of it: its key at least."""
         about = self._about | {"archived_at": datetime.now(UTC).isoformat()}
-        new = {key: message for key, message in letters.items() if key not in self._kept}
-        write_lines(
-            self._path,
-            [
-                to_line(message, key=key, **about, **{name: values[key] for name, values in named.items()})
-                for key, message in new.items()
-            ],
-            append=True,
-        )
+        new = {one["key"]: to_line(message, **one, **about) for message, one in letters if one["key"] not in self._kept}
+        write_lines(self._path, new.values(), append=True)
         self._kept |= new.keys()
 
 

@@ -1,6 +1,7 @@
 """What MassTransit, NServiceBus, Spring AMQP and Celery write on a message that failed. Nothing in it is trusted."""
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +27,7 @@ class Failure:
     error_type: str = ""
     error: str = ""
     traceback: str = ""
-    failed_at: datetime | str | None = None
+    failed_at: str = ""
     handler: str = ""
     worker: str = ""
     event_type: str = ""
@@ -38,7 +39,10 @@ class Failure:
 
 def failure_of(headers: Mapping[str, Any]) -> Failure | None:
     """Return what the headers of a message say of its failure elsewhere, or (Celery) of the task that it is."""
-    texts = {name: value for name, value in headers.items() if isinstance(value, str | datetime)}
+    texts = defaultdict[str, str](str)
+    for name, value in headers.items():
+        if isinstance(value, str | datetime):
+            texts[name] = value[:100_000] if isinstance(value, str) else value.isoformat()
     if _MASS_TRANSIT in texts:
         return _mass_transit(texts)
     if _N_SERVICE_BUS in texts:
@@ -55,61 +59,57 @@ def is_written_on_failure(name: str) -> bool:
     return name.startswith(_WRITTEN)
 
 
-def _mass_transit(texts: Mapping[str, Any]) -> Failure:
-    address = _text(texts.get("MT-Fault-InputAddress")).partition("?")[0]
+def _mass_transit(texts: defaultdict[str, str]) -> Failure:
+    address = texts["MT-Fault-InputAddress"].partition("?")[0]
     return Failure(
         reason="skipped" if texts[_MASS_TRANSIT] == "dead-letter" else "fault",
         queue=unquote(address.rpartition("/")[2]),
-        error_type=_text(texts.get("MT-Fault-ExceptionType")),
-        error=_text(texts.get("MT-Fault-Message")),
-        traceback=_text(texts.get("MT-Fault-StackTrace")),
-        failed_at=texts.get("MT-Fault-Timestamp"),
-        handler=_text(texts.get("MT-Fault-ConsumerType")),
-        worker=_text(texts.get("MT-Host-MachineName")),
-        event_type=_text(texts.get("MT-Fault-MessageType")),
+        error_type=texts["MT-Fault-ExceptionType"],
+        error=texts["MT-Fault-Message"],
+        traceback=texts["MT-Fault-StackTrace"],
+        failed_at=texts["MT-Fault-Timestamp"],
+        handler=texts["MT-Fault-ConsumerType"],
+        worker=texts["MT-Host-MachineName"],
+        event_type=texts["MT-Fault-MessageType"],
     )
 
 
-def _n_service_bus(texts: Mapping[str, Any]) -> Failure:
-    time = _text(texts.get("NServiceBus.TimeOfFailure"))  # 2026-11-29 06:00:00:123456 Z
+def _n_service_bus(texts: defaultdict[str, str]) -> Failure:
+    time = texts["NServiceBus.TimeOfFailure"]  # 2026-11-29 06:00:00:123456 Z
     day, _, rest = time.partition(" ")
     hours, _, fraction = rest.removesuffix(" Z").rpartition(":")
     return Failure(
         reason="fault",
-        queue=_text(texts[_N_SERVICE_BUS]).partition("@")[0],
-        error_type=_text(texts.get("NServiceBus.ExceptionInfo.ExceptionType")),
-        error=_text(texts.get("NServiceBus.ExceptionInfo.Message")),
-        traceback=_text(texts.get("NServiceBus.ExceptionInfo.StackTrace")),
+        queue=texts[_N_SERVICE_BUS].partition("@")[0],
+        error_type=texts["NServiceBus.ExceptionInfo.ExceptionType"],
+        error=texts["NServiceBus.ExceptionInfo.Message"],
+        traceback=texts["NServiceBus.ExceptionInfo.StackTrace"],
         failed_at=f"{day}T{hours}.{fraction}+00:00",
-        handler=_text(texts.get("NServiceBus.ProcessingEndpoint")),
-        worker=_text(texts.get("NServiceBus.ProcessingMachine")),
-        event_type=_text(texts.get("NServiceBus.EnclosedMessageTypes")).partition(";")[0].partition(",")[0],
+        handler=texts["NServiceBus.ProcessingEndpoint"],
+        worker=texts["NServiceBus.ProcessingMachine"],
+        event_type=texts["NServiceBus.EnclosedMessageTypes"].partition(";")[0].partition(",")[0],
     )
 
 
-def _spring(texts: Mapping[str, Any]) -> Failure:
-    trace = _text(texts.get("x-exception-stacktrace"))
+def _spring(texts: defaultdict[str, str]) -> Failure:
+    trace = texts["x-exception-stacktrace"]
     causes = re.findall(r"^Caused by: ([\w.$]+)", trace, re.MULTILINE)
-    exchange, key = _text(texts.get("x-original-exchange")), _text(texts.get("x-original-routingKey"))
+    exchange, key = texts["x-original-exchange"], texts["x-original-routingKey"]
     return Failure(
         reason="fault",
         queue="" if exchange else key,  # published to a queue by its name
         error_type=causes[-1] if causes else trace.partition("\n")[0].partition(":")[0].strip(),
-        error=_text(texts.get(_SPRING)),
+        error=texts[_SPRING],
         traceback=trace,
-        event_type=_text(texts.get("__TypeId__")) or key,
+        event_type=texts["__TypeId__"] or key,
         origin=(exchange, key) if key else None,
     )
 
 
-def _celery(texts: Mapping[str, Any], retries: object) -> Failure:
+def _celery(texts: defaultdict[str, str], retries: object) -> Failure:
     return Failure(
-        event_type=_text(texts["task"]),
-        event_id=_text(texts["id"]),
-        worker=_text(texts.get("origin")),
+        event_type=texts["task"],
+        event_id=texts["id"],
+        worker=texts["origin"],
         attempt=retries + 1 if type(retries) is int and 0 <= retries < 1_000_000 else 0,
     )
-
-
-def _text(value: object) -> str:
-    return value[:100_000] if isinstance(value, str) else ""

@@ -21,6 +21,7 @@ from .selection import Selection
 BATCH = 500
 BUCKETS = 24
 _VERSION = 4
+# Messages are in a table of their own: who looks for letters does not turn its pages.
 _SCHEMA = f"""
 DROP TABLE IF EXISTS letters;
 DROP TABLE IF EXISTS messages;
@@ -82,23 +83,18 @@ class Index:
     @contextmanager
     def rewriting(self) -> Iterator[None]:
         """What is added inside replaces what was there before; where it ends in an exception, nothing does."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("DELETE FROM letters")
             self._db.execute("DELETE FROM messages")
             yield
             self._db.execute("INSERT OR REPLACE INTO about VALUES ('read_at', ?)", [time.time()])
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     def add(self, letters: Iterable[Letter]) -> None:
         new = list(letters)
         self._db.executemany(f"INSERT OR IGNORE INTO letters VALUES ({', '.join('?' * 16)})", map(_row, new))
-        self._db.executemany(
-            "INSERT OR IGNORE INTO messages VALUES (?, ?)", [(letter.position, _packed(letter)) for letter in new]
-        )
+        packed = [(one.position, zlib.compress(json.dumps(to_json(one.message)).encode(), 1)) for one in new]
+        self._db.executemany("INSERT OR IGNORE INTO messages VALUES (?, ?)", packed)
 
     def remove(self, keys: Iterable[str]) -> None:
         gone = [(key,) for key in keys]
@@ -205,11 +201,6 @@ def _row(letter: Letter) -> tuple[Any, ...]:
         letter.position, letter.key, letter.event_id, letter.event_type, letter.version, *clean, failed_at,
         letter.worker, letter.returns, json.dumps(letter.chain), letter.correlation_id,
     )  # fmt: skip
-
-
-def _packed(letter: Letter) -> bytes:
-    """The message, in a table of its own: who looks for letters does not turn its pages."""
-    return zlib.compress(json.dumps(to_json(letter.message)).encode(), 1)
 
 
 def _holds(message: bytes, text: str) -> bool:

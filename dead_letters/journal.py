@@ -168,10 +168,11 @@ class Journal:
         """Letters that failed again, or are being retried."""
         return self._items("state IN ('failed', 'retrying') ORDER BY n LIMIT ?", [name, limit])
 
-    def states(self, name: str, keys: Sequence[str]) -> list[ItemState]:
-        """How a few letters stand."""
-        query = f"SELECT state FROM items WHERE operation = ? AND key IN ({', '.join('?' * len(keys))})"
-        return [state for (state,) in self._db.execute(query, [name, *keys])]
+    def counts(self, name: str, keys: Sequence[str] | None = None) -> dict[ItemState, int]:
+        """Count the letters of an operation, or a few of them, by their states."""
+        some = "" if keys is None else f" AND key IN ({', '.join('?' * len(keys))})"
+        query = f"SELECT state, count(*) FROM items WHERE operation = ?{some} GROUP BY state"
+        return dict(self._db.execute(query, [name, *(keys or ())]).fetchall())
 
     def sending(self, name: str, keys: Iterable[str]) -> None:
         """Their replacements are about to be published."""
@@ -246,6 +247,5 @@ class Journal:
 
     def _operation(self, row: tuple[Any, ...]) -> Operation:
         name, kind, queue, state, _, detail, options, total, by, begun, changed = row
-        counts = self._db.execute("SELECT state, count(*) FROM items WHERE operation = ? GROUP BY state", [name])
         moments = (datetime.fromtimestamp(begun, UTC), datetime.fromtimestamp(changed, UTC))
-        return Operation(name, kind, queue, state, detail, json.loads(options), total, by, *moments, dict(counts))
+        return Operation(name, kind, queue, state, detail, json.loads(options), total, by, *moments, self.counts(name))

@@ -79,17 +79,11 @@ def key_of(message: Message) -> str:
     return hashlib.blake2b(json.dumps(whole, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-class Keys:
-    """Keys for the messages of a queue, in its order. Of messages that are all alike, the second key ends in `-2`."""
-
-    def __init__(self) -> None:
-        self._alike = Counter[str]()
-
-    def next(self, message: Message) -> str:
-        """Return the key of the next message."""
-        key = key_of(message)
-        self._alike[key] += 1
-        return key if self._alike[key] == 1 else f"{key}-{self._alike[key]}"
+def next_key(message: Message, alike: Counter[str]) -> str:
+    """Return the key of the next message of a queue. Of messages that are all `alike` the second key ends in `-2`."""
+    key = key_of(message)
+    alike[key] += 1
+    return key if alike[key] == 1 else f"{key}-{alike[key]}"
 
 
 def read_letter(message: Message, *, key: str, position: int, returns: int = 0, names: Names = NO_NAMES) -> Letter:

@@ -15,7 +15,6 @@ class Outage:
         self._errors: dict[str, str] = {}
 
     def __call__(self, fact: Fact) -> None:
-        """Take notice of a fact."""
         if isinstance(fact, Connected):
             self._errors.pop(fact.role, None)
         elif isinstance(fact, Disconnected):

@@ -58,17 +58,10 @@ async def known_queues(broker: Broker) -> dict[str, str]:
         return {}
     try:
         await browser.caught_up()
-        known: dict[str, str] = {}
-        said: dict[bytes, int] = {}
-        twice = []
-        for one in held:
-            if (earlier := said.get(one.message.body)) is not None:
-                twice.append(earlier)
-            said[one.message.body] = one.tag
-            known |= _queues_in(one.message.body)
-        if twice:
+        last = {one.message.body: one.tag for one in held}
+        if twice := [one.tag for one in held if one.tag != last[one.message.body]]:
             await browser.remove(*twice)
-        return known
+        return {queue: worker for one in held for queue, worker in _queues_in(one.message.body).items()}
     finally:
         await browser.close()
 

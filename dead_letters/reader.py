@@ -1,15 +1,15 @@
 """Reading a dead-letter queue into an index. The letters stay where they are."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from ..broker import Broker, Browser, Held, Topology, resting_queue
 from ..events import BrokerUnavailable, HoldfastError, TopologyDrift
 from .index import BATCH, Index
-from .letter import Keys, Letter, read_letter
+from .letter import Letter, next_key, read_letter
 
-WORN = 15
-"""Readings after which a queue that may have RabbitMQ 4's delivery limit of 20 is left alone: it drops what passes."""
+WORN = 15  # readings after which a queue that may have RabbitMQ 4's delivery limit of 20 is left alone
 
 
 class WornOut(HoldfastError):
@@ -24,7 +24,7 @@ class Shelf:
         self.browser: Browser
         self._index = index
         self._tell = tell
-        self._keys = Keys()
+        self._alike = Counter[str]()
         self._fresh: list[Letter] = []
         self._complete = False
 
@@ -32,7 +32,7 @@ class Shelf:
         """A letter is lent. What arrives after the reading was complete is none of its concern."""
         if self._complete:
             return
-        key = self._keys.next(held.message)
+        key = next_key(held.message, self._alike)
         self.tags[key] = held.tag
         position, names = len(self.tags), self._index.names
         self._fresh.append(read_letter(held.message, key=key, position=position, returns=held.returns, names=names))

@@ -11,30 +11,17 @@ from .journal import Journal
 _KEPT = 7 * 86_400_000  # milliseconds that receipts wait for a tool that went away
 
 
-def receipt_queue(operation: str) -> str:
-    return f"{RECEIPTS}.{operation}"
-
-
 @asynccontextmanager
 async def receiving(broker: Broker, operation: str, journal: Journal, tell: Callable[[], None]) -> AsyncIterator[None]:
     """Receipts go to the journal; those that came while nobody listened are there when this begins."""
-    queue = receipt_queue(operation)
-    arguments = {"x-queue-type": "classic", "x-expires": _KEPT}
-    await broker.declare(
-        Topology((Exchange(RECEIPTS),), (Queue(queue, arguments),), (Binding(RECEIPTS, queue, operation),))
-    )
+    queue = Queue(f"{RECEIPTS}.{operation}", {"x-queue-type": "classic", "x-expires": _KEPT})
+    await broker.declare(Topology((Exchange(RECEIPTS),), (queue,), (Binding(RECEIPTS, queue.name, operation),)))
     inbox: asyncio.Queue[Delivery] = asyncio.Queue()
-    waiting = await broker.count(queue)
+    waiting = await broker.count(queue.name)
     left = waiting.ready if waiting else 0
     heard = asyncio.Event()
 
     async def hear() -> None:
-        try:
-            await read_all()
-        finally:
-            heard.set()
-
-    async def read_all() -> None:
         nonlocal left
         while True:
             if left <= 0:
@@ -49,8 +36,9 @@ async def receiving(broker: Broker, operation: str, journal: Journal, tell: Call
                 await delivery.consumer.ack(delivery)
             left -= len(deliveries)
 
-    consumer = await broker.consume(queue, prefetch=500, on_delivery=inbox.put_nowait)
+    consumer = await broker.consume(queue.name, prefetch=500, on_delivery=inbox.put_nowait)
     hearing = asyncio.create_task(hear(), name=f"receipts of {operation}")
+    hearing.add_done_callback(lambda ended: heard.set())
     try:
         async with asyncio.timeout(30):
             await heard.wait()

@@ -47,7 +47,6 @@ class Rehearsal:
 
 
 def forecast(letters: Iterable[Letter], read: Reader) -> Forecast:
-    """Try to read each letter."""
     readable, findings = 0, dict[str, Unread]()
     for letter in letters:
         try:

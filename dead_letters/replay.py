@@ -6,16 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from ..broker import DEAD_SUFFIX, LEDGER_SUFFIX, ledger_queue
-from ..events import (
-    ConfigurationError,
-    Message,
-    Names,
-    derived_id,
-    metadata_headers,
-    read_metadata,
-    replay_mark,
-    uuid7,
-)
+from ..events import ConfigurationError, Message, Names, derived_id, metadata_headers, read_metadata, replay_mark, uuid7
 from ..events import headers as h
 from .foreign import SUFFIXES, failure_of, is_written_on_failure
 from .letter import NO_NAMES, NO_TIME, Letter, origin_of

@@ -1,13 +1,14 @@
 """The import of an archive: its letters are put back into their dead-letter queue, unless they are in it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..events import BrokerUnavailable, Message
 from ..events import headers as h
 from .archive import lines_of
-from .letter import Keys, Letter, read_letter
+from .letter import Letter, next_key, read_letter
 from .reader import Shelf, reading
 from .runner import BATCH, HOLD, Runner, Stopped, raise_any
 
@@ -77,14 +78,9 @@ class RestoreRunner(Runner):
             raise Stopped(f"{path} no longer holds {len(wanted)} of its letters")
 
 
-def queues_of(path: Path) -> list[str]:
-    """The dead-letter queues that the letters of an archive are from. Raises `ConfigurationError` naming the line."""
-    return sorted({queue for queue, _ in lines_of(path)})
-
-
 def letters_for(path: Path, queue: str, to: str | None) -> Iterator[tuple[str, Message]]:
     """The letters of an archive that go to this queue (all of them where they go `to` it), with their keys there."""
-    keys = Keys()
+    alike = Counter[str]()
     for named, message in lines_of(path):
         if to or named == queue:
-            yield keys.next(message), message
+            yield next_key(message, alike), message

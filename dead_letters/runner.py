@@ -8,8 +8,8 @@ quarter of an hour at most: RabbitMQ takes deliveries back after half an hour.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +44,8 @@ class Leave(Exception):
 class Pace:
     """How fast and how carefully. `rate` is letters per second; `wait` the seconds without a word after which
     outcomes are not waited for any more; `canary`: 1 letter, then 10, then the rest, each after the outcome of the
-    last; `keep_going`: whatever fails again. Raises `ConfigurationError` for a rate or a wait that is none."""
+    last, unless `wait` is 0; `keep_going`: whatever fails again. Raises `ConfigurationError` for a rate or a wait that
+    is none."""
 
     rate: float | None = None
     canary: bool = True
@@ -85,15 +86,17 @@ class Runner:
 
     async def run(self) -> Operation:
         """Return when there is nothing more to do or to wait for; the operation says how it ended."""
+        listening: AbstractAsyncContextManager[None] = nullcontext()
+        if self.awaits_outcomes:
+            listening = receiving(self.broker, self.name, self.journal, self._heard)
         with locked(self.folder, self.name), self.own_index() as self.index:
             self.journal.ask(self.name, "run")
             self.journal.change(self.name, "running")
             try:
-                async with self._listening():
+                async with listening:
                     await self._take_all()
-                    await self._outcomes(None)
-                operation = self.journal.operation(self.name)
-                self.journal.change(self.name, "waiting" if operation.unconfirmed else "done")
+                    await self._outcomes()
+                self.journal.change(self.name, "waiting" if self._is_unconfirmed() else "done")
             except Stopped as reason:
                 self.journal.change(self.name, "stopped", str(reason))
             except Leave:
@@ -105,14 +108,6 @@ class Runner:
             finally:
                 self.tell()
         return self.journal.operation(self.name)
-
-    @asynccontextmanager
-    async def _listening(self) -> AsyncIterator[None]:
-        if not self.awaits_outcomes:
-            yield
-            return
-        async with receiving(self.broker, self.name, self.journal, self._heard):
-            yield
 
     def _heard(self) -> None:
         self._progress.set()
@@ -180,7 +175,7 @@ class Runner:
     def _batches(self, items: Sequence[Item]) -> Iterator[tuple[Sequence[Item], bool]]:
         """The letters in portions, and whether a portion is one of the first few, with more to come."""
         size = BATCH if self.pace.rate is None else max(1, min(BATCH, round(self.pace.rate / 4)))
-        begin, canary = 0, list(CANARY) if self.pace.canary and self.awaits_outcomes else []
+        begin, canary = 0, list(CANARY) if self.pace.canary and self.pace.wait and self.awaits_outcomes else []
         while begin < len(items):
             is_canary = bool(canary)
             step = canary.pop(0) if canary else size
@@ -196,10 +191,9 @@ class Runner:
             self.journal.change(self.name, "running", f"trying the first {len(keys)}")
             await self._outcomes(keys)
             self.journal.change(self.name, "running")
-            states = set(self.journal.states(self.name, keys))
-            if "failed" in states and not self.pace.keep_going:
+            if "failed" in self.journal.counts(self.name, keys) and not self.pace.keep_going:
                 raise Stopped("one of the first few letters came back dead; the rest was left where it is")
-            if states & {"sent", "retrying"} and not self.pace.keep_going:
+            if self._is_unconfirmed(keys) and not self.pace.keep_going:
                 raise Stopped(
                     f"no outcome of the first few letters within {self.pace.wait:g} s; is a worker running? "
                     "The rest was left where it is"
@@ -214,33 +208,28 @@ class Runner:
         if same := self.journal.same_failures(self.name):
             raise Stopped(f"{same} letter(s) failed with the failure they had been dead-lettered for; it is not fixed")
 
-    async def _outcomes(self, keys: Sequence[str] | None) -> None:
+    async def _outcomes(self, keys: Sequence[str] | None = None) -> None:
         """Return when each of these letters (or all) has its outcome, or there was no word for as long as we wait."""
-        if not self.awaits_outcomes:
-            return
         loop = asyncio.get_running_loop()
         until = loop.time() + self.pace.wait
-        while True:
-            states = self.journal.states(self.name, keys) if keys is not None else None
-            operation = self.journal.operation(self.name)
-            open_ones = operation.unconfirmed if states is None else sum(s in ("sent", "retrying") for s in states)
-            if not open_ones or loop.time() >= until:
-                return
+        while self._is_unconfirmed(keys) and loop.time() < until:
             if keys is not None:
                 self._judge()
             self._heed()
             self._progress.clear()
-            try:
-                async with asyncio.timeout(min(_LOOK, max(0.0, until - loop.time()))):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(_LOOK, until - loop.time())):
                     await self._progress.wait()
                 until = loop.time() + self.pace.wait
                 await asyncio.sleep(_BREATH)  # receipts come in crowds; counting is not for each of them
-            except TimeoutError:
-                pass
+
+    def _is_unconfirmed(self, keys: Sequence[str] | None = None) -> bool:
+        return not {"sent", "retrying"}.isdisjoint(self.journal.counts(self.name, keys))
 
     async def _pause(self, seconds: float) -> None:
-        until = asyncio.get_running_loop().time() + seconds
-        while (left := until - asyncio.get_running_loop().time()) > 0:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while (left := until - loop.time()) > 0:
             self._heed()
             await asyncio.sleep(min(_LOOK, left))
 

@@ -14,7 +14,7 @@ from ..broker import Broker, Depth
 from ..config import Settings
 from ..events import ConfigurationError, QueueInUse
 from .actions import action_of
-from .archive import from_line, to_line
+from .archive import from_line, lines_of, to_line
 from .files import file_name, folder_of, is_locked, write_lines
 from .index import Index
 from .journal import Journal, Kind, Operation, Request
@@ -22,7 +22,7 @@ from .outage import Outage
 from .queues import DeadQueue, known_queues, resolve, several
 from .reader import WornOut, reading
 from .replay import Edit, target_of
-from .restoration import RestoreRunner, letters_for, queues_of
+from .restoration import RestoreRunner, letters_for
 from .runner import Pace, Runner
 from .selection import Selection
 
@@ -62,13 +62,12 @@ class DeadLetters:
         first letter alone would put that last: RabbitMQ returns it to the end.)"""
         self.outage.check()
         known = {await self.resolve(name): "" for name in names} or await known_queues(self.broker)
-        depths = await several(self.broker.count, known, at_a_time=8)
 
         async def look(name: str) -> DeadQueue | None:
-            depth = depths[name]
+            depth = await self.broker.count(name)
             return None if depth is None else await self.look(name, depth, known[name])
 
-        queues = await several(look, known, at_a_time=4)
+        queues = await several(look, known, at_a_time=8)
         return [queue for queue in queues.values() if queue is not None]
 
     async def look(self, queue: str, depth: Depth, worker: str = "") -> DeadQueue:
@@ -187,7 +186,7 @@ class DeadLetters:
 
         Raises `ConfigurationError` naming the line, or `TopologyMissing`."""
         to = await self.resolve(to) if to else None
-        queues = [to] if to else queues_of(path)
+        queues = [to] if to else sorted({queue for queue, _ in lines_of(path)})
         for queue in queues:
             await self.resolve(queue)
         options, begun = {"path": str(path.absolute()), "to": to}, []  # noqa: ASYNC240 (no disk is touched)

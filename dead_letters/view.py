@@ -11,9 +11,7 @@ from .index import Group
 from .journal import Operation
 from .letter import NO_TIME, Letter
 
-BODY = 20_000
-"""Characters of a body that are shown; the whole is exported or downloaded."""
-
+BODY = 20_000  # characters of a body that are shown; the whole is exported or downloaded
 _FIELDS = (
     "position", "event_id", "event_type", "version", "reason", "handler", "error_type", "error_message", "fingerprint",
     "attempt", "first_failed_at", "failed_at", "worker", "replayed",
