@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial, wraps
 from typing import Annotated, Any
 
@@ -70,13 +70,17 @@ def in_session(command: Callable[..., Awaitable[int]]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**values: Any) -> None:
-        from .session import in_new_session, pace_of, selection_of
+        from ...dead_letters import Pace, Selection
+        from .session import in_new_session
 
-        session = {option: values.pop(option) for option in _SESSION if option in values}
-        builders: dict[str, Callable[..., Any]] = {"selection": selection_of, "pace": pace_of}
-        for name, build in builders.items():
-            if name in ours:
-                values[name] = build(**{option: values.pop(option) for option in _GROUPS[name]})
+        def take(options: Iterable[str]) -> dict[str, Any]:
+            return {option: values.pop(option) for option in options if option in values}
+
+        session = take(_SESSION)
+        if "selection" in ours:
+            values["selection"] = Selection(tuple(values.pop("id") or ()), **take(_SELECTION))
+        if "pace" in ours:
+            values["pace"] = Pace(**take(_PACE))
         sys.exit(in_new_session(partial(command, **values), **session))
 
     names_a_queue = bool({"queue", "queues", "to"} & ours.keys())

@@ -1,13 +1,13 @@
 """An operation while a command carries it out: its bar, and the signals that pause it."""
 
-import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ...dead_letters import DeadLetters, Operation
+from ...dead_letters.view import counts_of
 from ...telemetry import neutral
-from ..signals import heeded
+from ..signals import heed, heed_no_more
 
 
 @contextmanager
@@ -25,33 +25,23 @@ def bar(service: DeadLetters, operation: Operation, *, hidden: bool) -> Iterator
 
     def tell() -> None:
         now = service.journal.operation(operation.id)
-        progress.update(task, completed=now.total - now.left - now.unconfirmed, description=_short(now))
+        text = f"{now.kind} {counts_of(now, ' · ')} {neutral(now.detail, 60)}"
+        progress.update(task, completed=now.total - now.left - now.unconfirmed, description=text)
 
     with progress:
         yield tell
 
 
-def _short(operation: Operation) -> str:
-    counts = " · ".join(f"{count} {state}" for state, count in operation.counts.items() if count and state != "waiting")
-    return f"{operation.kind} {counts} {neutral(operation.detail, 60)}"
-
-
 @contextmanager
 def pausing(service: DeadLetters, operation: Operation) -> Iterator[None]:
     """Pause the operation on the first Ctrl-C or SIGTERM, when the letters in flight are done; the second one ends."""
-    loop, signals = asyncio.get_running_loop(), heeded()
 
-    def leave() -> None:
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-    def pause() -> None:
+    def pause(counts: bool) -> None:
         service.journal.ask(operation.id, "pause")
-        leave()
+        heed_no_more()
 
-    for number in signals:
-        loop.add_signal_handler(number, pause)
+    heed(pause)
     try:
         yield
     finally:
-        leave()
+        heed_no_more()

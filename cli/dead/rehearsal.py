@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cache, partial
 from typing import IO
 
 from pydantic import SecretStr
@@ -21,26 +22,13 @@ from pydantic import SecretStr
 from ...broker import Binding, Delivery, Queue, Topology, open_broker
 from ...config import Settings
 from ...consumer import HandlerSpec
-from ...dead_letters import (
-    Edit,
-    Forecast,
-    Index,
-    Letter,
-    Reader,
-    Rehearsal,
-    Selection,
-    forecast,
-    replayed,
-    target_of,
-)
+from ...dead_letters import Edit, Forecast, Index, Letter, Reader, Rehearsal, Selection, forecast, replayed, target_of
 from ...events import ConfigurationError, read_incoming
 from ...telemetry import Fact, Settled, neutral
 from ..load import load_worker
 from ..words import console, print_json
 
-WITHIN = 600.0
-"""Seconds after which the process of a rehearsal is killed."""
-
+WITHIN = 600.0  # seconds after which the process of a rehearsal is killed
 _CAUGHT = "holdfast.rehearsal"
 
 
@@ -54,16 +42,13 @@ def handler_of(worker: str, queue: str) -> HandlerSpec:
 
 def reader_of(worker: str, dead_queue: str, to: str | None) -> Reader:
     """Return a function that reads a letter, edited or not, as its handler would. It raises `DecodeError`."""
-    specs: dict[str, HandlerSpec] = {}
+    spec_of = cache(partial(handler_of, worker))
 
     def read_letter(letter: Letter, edit: Edit | None) -> None:
-        target = target_of(letter, dead_queue, to)
-        if target not in specs:
-            specs[target] = handler_of(worker, target)
+        spec = spec_of(target_of(letter, dead_queue, to))
         message = letter.message if edit is None else replace(letter.message, body=edit.body_of(letter.message))
         incoming = read_incoming(message, datetime.now(UTC))
-        metadata = replace(incoming.metadata, event_type=letter.event_type)
-        specs[target].read(replace(incoming, metadata=metadata))
+        spec.read(replace(incoming, metadata=replace(incoming.metadata, event_type=letter.event_type)))
 
     return read_letter
 
@@ -106,7 +91,7 @@ def _print(read_now: Forecast, ran: Rehearsal | None) -> None:
 async def rehearse(target: str, spec: HandlerSpec, letters: Sequence[Letter]) -> Rehearsal:
     """Run the handler on each letter, once. Its lifespan and middleware run as well; its effects are real."""
     worker = load_worker(target)
-    ran, caught, done = Rehearsal(), Counter[str](), asyncio.Event()
+    ran, caught = Rehearsal(), Counter[str]()
 
     def count(fact: Fact) -> None:
         if not isinstance(fact, Settled) or fact.outcome == "given_back":
@@ -117,7 +102,7 @@ async def rehearse(target: str, spec: HandlerSpec, letters: Sequence[Letter]) ->
             ran.failed += 1
             ran.errors.append(f"{fact.error_type}: {fact.error}")
         if ran.handled + ran.failed >= len(letters):
-            done.set()
+            worker.stop(now=True)
 
     def catch(delivery: Delivery) -> None:
         caught[delivery.message.type or "?"] += 1
@@ -135,9 +120,7 @@ async def rehearse(target: str, spec: HandlerSpec, letters: Sequence[Letter]) ->
         for letter in letters:
             message = replayed(letter, operation="rehearsal", target=spec.queue, forced=True)
             await broker.publish(message, timeout=None)
-        ended = asyncio.create_task(done.wait())
-        await asyncio.wait({ended, running}, return_when=asyncio.FIRST_COMPLETED)
-        ended.cancel()
+        await asyncio.wait({running})
     finally:
         worker.stop(now=True)
         await running

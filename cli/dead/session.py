@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, closing, nullcontext
+from contextlib import asynccontextmanager, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,16 +75,6 @@ def in_new_session(command: Callable[..., Awaitable[int]], *, json: bool, any_qu
     return asyncio.run(run())
 
 
-def selection_of(**filters: Any) -> Selection:
-    """Return the selection that the options of a command make up."""
-    return Selection(**filters | {"id": tuple(filters["id"] or ())})
-
-
-def pace_of(rate: float | None, wait: float, *, canary: bool, keep_going: bool) -> Pace:
-    """Return the pace that the options of a command make up. Where nothing is waited for no letter goes first."""
-    return Pace(rate=rate, canary=canary and wait > 0, wait=wait, keep_going=keep_going)
-
-
 def edit_of(body: str | None, headers: Sequence[str], dropped: Sequence[str]) -> Edit:
     """Return the edit that the options of `dead edit` make up. `body` names a file, or is `-` for standard input."""
     changes: dict[str, str | None] = dict.fromkeys(dropped)
@@ -112,14 +102,10 @@ class Session:
         queue = await self.service.resolve(name)
         if cached and self.service.index(queue).read_at is not None:
             return queue
-        error = Console(stderr=True, highlight=False)
-        with error.status(f"reading {queue}") if error.is_terminal else nullcontext() as status:
-
-            def tell(count: int) -> None:
-                if status is not None:
-                    status.update(f"reading {queue}: {count:,} letters")
-
-            await self.service.read(queue, worn_too=worn, tell=tell)
+        with Console(stderr=True, highlight=False).status(f"reading {queue}") as status:
+            await self.service.read(
+                queue, worn_too=worn, tell=lambda count: status.update(f"reading {queue}: {count:,} letters")
+            )
         return queue
 
     def say(self, value: Any, text: str) -> int:
@@ -144,24 +130,20 @@ class Session:
         run, or nothing is selected, they are only shown."""
         index = self.service.index(queue)
         count, first = index.count(selection), next(index.letters(selection), None)
-        if first is None or dry_run:
-            self._show_selected(queue, selection, f"{count:,} letter(s) of {neutral(queue)} would be {_DONE[kind]}")
-            return False
-        if not yes:
-            target = "" if kind == "discard" else target_of(first, queue, to)
-            question = _QUESTIONS[kind].format(count=count, target=target, key=first.key)
-            self.confirm(question, groups_table(index.groups(selection)))
-        return True
-
-    def _show_selected(self, queue: str, selection: Selection, text: str) -> None:
-        index = self.service.index(queue)
+        if first is not None and not dry_run:
+            if not yes:
+                target = "" if kind == "discard" else target_of(first, queue, to)
+                question = _QUESTIONS[kind].format(count=count, target=target, key=first.key)
+                self.confirm(question, groups_table(index.groups(selection)))
+            return True
         if self.as_json:
-            letters = (letter_json(letter) for letter in index.letters(selection))
+            letters = map(letter_json, index.letters(selection))
             print_json_with({"queue": queue, "dry_run": True}, "letters", letters)
         else:
-            print(text)
-            if groups := index.groups(selection):
-                console().print(groups_table(groups))
+            print(f"{count:,} letter(s) of {neutral(queue)} would be {_DONE[kind]}")
+            if count:
+                console().print(groups_table(index.groups(selection)))
+        return False
 
     def confirm(self, question: str, *shown: Table) -> None:
         """Ask a person, who is shown something first. Raises `ConfigurationError` where nobody can be asked, or says

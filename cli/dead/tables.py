@@ -102,7 +102,6 @@ def letters_table(letters: Iterable[Letter]) -> Table:
 
 
 def print_letter(letter: Letter, at: Console) -> None:
-    """Print all that is known of one letter."""
     at.print(f"letter {letter.key}")
     for name, value in facts_of(letter).items():
         at.print(f"  {name:<23}{neutral(value, 500)}", soft_wrap=True)
@@ -124,7 +123,6 @@ def operation_line(operation: Operation) -> str:
 
 
 def operations_table(operations: Iterable[Operation]) -> Table:
-    """List operations and how they stand."""
     table = Table("operation", "queue", "state", "letters", "how they stand", "begun", "by")
     for operation in operations:
         table.add_row(
