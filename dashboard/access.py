@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 Role: TypeAlias = Literal["viewer", "operator"]
 
@@ -94,12 +94,11 @@ class Access:
 
     def session_of(self, request: Request) -> Session | None:
         """Whoever the cookie of a request names."""
-        cookie = request.cookies.get(COOKIE, "")
-        claim, _, signature = cookie.rpartition(".")
+        claim, _, signature = request.cookies.get(COOKIE, "").rpartition(".")
         if not hmac.compare_digest(self._sign(claim).encode(), signature.encode("utf-8", "replace")):
             return None
         name, role, expires = claim.split(".")
-        if role not in ("viewer", "operator") or float(expires) < time.time():
+        if float(expires) < time.time():
             return None
         return Session(name, "operator" if role == "operator" else "viewer", self._sign(f"form {name}"))
 
@@ -146,40 +145,28 @@ def _here(request: Request) -> str:
     return "/" + str(request.url.replace(scheme="", netloc="")).lstrip("/")
 
 
-class Gate:
+class Gate(BaseHTTPMiddleware):
     """The middleware that lets requests in, with their session, and puts our headers on every answer."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app = app
+        super().__init__(app)
         self._access = access
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        path = self._access.below_root(request.scope["path"])
+        request.scope.update(path=path, root_path=self._access.root)
+        answer = await self._answer(request, call_next)
+        for name, value in HEADERS.items():
+            answer.headers.setdefault(name, value)
+        return answer
 
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                known = Headers(raw=message["headers"])
-                extra = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k not in known]
-                message = {**message, "headers": [*message["headers"], *extra]}
-            await send(message)
-
-        path = self._access.below_root(scope["path"])
-        scope = {**scope, "path": path, "root_path": self._access.root}
-        await self._answer(Request(scope, receive), guarded)
-
-    async def _answer(self, request: Request, send: Send) -> None:
-        access, scope, receive = self._access, request.scope, request.receive
+    async def _answer(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        access = self._access
         if (why := access.refuses(request)) is not None:
-            await Response(why + "\n", 403, media_type="text/plain")(scope, receive, send)
-            return
-        session = access.session_of(request)
-        if session is None and not request.url.path.removeprefix(access.root).startswith(_OPEN):
-            answer: Response = RedirectResponse(f"{access.root}/login", 303)
-            if access.is_open and request.method in SAFE:
-                answer = access.welcome(request, RedirectResponse(_here(request), 303), access.role)
-            await answer(scope, receive, send)
-            return
-        scope["session"] = session
-        await self._app(scope, receive, send)
+            return Response(why + "\n", 403, media_type="text/plain")
+        request.scope["session"] = session = access.session_of(request)
+        if session is not None or request.url.path.removeprefix(access.root).startswith(_OPEN):
+            return await call_next(request)
+        if access.is_open and request.method in SAFE:
+            return access.welcome(request, RedirectResponse(_here(request), 303), access.role)
+        return RedirectResponse(f"{access.root}/login", 303)

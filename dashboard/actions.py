@@ -1,8 +1,9 @@
 """What forms ask for: the actions of an operator, each in the audit log, and another reading of a queue."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
@@ -10,25 +11,21 @@ from urllib.parse import urlencode
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ..dead_letters import Edit, Operation, Pace, Selection, target_of
+from ..dead_letters import Edit, Letter, Operation, Pace, Selection, target_of
 from ..events import ConfigurationError, HoldfastError
+from .page import Visit, number
 from .pages import NO_WORKER, USUAL, archive_of, run_name
-from .visit import Visit, number
 
-SHOWN = 50
-"""Letters that a dry run names."""
-
-MOST = 1_000
-"""Letters that the handler is run on at most."""
+SHOWN = 50  # letters that a dry run names
+MOST = 1_000  # letters that the handler is run on
 
 
 async def replay(visit: Visit) -> Response:
     """Show what is about to be replayed, and with POST replay it."""
-    if visit.is_asked:
-        return _ask_first(visit, "replay.html", visit.selection)
-    fields, selection = visit.fields, _limited(visit)
+    fields = visit.fields
+    selection = replace(visit.selection, limit=number(fields.get("limit", "")) or None)
     to, pace = fields.get("to") or None, _pace(fields)
-    if "dry_run" in fields:
+    if visit.is_asked or "dry_run" in fields:
         return _ask_first(visit, "replay.html", selection)
     return _begin(visit, visit.service.replay(visit.queue, selection, to=to, forced="forced" in fields), pace)
 
@@ -37,11 +34,10 @@ async def discard(visit: Visit) -> Response:
     """Show what is about to be archived and taken off the queue, and with POST do that."""
     if visit.is_asked:
         return _ask_first(visit, "discard.html", visit.selection)
-    selection = _limited(visit)
-    count = visit.index.count(selection)
+    count = visit.index.count(visit.selection)
     if visit.fields.get("count") != str(count):
         raise ConfigurationError(f"type the number of letters, {count}, to discard them")
-    return _begin(visit, visit.service.discard(visit.queue, selection))
+    return _begin(visit, visit.service.discard(visit.queue, visit.selection))
 
 
 async def edit(visit: Visit) -> Response:
@@ -51,38 +47,40 @@ async def edit(visit: Visit) -> Response:
         body = letter.message.body.decode()
     except UnicodeDecodeError:
         raise ConfigurationError("the body is not text; use holdfast dead edit with a file") from None
-    form: dict[str, Any] = {"body": body, "headers": "", "to": ""}
-    if visit.is_asked:
-        return visit.show("edit.html", letter=letter, error="", **form)
-    form = {name: visit.fields.get(name, "").replace("\r\n", "\n") for name in form}
-    try:
-        changed = Edit(form["body"].encode(), _headers(form["headers"]))
-        if visit.page.reader_of is not None and "unchecked" not in visit.fields:
-            visit.page.reader_of(visit.queue, form["to"] or None)(letter, changed)
-        operation = visit.service.edit(visit.queue, letter.key, changed, to=form["to"] or None)
-    except HoldfastError as error:
-        return visit.show("edit.html", 400, letter=letter, error=str(error), **form)
-    return _begin(visit, operation)
+    begin = partial(visit.service.edit, visit.queue, letter.key)
+    return _edit(visit, "edit.html", {"body": body}, [letter], begin, letter=letter)
 
 
 async def edit_each(visit: Visit) -> Response:
     """Show how the selected letters can be edited together, and with POST check that and replay them as new events."""
     index, selection = visit.index, visit.selection
-    form = {name: visit.fields.get(name, "").replace("\r\n", "\n") for name in ("find", "put", "headers", "to")}
-    count, error = index.count(selection), ""
-    if not visit.is_asked:
-        try:
-            changed = Edit(None, _headers(form["headers"]), form["find"], form["put"])
-            if not changed.headers and not changed.find:
-                raise ConfigurationError("nothing is different")
-            if (reader_of := visit.page.reader_of) is not None:
-                read = reader_of(visit.queue, form["to"] or None)
-                for letter in index.letters(selection):
-                    read(letter, changed)
-            return _begin(visit, visit.service.edit_each(visit.queue, selection, changed, to=form["to"] or None))
-        except HoldfastError as trouble:
-            error = str(trouble)
-    return visit.show("edits.html", 400 if error else 200, count=count, error=error, **form)
+    begin = partial(visit.service.edit_each, visit.queue, selection)
+    form = {"find": "", "put": ""}
+    return _edit(visit, "edits.html", form, index.letters(selection), begin, count=index.count(selection))
+
+
+def _edit(
+    visit: Visit, template: str, form: dict[str, Any], letters: Iterable[Letter], begin: Callable[..., Operation],
+    **shown: Any,
+) -> Response:  # fmt: skip
+    """Show the form of an edit, and with POST begin it. Where that fails the form is shown again, with the reason."""
+    form |= {"headers": "", "to": ""}
+    if visit.is_asked:
+        return visit.show(template, error="", **form, **shown)
+    form = {name: visit.fields.get(name, "").replace("\r\n", "\n") for name in form}
+    body, to = form.get("body"), form["to"] or None
+    try:
+        text = None if body is None else body.encode()
+        changed = Edit(text, _headers(form["headers"]), form.get("find", ""), form.get("put", ""))
+        if text is None and not changed.headers and not changed.find:
+            raise ConfigurationError("nothing is different")
+        if visit.page.reader_of is not None and "unchecked" not in visit.fields:
+            read = visit.page.reader_of(visit.queue, to)
+            for letter in letters:
+                read(letter, changed)
+        return _begin(visit, begin(changed, to=to))
+    except HoldfastError as error:
+        return visit.show(template, 400, error=str(error), **form, **shown)
 
 
 async def run(visit: Visit) -> Response:
@@ -110,7 +108,7 @@ async def restore(visit: Visit) -> Response:
 
 async def ask(visit: Visit) -> Response:
     """Pause, resume or cancel an operation."""
-    asked, operation = visit.request.path_params["request"], visit.service.operation(visit.name)
+    asked, operation = visit.request.path_params["request"], visit.service.operation(visit.part("name"))
     if asked == "resume":
         return _begin(visit, operation, _pace(visit.fields))
     if asked not in ("pause", "cancel"):
@@ -147,11 +145,6 @@ def _begin(visit: Visit, operation: Operation, pace: Pace = Pace()) -> Response:
     return visit.go(f"/operations/{operation.id}")
 
 
-def _limited(visit: Visit) -> Selection:
-    limit = number(visit.fields.get("limit", ""))
-    return replace(visit.selection, limit=limit) if limit else visit.selection
-
-
 def _pace(fields: Mapping[str, str]) -> Pace:
     rate, wait = _positive(fields, "rate", "letters a second"), _positive(fields, "wait", "seconds")
     pace = Pace(rate=rate, canary="at_once" not in fields, keep_going="keep_going" in fields)
@@ -171,7 +164,7 @@ def _positive(fields: Mapping[str, str], name: str, what: str) -> float | None:
 def _headers(text: str) -> dict[str, str | None]:
     """Read `name: value` on each line; `name:` alone takes the header away."""
     headers: dict[str, str | None] = {}
-    for line in text.replace("\r\n", "\n").split("\n"):
+    for line in text.split("\n"):
         name, colon, value = line.partition(":")
         if line.strip() and not colon:
             raise ConfigurationError(f"{line[:60]!r} is not a header; write name: value")

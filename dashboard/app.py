@@ -20,20 +20,14 @@ from . import sagas as saga_pages
 from .access import Access, Gate, Role
 from .background import Background
 from .causes import causes
-from .page import Page, Rehearse, templates
+from .page import Handler, Page, Rehearse, Visit, templates, visits
 from .sagas import Sagas
-from .visit import Handler, Visit, visits
 
 
 def create_app(
-    service: DeadLetters,
-    access: Access,
-    *,
-    reader_of: ReaderOf | None = None,
-    rehearse: Rehearse | None = None,
-    sagas: Sagas | None = None,
-    evidence: Evidence | None = None,
-) -> Starlette:
+    service: DeadLetters, access: Access, *, reader_of: ReaderOf | None = None, rehearse: Rehearse | None = None,
+    sagas: Sagas | None = None, evidence: Evidence | None = None,
+) -> Starlette:  # fmt: skip
     """Return the page over these dead letters, these sagas, and the journal of this evidence. Nothing changes before
     somebody with the operator's role says so."""
     page = Page(service, Background(service), access, reader_of, rehearse, templates(), sagas, evidence)

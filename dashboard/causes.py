@@ -4,7 +4,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ..journal import Traces, outcomes_of, trees
-from .visit import Visit
+from .page import Visit
 
 
 async def causes(visit: Visit) -> Response:

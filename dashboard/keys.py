@@ -8,7 +8,7 @@ from starlette.responses import Response
 from ..broker import DEAD_SUFFIX, Depth, ledger_queue
 from ..consumer.ordering.asking import Answer, ask_owner
 from ..events import ConfigurationError, HoldfastError
-from .visit import Visit
+from .page import Visit
 
 _PATIENCE = 10.0  # seconds for the answer of an owner
 
@@ -32,7 +32,7 @@ async def keys(visit: Visit) -> Response:
 
 async def change(visit: Visit) -> Response:
     """Show the events of a key and what is asked of its owner, and with POST ask it: `retry` or `skip`."""
-    verb = visit.request.path_params["verb"]
+    verb = visit.part("verb")
     if verb not in ("retry", "skip"):
         raise HTTPException(404, "a key can be retried and skipped")
     key = visit.selection.key or ""

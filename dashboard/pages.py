@@ -10,17 +10,14 @@ from urllib.parse import urlencode
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response, StreamingResponse
 
-from ..dead_letters import ORDERS, Forecast, export_lines, forecast, view
+from ..dead_letters import ORDERS, Forecast, export_lines, file_name, forecast, view
 from ..events import HoldfastError
 from .keys import has_keys
-from .visit import Visit, number
+from .page import Visit, number
 
 PER_PAGE = 50
 PER_QUEUE = 20
-
-USUAL = 10
-"""Letters that the handler is run on unless the form says how many."""
-
+USUAL = 10  # letters that the handler is run on unless the form says how many
 NO_WORKER = "no worker was named: holdfast dashboard --worker MODULE:WORKER"
 LINES = "application/x-ndjson"
 _PROPERTIES = (
@@ -45,8 +42,7 @@ async def queue(visit: Visit) -> Response:
     at, sort = number(query.get("page", "")) or 1, query.get("sort", "")
     sort = sort if sort in ORDERS else "newest"
     return visit.show(
-        "queue.html", index=index, groups=index.groups(selection), total=total, number=at,
-        sort=sort,
+        "queue.html", index=index, groups=index.groups(selection), total=total, number=at, sort=sort,
         letters=list(islice(index.letters(selection, skip=(at - 1) * PER_PAGE, order=sort), PER_PAGE)),
         last=max(1, -(-total // PER_PAGE)), notes=visit.service.journal.notes(name),
         error=background.errors.get(name, ""), reading=background.counts.get(name), has_keys=await has_keys(visit),
@@ -58,10 +54,8 @@ async def search(visit: Visit) -> Response:
     service, selection = visit.service, visit.selection
     indexes = {queue.queue: service.index(queue.queue) for queue in await service.queues() if queue.letters}
     kinds = view.across({queue: index.groups(selection) for queue, index in indexes.items()})
-    letters = {}
-    if selection.pairs():
-        for queue, index in indexes.items():
-            letters[queue] = list(islice(index.letters(selection, order="newest"), PER_QUEUE))
+    shown = indexes if selection.pairs() else {}
+    letters = {name: list(islice(one.letters(selection, order="newest"), PER_QUEUE)) for name, one in shown.items()}
     return visit.show("search.html", kinds=kinds, letters=letters)
 
 
@@ -91,8 +85,7 @@ async def export(visit: Visit) -> Response:
                 yield line
 
     service.journal.log(service.by, "export", name, f"to a browser: {urlencode(selection.pairs()) or 'all'}")
-    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)
-    headers = {"content-disposition": f'attachment; filename="{safe}.ndjson"'}
+    headers = {"content-disposition": f'attachment; filename="{file_name(name)}.ndjson"'}
     return StreamingResponse(lines(), media_type=LINES, headers=headers)
 
 
@@ -125,7 +118,7 @@ async def operations(visit: Visit) -> Response:
 
 async def operation(visit: Visit) -> Response:
     """Show how an operation stands."""
-    service, background, shown = visit.service, visit.page.background, visit.service.operation(visit.name)
+    service, background, shown = visit.service, visit.page.background, visit.service.operation(visit.part("name"))
     return visit.show(
         "operation.html", operation=shown, running=background.is_busy(shown.id) or shown.is_running,
         failures=service.journal.failures(shown.id), archive=service.archive_of(shown),
@@ -149,8 +142,8 @@ async def archive(visit: Visit) -> Response:
 
 def archive_of(visit: Visit) -> Path:
     """Return the archive that an address names."""
-    path = visit.service.folder / "archive" / visit.name
-    if path.name != visit.name or path.suffix != ".ndjson" or not path.is_file():
+    path = visit.service.folder / "archive" / visit.part("name")
+    if path.name != visit.part("name") or path.suffix != ".ndjson" or not path.is_file():
         raise HTTPException(404, "there is no such archive")
     return path
 

@@ -14,7 +14,7 @@ from ..sagas.reading import read_kinds, read_one, read_overview
 from ..sagas.stages import in_words
 from ..sql import Database
 from .drawing import draw
-from .visit import Visit
+from .page import Visit
 
 MOST = 200
 
@@ -37,7 +37,7 @@ async def kinds(visit: Visit) -> Response:
 
 async def kind(visit: Visit) -> Response:
     """List the sagas of one kind, or of one stage of it, the oldest first."""
-    sagas, saga = _of(visit), str(visit.request.path_params["saga"])
+    sagas, saga = _of(visit), visit.part("saga")
     stage = visit.request.query_params.get("stage") or None
     statements = sagas.database.statements(sagas.schema)
     listed = await sagas.database.run(read_overview(statements, saga, stage, 0.0, MOST))
@@ -46,7 +46,7 @@ async def kind(visit: Visit) -> Response:
 
 async def one(visit: Visit) -> Response:
     """Show where one saga stands, every step that led there, and its stages with that one lit."""
-    sagas, saga, key = _of(visit), str(visit.request.path_params["saga"]), str(visit.request.path_params["key"])
+    sagas, saga, key = _of(visit), visit.part("saga"), visit.part("key")
     shown = await sagas.database.run(read_one(sagas.database.statements(sagas.schema), saga, key))
     graph = sagas.graphs.get(saga)
     drawing = None if graph is None else draw(graph)

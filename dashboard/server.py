@@ -1,6 +1,5 @@
 """The server of the page: on loopback unless a token guards it."""
 
-import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
@@ -44,8 +43,6 @@ async def serve(
         app, log_config=None, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2,
         proxy_headers=bool(proxies), forwarded_allow_ips=proxies,
     )  # fmt: skip
-    server = uvicorn.Server(config)
     host, port = listening.getsockname()[:2]
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
     started(f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/")
-    await serving
+    await uvicorn.Server(config).serve(sockets=[listening])

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from holdfast import ConfigurationError
 from holdfast.cli.dead.tables import letters_table, print_letter
-from holdfast.dashboard.page import chart, templates
+from holdfast.dashboard.page import templates
 from holdfast.dead_letters import Index, Selection
 from holdfast.dead_letters.letter import Letter, read_letter
 from holdfast.dead_letters.view import across, age, body_text, scaled
@@ -91,7 +91,8 @@ def test_terminal_and_page_show_no_secret_of_what_other_software_wrote() -> None
 def test_a_chart_shows_every_count_and_the_highest_at_full_height() -> None:
     assert scaled([0, 1, 500, 1000], 8) == [0, 1, 4, 8]
     assert scaled([], 8) == [] and scaled([0, 0], 8) == [0, 0]
-    assert chart((0, 1, 2)).count("<rect") == 2
+    drawn = ON_PAGE.from_string('{% from "parts.html" import chart %}{{ chart((0, 1, 2)) }}').render()
+    assert drawn.count("<rect") == 2
 
 
 def test_groups_of_several_queues_are_joined_by_the_kind_of_failure() -> None:
