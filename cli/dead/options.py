@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial, wraps
+from functools import wraps
 from typing import Annotated, Any
 
 import typer
@@ -70,18 +70,25 @@ def in_session(command: Callable[..., Awaitable[int]]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**values: Any) -> None:
+        import asyncio
+
         from ...dead_letters import Pace, Selection
-        from .session import in_new_session
+        from .session import Session, open_service
 
         def take(options: Iterable[str]) -> dict[str, Any]:
             return {option: values.pop(option) for option in options if option in values}
 
-        session = take(_SESSION)
         if "selection" in ours:
             values["selection"] = Selection(tuple(values.pop("id") or ()), **take(_SELECTION))
         if "pace" in ours:
             values["pace"] = Pace(**take(_PACE))
-        sys.exit(in_new_session(partial(command, **values), **session))
+        as_json, any_queue = values.pop("json"), values.pop("any_queue", False)
+
+        async def with_session() -> int:
+            async with open_service(any_queue=any_queue) as service:
+                return await command(Session(service, as_json), **values)
+
+        sys.exit(asyncio.run(with_session()))
 
     names_a_queue = bool({"queue", "queues", "to"} & ours.keys())
     keyword = inspect.Parameter.KEYWORD_ONLY

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,16 +63,6 @@ async def _until_reached(service: DeadLetters) -> None:
         asked.cancel()
         service.outage.check()
         raise BrokerUnavailable("the broker does not answer")
-
-
-def in_new_session(command: Callable[..., Awaitable[int]], *, json: bool, any_queue: bool = False) -> int:
-    """Run a command with a session of its own. Returns the command's exit code."""
-
-    async def run() -> int:
-        async with open_service(any_queue=any_queue) as service:
-            return await command(session=Session(service, as_json=json))
-
-    return asyncio.run(run())
 
 
 def edit_of(body: str | None, headers: Sequence[str], dropped: Sequence[str]) -> Edit:
