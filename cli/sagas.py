@@ -9,13 +9,13 @@ from typing import Any
 
 from ..config import load_settings
 from ..consumer import HandlerSpec, Worker
+from ..dead_letters.view import span
 from ..events import ConfigurationError
 from ..sagas import Saga
 from ..sagas.by_hand import ByHand
 from ..sagas.diagram import diagram
 from ..sagas.including import sagas_of
 from ..sagas.reading import Overview, read_one, read_overview
-from ..sagas.stages import in_words
 from ..sql import Database
 from .load import load_worker
 from .sql import opened
@@ -39,9 +39,8 @@ def list_sagas(saga: str, *, stage: str | None, older: str | None, limit: int, a
         print_json([one.as_dict() for one in sagas])
         return
     for one in sagas:
-        due = f", due in {_age(one.due_in)}" if one.due_in is not None else ""
         reason = f" ({one.reason})" if one.reason else ""
-        console().print(f"{one.key}  {one.stage} for {_age(one.resting)}{due}{reason}", soft_wrap=True)
+        console().print(f"{one.key}  {one.stage} for {span(one.resting)}{due_text(one.due_in)}{reason}", soft_wrap=True)
     print(f"{len(sagas)} shown")
 
 
@@ -58,8 +57,8 @@ def show_saga(saga: str, key: str, *, as_json: bool) -> None:
         print_json(shown)
         return
     out = console()
-    due = f", due in {_age(shown['due_in'])}" if shown["due_in"] is not None else ""
-    out.print(f"{shown['saga']} {shown['key']}: {shown['stage']} for {_age(shown['resting'])}{due}", soft_wrap=True)
+    rests = f"{shown['stage']} for {span(shown['resting'])}{due_text(shown['due_in'])}"
+    out.print(f"{shown['saga']} {shown['key']}: {rests}", soft_wrap=True)
     if shown["reason"]:
         out.print(f"reason: {shown['reason']}", soft_wrap=True)
     out.print(f"state: {json.dumps(shown['state'])}", soft_wrap=True)
@@ -146,5 +145,8 @@ def _seconds(text: str) -> float:
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
-def _age(seconds: float) -> str:
-    return in_words(float(round(seconds)))
+def due_text(seconds: float | None) -> str:
+    """Say in how many seconds a saga is over its limit, or for how long it has been; nothing where it has none."""
+    if seconds is None:
+        return ""
+    return f", due in {span(seconds)}" if seconds >= 0 else f", over its limit for {span(-seconds)}"

@@ -56,6 +56,7 @@ def templates() -> Environment:
     )
     environment.filters |= {
         "age": view.age,
+        "span": view.span,
         "when": view.when,
         "plain": lambda value, limit=300: neutral(str(value), limit),
         "lines": lambda value, limit=view.BODY: neutral(str(value), limit, lines=True),

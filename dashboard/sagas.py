@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from ..sagas.graph import Graph
 from ..sagas.reading import read_kinds, read_one, read_overview
-from ..sagas.stages import in_words
 from ..sql import Database
 from .drawing import draw
 from .page import Visit
@@ -32,7 +31,7 @@ async def kinds(visit: Visit) -> Response:
     """Count the sagas of each kind by stage."""
     sagas = _of(visit)
     rows = await sagas.database.run(read_kinds(sagas.database.statements(sagas.schema)))
-    return visit.show("sagas.html", kinds=rows, age=_age)
+    return visit.show("sagas.html", kinds=rows)
 
 
 async def kind(visit: Visit) -> Response:
@@ -41,7 +40,7 @@ async def kind(visit: Visit) -> Response:
     stage = visit.request.query_params.get("stage") or None
     statements = sagas.database.statements(sagas.schema)
     listed = await sagas.database.run(read_overview(statements, saga, stage, 0.0, MOST))
-    return visit.show("saga_kind.html", saga=saga, stage=stage, sagas=listed, most=MOST, age=_age)
+    return visit.show("saga_kind.html", saga=saga, stage=stage, sagas=listed, most=MOST)
 
 
 async def one(visit: Visit) -> Response:
@@ -51,17 +50,13 @@ async def one(visit: Visit) -> Response:
     graph = sagas.graphs.get(saga)
     drawing = None if graph is None else draw(graph)
     state = json.dumps(shown["state"], indent=2, ensure_ascii=False)
-    return visit.show("saga.html", shown=shown, state=state, drawing=drawing, age=_age, moment=_moment)
+    return visit.show("saga.html", shown=shown, state=state, drawing=drawing, moment=_moment)
 
 
 def _of(visit: Visit) -> Sagas:
     if visit.page.sagas is None:
         raise HTTPException(404, "which database? Set HOLDFAST_SQL__URL, or name a worker with sagas")
     return visit.page.sagas
-
-
-def _age(seconds: float) -> str:
-    return in_words(float(round(max(seconds, 0.0))))
 
 
 def _moment(seconds: float) -> datetime:

@@ -21,14 +21,16 @@ _HEX = 4_096  # bytes of a binary body that are shown
 
 
 def age(moment: datetime | None, now: datetime | None = None) -> str:
-    """Say how long ago a moment was: `90 s`, `3 min`, `5 h`, `2 d`, from two of a unit on; `?` where it is unknown."""
-    if moment is None:
-        return "?"
-    seconds = max(0.0, ((now or datetime.now(UTC)) - moment).total_seconds())
+    """Say how long ago a moment was; `?` where it is unknown."""
+    return "?" if moment is None else span(((now or datetime.now(UTC)) - moment).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """Write how long something lasts: `90 s`, `3 min`, `5 h`, `2 d`, from two of a unit on."""
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds // size:.0f} {unit}"
-    return f"{seconds // 1:.0f} s"
+    return f"{max(0.0, seconds) // 1:.0f} s"
 
 
 def scaled(counts: Sequence[int], top: int) -> list[int]:
