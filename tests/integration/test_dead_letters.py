@@ -147,6 +147,16 @@ async def test_without_a_worker_a_replay_stops_after_its_first_letter(morgue: Mo
     assert len(left) == 19
 
 
+async def test_where_no_outcome_is_waited_for_no_letter_goes_first(morgue: Morgue, tmp_path: Path) -> None:
+    await morgue.fill(*orders(20))
+
+    async with a_desk(morgue.settings, tmp_path) as desk:
+        sent = await replay(desk, morgue.dead, Pace(wait=0))
+        left = await contents(desk, morgue.dead)
+
+    assert (sent.state, dict(sent.counts), left) == ("waiting", {"sent": 20}, [])
+
+
 async def test_a_stopped_replay_goes_on_where_it_was_and_hears_what_was_said_meanwhile(
     morgue: Morgue, tmp_path: Path
 ) -> None:
