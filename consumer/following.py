@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ..broker import Clock
 from ..events import Headers, Metadata
 from ..events import headers as h
-from ..idempotency import Boards, Completed, Entry, Step
+from ..idempotency import Boards, Completed, Entry, State
 from .outcome import Ack, DeadLetter, Ending, Postpone
 
 if TYPE_CHECKING:
@@ -56,18 +56,18 @@ class Follower:
                 await boards.mark(request, entry)
         return completion
 
-    def _entry(self, metadata: Metadata, step: Step = "open", detail: str = "", at: float | None = None) -> Entry:
+    def _entry(self, metadata: Metadata, step: State = "open", detail: str = "", at: float | None = None) -> Entry:
         cause = (metadata.caused_by or "", metadata.causation_id or "")
         return Entry(self._queue, metadata.event_id, metadata.event_type, step, detail, at, cause)
 
 
-def _step_after(flight: "InFlight", ran: "Ran", ending: Ending) -> Step | None:
+def _step_after(flight: "InFlight", ran: "Ran", ending: Ending) -> State | None:
     """Return the step that an ending is. A message that came again, and was settled here before, takes none."""
     match ending:
         case Ack("handled"):
             return "handled" if flight.run is not None and flight.run.is_opened else "lost"
         case Ack() if ran.runs or flight.claimed.result == "duplicate":
-            return "duplicate"
+            return "handled"
         case DeadLetter():
             return "failed"
         case _:

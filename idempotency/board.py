@@ -6,7 +6,7 @@
     open        its own events are open: they may be published                published
     published   its outcome is durable                                        handled
     any other   its handler failed; it is dead                                retrying; failed
-    any other   it was handled, and nobody knows what it published            lost
+    any other   it was handled, and what it published may be on no board      lost
     handled     whatever comes later                                          handled
 
 An event is open before it is published, and what it causes is open before it is handled itself: while anything of the
@@ -19,9 +19,6 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias, cast
 
 State: TypeAlias = Literal["open", "published", "retrying", "failed", "handled", "lost"]
-Step: TypeAlias = State | Literal["duplicate"]
-"""A state to be in. An event that turns out to be a `duplicate` was handled before: the board knows whether what it
-published is open."""
 
 LIFE: Final = 3600.0
 """Seconds a board outlives its last change, and the time for which an event waits."""
@@ -39,7 +36,7 @@ class Entry:
     queue: str
     event_id: str
     event_type: str = ""
-    state: Step = "open"
+    state: State = "open"
     detail: str = ""
     at: float | None = None
     cause: tuple[str, str] = ("", "")
@@ -64,12 +61,16 @@ def read_entry(name: str, value: str) -> Entry:
     return Entry(queue, event_id, kind, cast("State", state), detail, at, (cause[0], cause[1]))
 
 
-def step(old: str | None, new: Step) -> State | None:
-    """Return the state after a step; None where nothing changes. The script of a store does the same."""
+def step(old: str | None, new: State) -> State | None:
+    """Return the state after a step; None where nothing changes. The script of a store does the same.
+
+    A board may be made anew, or lose its last writes, while an event is handled: what the event published is on this
+    board only if the event is `published`.
+    """
     if old == "handled":
         return None
-    if new == "duplicate":
-        return "handled" if old == "published" else "lost"
+    if new == "handled" and old != "published":
+        return "lost"
     return new
 
 

@@ -250,7 +250,7 @@ class Relay:
         it on its board. Each relay that sends it again opens the same entries again."""
         envelope = _envelope(row)
         if headers.FOLLOW in envelope.headers and envelope.metadata.caused_by is None:
-            return await self._requests.begin(envelope, _delay(row))
+            await self._requests.begin(envelope, _delay(row))
         return envelope
 
     async def _publish(self, row: Row, envelope: Envelope) -> None:

@@ -10,7 +10,7 @@ from typing import Self
 
 from ..broker import REAL, Broker, Clock, delayed_to_stream, events_topology, ladder, open_broker, with_headers
 from ..config import Settings, load_settings
-from ..events import Envelope, Event, Headers, Metadata, PublishError, as_published, seal, with_metadata
+from ..events import Envelope, Event, Headers, Metadata, PublishError, as_published, followed, seal, with_metadata
 from ..telemetry import Emit, FactLog, fan_out, open_spans
 from .dispatch import message_for, send
 from .requests import Requests
@@ -133,7 +133,8 @@ class Publisher:
         if headers is not None:
             event = with_headers(event, headers)
         if follow and self._broker is not None:
-            event = await self._requests.begin(event, delay)
+            first = followed(event)
+            event = first if await self._requests.begin(first, delay) else event
         message = message_for(event, settings, delay)
         if self._broker is None:
             raise PublishError("the publisher is not open; use it inside `async with Publisher() as publisher:`")

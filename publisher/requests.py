@@ -1,11 +1,10 @@
 """`Requests`: followed requests as they begin, for a publisher or a relay."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from ..broker import Clock
 from ..config import Settings
-from ..events import Envelope, followed
+from ..events import Envelope
 from ..events import headers as h
 from ..idempotency import Boards, open_board
 from ..telemetry import Emit
@@ -21,19 +20,13 @@ class Requests:
         self._boards: Boards | None = None
         self._close: Callable[[], Awaitable[None]] | None = None
 
-    async def begin(self, envelope: Envelope, delay: float | None) -> Envelope:
-        """Open the board of a request. Its first event may be published once this returns.
-
-        Returns the event as it is to be published: it is not followed where the claim store is unavailable.
-        """
-        first = followed(envelope)
+    async def begin(self, first: Envelope, delay: float | None) -> bool:
+        """Open the board of a request before its first event is published. Returns False where the claim store is
+        unavailable: the event may be published, and the progress of the request is unknown."""
         if self._boards is None:
             board, self._close = open_board(self._settings)
             self._boards = Boards(board, self._settings.broker.exchange, self._clock, self._emit)
-        if await self._boards.open(first.headers[h.FOLLOW], [(first.metadata, delay)]):
-            return first
-        headers = {name: value for name, value in envelope.headers.items() if name != h.FOLLOW}
-        return replace(envelope, headers=headers)
+        return await self._boards.open(first.headers[h.FOLLOW], [(first.metadata, delay)])
 
     async def close(self) -> None:
         """Close the connection. The next request opens another."""

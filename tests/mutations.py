@@ -52,6 +52,7 @@ RECORDING = "tests/contract/test_recording.py"
 WITHIN, RELAY = "tests/contract/test_within.py -k sqlite", "tests/contract/test_relay.py -k sqlite"
 FOLLOWING, FOLLOWED = "tests/unit/test_harness_following.py", "tests/unit/test_following.py"
 MODEL, CRASHES = "tests/unit/test_following_model.py", "tests/unit/test_following_crashes.py"
+BEGUN = "tests/contract/test_following_outbox.py -k sqlite"
 BOARDS, ON_REDIS = "tests/contract/test_board_contract.py -k memory", "tests/contract/test_board_contract.py -k redis"
 
 MUTATIONS = (
@@ -932,9 +933,41 @@ MUTATIONS = (
         11,
         "what is a duplicate counts as handled, whatever it published",
         "idempotency/board.py",
-        'return "handled" if old == "published" else "lost"',
-        'return "handled"',
+        'if new == "handled" and old != "published":',
+        "if old is None:",
         FOLLOWED,
+    ),
+    Mutation(
+        11,
+        "what is handled counts in Redis though what it published is on no board",
+        "idempotency/redis/board.py",
+        "if state == 'handled' and old ~= 'published' then",
+        "if not old then",
+        ON_REDIS,
+    ),
+    Mutation(
+        11,
+        "a relay puts the first event on its board once it has sent it",
+        "outbox/relay.py",
+        """                envelope = await self._begun(row)
+                if self._is_stopping or time.monotonic() > self.leases.send_until:
+                    return self._hand.give_up(lane)
+                await self._publish(row, envelope)
+""",
+        """                if self._is_stopping or time.monotonic() > self.leases.send_until:
+                    return self._hand.give_up(lane)
+                await self._publish(row, _envelope(row))
+                await self._begun(row)
+""",
+        BEGUN,
+    ),
+    Mutation(
+        11,
+        "a relay makes a board for an event that a handler wrote",
+        "outbox/relay.py",
+        "headers.FOLLOW in envelope.headers and envelope.metadata.caused_by is None",
+        "headers.FOLLOW in envelope.headers",
+        BEGUN,
     ),
     Mutation(
         11,
