@@ -70,7 +70,7 @@ def followed(envelope: Envelope) -> Envelope:
     metadata = envelope.metadata
     request = metadata.correlation_id or metadata.event_id
     headers = {**envelope.headers, h.FOLLOW: request}
-    # No handler publishes it: the relay tells it by that from what the handlers of the request publish.
+    # A relay makes a board for an event that no handler publishes: those of the request's handlers are on it already.
     return replace(envelope, metadata=replace(metadata, follow=request, caused_by=None), headers=headers)
 
 

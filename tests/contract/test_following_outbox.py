@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -150,17 +149,12 @@ class Shop:
 @pytest.fixture
 async def shop(bank: Bank, unique: str) -> AsyncIterator[Shop]:
     """The shop, at work."""
-    async with opened(bank, unique) as shop:
-        yield shop
-
-
-@asynccontextmanager
-async def opened(bank: Bank, unique: str) -> AsyncIterator[Shop]:
     offline = an_offline_worker()
     shop = Shop(bank, offline, unique)
     async with offline.running():
         await until_listening(shop.board, 2)
         yield shop
+        await shop.broker.close()
 
 
 async def test_a_request_of_a_transaction_begins_when_a_relay_sends_it(shop: Shop) -> None:
