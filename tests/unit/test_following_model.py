@@ -189,7 +189,6 @@ class World:
         self._publish_root()
         yield
         self.is_unsent = False
-        yield
 
     def _life(self, message: Message) -> Life:
         """The life of a delivery, as the pipeline has it: an arrow before each step that outlives a crash."""
@@ -285,10 +284,8 @@ PAIR = {"publishes": {"a": ("x",)}, "listeners": {"root": ("a",), "x": ("b",)}}
         pytest.param(Shape(**PAIR, failures=2, replays=1), id="a pair, a retry that dies, a replay"),
         pytest.param(Shape(**FORK, crashes=1), id="a fork and a crash"),
         pytest.param(Shape(**PAIR, relays=1, crashes=2), id="a relay, a pair and two crashes"),
-        pytest.param(Shape(**FORK, relays=1, crashes=1), id="a relay, a fork and a crash"),
-        pytest.param(Shape(**PAIR, relays=2, crashes=1), id="two relays, a pair and a crash"),
-        pytest.param(Shape(**PAIR, relays=1, crashes=2, outages=1), id="a relay, two crashes and an outage"),
-        pytest.param(Shape(**PAIR, relays=2, outages=1), id="two relays and an outage"),
+        pytest.param(Shape(**PAIR, relays=2), id="two relays and a pair"),
+        pytest.param(Shape(**PAIR, relays=1, crashes=1, outages=1), id="a relay, a crash and an outage"),
         pytest.param(Shape(**PAIR, relays=1, crashes=1, flushes=1), id="a relay, a crash and a flush"),
         pytest.param(Shape(**PAIR, failures=1, attempts=1, replays=1, is_late=True), id="a late dead letter, a replay"),
     ],
