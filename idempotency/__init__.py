@@ -5,7 +5,7 @@ from .availability import StoreUnavailable as StoreUnavailable
 from .board import Board as Board
 from .board import Entry as Entry
 from .board import MemoryBoard as MemoryBoard
-from .board import State as State
+from .board import Step as Step
 from .boards import Boards as Boards
 from .boards import Source as Source
 from .lease import Lease as Lease

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias, cast
 
 State: TypeAlias = Literal["open", "published", "retrying", "failed", "handled", "lost"]
+Step: TypeAlias = State | Literal["completed"]
+"""A state to be in. An event that `completed`, now or before, is handled if what it published is on the board."""
 
 LIFE: Final = 3600.0
 """Seconds a board outlives its last change, and the time for which an event waits."""
@@ -36,7 +38,7 @@ class Entry:
     queue: str
     event_id: str
     event_type: str = ""
-    state: State = "open"
+    state: Step = "open"
     detail: str = ""
     at: float | None = None
     cause: tuple[str, str] = ("", "")
@@ -61,16 +63,16 @@ def read_entry(name: str, value: str) -> Entry:
     return Entry(queue, event_id, kind, cast("State", state), detail, at, (cause[0], cause[1]))
 
 
-def step(old: str | None, new: State) -> State | None:
+def step(old: str | None, new: Step) -> State | None:
     """Return the state after a step; None where nothing changes. The script of a store does the same.
 
-    A board may be made anew, or lose its last writes, while an event is handled: what the event published is on this
-    board only if the event is `published`.
+    A board may have been made anew, or have lost its last writes, since an event published: it has what the event
+    published only if the event is `published`.
     """
     if old == "handled":
         return None
-    if new == "handled" and old != "published":
-        return "lost"
+    if new == "completed":
+        return "handled" if old == "published" else "lost"
     return new
 
 

@@ -216,7 +216,7 @@ async def test_the_command_prints_each_event_below_its_cause(
 async def test_the_command_takes_a_queue_that_is_gone_off_a_request(
     board: Board, variables: dict[str, str], tmp_path: Path
 ) -> None:
-    await board.open("r", [Entry("shop", "e-1", state="published"), Entry("gone", "e-1")], cause=None, life=60)
+    await board.open("r", [Entry("shop", "e-1", state="open"), Entry("gone", "e-1", state="open")], cause=None, life=60)
     await board.mark("r", Entry("shop", "e-1", state="handled"), life=60)
     await board.announce("gone", "[]")
 

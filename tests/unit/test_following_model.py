@@ -194,7 +194,7 @@ class World:
         """The life of a delivery, as the pipeline has it: an arrow before each step that outlives a crash."""
         identity = (message.queue, message.event)
         if identity in self.completed:
-            self._mark(message, "handled")
+            self._mark(message, "completed")
             yield
             return
         if self.failures and self.path.choose((False, True)):
@@ -217,7 +217,7 @@ class World:
         yield
         self.completed.add(identity)
         yield
-        self._mark(message, "handled")
+        self._mark(message, "completed" if children else "handled")
         yield
 
     def _fail(self, message: Message) -> Life:
