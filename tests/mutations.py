@@ -237,9 +237,9 @@ MUTATIONS = (
         8,
         "an event of the outbox is deleted before it is confirmed",
         "outbox/relay.py",
-        "                await self._publish(chain[0][0])\n",
+        "                await self._publish(row, envelope)\n",
         "                self._hand.confirmed.append(chain[0][0][0])\n"
-        "                await self._publish(chain[0][0])\n",
+        "                await self._publish(row, envelope)\n",
         RELAY,
     ),
     Mutation(
