@@ -31,7 +31,9 @@ class Follower:
         """Put on the board what a handler is about to publish, each event with its delay."""
         request = _request_of(run.carried)
         if self._boards is not None and request is not None:
-            run.is_opened = await self._boards.open(request, events, self._entry(run.incoming.metadata))
+            events = list(events)
+            is_open = await self._boards.open(request, events, self._entry(run.incoming.metadata))
+            run.handled_as = "lost" if not is_open else "completed" if events else "handled"
 
     async def make_durable(
         self, settler: "Settler", flight: "InFlight", ran: "Ran", ending: Ending
@@ -65,9 +67,9 @@ def _step_after(flight: "InFlight", ran: "Ran", ending: Ending) -> Step | None:
     """Return the step that an ending is. A message that came again, and was settled here before, takes none."""
     match ending:
         case Ack("handled"):
-            return "handled" if flight.run is not None and flight.run.is_opened else "lost"
+            return "lost" if flight.run is None else flight.run.handled_as
         case Ack() if ran.runs or flight.claimed.result == "duplicate":
-            return "duplicate"
+            return "completed"
         case DeadLetter():
             return "failed"
         case _:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from ..broker import Delivery
 from ..events import Envelope, Headers, Incoming, Message, Metadata, headers
+from ..idempotency import Step
 from ..telemetry import Fact, InboxResult
 from .claims import NOT_CLAIMED, Claimed
 from .slots import Slot
@@ -105,8 +106,8 @@ class Run:
     raised, `inbox` what the inbox said of its event, `incoming`, and `facts` are emitted after the commit. `turn` is
     that of an event of an ordered handler.
 
-    Of a followed event, `followed` are the events it published outside a transaction, each with its delay. `is_opened`:
-    all that it published is on the board of its request.
+    Of a followed event, `followed` are the events it published outside a transaction, each with its delay, and
+    `handled_as` is the step that it takes on the board of its request once it is handled.
     """
 
     def __init__(self, owner: bytes, incoming: Incoming) -> None:
@@ -124,10 +125,10 @@ class Run:
         self.facts: list[Fact] = []
         self.turn: Turn | None = None
         self.followed: list[tuple[Metadata, float | None]] = []
-        self.is_opened = False
+        self.handled_as: Step = "lost"
 
     def begin_transaction(self) -> None:
         """Forget what an earlier transaction of this run left."""
         self.events, self.raised, self.inbox, self.facts = [], None, None, []
         self.read = None
-        self.is_opened = False
+        self.handled_as = "lost"

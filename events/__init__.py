@@ -8,6 +8,7 @@ from .codec import decoder_for as decoder_for
 from .codec import encode as encode
 from .codec import plain as plain
 from .envelope import check_limits as check_limits
+from .envelope import followed as followed
 from .envelope import seal as seal
 from .envelope import to_message as to_message
 from .envelope import with_metadata as with_metadata

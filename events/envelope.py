@@ -65,6 +65,15 @@ def with_metadata(envelope: Envelope, metadata: Metadata) -> Envelope:
     return replace(envelope, metadata=replace(metadata, key=key))
 
 
+def followed(envelope: Envelope) -> Envelope:
+    """Return the envelope as the first event of a followed request, which is named after the event's correlation id."""
+    metadata = envelope.metadata
+    request = metadata.correlation_id or metadata.event_id
+    headers = {**envelope.headers, h.FOLLOW: request}
+    # A relay makes a board for an event that no handler publishes: those of the request's handlers are on it already.
+    return replace(envelope, metadata=replace(metadata, follow=request, caused_by=None), headers=headers)
+
+
 def check_limits(envelope: Envelope, delay: float | None, *, max_body: int, max_delay: float) -> None:
     """Check an event that is to be published after `delay` seconds. Raises `TooLarge`, and `PublishError`."""
     kind, size = envelope.metadata.event_type, len(envelope.body)

@@ -6,7 +6,7 @@
     open        its own events are open: they may be published                published
     published   its outcome is durable                                        handled
     any other   its handler failed; it is dead                                retrying; failed
-    any other   it was handled, and nobody knows what it published            lost
+    any other   it was handled, and what it published may be on no board      lost
     handled     whatever comes later                                          handled
 
 An event is open before it is published, and what it causes is open before it is handled itself: while anything of the
@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias, cast
 
 State: TypeAlias = Literal["open", "published", "retrying", "failed", "handled", "lost"]
-Step: TypeAlias = State | Literal["duplicate"]
-"""A state to be in. An event that turns out to be a `duplicate` was handled before: the board knows whether what it
-published is open."""
+Step: TypeAlias = State | Literal["completed"]
+"""A state to be in. An event that `completed`, now or before, is handled if what it published is on the board."""
 
 LIFE: Final = 3600.0
 """Seconds a board outlives its last change, and the time for which an event waits."""
@@ -65,10 +64,14 @@ def read_entry(name: str, value: str) -> Entry:
 
 
 def step(old: str | None, new: Step) -> State | None:
-    """Return the state after a step; None where nothing changes. The script of a store does the same."""
+    """Return the state after a step; None where nothing changes. The script of a store does the same.
+
+    A board may have been made anew, or have lost its last writes, since an event published: it has what the event
+    published only if the event is `published`.
+    """
     if old == "handled":
         return None
-    if new == "duplicate":
+    if new == "completed":
         return "handled" if old == "published" else "lost"
     return new
 

@@ -25,7 +25,7 @@ from ..events import (
     Unroutable,
     headers,
 )
-from ..publisher import message_for, send
+from ..publisher import Requests, message_for, send
 from ..sql import Database, Row, Steps, first_line
 from ..telemetry import Emit, OutboxCounted, OutboxHeld, OutboxUnrouted, Relayed, RelayFailed, RelayJoined, Spans
 from .hand import Chain, Hand, Noting, lane_of
@@ -72,6 +72,7 @@ class Relay:
         self._statements = kept or database.statements(settings.sql.schema)
         self._sequencer = None if kept is None else Sequencer(kept, settings.sql.lease)
         self.leases = Leases(database, self._statements, settings.sql.lease)
+        self._requests = Requests(settings, clock, emit)
         self._wake = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self._is_stopping = False
@@ -124,6 +125,7 @@ class Relay:
                 look = _FIRST_LOOK
         with suppress(Exception):  # they end by themselves
             await self.leases.leave()
+        await self._requests.close()
 
     async def drain(self) -> None:
         """Send all that can be sent now."""
@@ -230,10 +232,12 @@ class Relay:
     async def _send_chain(self, lane: str, chain: Chain) -> None:
         """Send the events of one key, each once its predecessor is confirmed. The rest waits after one that is not."""
         while chain:
-            if self._is_stopping or time.monotonic() > self.leases.send_until:
-                return self._hand.give_up(lane)
+            row = chain[0][0]
             try:
-                await self._publish(chain[0][0])
+                envelope = await self._begun(row)
+                if self._is_stopping or time.monotonic() > self.leases.send_until:
+                    return self._hand.give_up(lane)
+                await self._publish(row, envelope)
             except (NotConnected, PublishTimeout, BrokerUnavailable, TopologyError, TimeoutError):
                 return self._hand.give_up(lane)
             except Exception as error:  # noqa: BLE001 (one event must not stop those of other keys)
@@ -241,9 +245,17 @@ class Relay:
             self._hand.confirm(lane)
         return None
 
-    async def _publish(self, row: Row) -> None:
+    async def _begun(self, row: Row) -> Envelope:
+        """Return the event of a row. If it begins a followed request, that has begun: whoever handles the event finds
+        it on its board. Each relay that sends it again opens the same entries again."""
+        envelope = _envelope(row)
+        if headers.FOLLOW in envelope.headers and envelope.metadata.caused_by is None:
+            await self._requests.begin(envelope, _delay(row))
+        return envelope
+
+    async def _publish(self, row: Row, envelope: Envelope) -> None:
         """Publish one event. Nobody listens for it: it rests where delayed events do in that case."""
-        message = message_for(_envelope(row), self._settings, _delay(row))
+        message = message_for(envelope, self._settings, _delay(row))
         if message.exchange != self._settings.broker.exchange:
             await self._declare_ladder()
         sending = self._settings.publisher

@@ -5,3 +5,4 @@ from .dispatch import message_for as message_for
 from .dispatch import send as send
 from .following import Following as Following
 from .publisher import Publisher as Publisher
+from .requests import Requests as Requests

@@ -1,9 +1,8 @@
 """Confirmed publishing for any program: a worker, a web application, a script."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
@@ -11,11 +10,10 @@ from typing import Self
 
 from ..broker import REAL, Broker, Clock, delayed_to_stream, events_topology, ladder, open_broker, with_headers
 from ..config import Settings, load_settings
-from ..events import Envelope, Event, Headers, Metadata, PublishError, as_published, seal, with_metadata
-from ..events import headers as h
-from ..idempotency import Boards, open_board
+from ..events import Envelope, Event, Headers, Metadata, PublishError, as_published, followed, seal, with_metadata
 from ..telemetry import Emit, FactLog, fan_out, open_spans
 from .dispatch import message_for, send
+from .requests import Requests
 
 PIPELINE = 500
 """How many events of one `publish_many` are in flight at once."""
@@ -57,8 +55,7 @@ class Publisher:
         self._has_ladder = False
         self._declaring: asyncio.Future[None] | None = None
         self._spans = open_spans()
-        self._boards: Boards | None = None
-        self._close_board: Callable[[], Awaitable[None]] | None = None
+        self._requests = Requests(self._settings, clock, self._emit)
 
     async def __aenter__(self) -> Self:
         settings = self._settings.broker
@@ -78,8 +75,7 @@ class Publisher:
         broker, self._broker = self._broker, None
         if self._declaring is not None:
             self._declaring.cancel()
-        if self._close_board is not None:
-            await self._close_board()
+        await self._requests.close()
         if broker is not None:
             await broker.close()
 
@@ -137,7 +133,8 @@ class Publisher:
         if headers is not None:
             event = with_headers(event, headers)
         if follow and self._broker is not None:
-            event = await self._followed(event, delay)
+            first = followed(event)
+            event = first if await self._requests.begin(first, delay) else event
         message = message_for(event, settings, delay)
         if self._broker is None:
             raise PublishError("the publisher is not open; use it inside `async with Publisher() as publisher:`")
@@ -154,18 +151,6 @@ class Publisher:
             clock=self._clock,
         )
         return event.metadata
-
-    async def _followed(self, envelope: Envelope, delay: float | None) -> Envelope:
-        """Open the board of a request before its first event is published."""
-        metadata = envelope.metadata
-        request = metadata.correlation_id or metadata.event_id
-        if self._boards is None:
-            board, self._close_board = open_board(self._settings)
-            self._boards = Boards(board, self._settings.broker.exchange, self._clock, self._emit)
-        if not await self._boards.open(request, [(metadata, delay)]):
-            return envelope
-        headers = {**envelope.headers, h.FOLLOW: request}
-        return replace(envelope, metadata=replace(metadata, follow=request), headers=headers)
 
     async def publish_many(
         self, events: Iterable[Event | Envelope], *, delay: float | None = None

@@ -18,6 +18,7 @@ from ..events import (
     PublishError,
     as_published,
     check_limits,
+    followed,
     seal,
     with_metadata,
 )
@@ -78,6 +79,7 @@ class Outbox:
         headers: Headers | None = ...,
         delay: float | None = ...,
         key: str | None = ...,
+        follow: bool = ...,
     ) -> Metadata: ...
 
     @overload
@@ -91,6 +93,7 @@ class Outbox:
         headers: Headers | None = ...,
         delay: float | None = ...,
         key: str | None = ...,
+        follow: bool = ...,
     ) -> Metadata: ...
 
     @overload
@@ -104,6 +107,7 @@ class Outbox:
         headers: Headers | None = ...,
         delay: float | None = ...,
         key: str | None = ...,
+        follow: bool = ...,
     ) -> Awaitable[Metadata]: ...
 
     def publish(
@@ -116,6 +120,7 @@ class Outbox:
         headers: Headers | None = None,
         delay: float | None = None,
         key: str | None = None,
+        follow: bool = False,
     ) -> Metadata | Awaitable[Metadata]:
         """Publish an event in the transaction of a session or a connection.
 
@@ -132,6 +137,8 @@ class Outbox:
             headers: Headers that travel with the message, beside those of Holdfast. They are kept as JSON until then.
             delay: Seconds from the commit until it is delivered.
             key: The aggregate, instead of the event's own key field.
+            follow: Whether the request that it begins is followed (`Following`): it, and all that its handlers publish.
+                A relay begins it when it sends the event. Its progress is `unknown` until then.
 
         Returns:
             The metadata of the event; with an asynchronous connection, to be awaited.
@@ -153,6 +160,8 @@ class Outbox:
         if headers is not None:
             envelope = with_headers(envelope, headers)
             kept_headers(envelope)
+        if follow:
+            envelope = followed(envelope)
         check_limits(envelope, delay, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
         return self._write(connection, Outgoing(envelope, delay))
 

@@ -52,6 +52,7 @@ RECORDING = "tests/contract/test_recording.py"
 WITHIN, RELAY = "tests/contract/test_within.py -k sqlite", "tests/contract/test_relay.py -k sqlite"
 FOLLOWING, FOLLOWED = "tests/unit/test_harness_following.py", "tests/unit/test_following.py"
 MODEL, CRASHES = "tests/unit/test_following_model.py", "tests/unit/test_following_crashes.py"
+BEGUN = "tests/contract/test_following_outbox.py -k sqlite"
 BOARDS, ON_REDIS = "tests/contract/test_board_contract.py -k memory", "tests/contract/test_board_contract.py -k redis"
 
 MUTATIONS = (
@@ -236,9 +237,9 @@ MUTATIONS = (
         8,
         "an event of the outbox is deleted before it is confirmed",
         "outbox/relay.py",
-        "                await self._publish(chain[0][0])\n",
+        "                await self._publish(row, envelope)\n",
         "                self._hand.confirmed.append(chain[0][0][0])\n"
-        "                await self._publish(chain[0][0])\n",
+        "                await self._publish(row, envelope)\n",
         RELAY,
     ),
     Mutation(
@@ -859,17 +860,17 @@ MUTATIONS = (
         11,
         "an event is handled on its board before what it publishes is open",
         "consumer/following.py",
-        "            run.is_opened = await self._boards.open(request, events, self._entry(run.incoming.metadata))\n",
+        "            is_open = await self._boards.open(request, events, self._entry(run.incoming.metadata))\n",
         '            await self._boards.mark(request, self._entry(run.incoming.metadata, "handled"))\n'
-        "            run.is_opened = await self._boards.open(request, events, self._entry(run.incoming.metadata))\n",
+        "            is_open = await self._boards.open(request, events, self._entry(run.incoming.metadata))\n",
         CRASHES,
     ),
     Mutation(
         11,
         "an event is put on its board when it is handled, and not before",
         "consumer/following.py",
-        "            run.is_opened = await self._boards.open(request, events, self._entry(run.incoming.metadata))\n",
-        "            run.is_opened = await self._boards.open(request, (), self._entry(run.incoming.metadata))\n",
+        "            is_open = await self._boards.open(request, events, self._entry(run.incoming.metadata))\n",
+        "            is_open = await self._boards.open(request, (), self._entry(run.incoming.metadata))\n",
         FOLLOWING,
     ),
     Mutation(
@@ -930,11 +931,43 @@ MUTATIONS = (
     ),
     Mutation(
         11,
-        "what is a duplicate counts as handled, whatever it published",
+        "an event counts as handled though what it published is on no board",
         "idempotency/board.py",
         'return "handled" if old == "published" else "lost"',
         'return "handled"',
-        FOLLOWED,
+        MODEL,
+    ),
+    Mutation(
+        11,
+        "an event counts as handled in Redis though what it published is on no board",
+        "idempotency/redis/board.py",
+        "state = old == 'published' and 'handled' or 'lost'",
+        "state = 'handled'",
+        ON_REDIS,
+    ),
+    Mutation(
+        11,
+        "a relay puts the first event on its board once it has sent it",
+        "outbox/relay.py",
+        """                envelope = await self._begun(row)
+                if self._is_stopping or time.monotonic() > self.leases.send_until:
+                    return self._hand.give_up(lane)
+                await self._publish(row, envelope)
+""",
+        """                if self._is_stopping or time.monotonic() > self.leases.send_until:
+                    return self._hand.give_up(lane)
+                await self._publish(row, _envelope(row))
+                await self._begun(row)
+""",
+        BEGUN,
+    ),
+    Mutation(
+        11,
+        "a relay makes a board for an event that a handler wrote",
+        "outbox/relay.py",
+        "headers.FOLLOW in envelope.headers and envelope.metadata.caused_by is None",
+        "headers.FOLLOW in envelope.headers",
+        BEGUN,
     ),
     Mutation(
         11,

@@ -48,7 +48,7 @@ _MARK = lua.Script(
   local old = value and value:match('^[^%z]*')
   if there == 0 or old == 'handled' then return 0 end
   local state = a[2]
-  if state == 'duplicate' then state = old == 'published' and 'handled' or 'lost' end
+  if state == 'completed' then state = old == 'published' and 'handled' or 'lost' end
   local set = redis.pcall('HSET', key, a[1], state .. a[3])
   if failed(set) then return set end
   if state == 'failed' then

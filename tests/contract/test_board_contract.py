@@ -53,7 +53,7 @@ async def test_a_cause_is_published_once_its_events_are_open(board: Board) -> No
 
 
 @pytest.mark.parametrize("old", [None, "open", "published", "retrying", "failed", "handled", "lost"])
-@pytest.mark.parametrize("new", ["retrying", "failed", "handled", "lost", "duplicate", "published"])
+@pytest.mark.parametrize("new", ["retrying", "failed", "handled", "lost", "completed", "published"])
 async def test_a_step_leads_to_the_state_that_it_leads_to(board: Board, old: str | None, new: str) -> None:
     await board.open("r", [CHILD], cause=None, life=60)
     if old is not None:

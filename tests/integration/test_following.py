@@ -5,9 +5,10 @@ import json
 import random
 import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +19,13 @@ from pages import ROOT
 from running import running, settings_for
 from waiting import Facts, eventually
 
-from holdfast import BlockingPublisher, Event, Following, Progress, Publisher, Settings, Worker
+from holdfast import BlockingPublisher, Event, Following, Metadata, Progress, Publisher, Settings, Worker
 from holdfast.idempotency import Board, Entry
+from holdfast.sql import Outbox, ddl
 from holdfast.telemetry import Unfollowed
 from holdfast.testing.servers import free_port
 
-SERVICES = ("shop", "books", "mail")
+SERVICES, RELAY = ("shop", "books", "mail"), "relay"
 ORDERS, KILLS = 30, 8
 
 
@@ -43,7 +45,7 @@ async def board(redis_url: str, unique: str) -> AsyncIterator[Board]:
 
 
 class Fleet:
-    """The three services, each a process that can be killed."""
+    """The three services, and a relay, each a process that can be killed."""
 
     def __init__(self, settings: Settings, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
@@ -57,15 +59,29 @@ class Fleet:
             HOLDFAST_IDEMPOTENCY__PREFIX=self.name,
             HOLDFAST_IDEMPOTENCY__LEASE="1",
             HOLDFAST_HTTP__PORT="0",
+            HOLDFAST_SQL__URL=f"sqlite:///{folder / 'orders.db'}",
+            HOLDFAST_SQL__LEASE="1",
             FOLLOWED_NAME=self.name,
         )
         self._stack = stack
         shutil.copy(ROOT / "tests" / "apps" / "followed.py", folder)
-        self.processes = {service: self._begin(service) for service in SERVICES}
+        with closing(sqlite3.connect(folder / "orders.db")) as connection:
+            connection.executescript(";".join(ddl(dialect="sqlite")))
+        self.processes = {service: self._begin(service) for service in (*SERVICES, RELAY)}
 
     def _begin(self, service: str) -> Running:
         variables = self.variables | {"FOLLOWED_SERVICE": service}
-        return self._stack.enter_context(Running("run", "followed:worker", folder=self.folder, env=variables))
+        command = (RELAY,) if service == RELAY else ("run", "followed:worker")
+        return self._stack.enter_context(Running(*command, folder=self.folder, env=variables))
+
+    def order(self, number: int) -> Metadata:
+        """Commit an order in the outbox, after a transaction that is rolled back."""
+        outbox = Outbox(Settings(_env_file=None))  # type: ignore[call-arg]
+        with closing(sqlite3.connect(self.folder / "orders.db")) as connection:
+            outbox.publish(connection, Ordered(number=number), follow=True)
+            connection.rollback()
+            with connection:
+                return outbox.publish(connection, Ordered(number=number), follow=True)
 
     def kill(self, service: str) -> None:
         self.processes[service].stop(signal.SIGKILL)
@@ -76,8 +92,11 @@ class Fleet:
         return [line.split() for line in ledger.read_text().splitlines()] if ledger.exists() else []
 
 
-async def test_the_first_done_is_later_than_the_last_effect(settings: Settings, board: Board, tmp_path: Path) -> None:
-    """While services are killed; with retries, dead letters, their replays, and delayed events."""
+@pytest.mark.parametrize("by", ["a publisher", "an outbox"])
+async def test_the_first_done_is_later_than_the_last_effect(
+    settings: Settings, board: Board, tmp_path: Path, by: str
+) -> None:
+    """While services and the relay are killed; with retries, dead letters, their replays, and delayed events."""
     luck, said = random.Random(7), dict[str, float]()
 
     async def first_done(request: str) -> None:
@@ -91,13 +110,16 @@ async def test_the_first_done_is_later_than_the_last_effect(settings: Settings, 
         fleet = Fleet(settings, tmp_path, stack)
         async with Publisher(settings) as publisher, Following(settings) as following, asyncio.TaskGroup() as tasks:
             await until_listening(board, len(SERVICES))
-            sent = [await publisher.publish(Ordered(number=n), follow=True) for n in range(ORDERS)]
+            if by == "an outbox":
+                sent = [await asyncio.to_thread(fleet.order, n) for n in range(ORDERS)]
+            else:
+                sent = [await publisher.publish(Ordered(number=n), follow=True) for n in range(ORDERS)]
             requests = [str(metadata.follow) for metadata in sent]
             for request in requests:
                 tasks.create_task(first_done(request))
             for kill in range(KILLS):
                 await eventually(lambda kill=kill: len(fleet.lines()) > ORDERS * kill // 2)
-                await asyncio.to_thread(fleet.kill, luck.choice(SERVICES))
+                await asyncio.to_thread(fleet.kill, luck.choice((*SERVICES, RELAY)))
             failing = [requests[n] for n in range(0, ORDERS, 5)]
 
             async def have_failed() -> bool:

@@ -16,7 +16,11 @@ from commands import Running, holdfast
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 INSTALLS = {"pip install .", "pip install '.[dashboard]'", "pip install pytest pytest-asyncio"}
-SERVES = {"holdfast run": "worker.started", "holdfast dashboard": "dead letters at"}
+SERVES = {
+    "holdfast run": "worker.started",
+    "holdfast relay": "relay.started",
+    "holdfast dashboard": "dead letters at",
+}
 """Commands that go on in the background, and what each writes once it is up."""
 _FILE = re.compile(r"# ([\w/.-]+\.py)\n")
 
@@ -114,7 +118,7 @@ class Terminal:
 
     def _stop(self, command: str) -> None:
         serving = self._serving.pop(command)
-        ends = {0} if command.startswith("holdfast run") else {0, -signal.SIGTERM}
+        ends = {0, -signal.SIGTERM} if command.startswith("holdfast dashboard") else {0}
         assert serving.stop() in ends, f"{command}\n{serving.log}"
 
     def close(self) -> None:

@@ -109,6 +109,27 @@ async def test_what_is_a_duplicate_is_handled_only_where_what_it_published_is_op
         assert board.fails == ""
 
 
+async def test_a_board_that_is_made_anew_while_an_event_is_handled_is_not_done() -> None:
+    """Redis was flushed, and a relay sent the first event again: what the handler published is on the old board."""
+    offline = an_offline_worker()
+
+    class Flushed(MemoryBoard):
+        async def mark(self, request: str, entry: Entry, *, life: float) -> None:
+            if entry.event_type == "paid":
+                self._boards.clear()
+                await self.open(request, [Entry(entry.queue, entry.event_id, "paid")], cause=None, life=life)
+            await super().mark(request, entry, life=life)
+
+    offline.claims.board = Flushed(asyncio.get_running_loop().time)
+    with_a_mail(offline)
+
+    async with offline.running():
+        request = await publish(offline)
+        await offline.facts.settled(count=2)
+
+        assert (await progress_of(offline, request)).state == "unknown"
+
+
 async def test_a_retry_is_noted_before_its_copy_is_published() -> None:
     """Its next attempt may run at once, and end before a note that came later."""
     offline, waiting = an_offline_worker(), list[int]()

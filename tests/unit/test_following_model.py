@@ -1,12 +1,13 @@
 """The model of following, explored: every order of steps, with crashes, failures, duplicates, dead letters and replays.
 
-A delivery is a generator that stops at each arrow of its life. A path is a list of choices; every path is walked, from
-the start to its end or to a state of the world that another path has been in, until there are no more.
+A delivery is a generator that stops at each arrow of its life, and so is a relay that sends the first event. A path is
+a list of choices; every path is walked, from the start to its end or to a state of the world that another path has been
+in, until there are no more.
 """
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,11 +17,12 @@ from holdfast.idempotency import Entry, MemoryBoard, progress_of
 
 T = TypeVar("T")
 Life = Generator[None, None, None]
+RELAY = "relay"
 
 
 @dataclass(frozen=True)
 class Message:
-    """An event in a queue, as one of its attempts."""
+    """An event in a queue, as one of its attempts. Attempt 0 is a dead letter that is still to be noted."""
 
     queue: str
     event: str
@@ -30,7 +32,11 @@ class Message:
 
 @dataclass
 class Shape:
-    """Which events each queue's handler publishes, and which queues take an event; what may go wrong, and how often."""
+    """Which events each queue's handler publishes, and which queues take an event; what may go wrong, and how often.
+
+    With `relays`, a transaction writes the first event, and so many relays at once may send it. In an outage a relay
+    does not reach the board. A flush empties it. `is_late`: a dead letter may be replayed before it is noted.
+    """
 
     publishes: dict[str, tuple[str, ...]]
     listeners: dict[str, tuple[str, ...]]
@@ -39,6 +45,15 @@ class Shape:
     duplicates: int = 0
     attempts: int = 2
     replays: int = 0
+    relays: int = 0
+    outages: int = 0
+    flushes: int = 0
+    is_late: bool = False
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a request never becomes unknown."""
+        return not (self.outages or self.flushes or self.is_late)
 
 
 class Path:
@@ -79,14 +94,17 @@ class World:
         self.dead: list[Message] = []
         self.completed: set[tuple[str, str]] = set()
         self.crashes, self.failures, self.duplicates = shape.crashes, shape.failures, shape.duplicates
-        self.replays = shape.replays
-        self.was_done = False
+        self.replays, self.outages, self.flushes = shape.replays, shape.outages, shape.flushes
+        self.was_done = self.is_unsent = self.is_rolled_back = False
 
     def walk(self, known: set[Any]) -> str | None:
         """Walk one path to its end, and return the state of the request then; None where the rest of it is known."""
-        root = [Entry(queue, "root", state="open") for queue in self.shape.listeners["root"]]
-        run(self.board.open("r", root, cause=None, life=60))
-        self.ready = [Message(entry.queue, "root") for entry in root]
+        if self.shape.relays:
+            self.is_unsent = self.path.choose((True, False))
+            self.is_rolled_back = not self.is_unsent
+        else:
+            self._open_root()
+            self._publish_root()
         while steps := self._steps():
             self.path.choose(steps)()
             self.was_done = self.was_done or self._state() == "done"
@@ -96,14 +114,23 @@ class World:
                 known.add(here)
         return self._state()
 
+    def _open_root(self) -> None:
+        root = [Entry(queue, "root", state="open") for queue in self.shape.listeners["root"]]
+        run(self.board.open("r", root, cause=None, life=60))
+
+    def _publish_root(self) -> None:
+        self.ready += [Message(queue, "root") for queue in self.shape.listeners["root"]]
+
     def _here(self) -> tuple[Any, ...]:
         board = frozenset((entry.field, entry.state) for entry in run(self.board.read("r")))
-        budget = (self.crashes, self.failures, self.duplicates, self.replays, self.was_done)
+        budget = (self.crashes, self.failures, self.duplicates, self.replays, self.outages, self.flushes)
         lives = frozenset((message, self.arrows[message]) for message in self.lives)
-        return board, frozenset(Counter(self.ready).items()), lives, tuple(self.dead), frozenset(self.completed), budget
+        said = (self.was_done, self.is_unsent, self.is_rolled_back)
+        queues = (frozenset(Counter(self.ready).items()), lives, tuple(self.dead))
+        return board, queues, frozenset(self.completed), budget, said
 
     def _steps(self) -> list[Callable[[], None]]:
-        running = {(message.queue, message.event) for message in self.lives}
+        running = {(message.queue, message.event) for message in self.lives if message.attempt}
         free = [m for m in dict.fromkeys(self.ready) if (m.queue, m.event) not in running]
         steps: list[Callable[[], None]] = [partial(self._deliver, message) for message in free]
         steps += [partial(self._advance, message) for message in self.lives]
@@ -113,12 +140,19 @@ class World:
             steps.append(self._duplicate)
         if self.dead and self.replays:
             steps.append(self._replay)
+        free_relays = [m for n in range(self.shape.relays) if (m := Message(RELAY, str(n))) not in self.lives]
+        if self.flushes:
+            steps.append(self._flush)
+        if self.is_unsent and free_relays:
+            steps.append(partial(self._begin, free_relays[0], self._relay(free_relays[0])))
         return steps
 
     def _deliver(self, message: Message) -> None:
         self.ready.remove(message)
-        self.lives[message] = self._life(message)
-        self.arrows[message] = ""
+        self._begin(message, self._life(message))
+
+    def _begin(self, message: Message, life: Life) -> None:
+        self.lives[message], self.arrows[message] = life, ""
 
     def _advance(self, message: Message) -> None:
         self.arrows[message] += "."
@@ -130,7 +164,8 @@ class World:
     def _crash(self, message: Message) -> None:
         self.crashes -= 1
         del self.lives[message]
-        self.ready.append(message)
+        if message.queue != RELAY:
+            self.ready.append(replace(message, attempt=message.attempt or self.shape.attempts))
 
     def _duplicate(self) -> None:
         self.duplicates -= 1
@@ -138,14 +173,28 @@ class World:
 
     def _replay(self) -> None:
         self.replays -= 1
-        message = self.dead.pop()
-        self.ready.append(Message(message.queue, message.event, 1, message.cause))
+        self.ready.append(replace(self.dead.pop(), attempt=1))
+
+    def _flush(self) -> None:
+        self.flushes -= 1
+        self.board = MemoryBoard(lambda: 0.0)
+
+    def _relay(self, message: Message) -> Life:
+        """A relay sends the first event: it opens its entries, publishes it, and notes that it is sent."""
+        if self.outages and self.path.choose((False, True)):
+            self.outages -= 1
+        else:
+            self._open_root()
+        yield
+        self._publish_root()
+        yield
+        self.is_unsent = False
 
     def _life(self, message: Message) -> Life:
         """The life of a delivery, as the pipeline has it: an arrow before each step that outlives a crash."""
         identity = (message.queue, message.event)
         if identity in self.completed:
-            self._mark(message, "duplicate")
+            self._mark(message, "completed")
             yield
             return
         if self.failures and self.path.choose((False, True)):
@@ -168,7 +217,7 @@ class World:
         yield
         self.completed.add(identity)
         yield
-        self._mark(message, "handled")
+        self._mark(message, "completed" if children else "handled")
         yield
 
     def _fail(self, message: Message) -> Life:
@@ -176,10 +225,17 @@ class World:
         if message.attempt < self.shape.attempts:
             self._mark(message, "retrying")
             yield
-            self.ready.append(Message(message.queue, message.event, message.attempt + 1, message.cause))
+            self.ready.append(replace(message, attempt=message.attempt + 1))
             yield
             return
         self.dead.append(message)
+        if self.shape.is_late:
+            late = replace(message, attempt=0)
+            self._begin(late, self._note_failure(late))
+            return
+        yield from self._note_failure(message)
+
+    def _note_failure(self, message: Message) -> Life:
         yield
         self._mark(message, "failed")
         yield
@@ -227,6 +283,11 @@ PAIR = {"publishes": {"a": ("x",)}, "listeners": {"root": ("a",), "x": ("b",)}}
         pytest.param(Shape(**PAIR, crashes=1, failures=1, attempts=1, replays=1), id="a pair, a dead letter, a replay"),
         pytest.param(Shape(**PAIR, failures=2, replays=1), id="a pair, a retry that dies, a replay"),
         pytest.param(Shape(**FORK, crashes=1), id="a fork and a crash"),
+        pytest.param(Shape(**PAIR, relays=1, crashes=2), id="a relay, a pair and two crashes"),
+        pytest.param(Shape(**PAIR, relays=2), id="two relays and a pair"),
+        pytest.param(Shape(**PAIR, relays=1, crashes=1, outages=1), id="a relay, a crash and an outage"),
+        pytest.param(Shape(**PAIR, relays=1, crashes=1, flushes=1), id="a relay, a crash and a flush"),
+        pytest.param(Shape(**PAIR, failures=1, attempts=1, replays=1, is_late=True), id="a late dead letter, a replay"),
     ],
 )
 def test_on_every_path_done_is_said_at_the_end_and_not_before(shape: Shape) -> None:
@@ -234,7 +295,10 @@ def test_on_every_path_done_is_said_at_the_end_and_not_before(shape: Shape) -> N
 
     for world, state in ends(shape):
         states.add(state)
-        assert world.was_done == (state == "done")
-        assert state == ("failed" if world.dead else "done")
+        assert shape.flushes or world.was_done == (state == "done")
+        if world.is_rolled_back:
+            assert state == "unknown"
+        elif shape.is_exact:
+            assert state == ("failed" if world.dead else "done")
 
     assert "done" in states
