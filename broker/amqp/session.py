@@ -109,11 +109,13 @@ class AmqpBroker:
                 channel = await self._idle_channel()
                 depth = await depth_of(channel, queue)
         except ChannelNotFoundEntity:
+            heed_cancellation()
             return None
         except CONNECTION_ERRORS as error:
             heed_cancellation()
             raise BrokerUnavailable(f"cannot ask {self._publishing} about {queue}: {explain(error)}") from None
         self._idle.append(channel)  # not if the question ended otherwise: its answer may still come
+        heed_cancellation()
         return depth
 
     async def _idle_channel(self) -> WiredChannel:

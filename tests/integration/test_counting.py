@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import weakref
+from contextlib import suppress
 
 import pytest
 from aiormq.exceptions import ChannelNotFoundEntity
@@ -11,6 +12,7 @@ from pamqp import commands as spec
 from pamqp.frame import marshal
 from proxy import Direction, proxy_to
 from running import Facts, a_broker
+from waiting import LIMIT
 from yarl import URL
 
 from holdfast import Settings
@@ -18,7 +20,7 @@ from holdfast.broker import Broker, Queue, Topology, open_broker
 from holdfast.broker.amqp.browser import depth_of
 from holdfast.broker.amqp.connection import WiredChannel, WiredConnection
 from holdfast.dead_letters.queues import several
-from holdfast.events import Message
+from holdfast.events import BrokerUnavailable, Message
 from holdfast.telemetry import Attached, Detached
 
 OPEN = marshal(spec.Channel.Open(), 1)[3:]  # what comes behind the number of the channel
@@ -143,3 +145,24 @@ async def test_who_gives_up_asking_leaves_no_answer_to_the_next(settings: Settin
     assert before is not None
     assert after is not None
     assert (before.ready, after.ready) == (1, 0)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_task_that_asks_ends_at_whatever_moment_it_is_cancelled(
+    settings: Settings, unique: str, is_there: bool
+) -> None:
+    """Up to Python 3.11 `wait_for`, which aiormq uses, may swallow the cancellation."""
+    async with a_broker(settings) as broker:
+        if is_there:
+            await declare(broker, unique)
+
+        async def ask() -> None:
+            while True:
+                with suppress(BrokerUnavailable):
+                    await broker.count(unique)
+
+        for moment in range(80):
+            asking = asyncio.create_task(ask())
+            asyncio.get_running_loop().call_later(moment * 1e-4, asking.cancel)
+            ended, _ = await asyncio.wait({asking}, timeout=LIMIT)
+            assert ended, moment
