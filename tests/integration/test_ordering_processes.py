@@ -6,9 +6,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from ordering import Crew, at_random, inversions, lines_of, overlaps, seed_of_environment, sinking_fences
+from ordering import Crew, Line, at_random, inversions, lines_of, overlaps, seed_of_environment, sinking_fences
 from running import a_broker, settings_for
 
+from holdfast import Settings
 from holdfast.broker import ledger_queue, partition_queues
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(3600)]
@@ -16,17 +17,17 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(3600)]
 FAULTS = int(os.environ.get("ORDER_FAULTS", "5"))
 
 
+@pytest.fixture
+def settings(rabbitmq_url: str, redis_url: str, unique: str) -> Settings:
+    return settings_for(rabbitmq_url, unique, redis_url, lease=3)
+
+
 @pytest.mark.parametrize("partitions", [1, 4])
 async def test_the_order_holds_through_kills_stops_and_frozen_owners(
-    rabbitmq_url: str, redis_url: str, unique: str, tmp_path: Path, partitions: int
+    settings: Settings, tmp_path: Path, partitions: int
 ) -> None:
-    settings, ledger, seed = (
-        settings_for(rabbitmq_url, unique, redis_url, lease=3),
-        tmp_path / "ledger",
-        seed_of_environment(),
-    )
+    ledger, seed = tmp_path / "ledger", seed_of_environment()
     luck = random.Random(seed)
-    ledger.touch()
 
     async with AsyncExitStack() as stack:
         crew = Crew(settings, ledger, stack, luck, partitions)
@@ -37,10 +38,30 @@ async def test_the_order_holds_through_kills_stops_and_frozen_owners(
 
     lines = lines_of(ledger)
     print(f"seed {seed}: {len(lines)} lines, {FAULTS} faults, {max(line.fence for line in lines)} owners")
+    await assert_in_order(settings, lines, crew, partitions)
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+async def test_the_order_holds_while_processes_are_added_replaced_and_taken_away(
+    settings: Settings, tmp_path: Path, partitions: int
+) -> None:
+    ledger, luck = tmp_path / "ledger", random.Random(seed_of_environment())
+
+    async with AsyncExitStack() as stack:
+        crew = Crew(settings, ledger, stack, luck, partitions)
+        await crew.add()
+        for change in [*[crew.add] * 3, *[crew.replace] * 4, *[crew.leave] * 3]:
+            await crew.under_load(change)
+        await crew.until_handled("abcd")
+
+    await assert_in_order(settings, lines_of(ledger), crew, partitions)
+
+
+async def assert_in_order(settings: Settings, lines: list[Line], crew: Crew, partitions: int) -> None:
     assert inversions(lines) == []
     assert overlaps(lines, crew.killed) == []
     assert sinking_fences(lines, crew.killed, partitions) == []
-    queue = f"{unique}.shop.project"
+    queue = f"{settings.broker.exchange}.shop.project"
     async with a_broker(settings) as broker:
         for name in {queue, *partition_queues(queue, partitions)}:
             depth = await broker.count(ledger_queue(name))

@@ -42,6 +42,7 @@ class Crew:
     def __init__(
         self, settings: Settings, ledger: Path, stack: AsyncExitStack, luck: random.Random, partitions: int = 1
     ) -> None:
+        ledger.touch()
         self.killed: set[int] = set()
         self._partitions = partitions
         self._settings = settings
@@ -86,6 +87,17 @@ class Crew:
         await child.ended()
         await self.add()
 
+    async def replace(self) -> None:
+        """Replace the one that was added first as a rolling deploy does: another one is there before it stops."""
+        await self.add()
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Stop the one that was added first."""
+        child = self._children.pop(0)
+        child.send(signal.SIGTERM)
+        await child.ended()
+
     async def freeze(self) -> None:
         """Freeze one until another has handled something, or until its connections have ended."""
         child = self._luck.choice(self._children)
@@ -97,6 +109,12 @@ class Crew:
             await eventually(lambda: len(lines_of(self._ledger)) > before + 5, within=60)
         finally:
             child.send(signal.SIGCONT)
+
+    async def under_load(self, change: Fault) -> None:
+        """Make a change while events are published."""
+        publishing = asyncio.create_task(self.publish("abcd", 25))
+        await change()
+        await publishing
 
     async def until_handled(self, orders: str) -> None:
         """Wait until every event of these orders has come to its end."""
@@ -162,9 +180,7 @@ async def at_random(crew: Crew, luck: random.Random, faults: int) -> None:
     """Let faults happen while events are published."""
     kinds: list[Fault] = [crew.kill, crew.stop, crew.freeze]
     for number in range(faults):
-        publishing = asyncio.create_task(crew.publish("abcd", 25))
-        await (kinds[number] if number < len(kinds) else luck.choice(kinds))()
-        await publishing
+        await crew.under_load(kinds[number] if number < len(kinds) else luck.choice(kinds))
 
 
 def seed_of_environment() -> int:

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import pytest
-from running import publish_all, running, settings_for
+from parked import fill_ledger, parked
+from running import a_broker, publish_all, running, settings_for
 from waiting import Facts, eventually
 
 from holdfast import Context, Event, Ordered, Reject, Retry, RetryLater, Settings, Worker, fixed
@@ -22,7 +23,7 @@ from holdfast.consumer.ordering.partitions import Partitions
 from holdfast.consumer.ordering.tenure import Tenure
 from holdfast.events import Message, read_incoming
 from holdfast.idempotency import StoreUnavailable
-from holdfast.telemetry import Emit, Paused
+from holdfast.telemetry import CopyHeld, Emit, Paused
 from holdfast.testing import Harness
 
 ONCE_MORE = Retry(attempts=2, backoff=fixed(60, jitter=False))
@@ -282,6 +283,59 @@ async def test_what_waits_for_hours_is_written_anew_and_keeps_its_order() -> Non
     assert len(before) == len(after) == 5 and not before & after
     assert len(at_rest) == 1
     assert shop.handled == {"a": [0, 1, 2, 3]}
+
+
+async def test_what_waits_is_written_anew_many_at_once() -> None:
+    """With one confirm after the other, thousands of entries would take as long as RabbitMQ lets one be in hand."""
+    shop, facts = Shop(), Facts()
+    shop.failing["a", 0] = 2
+    shop.worker.configure(listeners=[facts.record])
+
+    async with Harness(shop.worker) as h:
+        await publish(h, "a", range(6))
+        await h.settle()
+        ledger = h._server.queues["shop.project.ledger"]
+        ledger._max_length, ledger._rejects = 0, True
+        await h.advance(600)
+        held = {fact.event_id for fact in facts.of(CopyHeld)}
+        ledger._max_length, ledger._rejects = None, False
+        await h.replay(h.dead_letters[0])
+        await h.settle()
+
+    assert len(held) == 6
+    assert shop.handled == {"a": [*range(6)]}
+
+
+class Noting(MemoryBroker):
+    """Notes what its owner publishes."""
+
+    def __init__(self, url: str, emit: Emit) -> None:
+        super().__init__(url, emit=emit)
+        self.published: list[object] = []
+
+    async def publish(self, message: Message, *, timeout: float | None) -> None:
+        self.published.append(message.headers.get("holdfast-ledger"))
+        await super().publish(message, timeout=timeout)
+
+
+async def test_a_new_owner_publishes_four_marks_however_much_is_parked(unique: str) -> None:
+    shop, settings, brokers = Shop(), settings_for(f"memory://{unique}", "events"), list[Noting]()
+    shop.worker.configure(settings=settings)
+
+    async def opened(settings: Settings, emit: Emit) -> MemoryBroker:
+        brokers.append(Noting(settings.broker.url.get_secret_value(), emit))
+        return brokers[-1]
+
+    async with a_broker(settings) as broker:
+        await broker.declare(shop.worker.topology())
+        events = [Placed(order=f"k{number % 30}", number=number) for number in range(3_000)]
+        entries = [parked("shop.project", event, event.order, number) for number, event in enumerate(events, 1)]
+        await fill_ledger(broker, entries)
+        async with running(shop.worker, dependencies=Dependencies(open_broker=opened)):
+            await eventually(lambda: sum(map(len, shop.handled.values())), 3_000)
+
+    assert brokers[0].published == ["record", "poke", "sentinel", "record"]
+    assert shop.handled == {f"k{key}": [*range(key, 3_000, 30)] for key in range(30)}
 
 
 def ledger_of(h: Harness) -> set[str | None]:
