@@ -576,6 +576,14 @@ MUTATIONS = (
     ),
     Mutation(
         10,
+        "an owner has 2,000 entries of its ledger in hand",
+        "broker/amqp/attachment.py",
+        "prefetch or LARGEST_PREFETCH",
+        "prefetch",
+        f"{ATTACHMENTS} -k without_a_limit",
+    ),
+    Mutation(
+        10,
         "a late copy of an earlier owner is taken",
         "consumer/ordering/tenure.py",
         "if entry.epoch != self.seat.epoch:",
