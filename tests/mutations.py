@@ -584,6 +584,14 @@ MUTATIONS = (
     ),
     Mutation(
         10,
+        "a new owner has all replayed letters in hand",
+        "consumer/ordering/ownership.py",
+        "if len(letters) > _LETTERS:",
+        "if len(letters) < 0:",
+        f"{ORDERING} -k letters_were_replayed",
+    ),
+    Mutation(
+        10,
         "a late copy of an earlier owner is taken",
         "consumer/ordering/tenure.py",
         "if entry.epoch != self.seat.epoch:",

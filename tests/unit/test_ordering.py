@@ -13,7 +13,7 @@ from running import a_broker, publish_all, running, settings_for
 from waiting import Facts, eventually
 
 from holdfast import Context, Event, Ordered, Reject, Retry, RetryLater, Settings, Worker, fixed
-from holdfast.broker import REAL, Timer
+from holdfast.broker import REAL, Attachment, Timer
 from holdfast.broker.memory import MemoryBroker, shared
 from holdfast.broker.memory.attachment import MemoryAttachment
 from holdfast.consumer import Dependencies
@@ -313,6 +313,16 @@ class Noting(MemoryBroker):
         super().__init__(url, emit=emit)
         self.published: list[object] = []
 
+    @classmethod
+    def opening(cls, brokers: "list[Noting]") -> Dependencies:
+        """Dependencies with brokers of this kind, which are added to a list."""
+
+        async def opened(settings: Settings, emit: Emit) -> MemoryBroker:
+            brokers.append(cls(settings.broker.url.get_secret_value(), emit))
+            return brokers[-1]
+
+        return Dependencies(open_broker=opened)
+
     async def publish(self, message: Message, *, timeout: float | None) -> None:
         self.published.append(message.headers.get("holdfast-ledger"))
         await super().publish(message, timeout=timeout)
@@ -322,20 +332,41 @@ async def test_a_new_owner_publishes_four_marks_however_much_is_parked(unique: s
     shop, settings, brokers = Shop(), settings_for(f"memory://{unique}", "events"), list[Noting]()
     shop.worker.configure(settings=settings)
 
-    async def opened(settings: Settings, emit: Emit) -> MemoryBroker:
-        brokers.append(Noting(settings.broker.url.get_secret_value(), emit))
-        return brokers[-1]
-
     async with a_broker(settings) as broker:
         await broker.declare(shop.worker.topology())
         events = [Placed(order=f"k{number % 30}", number=number) for number in range(3_000)]
         entries = [parked("shop.project", event, event.order, number) for number, event in enumerate(events, 1)]
         await fill_ledger(broker, entries)
-        async with running(shop.worker, dependencies=Dependencies(open_broker=opened)):
+        async with running(shop.worker, dependencies=Noting.opening(brokers)):
             await eventually(lambda: sum(map(len, shop.handled.values())), 3_000)
 
     assert brokers[0].published == ["record", "poke", "sentinel", "record"]
     assert shop.handled == {f"k{key}": [*range(key, 3_000, 30)] for key in range(30)}
+
+
+class Narrow(Noting):
+    """Lends a consumer 5,500 messages: RabbitMQ lends 65,535."""
+
+    async def attach(self, queue: str, *, prefetch: int, **more: Any) -> Attachment:
+        return await super().attach(queue, prefetch=prefetch or 5_500, **more)
+
+
+async def test_a_new_owner_reads_its_ledger_however_many_letters_were_replayed(unique: str) -> None:
+    """With all of them in hand, it would never be given the mark behind them."""
+    shop, settings, brokers = Shop(), settings_for(f"memory://{unique}", "events"), list[Noting]()
+    shop.worker.configure(settings=settings)
+
+    async with a_broker(settings) as broker:
+        await broker.declare(shop.worker.topology())
+        events = [Placed(order=f"k{number}", number=number) for number in range(6_000)]
+        entries = [parked("shop.project", event, event.order, 1) for event in events]
+        await fill_ledger(
+            broker, [replace(entry, headers={**entry.headers, "holdfast-ledger": "letter"}) for entry in entries]
+        )
+        async with running(shop.worker, dependencies=Narrow.opening(brokers)):
+            await eventually(lambda: len(shop.handled), 6_000)
+
+    assert shop.handled == {f"k{number}": [number] for number in range(6_000)}
 
 
 def ledger_of(h: Harness) -> set[str | None]:
