@@ -584,6 +584,14 @@ MUTATIONS = (
     ),
     Mutation(
         10,
+        "entries of a ledger are written anew one by one",
+        "consumer/ordering/tenure.py",
+        "_AT_ONCE = 100",
+        "_AT_ONCE = 1",
+        f"{ORDERING} -k anew_many",
+    ),
+    Mutation(
+        10,
         "a new owner has all replayed letters in hand",
         "consumer/ordering/ownership.py",
         "if len(letters) > _LETTERS:",

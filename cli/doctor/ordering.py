@@ -53,9 +53,10 @@ def of_unowned(queue: str, ledger: Depth, waiting: Depth) -> Iterator[Finding]:
 def of_keys(queue: str, answer: Answer, most: int) -> Iterator[Finding]:
     """Judge what the owner of a queue lists, or of each partition. `most` events may wait in the ledger of each."""
     for each, parked in sorted(answer["parked"].items()):
-        if parked >= FILLING * most:
-            code = "ledger-full" if parked >= most else "ledger-filling"
-            yield Finding(code, f"queue {each}: {parked} events wait, and {most} may")
+        if parked >= most:
+            yield Finding("ledger-full", f"queue {each}: {parked} events wait, and {most} may")
+        elif parked >= FILLING * most:
+            yield Finding("ledger-filling", f"queue {each}: {parked} events wait, and {most} may")
     held = [str(one["key"]) for one in answer["keys"] if one["state"] == "held"]
     if held:
         named = ", ".join(held[:_NAMED]) + (", ..." if len(held) > _NAMED else "")

@@ -30,7 +30,7 @@ Owner: TypeAlias = Tenure | Intake
 
 T = TypeVar("T")
 
-_LETTERS = 5_000
+_LETTERS = 2_000
 """Replayed letters that a new owner has in hand before it has read its ledger. RabbitMQ lends it 65,535 messages, and
 up to 50,000 may be parked."""
 
