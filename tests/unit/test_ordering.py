@@ -327,10 +327,10 @@ async def test_what_waits_is_written_anew_many_at_once(unique: str) -> None:
         await eventually(lambda: len(brokers[0].published), 6)
         brokers[0].may_pass.set()
         await eventually(lambda: not any(item.is_moving for item in owner.lines["a"].chain))
-        owner.skip("a")
+        await brokers[0].publish(command("shop.project", "skip", "a", "elsewhere"), timeout=5)
         await eventually(lambda: shop.handled["a"], [*range(1, 6)])
 
-    assert brokers[0].published == ["stub", *["parked"] * 5]
+    assert brokers[0].published == ["stub", *["parked"] * 5, "command"]
 
 
 async def owner_of(worker: Worker) -> Tenure:
