@@ -53,7 +53,7 @@ This is newer than the tables above, and was run little so far, on RabbitMQ 3.10
 50 faults, 0 lost, 17 repeats. `make faults` runs the seven scenarios, and those of clusters, with four partitions too.
 
 `make soak-order` has three processes killed, stopped, frozen and cut off, and the broker restarted, at random. On
-3.10.8, a line being the begin or the end of an attempt:
+3.10.8, with the same excused, a line being the begin or the end of an attempt:
 
 | soak | faults | lines | owners | out of order | two at a time | fence sank | entries left |
 |---|--:|--:|--:|--:|--:|--:|--:|
