@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from ordering import Crew, Line, at_random, inversions, lines_of, overlaps, seed_of_environment, sinking_fences
+from ordering import SOME, Crew, Line, at_random, inversions, lines_of, overlaps, seed_of_environment, sinking_fences
 from running import a_broker, settings_for
 
 from holdfast import Settings
@@ -15,7 +15,7 @@ from holdfast.testing.servers import Node
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(3600)]
 
-FAULTS = int(os.environ.get("ORDER_FAULTS", "5"))
+FAULTS = int(os.environ.get("ORDER_FAULTS", SOME))
 
 
 @pytest.fixture
