@@ -105,7 +105,7 @@ soak: venv ## Every fault 20 times, or at random: make soak [RUNS=20] | make soa
 	$(FAULTS) $(if $(MINUTES),--minutes $(MINUTES) --rate $(or $(RATE),150),--runs $(or $(RUNS),20))
 
 .PHONY: soak-order
-soak-order: venv ## Order per key while owners are killed, stopped and frozen: make soak-order [COUNT=100] [SEED=7]
+soak-order: venv ## Order per key while owners are killed, stopped, frozen and cut off, and the broker restarts: make soak-order [COUNT=100] [SEED=7]
 	ORDER_FAULTS=$(or $(COUNT),100) TEST_SEED=$(SEED) $(BIN)/python -m pytest -q -s tests/integration/test_ordering_processes.py
 
 .PHONY: fuzz

@@ -39,7 +39,7 @@ class Job:
     name: str
     count: int = 0
     notes: str = ""
-    parked: int = 100_000
+    parked: int = 50_000
 
 
 class Handled:

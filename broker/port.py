@@ -190,7 +190,7 @@ class Broker(Sender, Reader, Protocol):
     async def attach(
         self, queue: str, *, prefetch: int, on_taken: OnTaken, on_lost: OnLost, offset: Offset | None = None
     ) -> Attachment:
-        """Consume `queue` on a channel of its own, with at most `prefetch` messages in hand (0: without a limit).
+        """Consume `queue` on a channel of its own, with at most `prefetch` messages in hand (0: 65,535 on RabbitMQ).
         `on_taken` may be called before this returns, `on_lost` is called if the channel is lost.
 
         A stream is read from an `offset` on, and has a `prefetch`. It keeps what is removed, which only makes room for

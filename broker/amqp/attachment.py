@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..port import STREAM_OFFSET, Offset, OnLost, OnTaken
-from .connection import RPC, WiredChannel, WiredConnection, close_quietly, untapped
+from .connection import LARGEST_PREFETCH, RPC, WiredChannel, WiredConnection, close_quietly, untapped
 from .consumer import why_lost
 from .deliveries import TRAVEL, Deliveries
 from .errors import CONNECTION_ERRORS, Cancelled, explain
@@ -21,7 +21,7 @@ class AmqpAttachment:
     ) -> None:
         self._channel = channel
         self._patience = patience
-        self._prefetch = prefetch
+        self._prefetch = prefetch or LARGEST_PREFETCH
         self._on_lost: OnLost | None = on_lost
         self._deliveries = Deliveries(on_taken, channel.wire.transport, channel.below.number)
 

@@ -23,12 +23,11 @@ from yarl import URL
 
 from ...events import BrokerUnavailable, Message, QueueInUse, TopologyMissing
 from ..port import Depth, Held, OnHeld
-from .connection import WiredChannel, WiredConnection, close_quietly, connect_to_one, untapped
+from .connection import LARGEST_PREFETCH, WiredChannel, WiredConnection, close_quietly, connect_to_one, untapped
 from .deliveries import Deliveries
 from .errors import CONNECTION_ERRORS, explain
 from .lifetime import lost_as_error
 
-PREFETCH = 65_535
 CONSUMERS = 31
 _RPC = 300.0  # seconds for an answer: a queue that lends or takes back a hundred thousand messages is busy with it
 _LOOK_AGAIN = 30.0
@@ -247,7 +246,7 @@ async def open_browser(
     on_held: OnHeld,
     *,
     connect_timeout: float,
-    prefetch: int = PREFETCH,
+    prefetch: int = LARGEST_PREFETCH,
     tls: SSLContext | None = None,
 ) -> AmqpBrowser:
     """See `Broker.browse`. Reads from the first of `urls` that answers; one consumer holds `prefetch` at most."""

@@ -33,6 +33,10 @@ RPC = 10.0
 FULL = 65_536
 """Bytes that wait to be written: with more, wait for `drained`."""
 
+LARGEST_PREFETCH = 65_535
+"""Messages that a consumer can have in hand. A quorum queue takes a prefetch of 0, which sets no limit elsewhere, for
+2,000: of a longer queue such a consumer never sees the rest."""
+
 _AT_ONCE = 8_192  # bytes: uvloop keeps up to so many until the end of the loop's turn
 _NO_LIMIT = 0xFFFF_FFFF
 _SIGN_OF_LIFE = 1.0  # seconds: aiormq takes a peer for dead of which it sees no frame

@@ -11,7 +11,7 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from ...events import BrokerUnavailable, Message, TopologyError
 from ...telemetry import Attached, Detached, Emit, keep_running, report
 from ..port import Delivery, OnDelivery
-from .connection import RPC, WiredChannel, close_quietly, untapped
+from .connection import LARGEST_PREFETCH, RPC, WiredChannel, close_quietly, untapped
 from .deliveries import TRAVEL, Deliveries
 from .errors import CONNECTION_ERRORS, Cancelled, explain
 from .lifetime import heed_cancellation, lost_as_error, while_open
@@ -33,7 +33,7 @@ class AmqpConsumer:
     ) -> None:
         self._link = link
         self._name = queue
-        self._prefetch = prefetch
+        self._prefetch = prefetch or LARGEST_PREFETCH
         self._on_delivery = on_delivery
         self._emit = emit
         self._redeclare = redeclare

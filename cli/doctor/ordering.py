@@ -18,7 +18,7 @@ _NAMED = 5  # keys that a finding names
 
 async def of_ordered(settings: Settings, handlers: tuple[HandlerSpec, ...]) -> list[Finding]:
     """Ask the owner of each ordered handler. Changes nothing: the queue of an answer expires."""
-    ordered = [(spec.queue, spec.ordered.parked * spec.ordered.partitions) for spec in handlers if spec.ordered]
+    ordered = [(spec.queue, spec.ordered.parked) for spec in handlers if spec.ordered]
     if not ordered:
         return []
     findings = list[Finding]()
@@ -51,14 +51,13 @@ def of_unowned(queue: str, ledger: Depth, waiting: Depth) -> Iterator[Finding]:
 
 
 def of_keys(queue: str, answer: Answer, most: int) -> Iterator[Finding]:
-    """Judge the keys that the owner of a queue lists. `most` events may wait in its ledger."""
-    keys = answer["keys"]
-    parked = sum(one["waiting"] for one in keys) + answer["more"]
-    held = [str(one["key"]) for one in keys if one["state"] == "held"]
-    if parked >= most:
-        yield Finding("ledger-full", f"queue {queue}: {parked} events wait, and {most} may")
-    elif parked >= FILLING * most:
-        yield Finding("ledger-filling", f"queue {queue}: {parked} events wait, and {most} may")
+    """Judge what the owner of a queue lists, or of each partition. `most` events may wait in the ledger of each."""
+    for each, parked in sorted(answer["parked"].items()):
+        if parked >= most:
+            yield Finding("ledger-full", f"queue {each}: {parked} events wait, and {most} may")
+        elif parked >= FILLING * most:
+            yield Finding("ledger-filling", f"queue {each}: {parked} events wait, and {most} may")
+    held = [str(one["key"]) for one in answer["keys"] if one["state"] == "held"]
     if held:
         named = ", ".join(held[:_NAMED]) + (", ..." if len(held) > _NAMED else "")
         yield Finding("keys-held", f"queue {queue}: {len(held)} key(s): {named}")

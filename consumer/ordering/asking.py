@@ -7,17 +7,16 @@ from typing import Any, TypeAlias
 from ...broker import Broker, Queue, Topology, open_broker
 from ...config import Settings
 from ...events import HoldfastError, Message, uuid7
-from .commands import command
+from .commands import PATIENCE, command
 
 Answer: TypeAlias = dict[str, Any]
 """What an owner says: `keys` that wait, one key with its `events`, what was `done`, or an `error`."""
 
-_PATIENCE = 30.0  # seconds for an answer: an owner that is being replaced answers as the next one
 _KEPT = 60_000  # milliseconds that the queue of the answer outlives its reader
 
 
 async def ask_owner(
-    settings: Settings, queue: str, verb: str, key: str | None = None, *, patience: float = _PATIENCE
+    settings: Settings, queue: str, verb: str, key: str | None = None, *, patience: float = PATIENCE
 ) -> Answer:
     """Send a command to the owner of a handler's queue, or of each partition, and return the answer.
 
@@ -55,7 +54,7 @@ async def _ask(broker: Broker, queue: str, verb: str, key: str | None) -> Answer
     )
     answers = list[Answer]()
     try:
-        await broker.publish(command(queue, verb, key, to), timeout=_PATIENCE)
+        await broker.publish(command(queue, verb, key, to), timeout=PATIENCE)
         expected = 1
         while len(answers) < expected:
             if isinstance(answer := await came.get(), str):
@@ -69,7 +68,8 @@ async def _ask(broker: Broker, queue: str, verb: str, key: str | None) -> Answer
 
 
 def _joined(answers: list[Answer]) -> Answer:
-    """Return the keys of all partitions, and the highest fence."""
+    """Return the keys of all partitions, how many events each has parked, and the highest fence."""
     keys = sorted((one for answer in answers for one in answer["keys"]), key=lambda one: str(one["key"]))
     more = sum(answer["more"] for answer in answers)
-    return {"fence": max(answer["fence"] for answer in answers), "keys": keys, "more": more}
+    parked = {queue: count for answer in answers for queue, count in answer.get("parked", {}).items()}
+    return {"fence": max(answer["fence"] for answer in answers), "keys": keys, "more": more, "parked": parked}

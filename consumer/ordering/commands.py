@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from .tenure import Tenure
 
 _SHOWN = 1_000
-_PATIENCE = 5.0  # seconds to publish an answer
+PATIENCE = 30.0
+"""Seconds for an answer. An owner that is being replaced answers as the next one, and a busy one late."""
 
 
 def command(queue: str, verb: str, key: str | None, to: str) -> Message:
@@ -35,7 +36,7 @@ async def obey(tenure: "Tenure", entry: Entry) -> None:
     broker, answers = tenure.desk.tools.broker, entry.message.headers.get(h.PARTITIONS)
     more = {"answers": answers} if type(answers) is int else {}
     try:
-        await broker.publish(answer(to, _done(tenure, verb, key) | more), timeout=_PATIENCE)
+        await broker.publish(answer(to, _done(tenure, verb, key) | more), timeout=PATIENCE)
     except HoldfastError:
         return  # nobody waits for it any more
 
@@ -44,7 +45,8 @@ def _done(tenure: "Tenure", verb: str, key: str) -> dict[str, Any]:
     if verb == "list":
         waiting = {key: line for key, line in tenure.lines.items() if line.chain}
         keys = [_summary(tenure, key, line) for key, line in [*waiting.items()][:_SHOWN]]
-        return {"fence": tenure.seat.epoch, "keys": keys, "more": max(len(waiting) - _SHOWN, 0)}
+        parked = {tenure.desk.queue: tenure.desk.part.parked}
+        return {"fence": tenure.seat.epoch, "keys": keys, "more": max(len(waiting) - _SHOWN, 0), "parked": parked}
     line = tenure.lines.get(key)
     if line is None or not line.chain:
         return {"fence": tenure.seat.epoch, "error": f"no event waits for key {key!r}"}

@@ -139,9 +139,8 @@ class Intake:
         answers."""
         is_for_all = entry.kind == "command" and not entry.key
         queues = self._partitions if is_for_all else (self._partition(entry.key),)
-        for queue in queues:
-            copy = rewritten(entry, ledger_queue(queue), 0, {h.PARTITIONS: len(queues)})
-            await publish_copy(self._desk.tools, self._desk.queue, "", copy)
+        copies = [rewritten(entry, ledger_queue(queue), 0, {h.PARTITIONS: len(queues)}) for queue in queues]
+        await asyncio.gather(*(publish_copy(self._desk.tools, self._desk.queue, "", copy) for copy in copies))
         self._desk.part.in_ledger -= 1
         self._seat.ledger.remove(tag)
 

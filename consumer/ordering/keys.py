@@ -10,7 +10,7 @@ there is a chain, it goes first. One event of the key runs at a time, and one is
                                         stub, from where the key was before
 """
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -161,6 +161,20 @@ class KeyLine:
         self.chain[0].due = 0.0
         return True
 
+    def has(self, item: Item) -> bool:
+        """Return whether an item is in the chain."""
+        return self._index(item) is not None
+
+    def _index(self, item: Item) -> int | None:
+        """Return where an item is in the chain. A ledger may hold thousands of events of one key."""
+        position = _position(item)
+        for at in range(bisect_left(self.chain, position, key=_position), len(self.chain)):
+            if self.chain[at] is item:
+                return at
+            if _position(self.chain[at]) != position:
+                break
+        return None
+
     def _must_park(self, head: Item) -> bool:
         if self.parking is not None or self.lane[0] is self.running:
             return False
@@ -176,8 +190,8 @@ class KeyLine:
         if item.position is None:
             if item in self.lane:
                 self.lane.remove(item)
-        elif item in self.chain:
-            self.chain.remove(item)
+        elif (at := self._index(item)) is not None:
+            del self.chain[at]
             if item.event is not None and self._names.get(item.event) is item:
                 del self._names[item.event]
 

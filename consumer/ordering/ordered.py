@@ -16,6 +16,9 @@ By: TypeAlias = str | Callable[[Any], Any]
 
 _PARTITIONS = (1, 2, 4, 8, 16, 32, 64)
 
+_MOST_PARKED = 50_000
+"""An owner has its ledger in hand, of which RabbitMQ gives it 65,535 messages. The rest is for retries and replays."""
+
 WhenDead: TypeAlias = Literal["hold", "go-on"]
 
 
@@ -29,8 +32,8 @@ class Ordered:
             time, so as many workers can handle events at once.
         when_dead: "hold": a dead letter holds up the later events of its key until it is replayed or skipped.
             "go-on": it does not.
-        parked: The most events that may wait in the ledger of a partition. When it is full, the partition starts
-            nothing new.
+        parked: The most events that may wait in the ledger of a partition, 50,000 at most. When it is full, the
+            partition starts nothing new.
     """
 
     by: By | None = None
@@ -97,8 +100,10 @@ def _check_values(asked: Ordered, where: str) -> None:
         raise ConfigurationError(f"{where}: Ordered(partitions={asked.partitions!r}); give a power of two from 1 to 64")
     if asked.when_dead not in ("hold", "go-on"):
         raise ConfigurationError(f"{where}: Ordered(when_dead={asked.when_dead!r}); give 'hold' or 'go-on'")
-    if type(asked.parked) is not int or not 1 <= asked.parked <= 1_000_000:
-        raise ConfigurationError(f"{where}: Ordered(parked={asked.parked!r}); give a whole number from 1 to 1000000")
+    if type(asked.parked) is not int or not 1 <= asked.parked <= _MOST_PARKED:
+        raise ConfigurationError(
+            f"{where}: Ordered(parked={asked.parked!r}); give a whole number from 1 to {_MOST_PARKED}"
+        )
 
 
 def _check_by(by: By | None, kinds: Mapping[str, tuple[Kind, ...]], where: str) -> None:

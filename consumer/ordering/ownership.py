@@ -19,15 +19,20 @@ from typing import Any, TypeAlias, TypeVar
 
 from ...broker import Attachment, Broker
 from ...events import Message
+from ...events import headers as h
 from .desk import PREFETCH, Desk
 from .intake import Intake
-from .ledger import Entry, Layout, mark, read_entry
+from .ledger import Entry, Layout, mark, read_entry, rewritten
 from .seat import PASSED_ON, Came, Seat
 from .tenure import Tenure
 
 Owner: TypeAlias = Tenure | Intake
 
 T = TypeVar("T")
+
+_LETTERS = 2_000
+"""Replayed letters that a new owner has in hand before it has read its ledger. RabbitMQ lends it 65,535 messages, and
+up to 50,000 may be parked."""
 
 
 class Left(Exception):
@@ -145,16 +150,29 @@ class Ownership:
             ) from None
 
     async def _read_up_to(self, last: Message) -> list[Came]:
-        """Publish a mark to the ledger, and return all that comes before it, and the mark itself."""
+        """Publish a mark to the ledger, and return all that comes before it, letters last, and the mark itself."""
         await self._publish(last)
-        inbox, came = self._from_ledger, list[Came]()
+        inbox, came, letters = self._from_ledger, list[Came](), list[Came]()
         while True:
             while inbox.came:
-                came.append(inbox.came.popleft())
-                if came[-1][0].message_id == last.message_id:
-                    return came
+                message, tag, redelivered = inbox.came.popleft()
+                if message.message_id == last.message_id:
+                    return [*came, *letters, (message, tag, redelivered)]
+                is_letter = message.headers.get(h.LEDGER) == "letter"
+                (letters if is_letter else came).append((message, tag, redelivered))
+            if len(letters) > _LETTERS:
+                await self._put_behind(letters)
+                letters = []
             inbox.arrived.clear()
             await self._until(inbox.arrived.wait())
+
+    async def _put_behind(self, letters: Iterable[Came]) -> None:
+        """Write letters anew, behind the mark, which would not come while so many of them are in hand."""
+        copies = [rewritten(read_entry(message), self._desk.ledger, 0) for message, _, _ in letters]
+        await self._until(asyncio.gather(*(self._broker.publish(copy, timeout=None) for copy in copies)))
+        for _, tag, _ in letters:
+            if self._ledger is not None:
+                self._ledger.remove(tag)
 
     async def _attach(self, queue: str, prefetch: int, inbox: Inbox) -> Attachment:
         def lost(reason: str) -> None:

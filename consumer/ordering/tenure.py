@@ -20,6 +20,7 @@ from .seat import PASSED_ON, Came, Seat
 from .turns import Taken, Turn
 from .writer import Writer
 
+_AT_ONCE = 100  # entries that are written anew at once: one confirm each, and thousands of them
 _BUSY = Pause(0.1, 1.0, jitter=0.2)  # between two claims of an event that another worker holds
 
 
@@ -287,10 +288,13 @@ class Tenure:
 
     async def _rewrite(self) -> None:
         """Write what is in the ledger anew, but for what runs."""
-        for key, line in [*self._lines.items()]:
-            for item in [*line.chain]:
-                if item is line.running or item.is_moving or item not in line.chain:
-                    continue
-                item.is_moving = True
-                await self._writer.rewrite(item.body.entry, item.revision)
-                self.pump(key)
+        waiting = [(key, line, item) for key, line in self._lines.items() for item in line.chain]
+        for first in range(0, len(waiting), _AT_ONCE):
+            await asyncio.gather(*(self._rewrite_one(*one) for one in waiting[first : first + _AT_ONCE]))
+
+    async def _rewrite_one(self, key: str, line: KeyLine, item: Item) -> None:
+        if item is line.running or item.is_moving or not line.has(item):
+            return
+        item.is_moving = True
+        await self._writer.rewrite(item.body.entry, item.revision)
+        self.pump(key)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from ledgers import Journal
 
-from holdfast import Context, Event, Reject, Retry, Settings, Worker, fixed, load_settings
+from holdfast import Context, Event, Ordered, Reject, Retry, Settings, Worker, fixed, load_settings
 from holdfast.broker import REAL, Broker, ladder, open_broker
 from holdfast.consumer import Dependencies
 from holdfast.events import headers as h
@@ -29,6 +29,7 @@ ATTEMPTS = 3
 TIMEOUT = 1.5
 NAME = os.environ.get("TEST_NAME", "faults")
 POINT = os.environ.get("TEST_POINT", "")
+PARTITIONS = int(os.environ.get("TEST_PARTITIONS", "1"))
 
 
 class Job(Event, type="job"):
@@ -277,7 +278,7 @@ async def linked(event: Linked, ctx: Context) -> None:
     noted(ctx, "done")
 
 
-@worker.handler(Placed, retry=policy, timeout=TIMEOUT, ordered=True)
+@worker.handler(Placed, retry=policy, timeout=TIMEOUT, ordered=Ordered(partitions=PARTITIONS))
 async def project(event: Placed, ctx: Context) -> None:
     place = {"key": event.key, "seq": event.seq, "fence": ctx.fence}
     noted(ctx, "start", **place)

@@ -1,5 +1,7 @@
 """Attachments: what a single active consumer has in hand goes to the next one, at once and in order."""
 
+import asyncio
+
 import pytest
 from bench import Bench
 from waiting import Arrivals
@@ -34,8 +36,8 @@ class Hand:
 
 
 async def fill(broker: Broker, queue: str, numbers: range) -> None:
-    for number in numbers:
-        await broker.publish(Message(str(number).encode(), "", queue, message_id=f"m{number}"), timeout=10)
+    messages = [Message(str(number).encode(), "", queue, message_id=f"m{number}") for number in numbers]
+    await asyncio.gather(*(broker.publish(message, timeout=60) for message in messages))
 
 
 async def test_the_next_attachment_is_given_what_the_first_one_held_and_then_the_rest(bench: Bench) -> None:
@@ -87,13 +89,14 @@ async def test_a_lost_attachment_is_not_restored_and_removes_nothing(bench: Benc
 
 
 async def test_an_attachment_without_a_limit_has_all_in_hand(bench: Bench) -> None:
+    """Quorum queues take a prefetch of 0 for 2,000."""
     queue = bench.name("single")
     await bench.declare(single(queue))
-    await fill(bench.broker, queue, range(30))
+    await fill(bench.broker, queue, range(2_500))
 
     hand = await Hand().attach(bench.broker, queue, prefetch=0)
 
-    assert await hand.bodies(30) == [str(number) for number in range(30)]
+    assert await hand.bodies(2_500) == [str(number) for number in range(2_500)]
     await hand.attachment.close()
 
 

@@ -24,7 +24,7 @@ from waiting import eventually
 from workers import HELD, LEASE, PATIENCE, WorkerProcess, Workers, figure, logged, scraped, under_way
 
 from holdfast import Publisher, Settings
-from holdfast.broker import ladder, ledger_queue
+from holdfast.broker import ladder, ledger_queue, members_queue, partition_queues
 from holdfast.consumer.ordering.asking import ask_owner
 from holdfast.events import headers as h
 from holdfast.idempotency import claim_key
@@ -43,9 +43,16 @@ class Arena:
     load: Load
 
     def __init__(
-        self, broker: Node, claims: Node, settings: Settings, seed: int, folder: Path, proxies: list[Proxy]
+        self,
+        broker: Node,
+        claims: Node,
+        settings: Settings,
+        seed: int,
+        folder: Path,
+        proxies: list[Proxy],
+        partitions: int,
     ) -> None:
-        self.broker, self.claims, self.settings = broker, claims, settings
+        self.broker, self.claims, self.settings, self.partitions = broker, claims, settings, partitions
         self.luck = random.Random(seed)
         self.faults: list[Fault] = []
         self.letters: list[Letter] = []
@@ -54,7 +61,7 @@ class Arena:
         self.journal = Journal(folder / "journal")
         self.reader = Reader(self.journal, self.queue("link"), self.queue("linked"))
         urls = [proxy.url(broker.url) for proxy in self.proxies]
-        self.workers = Workers(settings, folder, urls, self.reader, self.faults)
+        self.workers = Workers(settings, folder, urls, self.reader, self.faults, partitions)
         self.patience, self.recovery = QUIET, 45.0
         self.declared = time.monotonic()
         self._growing: dict[int, dict[str, int]] = {}
@@ -68,6 +75,11 @@ class Arena:
         """The queue whose order is promised."""
         return self.queue(ORDERED)
 
+    @property
+    def owned(self) -> list[str]:
+        """The queues that have an owner each: the ordered one, and its partitions behind it."""
+        return [*dict.fromkeys((self.ordered, *partition_queues(self.ordered, self.partitions)))]
+
     def proxy_of(self, child: WorkerProcess) -> Proxy:
         """The proxy through which a worker reaches the broker."""
         return next(proxy for proxy in self.proxies if proxy.url(self.broker.url) == child.url)
@@ -76,7 +88,7 @@ class Arena:
     def _way(self) -> list[str]:
         """The queues in which messages wait, in the order in which they come through them."""
         levels = [queue.name for queue in ladder.ladder(LONGEST_DELAY).queues if queue.name != ladder.UNROUTED]
-        return [*reversed(levels), *map(self.queue, QUEUES)]
+        return [*reversed(levels), *dict.fromkeys((*map(self.queue, QUEUES), *self.owned))]
 
     @property
     def promise(self) -> Promise:
@@ -88,6 +100,7 @@ class Arena:
             concurrency=self.settings.worker.concurrency,
             recovery=self.recovery,
             ordered=frozenset({self.ordered}),
+            partitions=self.partitions,
         )
 
     # What is done in a run
@@ -238,11 +251,11 @@ class Arena:
         written = merged([logged(child) for child in asked])
         await self.take_letters()
         left = {
-            queue: await queues.left(self.settings, queue, is_single=queue == self.ordered)
-            for queue in map(self.queue, QUEUES)
+            queue: await queues.left(self.settings, queue, is_single=queue in self.owned)
+            for queue in dict.fromkeys((*map(self.queue, QUEUES), *self.owned))
         }
         self.reader.read()
-        in_ledgers = {self.ordered: await queues.kinds(self.settings, ledger_queue(self.ordered))}
+        in_ledgers = {queue: await queues.kinds(self.settings, ledger_queue(queue)) for queue in self.owned}
         ending = Ending(left, self._held(), codes, in_ledgers, growth, counted, written)
         everything = (tuple(self.load.sent), tuple(self.reader.entries), tuple(self.faults), tuple(self.letters))
         return Book(self.promise, *everything, ending, tuple(self.skipped))
@@ -265,7 +278,10 @@ class Arena:
                 for handler in QUEUES:
                     await channel.queue_delete(self.queue(handler))
                     await channel.queue_delete(f"{self.queue(handler)}.dead")
-                await channel.queue_delete(ledger_queue(self.ordered))
+                for queue in self.owned:
+                    await channel.queue_delete(queue)
+                    await channel.queue_delete(ledger_queue(queue))
+                await channel.queue_delete(members_queue(self.ordered, self.partitions))
                 await channel.exchange_delete(self.settings.broker.exchange)
         self.journal.close()
 
@@ -277,10 +293,10 @@ def merged(figures: list[dict[Series, int]]) -> dict[Series, int]:
 @asynccontextmanager
 async def an_arena(
     broker: Node, claims: Node, seed: int, folder: Path, *, workers: int = 2, concurrency: int = 16, point: str = "",
-    urls: list[str] | None = None,
+    urls: list[str] | None = None, partitions: int = 1,
 ) -> AsyncIterator[Arena]:  # fmt: skip
     """Workers that consume and a publisher, each behind a proxy of its own. `urls`: where workers and, last, the
-    publisher connect to, instead of the broker's own."""
+    publisher connect to, instead of the broker's own. `partitions`: of the ordered handler."""
     name = f"f{seed:x}-{free_port()}"
     settings = Settings(
         _env_file=None,  # type: ignore[call-arg]
@@ -292,7 +308,7 @@ async def an_arena(
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         proxies = [await stack.enter_async_context(proxy_to(url)) for url in urls or [broker.url, broker.url]]
-        arena = Arena(broker, claims, settings, seed, folder, proxies)
+        arena = Arena(broker, claims, settings, seed, folder, proxies, partitions)
         stack.push_async_callback(arena.close)
         for child in [await arena.workers.start(point if number == 0 else "") for number in range(workers)]:
             await arena.workers.until_attached(child)

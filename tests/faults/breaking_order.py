@@ -10,9 +10,10 @@ from scenario import scenario
 from workers import LEASE
 
 ROW = "order per key: owners killed, stopped, frozen, cut off; rolling deploy; dead letters that hold their keys"
+BOTH = (1, 4)
 
 
-@scenario(ROW)
+@scenario(ROW, partitions=BOTH)
 async def owners_of_an_ordered_queue_are_killed(a: Arena) -> None:
     async with a.under_load(450, mix=IN_ORDER):
         for _ in range(3):
@@ -22,7 +23,7 @@ async def owners_of_an_ordered_queue_are_killed(a: Arena) -> None:
             await a.workers.followed(owner)
 
 
-@scenario(ROW)
+@scenario(ROW, partitions=BOTH)
 async def the_owner_of_an_ordered_queue_is_frozen_past_its_lease(a: Arena) -> None:
     async with a.under_load(450, mix=IN_ORDER):
         for _ in range(2):
@@ -34,7 +35,7 @@ async def the_owner_of_an_ordered_queue_is_frozen_past_its_lease(a: Arena) -> No
                 owner.process.send_signal(signal.SIGCONT)
 
 
-@scenario(ROW)
+@scenario(ROW, partitions=BOTH)
 async def the_owner_of_an_ordered_queue_is_cut_off(a: Arena) -> None:
     async with a.under_load(450, mix=IN_ORDER):
         for _ in range(6):
@@ -50,7 +51,7 @@ async def the_owner_of_an_ordered_queue_is_cut_off(a: Arena) -> None:
                 proxy.spare()
 
 
-@scenario(ROW)
+@scenario(ROW, partitions=BOTH)
 async def the_network_swallows_what_the_owner_of_an_ordered_queue_says(a: Arena) -> None:
     async with a.under_load(450, mix=IN_ORDER):
         for _ in range(2):
@@ -63,7 +64,7 @@ async def the_network_swallows_what_the_owner_of_an_ordered_queue_says(a: Arena)
                 proxy.resume()
 
 
-@scenario(ROW)
+@scenario(ROW, partitions=BOTH)
 async def a_rolling_deploy_replaces_every_worker_twice(a: Arena) -> None:
     async with a.under_load(600, mix=IN_ORDER):
         for leaver in [*a.workers.living(), *a.workers.living()]:
@@ -73,7 +74,7 @@ async def a_rolling_deploy_replaces_every_worker_twice(a: Arena) -> None:
                 await a.workers.stop(leaver if not leaver.gone.is_set() else a.workers.living()[0])
 
 
-@scenario(ROW)
+@scenario(ROW, partitions=BOTH)
 async def workers_of_an_ordered_queue_come_and_go(a: Arena) -> None:
     async with a.under_load(600, mix=IN_ORDER):
         with a.broken("workers added and stopped"):
@@ -85,7 +86,7 @@ async def workers_of_an_ordered_queue_come_and_go(a: Arena) -> None:
                 await a.sometime(0.5)
 
 
-@scenario(ROW)
+@scenario(ROW, partitions=BOTH)
 async def dead_letters_hold_their_keys_until_they_are_replayed(a: Arena) -> None:
     sick = ("s1", "s2", "s3")
     with a.broken("handlers fail until they are mended"):

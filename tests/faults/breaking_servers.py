@@ -73,7 +73,7 @@ REFUSED: Explains = "what ran"
 3 s here), they fail, and are retried."""
 
 
-@scenario("cluster of three: kill a node, partition", cluster=True)
+@scenario("cluster of three: kill a node, partition", cluster=True, partitions=(1, 4))
 async def a_node_of_the_cluster_is_killed(a: Arena) -> None:
     assert isinstance(a.broker, Cluster)
     member = a.luck.choice(a.broker.members)
@@ -85,7 +85,7 @@ async def a_node_of_the_cluster_is_killed(a: Arena) -> None:
             await asyncio.to_thread(member.start)
 
 
-@scenario("cluster of three: kill a node, partition", cluster=True)
+@scenario("cluster of three: kill a node, partition", cluster=True, partitions=(1, 4))
 async def a_node_of_the_cluster_is_frozen(a: Arena) -> None:
     assert isinstance(a.broker, Cluster)
     member = a.luck.choice(a.broker.members)
@@ -97,7 +97,7 @@ async def a_node_of_the_cluster_is_frozen(a: Arena) -> None:
             member.resume()
 
 
-@scenario("cluster of three: kill a node, partition", cluster=True)
+@scenario("cluster of three: kill a node, partition", cluster=True, partitions=(1, 4))
 async def a_node_of_the_cluster_is_parted_from_the_others(a: Arena) -> None:
     assert isinstance(a.broker, Cluster)
     number = a.luck.choice((1, 2, 3))

@@ -81,13 +81,14 @@ def one_at_a_time(index: Lives) -> list[Violation]:
 
 def fence_rises(index: Lives) -> list[Violation]:
     """What begins has no lower fence than what began before, but in an owner that cannot know yet that it is one no
-    more."""
+    more. With several partitions that holds of each key."""
     violations = list[Violation]()
-    starts: dict[str, list[Entry]] = defaultdict(list)
+    starts: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for life in index.lives.values():
         if life.queue in index.book.promise.ordered:
-            starts[life.queue] += life.of("start")
-    for queue, begun in starts.items():
+            for entry in life.of("start"):
+                starts[life.queue, entry.key if index.book.promise.partitions > 1 else ""].append(entry)
+    for (queue, _), begun in starts.items():
         highest: Entry | None = None
         for entry in sorted(begun, key=lambda entry: entry.at):
             if highest is None or entry.fence > highest.fence:

@@ -121,6 +121,7 @@ class Promise:
     concurrency: int
     recovery: float = 45.0
     ordered: frozenset[str] = frozenset()
+    partitions: int = 1
 
 
 @dataclass(frozen=True, slots=True)

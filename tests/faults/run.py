@@ -46,7 +46,7 @@ async def run(scenario: Scenario, broker: Node, claims: Node, seed: int, patienc
         tempfile.TemporaryDirectory(prefix="holdfast-faults-", ignore_cleanup_errors=True) as folder,
         a_pair() if scenario.pair else nullcontext(claims) as store,
     ):
-        start = {"point": scenario.point, "urls": urls}
+        start = {"point": scenario.point, "urls": urls, "partitions": scenario.partitions}
         async with an_arena(broker, store, seed, Path(folder), **start) as arena:  # type: ignore[arg-type]
             arena.patience = patience
             if scenario.cluster:

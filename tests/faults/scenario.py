@@ -11,7 +11,8 @@ Act = Callable[[Arena], Awaitable[None]]
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What is broken. The first worker is armed with `point`; `cluster`: three brokers instead of one (`make faults
-    CLUSTER=1`); `pair`: two servers of Redis, watched by a Sentinel, instead of one."""
+    CLUSTER=1`); `pair`: two servers of Redis, watched by a Sentinel, instead of one; `partitions`: of the ordered
+    handler."""
 
     name: str
     row: str
@@ -19,15 +20,21 @@ class Scenario:
     point: str = ""
     cluster: bool = False
     pair: bool = False
+    partitions: int = 1
 
 
 SCENARIOS: dict[str, Scenario] = {}
 
 
-def scenario(row: str, *, cluster: bool = False, pair: bool = False) -> Callable[[Act], Act]:
+def scenario(
+    row: str, *, cluster: bool = False, pair: bool = False, partitions: tuple[int, ...] = (1,)
+) -> Callable[[Act], Act]:
+    """Enter an act in the list, once for each number of partitions."""
+
     def register(act: Act) -> Act:
-        name = act.__name__.replace("_", " ")
-        SCENARIOS[name] = Scenario(name, row, act, cluster=cluster, pair=pair)
+        for number in partitions:
+            name = act.__name__.replace("_", " ") + (", with partitions" if number > 1 else "")
+            SCENARIOS[name] = Scenario(name, row, act, cluster=cluster, pair=pair, partitions=number)
         return act
 
     return register

@@ -245,6 +245,17 @@ def test_a_fence_that_sinks_is_told_but_in_an_owner_that_cannot_know() -> None:
     assert in_line(sinking, faults=(Fault("connection cut", 0, 2),)) == {Invariant.FENCE_RISES}
 
 
+def test_fences_of_several_partitions_are_compared_for_each_key() -> None:
+    parted = replace(ORDERED, partitions=4)
+
+    def broken_by(*later: Entry) -> set[Invariant]:
+        names = [placed(1), *(placed(one.seq, one.key) for one in later[:1])]
+        return broken(book(names, [*ran(1, 1, fence=2), *later], promise=parted))
+
+    assert broken_by(*ran(2, 2, fence=1, pid=2, key="l")) == set()
+    assert broken_by(*ran(2, 2, fence=1, pid=2)) == {Invariant.FENCE_RISES}
+
+
 @pytest.mark.parametrize("kinds", [["record", "parked"], ["stub", "record"], ["sentinel"], []])
 def test_a_ledger_that_holds_events_at_rest_or_no_record_is_told(kinds: list[str]) -> None:
     assert broken(book([], [], ending=Ending(in_ledgers={LINE: kinds}))) == {Invariant.LEDGER_EMPTY}

@@ -60,12 +60,20 @@ class WorkerProcess:
 class Workers:
     """Each connects to one of `urls`. Whoever dies unasked is followed by another, which is noted as a fault."""
 
-    def __init__(self, settings: Settings, folder: Path, urls: list[str], reader: Reader, faults: list[Fault]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        urls: list[str],
+        reader: Reader,
+        faults: list[Fault],
+        partitions: int,
+    ) -> None:
         self.all: list[WorkerProcess] = []
         self.noted = Bell()
         self.well = folder / "well"
         self._settings, self._folder, self._urls, self._reader, self._faults = settings, folder, urls, reader, faults
-        self._spawned = 0
+        self._partitions, self._spawned = partitions, 0
         self._watching: set[asyncio.Task[None]] = set()
 
     async def start(self, point: str = "", url: str | None = None, **variables: str) -> WorkerProcess:
@@ -94,6 +102,7 @@ class Workers:
                 "TEST_WELL": str(self.well),
                 "TEST_NAME": self._settings.broker.exchange,
                 "TEST_POINT": point,
+                "TEST_PARTITIONS": str(self._partitions),
             }
             | variables
         )
@@ -109,9 +118,11 @@ class Workers:
     async def until_attached(self, child: WorkerProcess, within: float = PATIENCE) -> None:
         """Return when it takes from all its queues. Fails with the end of its log."""
 
+        queues = len(QUEUES) + (self._partitions if self._partitions > 1 else 0)
+
         def is_attached() -> bool:
             self._reader.read()
-            return self._reader.attached[child.pid] >= len(QUEUES)
+            return self._reader.attached[child.pid] >= queues
 
         try:
             await eventually(lambda: is_attached() or child.gone.is_set(), within=within, every=0.05)

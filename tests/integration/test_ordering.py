@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from parked import fill_ledger, parked
 from proxy import Proxy, proxy_to
 from running import publish_all, running, settings_for
 from waiting import Arrivals, Facts, eventually
@@ -79,9 +80,15 @@ class Shop:
 
 
 @pytest.fixture(params=[1, 4], ids=lambda partitions: f"{partitions}-partitions")
-def shop(rabbitmq_url: str, redis_url: str, unique: str, request: pytest.FixtureRequest) -> Shop:
+def partitions(request: pytest.FixtureRequest) -> int:
     """What is promised of one partition is promised of several."""
-    return Shop(settings_for(rabbitmq_url, unique, redis_url, lease=3), redis_url, partitions=request.param)
+    number: int = request.param
+    return number
+
+
+@pytest.fixture
+def shop(rabbitmq_url: str, redis_url: str, unique: str, partitions: int) -> Shop:
+    return Shop(settings_for(rabbitmq_url, unique, redis_url, lease=3), redis_url, partitions=partitions)
 
 
 @asynccontextmanager
@@ -219,6 +226,24 @@ async def test_a_full_ledger_stops_its_queue_visibly_and_loses_nothing(
     assert shop.facts.of(Resumed)
 
 
+async def test_a_new_owner_takes_over_thousands_of_parked_events(shop: Shop) -> None:
+    """Quorum queues take a prefetch of 0 for 2,000: the mark behind so many entries would never come."""
+    worker, events = shop.worker(), [Placed(order="abcde"[number % 5], number=number // 5) for number in range(2_500)]
+    entries = [parked(shop.queue, event, event.order, number) for number, event in enumerate(events, 1)]
+    shop.going.clear()
+
+    async with broker_of(shop) as broker:
+        await broker.declare(worker.topology())
+        await fill_ledger(broker, entries)
+        async with running(worker):
+            listed = await ask_owner(shop.settings, shop.queue, "list")
+            shop.going.set()
+            await shop.until_handled("abcde", 500)
+
+    assert {one["key"] for one in listed["keys"]} == (set() if shop.ordered.partitions > 1 else {*"abcde"})
+    assert shop.firsts() == all_of("abcde", 500)
+
+
 async def test_a_copy_of_an_earlier_owner_is_dropped(shop: Shop) -> None:
     """As one arrives that was on its way when its owner was lost: its original is still in the queue."""
     async with running(shop.worker()), broker_of(shop) as broker:
@@ -242,8 +267,10 @@ async def broker_of(shop: Shop) -> AsyncIterator[Any]:
         await broker.close()
 
 
-async def test_the_order_is_kept_when_the_broker_is_restarted(rabbitmq_node: Node, redis_url: str, unique: str) -> None:
-    shop = Shop(settings_for(rabbitmq_node.url, unique, redis_url, lease=3), redis_url)
+async def test_the_order_is_kept_when_the_broker_is_restarted(
+    rabbitmq_node: Node, redis_url: str, unique: str, partitions: int
+) -> None:
+    shop = Shop(settings_for(rabbitmq_node.url, unique, redis_url, lease=3), redis_url, partitions=partitions)
     shop.failing.update({("a", number): 1 for number in range(0, 40, 7)})
 
     async with running(shop.worker(), shop.worker()):
@@ -256,8 +283,10 @@ async def test_the_order_is_kept_when_the_broker_is_restarted(rabbitmq_node: Nod
     assert shop.firsts() == all_of("ab", 40)
 
 
-async def test_the_order_is_kept_when_redis_loses_its_keys(rabbitmq_url: str, redis_node: Node, unique: str) -> None:
-    shop = Shop(settings_for(rabbitmq_url, unique, redis_node.url, lease=3), redis_node.url)
+async def test_the_order_is_kept_when_redis_loses_its_keys(
+    rabbitmq_url: str, redis_node: Node, unique: str, partitions: int
+) -> None:
+    shop = Shop(settings_for(rabbitmq_url, unique, redis_node.url, lease=3), redis_node.url, partitions=partitions)
     shop.failing.update({("a", number): 1 for number in range(0, 40, 7)})
 
     async with proxied(shop) as (worker, proxy), running(worker, shop.worker()):
@@ -271,9 +300,9 @@ async def test_the_order_is_kept_when_redis_loses_its_keys(rabbitmq_url: str, re
 
 
 async def test_the_order_is_kept_when_redis_is_unavailable_for_a_while(
-    rabbitmq_url: str, redis_node: Node, unique: str
+    rabbitmq_url: str, redis_node: Node, unique: str, partitions: int
 ) -> None:
-    shop = Shop(settings_for(rabbitmq_url, unique, redis_node.url, lease=3), redis_node.url)
+    shop = Shop(settings_for(rabbitmq_url, unique, redis_node.url, lease=3), redis_node.url, partitions=partitions)
     shop.failing.update({("a", number): 1 for number in range(0, 40, 7)})
 
     async with running(shop.worker(), shop.worker()):
@@ -285,6 +314,35 @@ async def test_the_order_is_kept_when_redis_is_unavailable_for_a_while(
         await shop.until_handled("ab", 40)
 
     assert shop.firsts() == all_of("ab", 40)
+
+
+async def test_the_order_is_kept_when_a_deploy_under_load_adds_partitions(
+    rabbitmq_url: str, redis_url: str, unique: str
+) -> None:
+    """Of two keys something is left in the old ledger: `a` is held by a dead letter, and `b` waits for a retry."""
+    shop = Shop(settings_for(rabbitmq_url, unique, redis_url, lease=3), redis_url, partitions=1)
+    shop.failing.update({("a", 1): 3} | {("b", number): 1 for number in range(0, 80, 7)})
+    first, second = shop.worker(), shop.worker()
+
+    async with running(first, second):
+        await shop.publish("abcd", range(20))
+        await shop.facts.until(Settled, lambda fact: fact.outcome == "dead_lettered")
+        shop.ordered = Ordered(partitions=4)
+        async with running(shop.worker(), shop.worker()):
+            publishing = asyncio.create_task(shop.publish("abcd", range(20, 60)))
+            first.stop()
+            await publishing
+            publishing = asyncio.create_task(shop.publish("abcd", range(60, 80)))
+            second.stop()
+            await publishing
+            await shop.until_handled("bcd", 80)
+            held = [*shop.handled["a"]]
+            answer = await ask_owner(shop.settings, shop.queue, "skip", "a")
+            await shop.until_handled("a", 79)
+
+    assert held == [0] and "done" in answer
+    assert shop.firsts() == all_of("bcd", 80) | {"a": [0, *range(2, 80)]}
+    assert all(fences == sorted(fences) for fences in shop.fences.values())
 
 
 async def test_a_new_owner_begins_nothing_before_the_old_one_can_remove_nothing_any_more(shop: Shop) -> None:

@@ -1,4 +1,5 @@
-"""Ordered workers in processes of their own that are killed, stopped and frozen, and what must hold all the same."""
+"""Ordered workers in processes of their own that are killed, stopped, frozen and cut off from a broker that restarts,
+and what must hold all the same."""
 
 import asyncio
 import os
@@ -12,12 +13,17 @@ from pathlib import Path
 
 from children import Child, a_child
 from order_app import Placed
+from proxy import Proxy, proxy_to
 from running import publish_all
 from waiting import eventually
 
 from holdfast import Settings
+from holdfast.testing.servers import Node
 
 Fault = Callable[[], Awaitable[None]]
+
+SOME = 5
+"""Faults of a run that is no soak."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,23 @@ def lines_of(ledger: Path) -> list[Line]:
 
 
 class Crew:
-    """Processes that share one ordered queue, or its partitions. `killed` are those that did not end what they ran."""
+    """Processes that share one ordered queue, or its partitions. `killed` are those that did not end what they ran,
+    `cut_off` those that lost their queue a moment before they could know it."""
 
     def __init__(
-        self, settings: Settings, ledger: Path, stack: AsyncExitStack, luck: random.Random, partitions: int = 1
+        self,
+        node: Node,
+        settings: Settings,
+        ledger: Path,
+        stack: AsyncExitStack,
+        luck: random.Random,
+        partitions: int,
     ) -> None:
+        ledger.touch()
         self.killed: set[int] = set()
+        self.cut_off: set[int] = set()
+        self._node = node
+        self._proxies: dict[int, Proxy] = {}
         self._partitions = partitions
         self._settings = settings
         self._ledger = ledger
@@ -54,6 +71,8 @@ class Crew:
 
     async def add(self) -> None:
         """Start one more process."""
+        url = self._settings.broker.url.get_secret_value()
+        proxy = await self._stack.enter_async_context(proxy_to(url))
         child = a_child(
             self._settings,
             "order_app",
@@ -61,8 +80,10 @@ class Crew:
             TEST_LEDGER=str(self._ledger),
             TEST_PARTITIONS=str(self._partitions),
             HOLDFAST_BROKER__HEARTBEAT="5",
+            HOLDFAST_BROKER__URL=proxy.url(url),
         )
         self._children.append(await self._stack.enter_async_context(child))
+        self._proxies[self._children[-1].pid] = proxy
 
     async def publish(self, orders: str, count: int) -> None:
         """Publish events of each order. Two producers at a time would have no order between them."""
@@ -86,6 +107,17 @@ class Crew:
         await child.ended()
         await self.add()
 
+    async def replace(self) -> None:
+        """Replace the one that was added first as a rolling deploy does: another one is there before it stops."""
+        await self.add()
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Stop the one that was added first."""
+        child = self._children.pop(0)
+        child.send(signal.SIGTERM)
+        await child.ended()
+
     async def freeze(self) -> None:
         """Freeze one until another has handled something, or until its connections have ended."""
         child = self._luck.choice(self._children)
@@ -97,6 +129,26 @@ class Crew:
             await eventually(lambda: len(lines_of(self._ledger)) > before + 5, within=60)
         finally:
             child.send(signal.SIGCONT)
+
+    async def cut(self) -> None:
+        """Cut the connections of one."""
+        child = self._luck.choice(self._children)
+        self.cut_off.add(child.pid)
+        self._proxies[child.pid].cut()
+
+    async def restart(self) -> None:
+        """Restart the broker while events are handled. Nothing is published meanwhile."""
+        await self.publish("abcd", 25)
+        async with self._publishing:
+            self.cut_off |= {child.pid for child in self._children}
+            await asyncio.to_thread(self._node.stop)
+            await asyncio.to_thread(self._node.start)
+
+    async def under_load(self, change: Fault) -> None:
+        """Make a change while events are published."""
+        publishing = asyncio.create_task(self.publish("abcd", 25))
+        await change()
+        await publishing
 
     async def until_handled(self, orders: str) -> None:
         """Wait until every event of these orders has come to its end."""
@@ -161,10 +213,10 @@ def sinking_fences(lines: list[Line], killed: set[int], partitions: int = 1) -> 
 async def at_random(crew: Crew, luck: random.Random, faults: int) -> None:
     """Let faults happen while events are published."""
     kinds: list[Fault] = [crew.kill, crew.stop, crew.freeze]
+    if faults > SOME:  # in test_ordering.py workers are cut off and a broker restarts, too
+        kinds += [crew.cut, crew.restart]
     for number in range(faults):
-        publishing = asyncio.create_task(crew.publish("abcd", 25))
-        await (kinds[number] if number < len(kinds) else luck.choice(kinds))()
-        await publishing
+        await crew.under_load(kinds[number] if number < len(kinds) else luck.choice(kinds))
 
 
 def seed_of_environment() -> int:

@@ -229,28 +229,29 @@ def test_a_ledger_without_an_owner_is_a_finding_where_events_wait(
 
 
 @pytest.mark.parametrize(
-    ("keys", "more", "codes"),
+    ("states", "parked", "codes"),
     [
-        ([], 0, []),
-        ([("a", "waiting", 4)], 0, []),
-        ([("a", "waiting", 5)], 0, ["ledger-filling"]),
-        ([("a", "running", 9)], 1, ["ledger-full"]),
-        ([("a", "held", 1)], 0, ["keys-held"]),
-        ([("a", "held", 12), ("b", "held", 1)], 0, ["ledger-full", "keys-held"]),
+        ([], [0], []),
+        (["waiting"], [4], []),
+        (["waiting"], [5], ["ledger-filling"]),
+        (["running"], [10], ["ledger-full"]),
+        (["held"], [1], ["keys-held"]),
+        (["held", "held"], [13], ["ledger-full", "keys-held"]),
+        (["waiting"], [0, 10, 4, 5], ["ledger-full", "ledger-filling"]),
     ],
 )
-def test_a_ledger_is_judged_by_the_keys_that_wait_in_it(
-    keys: list[tuple[str, str, int]], more: int, codes: list[str]
-) -> None:
-    listed = [{"key": key, "state": state, "waiting": waiting} for key, state, waiting in keys]
+def test_a_ledger_is_judged_by_what_is_parked_in_it(states: list[str], parked: list[int], codes: list[str]) -> None:
+    """Each partition by its own: when one is full, the keys of that one stand still."""
+    keys = [{"key": f"k{number}", "state": state, "waiting": 1} for number, state in enumerate(states)]
+    queues = {f"w.project.part.4.{number}": count for number, count in enumerate(parked)}
 
-    assert [finding.code for finding in of_keys("w.project", {"keys": listed, "more": more}, 10)] == codes
+    assert [finding.code for finding in of_keys("w.project", {"keys": keys, "parked": queues}, 10)] == codes
 
 
 def test_the_finding_about_held_keys_names_some_of_them() -> None:
     listed = [{"key": f"k{number}", "state": "held", "waiting": 1} for number in range(7)]
 
-    [finding] = of_keys("w.project", {"keys": listed, "more": 0}, 10_000)
+    [finding] = of_keys("w.project", {"keys": listed, "parked": {}}, 10_000)
 
     assert finding.message == "queue w.project: 7 key(s): k0, k1, k2, k3, k4, ..."
 

@@ -312,3 +312,29 @@ def test_a_replayed_letter_that_dies_again_holds_its_key_again() -> None:
     line.leave(letter)
 
     assert again == [] and line.is_held
+
+
+class Compared(Item):
+    """An item that counts how often it is compared with another."""
+
+    __slots__ = ()
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.times += 1
+        return self is other
+
+    __hash__ = Item.__hash__
+
+
+def test_an_entry_leaves_a_long_chain_without_a_look_at_the_others() -> None:
+    line = KeyLine()
+    items = [Compared(number, ("", str(number)), number) for number in range(1, 1001)]
+    for item in items:
+        line.enter(item)
+
+    newer = [Compared(2000 + item.tag, item.event, item.position, revision=1) for item in items]
+    superseded = [line.enter(item) for item in newer]
+
+    assert superseded == [[item] for item in items] and line.chain == newer
+    assert Compared.times == 0

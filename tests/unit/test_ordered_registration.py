@@ -40,7 +40,8 @@ def register(*events: Any, **options: Any) -> Worker:
         ({"ordered": Ordered(partitions=128)}, "a power of two from 1 to 64"),
         ({"ordered": Ordered(partitions=True)}, "a power of two from 1 to 64"),
         ({"ordered": Ordered(when_dead="stop")}, "give 'hold' or 'go-on'"),  # type: ignore[arg-type]
-        ({"ordered": Ordered(parked=0)}, "from 1 to 1000000"),
+        ({"ordered": Ordered(parked=0)}, "from 1 to 50000"),
+        ({"ordered": Ordered(parked=50_001)}, "from 1 to 50000"),
         ({"ordered": Ordered(by=5)}, "a field, or a function"),  # type: ignore[arg-type]
         ({"ordered": Ordered(by=asynchronous)}, "is an async function"),
         ({"ordered": Ordered(by="customer")}, r"Placed has no field 'customer' for Ordered\(by=\)$"),

@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import pytest
-from running import publish_all, running, settings_for
+from parked import fill_ledger, parked
+from running import a_broker, publish_all, running, settings_for
 from waiting import Facts, eventually
 
 from holdfast import Context, Event, Ordered, Reject, Retry, RetryLater, Settings, Worker, fixed
-from holdfast.broker import REAL, Timer
+from holdfast.broker import REAL, Attachment, Timer
 from holdfast.broker.memory import MemoryBroker, shared
 from holdfast.broker.memory.attachment import MemoryAttachment
 from holdfast.consumer import Dependencies
@@ -284,6 +285,107 @@ async def test_what_waits_for_hours_is_written_anew_and_keeps_its_order() -> Non
     assert shop.handled == {"a": [0, 1, 2, 3]}
 
 
+class Noting(MemoryBroker):
+    """Notes what its owner publishes, and lets it pass when it may."""
+
+    def __init__(self, url: str, emit: Emit) -> None:
+        super().__init__(url, emit=emit)
+        self.published: list[object] = []
+        self.may_pass = asyncio.Event()
+        self.may_pass.set()
+
+    @classmethod
+    def opening(cls, brokers: "list[Noting]") -> Dependencies:
+        """Dependencies with brokers of this kind, which are added to a list."""
+
+        async def opened(settings: Settings, emit: Emit) -> MemoryBroker:
+            brokers.append(cls(settings.broker.url.get_secret_value(), emit))
+            return brokers[-1]
+
+        return Dependencies(open_broker=opened)
+
+    async def publish(self, message: Message, *, timeout: float | None) -> None:
+        if kind := message.headers.get("holdfast-ledger"):
+            self.published.append(kind)
+            await self.may_pass.wait()
+        await super().publish(message, timeout=timeout)
+
+
+async def test_what_waits_is_written_anew_many_at_once(unique: str) -> None:
+    """With one confirm after the other, thousands of entries would take as long as RabbitMQ lets one be in hand."""
+    shop, settings, brokers = Shop(Retry(1)), settings_for(f"memory://{unique}", "events"), list[Noting]()
+    shop.worker.configure(settings=settings)
+    shop.failing["a", 0] = 1
+
+    async with running(shop.worker, dependencies=Noting.opening(brokers)):
+        owner = await owner_of(shop.worker)
+        await publish_all(settings, [Placed(order="a", number=number) for number in range(6)])
+        await eventually(lambda: owner.desk.part.parked, 6)
+        brokers[0].published.clear()
+        brokers[0].may_pass.clear()
+        owner.seat.spawn(owner._rewrite())
+        await eventually(lambda: len(brokers[0].published), 6)
+        brokers[0].may_pass.set()
+        await eventually(lambda: not any(item.is_moving for item in owner.lines["a"].chain))
+        await brokers[0].publish(command("shop.project", "skip", "a", "elsewhere"), timeout=5)
+        await eventually(lambda: shop.handled["a"], [*range(1, 6)])
+
+    assert brokers[0].published == ["stub", *["parked"] * 5, "command"]
+
+
+async def owner_of(worker: Worker) -> Tenure:
+    """The owner of the queue of a worker's only handler, once it is one."""
+    runtime = worker._runtime
+    assert runtime is not None
+    [order] = runtime._subscriptions
+    assert isinstance(order, Partitions)
+    [partition] = order.partitions
+    await eventually(lambda: partition._ownership is not None and partition._ownership.owner is not None)
+    assert partition._ownership is not None and isinstance(partition._ownership.owner, Tenure)
+    return partition._ownership.owner
+
+
+async def test_a_new_owner_publishes_four_marks_however_much_is_parked(unique: str) -> None:
+    shop, settings, brokers = Shop(), settings_for(f"memory://{unique}", "events"), list[Noting]()
+    shop.worker.configure(settings=settings)
+
+    async with a_broker(settings) as broker:
+        await broker.declare(shop.worker.topology())
+        events = [Placed(order=f"k{number % 30}", number=number) for number in range(3_000)]
+        entries = [parked("shop.project", event, event.order, number) for number, event in enumerate(events, 1)]
+        await fill_ledger(broker, entries)
+        async with running(shop.worker, dependencies=Noting.opening(brokers)):
+            await eventually(lambda: sum(map(len, shop.handled.values())), 3_000)
+
+    assert brokers[0].published == ["record", "poke", "sentinel", "record"]
+    assert shop.handled == {f"k{key}": [*range(key, 3_000, 30)] for key in range(30)}
+
+
+class Narrow(Noting):
+    """Lends a consumer 4,500 messages: RabbitMQ lends 65,535."""
+
+    async def attach(self, queue: str, *, prefetch: int, **more: Any) -> Attachment:
+        return await super().attach(queue, prefetch=prefetch or 4_500, **more)
+
+
+async def test_a_new_owner_reads_its_ledger_however_many_letters_were_replayed(unique: str) -> None:
+    """With all of them in hand, it would never be given the mark behind them."""
+    shop, settings, brokers = Shop(), settings_for(f"memory://{unique}", "events"), list[Noting]()
+    shop.worker.configure(settings=settings)
+
+    async with a_broker(settings) as broker:
+        await broker.declare(shop.worker.topology())
+        events = [Placed(order=f"k{number}", number=number) for number in range(5_000)]
+        entries = [parked("shop.project", event, event.order, 1) for event in events]
+        await fill_ledger(
+            broker, [replace(entry, headers={**entry.headers, "holdfast-ledger": "letter"}) for entry in entries]
+        )
+        async with running(shop.worker, dependencies=Narrow.opening(brokers)):
+            await eventually(lambda: len(shop.handled), 5_000)
+
+    assert shop.handled == {f"k{number}": [number] for number in range(5_000)}
+
+
 def ledger_of(h: Harness) -> set[str | None]:
     """The ids of the messages in the ledger, which its owner has in hand."""
     [owner] = h._server.queues["shop.project.ledger"].takers
@@ -390,18 +492,11 @@ async def test_an_owner_that_lost_its_queue_leaves_the_mark_of_the_next_owner_in
     shop.worker.configure(settings=settings)
 
     async with running(shop.worker):
-        runtime = shop.worker._runtime
-        assert runtime is not None
-        [order] = runtime._subscriptions
-        assert isinstance(order, Partitions)
-        [partition] = order.partitions
-        await eventually(lambda: partition._ownership and partition._ownership.owner is not None)
-        ownership, queue = partition._ownership, shared(f"memory://{unique}").queues["shop.project"]
-        assert ownership is not None and isinstance(ownership.owner, Tenure)
-        attachment = ownership.owner.seat.queue
+        owner, queue = await owner_of(shop.worker), shared(f"memory://{unique}").queues["shop.project"]
+        attachment = owner.seat.queue
         assert isinstance(attachment, MemoryAttachment)
         queue.put(mark("shop.project", "poke"))
-        ownership.owner.end_all()
+        owner.end_all()
         attachment._hand_over()
         assert queue.unsettled == 1
 
