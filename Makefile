@@ -36,7 +36,7 @@ demo-memory: venv ## The same on the embedded broker, with no server at all
 
 .PHONY: test
 test: venv ## What CI runs: the checks, then all tests against the built wheel, on servers found or started
-	$(MAKE) --no-print-directory --jobs 2 --output-sync static docs
+	$(MAKE) --no-print-directory --jobs 2 --output-sync static docs collected
 	$(BIN)/pytest -n $(SIDE_BY_SIDE)
 
 .PHONY: compiled
@@ -60,8 +60,12 @@ test-fast: venv ## The tests that need no server: what to run after each change
 .PHONY: check
 check: static test-fast ## Format, lint, types, the floors of the design, and the tests that need no server
 
-.PHONY: static style types floors
+.PHONY: static style types floors collected
 static: types style floors
+
+# pytest compiles the tests, and Holdfast, with its own asserts: once here, or else in each process that runs tests.
+collected: venv
+	@$(BIN)/pytest --collect-only -qq > $(VENV)/collected.log 2>&1 || { cat $(VENV)/collected.log; exit 1; }
 
 style: venv
 	$(BIN)/ruff format --check .

@@ -119,7 +119,8 @@ def _environment(base: Path, port: int) -> dict[str, str]:
         "RABBITMQ_ADVANCED_CONFIG_FILE": str(base / "advanced.config"),
         # The start script then becomes the Erlang machine instead of watching it: the process id is the node's.
         "RUNNING_UNDER_SYSTEMD": "true",
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+        # Not bound to cores: the first schedulers of several nodes would share one core, and leave another idle.
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +stbt u +sbwt none +sbwtdcpu none +sbwtdio none",
         "ERL_EPMD_PORT": str(free_port()),
         "ERL_EPMD_ADDRESS": LOOPBACK,
     }

@@ -4,6 +4,7 @@
 folder and environment as JSON, with its standard files. Back come its process id and its exit code, a line each.
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -15,6 +16,8 @@ import select
 import signal
 import socket
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,37 +36,49 @@ def import_everything() -> None:
 
 
 def serve(path: str) -> None:
-    """Fork once for each connection. Returns in the forks alone, in which the command is to run."""
+    """Fork for each connection, and report on each fork. Returns in the forks alone, in which the command is to run."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()
         print("listening", flush=True)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
-        while server in select.select([server, sys.stdin], [], [])[0]:
-            connection, _ = server.accept()
-            if os.fork() == 0:
-                server.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                return start(connection)
-            connection.close()
+        running: dict[int, socket.socket] = {}  # by the file that can be read once a fork ended
+        while sys.stdin not in (ready := select.select([server, sys.stdin, *running], [], [])[0]):
+            for file in running.keys() & ready:
+                report(file, running.pop(file))
+            if server in ready:
+                connection, _ = server.accept()
+                text, files = read(connection)
+                pid = os.fork()
+                if pid == 0:
+                    for inherited in running:
+                        os.close(inherited)
+                    for other in (server, connection, *running.values()):
+                        other.close()
+                    return become(json.loads(text), files)
+                for number in files:
+                    os.close(number)
+                with suppress(OSError):
+                    connection.sendall(f"{pid}\n".encode())
+                running[os.pidfd_open(pid)] = connection
     os._exit(0)
 
 
-def start(connection: socket.socket) -> None:
-    """Fork the command, and report on it. Returns in the fork alone."""
+def read(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """Return what a connection asks for, and the standard files that came with it."""
     text, files, _, _ = socket.recv_fds(connection, LARGEST, 3)
     while not text.endswith(b"\n"):
-        text += connection.recv(LARGEST)
-    pid = os.fork()
-    if pid == 0:
-        connection.close()
-        return become(json.loads(text), files)
-    for file in files:
-        os.close(file)
-    connection.sendall(f"{pid}\n".encode())
-    _, status = os.waitpid(pid, 0)
-    connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
-    os._exit(0)
+        text += connection.recv(LARGEST) or b"\n"
+    return text, files
+
+
+def report(file: int, connection: socket.socket) -> None:
+    """Reap a fork that ended, and send its exit code to whoever still waits for it."""
+    ended = os.waitid(os.P_PIDFD, file, os.WEXITED)
+    os.close(file)
+    assert ended is not None
+    with connection, suppress(OSError):
+        code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        connection.sendall(f"{code}\n".encode())
 
 
 def become(command: dict[str, Any], files: list[int]) -> None:
@@ -72,6 +87,7 @@ def become(command: dict[str, Any], files: list[int]) -> None:
         os.dup2(file, number)
         os.close(file)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it
     if command["own_group"]:
         os.setsid()
     os.chdir(command["folder"])
@@ -81,10 +97,28 @@ def become(command: dict[str, Any], files: list[int]) -> None:
     sys.path[:1] = [str(Path(sys.executable).parent), *command["path"]]  # the console script's folder comes first
 
 
+def run() -> None:
+    """Run the command. Ends the process as Python does, but for taking apart what was imported: a fork would have to
+    copy it first."""
+    code: int | str | None = None
+    try:
+        if sys.argv[0] == "holdfast":
+            main()
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as ending:
+        code = ending.code
+    if isinstance(code, int | None):
+        with suppress(OSError, ValueError):  # of a standard file that is closed: Python says so at the end
+            threading._shutdown()  # type: ignore[attr-defined]
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code or 0)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
     import_everything()
     serve(sys.argv[1])
-    if sys.argv[0] == "holdfast":
-        main()
-    else:
-        runpy.run_path(sys.argv[0], run_name="__main__")
+    run()

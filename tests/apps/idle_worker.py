@@ -19,7 +19,8 @@ def resident() -> int:
 
 
 async def main(url: str, exchange: str, claims: str) -> None:
-    settings = load_settings(broker={"url": url, "exchange": exchange, "max_delay": 3600}, idempotency={"url": claims})
+    broker = {"url": url, "exchange": exchange, "max_delay": 60, "queue_type": "classic"}
+    settings = load_settings(broker=broker, idempotency={"url": claims})
     attached = asyncio.Event()
 
     def note(fact: Fact) -> None:

@@ -36,12 +36,13 @@ def test_the_configuration_and_the_rules_are_valid(promtool: str) -> None:
 
 
 def test_each_alarm_is_raised_when_it_should_be_and_not_before(promtool: str) -> None:
-    tests = DEPLOY / "prometheus" / "holdfast.rules.test.yml"
+    files = sorted((DEPLOY / "prometheus").glob("*.test.yml"))
 
-    assert "SUCCESS" in run(promtool, "test", "rules", tests)
+    assert run(promtool, "test", "rules", *files).count("SUCCESS") == len(files) == 2
     tried = [
         rule["alertname"]
-        for test in yaml.safe_load(tests.read_text())["tests"]
+        for file in files
+        for test in yaml.safe_load(file.read_text())["tests"]
         for rule in test.get("alert_rule_test", [])
     ]
     assert {rule["alert"] for rule in alerts()} == set(tried)

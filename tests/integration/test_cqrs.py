@@ -1,14 +1,13 @@
 """The CQRS example: the same application on both brokers, and its handlers under every fault a harness can make."""
 
 import importlib
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from commands import environment, holdfast
+from commands import environment, holdfast, script
 
 from holdfast import Settings
 from holdfast.testing import Harness
@@ -29,21 +28,13 @@ def test_the_application_says_the_same_on_both_brokers_and_after_a_rebuild(
     variables = environment(
         HOLDFAST_BROKER__URL=url,
         HOLDFAST_BROKER__EXCHANGE=settings.broker.exchange,
-        HOLDFAST_BROKER__MAX_DELAY="3600",
+        HOLDFAST_BROKER__MAX_DELAY="60",
         HOLDFAST_IDEMPOTENCY__URL="memory://",
         **KEPT,
     )
 
-    def run(script: str) -> str:
-        done = subprocess.run(
-            [sys.executable, script],
-            cwd=tmp_path,
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    def run(name: str) -> str:
+        done = script(name, tmp_path, variables)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()[-1]
 

@@ -1,7 +1,6 @@
 """Every command and every sample in the README and the documentation is run, as a reader would run it."""
 
 import os
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import aiormq
 import pytest
 from breaking import a_channel
+from commands import script
 from pages import ROOT, a_terminal, pages, steps
 from running import a_broker
 
@@ -68,11 +68,9 @@ def test_the_web_application_of_the_documentation_publishes(
         "    assert answer.status_code == 503 and 'no queue is bound' in answer.text, answer.text\n"
     )
 
-    done = subprocess.run(
-        [sys.executable, "client.py"], cwd=tmp_path, env=reader, capture_output=True, timeout=60, check=False
-    )
+    done = script("client.py", tmp_path, reader)
 
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_wsgi_application_of_the_documentation_publishes(
@@ -88,8 +86,6 @@ def test_the_wsgi_application_of_the_documentation_publishes(
         "assert said[0].startswith('503') and b'no queue is bound' in body, (said, body)\n"
     )
 
-    done = subprocess.run(
-        [sys.executable, "client.py"], cwd=tmp_path, env=reader, capture_output=True, timeout=60, check=False
-    )
+    done = script("client.py", tmp_path, reader)
 
-    assert (len(samples), done.returncode) == (2, 0), done.stderr.decode()
+    assert (len(samples), done.returncode) == (2, 0), done.stderr

@@ -3,16 +3,13 @@
 import asyncio
 import json
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from commands import Running, environment, holdfast
+from commands import Running, environment, holdfast, script
 from following import a_board, until_listening
 from running import a_broker
 
@@ -29,11 +26,10 @@ def variables(settings: Settings, redis_url: str, unique: str) -> dict[str, str]
     return environment(
         HOLDFAST_BROKER__URL=settings.broker.url.get_secret_value(),
         HOLDFAST_BROKER__EXCHANGE=settings.broker.exchange,
-        HOLDFAST_BROKER__MAX_DELAY="3600",
+        HOLDFAST_BROKER__MAX_DELAY="60",
         HOLDFAST_IDEMPOTENCY__URL=redis_url,
         HOLDFAST_IDEMPOTENCY__PREFIX=unique,
         HOLDFAST_LOG__FORMAT="json",
-        PYTHONDONTWRITEBYTECODE="1",
     )
 
 
@@ -87,9 +83,8 @@ def test_an_order_of_the_web_application_is_paid_and_shipped_once_in_its_databas
         "    assert client.post('/orders/o-1', json={'cents': 950}).status_code == 202\n"
     )
     assert holdfast("sql", "schema", "--apply", folder=folder, env=variables).returncode == 0
-    web = [sys.executable, "client.py"]
-    done = subprocess.run(web, cwd=folder, env=variables, capture_output=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    done = script("client.py", folder, variables)
+    assert done.returncode == 0, done.stderr
 
     with Running("run", "app:worker", folder=folder, env=variables) as worker:
         worker.until(lambda log: bool(said(log, "order.shipped", order="o-1")))
@@ -113,7 +108,6 @@ def test_a_saga_ships_an_order_or_takes_it_back(
         "        assert client.post(f'/orders/{order}', json={'cents': cents}).status_code == 202\n"
     )
     assert holdfast("sql", "schema", "--apply", folder=folder, env=variables).returncode == 0
-    web = [sys.executable, "client.py"]
 
     with ExitStack() as stack:
         workers = {}
@@ -122,8 +116,8 @@ def test_a_saga_ships_an_order_or_takes_it_back(
             workers[name] = worker
         for worker in workers.values():
             worker.until(lambda log: bool(said(log, "worker.started")))
-        done = subprocess.run(web, cwd=folder, env=variables, capture_output=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr.decode()
+        done = script("client.py", folder, variables)
+        assert done.returncode == 0, done.stderr
 
         workers["shipping"].until(lambda log: bool(said(log, "shipped", order="o-1")))
         workers["payment"].until(lambda log: bool(said(log, "refunded", order="far-1")))
@@ -186,13 +180,13 @@ async def test_the_page_that_follows_an_order_is_told_when_its_confirmation_arri
     async with a_board(redis_url, unique) as board:
         with Running("run", "orders:worker", folder=folder, env=variables) as worker:
             await until_listening(board, 2)
+            await asyncio.to_thread(worker.until, lambda log: bool(said(log, "worker.started")))
             assert worker.stop() == 0
     (folder / "client.py").write_text(FOLLOWER)
 
-    client = partial(subprocess.run, cwd=folder, env=variables, capture_output=True, timeout=60, check=False)
-    done = await asyncio.to_thread(client, [sys.executable, "client.py"])
+    done = await asyncio.to_thread(script, "client.py", folder, variables)
 
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == 0, done.stderr
 
 
 CLIENT = """
@@ -237,15 +231,7 @@ def test_the_web_application_says_so_when_nobody_listens(
 def ask_the_web_application(folder: Path, variables: dict[str, str], expected: str) -> None:
     (folder / "client.py").write_text(CLIENT.replace("EXPECTED", expected))
 
-    done = subprocess.run(
-        [sys.executable, "client.py"],
-        cwd=folder,
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = script("client.py", folder, variables)
 
     assert done.returncode == 0, done.stderr
 

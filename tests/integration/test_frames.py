@@ -1,22 +1,20 @@
 """Brokers whose frames are larger or smaller than RabbitMQ's usual 131,072 bytes (`frame_max`)."""
 
 import asyncio
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
+import aiormq
 import pytest
-from console import ConsoleRabbitMQ
 from running import a_broker, a_worker, publish_all, running, settings_for
 from waiting import Facts, Tally
 
 from holdfast import Event, Publisher, Retry, Settings, TooLarge, Unroutable
 from holdfast.events import seal
 from holdfast.telemetry import Disconnected
-from holdfast.testing.servers import PrivateRabbitMQ, ServersUnavailable, find_rabbitmq
+from holdfast.testing.servers import Node
 
 
 class Paid(Event, type="paid"):
@@ -24,42 +22,36 @@ class Paid(Event, type="paid"):
     note: str = ""
 
 
-@contextmanager
-def a_node(frame_max: int) -> Iterator[PrivateRabbitMQ]:
-    programs = find_rabbitmq()
-    if programs is None:
-        raise ServersUnavailable("rabbitmq-server is not installed on this machine")
-    with tempfile.TemporaryDirectory(prefix="holdfast-rabbit-", ignore_cleanup_errors=True) as name:
-        (Path(name) / "home").mkdir()
-        (Path(name) / "rabbitmq.conf").write_text(f"frame_max = {frame_max}\n")
-        node = ConsoleRabbitMQ(programs, Path(name))
-        try:
-            node.start()
-            yield node
-        finally:
-            node.close()
-
-
-@pytest.fixture(scope="module")
-def large() -> Iterator[PrivateRabbitMQ]:
-    with a_node(1_048_576) as node:
-        yield node
-
-
-@pytest.fixture(scope="module")
-def small() -> Iterator[PrivateRabbitMQ]:
-    with a_node(8_192) as node:
-        yield node
+USUAL = 131_072
 
 
 @pytest.fixture
-def with_large(large: PrivateRabbitMQ, unique: str) -> Settings:
-    return settings_for(large.url, unique)
+async def with_large(rabbitmq_node: Node, unique: str) -> AsyncIterator[Settings]:
+    async with frames_of(1_048_576, rabbitmq_node):
+        yield settings_for(rabbitmq_node.url, unique)
 
 
 @pytest.fixture
-def with_small(small: PrivateRabbitMQ, unique: str) -> Settings:
-    return settings_for(small.url, unique)
+async def with_small(rabbitmq_node: Node, unique: str) -> AsyncIterator[Settings]:
+    async with frames_of(8_192, rabbitmq_node):
+        yield settings_for(rabbitmq_node.url, unique)
+
+
+@asynccontextmanager
+async def frames_of(size: int, node: Node) -> AsyncIterator[None]:
+    """Have new connections to a node agree on frames of this size, as `frame_max` of its configuration does."""
+    allow(size, node)
+    try:
+        connection = await aiormq.connect(node.url)
+        await connection.close()
+        assert connection.connection_tune.frame_max == size
+        yield
+    finally:
+        allow(USUAL, node)
+
+
+def allow(size: int, node: Node) -> None:
+    node.ctl("eval", f"application:set_env(rabbit, frame_max, {size}).")
 
 
 async def test_bodies_in_frames_larger_than_the_usual_are_handled(with_large: Settings) -> None:

@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 from apps import APPS
 from running import a_broker, a_worker, depth, publish_all, running, take
-from waiting import Facts
+from waiting import Facts, eventually
+from yarl import URL
 
 from holdfast import Context, Event, Retry, Settings
+from holdfast.broker.amqp.connection import WiredConnection, close_quietly
+from holdfast.broker.codec import pack
 from holdfast.events import headers as h
+from holdfast.events import seal, to_message
 from holdfast.telemetry import Settled
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -70,7 +74,8 @@ async def test_an_idle_worker_is_small_and_a_hundred_thousand_waiting_messages_h
     assert child.stdin and child.stdout
     try:
         idle = int(await child.stdout.readline())
-        await publish_all(settings, (Paid(order=n) for n in range(100_000)))
+        await publish_all(settings, (Paid(order=n) for n in range(1_000)))  # more than it takes
+        await pile_up(settings, f"{exchange}.w.handle", 99_000)
         child.stdin.write(b"measure\n")
         loaded = int(await child.stdout.readline())
     finally:
@@ -79,6 +84,22 @@ async def test_an_idle_worker_is_small_and_a_hundred_thousand_waiting_messages_h
 
     assert idle < 70 * 1024, f"idle: {idle} KiB"
     assert loaded - idle < 30 * 1024, f"idle: {idle} KiB, with a backlog: {loaded} KiB"
+
+
+async def pile_up(settings: Settings, queue: str, count: int) -> None:
+    """Have messages wait in a queue: the same one many times, which nobody is to read."""
+    connection = WiredConnection(URL(settings.broker.url.get_secret_value()))
+    await connection.connect()
+    channel = await connection.open_channel()
+    message = to_message(seal(Paid(order=-1), source="test"), exchange="", routing_key=queue)
+    frames = pack(message).frames(channel.below.number, connection.frame_max)
+    connection.wire.transport.write(frames * count)
+
+    async def waits() -> bool:
+        return await depth(settings, queue) >= count
+
+    await eventually(waits, every=0.1)
+    await close_quietly(connection, 5)
 
 
 @pytest.mark.timeout(180)

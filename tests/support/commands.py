@@ -11,16 +11,18 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
-from shutil import rmtree
-from tempfile import TemporaryFile, mkdtemp
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, TypeAlias
 
 from apps import APPS
 from waiting import LIMIT, Log, blocking, eventually
+
+FORKS = "HOLDFAST_TEST_FORKS"
+"""The variable that names the socket of a process that forks commands, where processes that test share one."""
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -33,11 +35,22 @@ def holdfast(
     *arguments: str, folder: Path, env: Mapping[str, str], stdin: str | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end."""
+    return _ended(("holdfast", *arguments), folder, env, stdin)
+
+
+def script(name: str, folder: Path, env: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    """Run a script of a folder to its end, as `python NAME` does there."""
+    return _ended((name,), folder, env, path=[str(folder)])
+
+
+def _ended(
+    words: Sequence[str], folder: Path, env: Mapping[str, str], stdin: str | None = None, path: Sequence[str] = ()
+) -> "subprocess.CompletedProcess[str]":
     with ExitStack() as stack:
         given, output, errors = (stack.enter_context(TemporaryFile("w+", encoding="utf-8")) for _ in range(3))
         given.write(stdin or "")
         given.seek(0)
-        process = start(("holdfast", *arguments), folder, env, (given.fileno(), output.fileno(), errors.fileno()))
+        process = start(words, folder, env, (given.fileno(), output.fileno(), errors.fileno()), path=path)
         try:
             code = process.wait(LIMIT * 2)
         except subprocess.TimeoutExpired:
@@ -45,7 +58,7 @@ def holdfast(
             raise
         output.seek(0)
         errors.seek(0)
-        return subprocess.CompletedProcess(arguments, code, output.read(), errors.read())
+        return subprocess.CompletedProcess(words, code, output.read(), errors.read())
 
 
 def start(
@@ -154,17 +167,26 @@ def _of_python(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name.startswith(("PYTHON", "LC_", "LANG"))}
 
 
+@contextmanager
+def forks() -> Iterator[str]:
+    """A process that forks commands, and its socket."""
+    with TemporaryDirectory(prefix="holdfast-forks-") as folder:
+        path = f"{folder}/socket"
+        command = [sys.executable, APPS / "forks.py", path]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            assert process.stdout.readline() == b"listening\n"
+            yield path
+
+
 @cache
 def _forks() -> str:
-    """The socket of a process that forks commands. It ends with this process."""
-    folder = mkdtemp(prefix="holdfast-forks-")
-    path = f"{folder}/socket"
-    process = subprocess.Popen([sys.executable, APPS / "forks.py", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    atexit.register(rmtree, folder)
-    atexit.register(process.communicate)
-    assert process.stdout
-    assert process.stdout.readline() == b"listening\n"
-    return path
+    """The socket of the process that is shared, or else of one that ends with this process."""
+    if shared := os.environ.get(FORKS):
+        return shared
+    own = ExitStack()
+    atexit.register(own.close)
+    return own.enter_context(forks())
 
 
 class Running:
@@ -189,7 +211,10 @@ class Running:
         """Send a signal and wait for the end; returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(LIMIT)
+        try:
+            return self.process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still there after {LIMIT:g} s; wrote {self.log}") from None
 
     def __enter__(self) -> "Running":
         return self

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ from holdfast.sql import Database, Outbox, Statements, columns, ddl
 from holdfast.sql.django.opener import Django
 from holdfast.sql.openers import Alchemy, AlchemyAsync, Asyncpg, Psycopg, PsycopgAsync, Sqlite
 
+_SOME_SCHEMA = "t0123456789"  # as long as the names of tests
 Act = Callable[[Any, Context], Iterator[str]]
 """What a handler does: it yields the statements that it executes."""
 
@@ -156,7 +158,7 @@ async def a_bank(kind: Kind, url: str, schema: str, folder: Path, *, keeps: bool
         database = await kind.open(stack, url, path)
         bank = Bank(kind, database, schema, path)
         accounts = f"create table {bank.accounts} (account text not null, cents integer not null)"
-        await bank.ask(*ddl(schema, dialect=database.dialect, keeps=keeps), accounts)
+        await bank.ask(*_tables(schema, database.dialect, keeps), accounts)
         try:
             yield bank
         finally:
@@ -165,6 +167,16 @@ async def a_bank(kind: Kind, url: str, schema: str, folder: Path, *, keeps: bool
             elif kind.server:
                 tables = (*columns(schema, dialect=database.dialect, keeps=keeps), bank.accounts)
                 await bank.ask(*(f"drop table {table}" for table in tables))
+
+
+def _tables(schema: str, dialect: str, keeps: bool) -> list[str]:
+    """The statements of `ddl`, which takes a while to write them: they are written once."""
+    return [statement.replace(_SOME_SCHEMA, schema) for statement in _tables_of_some(dialect, keeps)]
+
+
+@cache
+def _tables_of_some(dialect: str, keeps: bool) -> list[str]:
+    return ddl(_SOME_SCHEMA, dialect=dialect, keeps=keeps)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from commands import Running, holdfast
+from commands import Running, holdfast, script
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -95,11 +95,17 @@ class Terminal:
     def _run(self, command: str) -> None:
         if command.startswith("holdfast dead"):
             self._settle()
-        if command.startswith("holdfast ") and (words := without_shell(command)):
-            done = holdfast(*words[1:], folder=self._folder, env=self._environment)
-        else:
-            shell, options = ["bash", "-c", command], {"cwd": self._folder, "env": self._environment}
-            done = subprocess.run(shell, **options, capture_output=True, text=True, timeout=90, check=False)
+        words, environment = without_shell(command), self._environment
+        while words and (variable := re.fullmatch(r"([A-Z_]+)=(.*)", words[0])):
+            words, environment = words[1:], environment | {variable[1]: variable[2]}
+        match words:
+            case ["holdfast", *arguments]:
+                done = holdfast(*arguments, folder=self._folder, env=environment)
+            case ["python", file] if file.endswith(".py"):
+                done = script(file, self._folder, environment)
+            case _:
+                shell, options = ["bash", "-c", command], {"cwd": self._folder, "env": self._environment}
+                done = subprocess.run(shell, **options, capture_output=True, text=True, timeout=90, check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         if "holdfast publish" in command:  # of many events it prints the number alone
             self._published += re.findall(r"^[0-9a-f-]{36}$", done.stdout, re.MULTILINE)
