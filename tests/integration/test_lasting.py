@@ -59,7 +59,7 @@ AWAITED = {
     "broker/amqp/connection.py": 1,  # a connection or channel that closes
     "broker/amqp/lifetime.py": 1,  # what is awaited as long as its connection lives
     "broker/amqp/publisher.py": 1,  # the opening of a channel: those who publish on it await it
-    "cli/dead/rehearsal.py": 2,  # a run of handlers on letters
+    "cli/dead/rehearsal.py": 1,  # a run of handlers on letters
     "cli/dead/session.py": 2,  # an operation that is waited for
     "cli/demo/stage.py": 1,  # the demo's workers
     "cli/demo/story.py": 1,  # what the demo shows
@@ -76,7 +76,6 @@ AWAITED = {
     "consumer/settle.py": 1,  # a claim that is released
     "consumer/subscription.py": 1,  # consumers that are left behind by an outage
     "dashboard/background.py": 1,  # operations of the page, which shows how they ended
-    "dashboard/server.py": 1,  # the page's server
     "dead_letters/queues.py": 1,  # questions that are awaited together
     "dead_letters/receipts.py": 1,  # the receipts of an operation, which ends with their error
     "idempotency/redis/batches.py": 1,  # a batch: whoever asked has its error

@@ -188,17 +188,16 @@ async def test_the_order_is_kept_when_two_owners_are_lost_that_handled_nothing(s
     """The second one has in hand all that the first one had: a part of it would return behind the rest."""
     shop.going.clear()
 
-    async with (
-        proxied(shop) as (first, to_first), proxied(shop) as (second, to_second),
-        running(first), running(second), running(shop.worker()),
-    ):  # fmt: skip
+    async with proxied(shop) as (first, to_first), proxied(shop) as (second, to_second), running(first):
         await shop.publish("a", range(20))
         await eventually(lambda: shop.running == 1)
-        to_first.cut()
-        await shop.facts.until(Settled, lambda fact: fact.claim == "busy")
-        to_second.cut()
-        shop.going.set()
-        await shop.until_handled("a", 20)
+        async with running(second):  # not before: it would own some of several partitions
+            to_first.cut()
+            await shop.facts.until(Settled, lambda fact: fact.claim == "busy")
+            async with running(shop.worker()):
+                to_second.cut()
+                shop.going.set()
+                await shop.until_handled("a", 20)
 
     assert shop.firsts() == all_of("a", 20)
 
