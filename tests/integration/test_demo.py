@@ -15,6 +15,7 @@ def test_the_demo_ends_with_every_event_accounted_for(
     rabbitmq_url: str, postgres_url: str, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     servers = {"HOLDFAST_TEST_RABBITMQ_URL": rabbitmq_url, "HOLDFAST_TEST_POSTGRES_URL": postgres_url}
+    servers |= {"COLUMNS": "200"}  # no table breaks its words, however many repeats there are
     done = holdfast("demo", *arguments, folder=tmp_path, env=environment(**servers))
 
     assert done.returncode == 0, done.stdout + done.stderr
