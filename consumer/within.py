@@ -199,9 +199,11 @@ class Within:
         """Write the inbox row, and note what it says of the event. Raises `Ended` where it is not to be handled now."""
         if not self._spec.idempotent:
             return
-        params, enter = self._row(run, event), self._spec.enter
-        statement, more = enter(event, self._statements.schema) if enter is not None else (self._statements.enter, {})
-        rows = yield statement, {**params, **more}
+        params, statement = self._row(run, event), self._statements.enter
+        if self._spec.enter is not None:
+            statement, more = self._spec.enter(event, self._statements.schema)
+            params = {**params, **more}
+        rows = yield statement, params
         if rows:
             run.inbox, run.read = "fresh", rows[0]
             return

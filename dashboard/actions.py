@@ -60,9 +60,13 @@ async def edit_each(visit: Visit) -> Response:
 
 
 def _edit(
-    visit: Visit, template: str, form: dict[str, Any], letters: Iterable[Letter], begin: Callable[..., Operation],
+    visit: Visit,
+    template: str,
+    form: dict[str, Any],
+    letters: Iterable[Letter],
+    begin: Callable[..., Operation],
     **shown: Any,
-) -> Response:  # fmt: skip
+) -> Response:
     """Show the form of an edit, and with POST begin it. Where that fails the form is shown again, with the reason."""
     form |= {"headers": "", "to": ""}
     if visit.is_asked:

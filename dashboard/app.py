@@ -25,9 +25,14 @@ from .sagas import Sagas
 
 
 def create_app(
-    service: DeadLetters, access: Access, *, reader_of: ReaderOf | None = None, rehearse: Rehearse | None = None,
-    sagas: Sagas | None = None, evidence: Evidence | None = None,
-) -> Starlette:  # fmt: skip
+    service: DeadLetters,
+    access: Access,
+    *,
+    reader_of: ReaderOf | None = None,
+    rehearse: Rehearse | None = None,
+    sagas: Sagas | None = None,
+    evidence: Evidence | None = None,
+) -> Starlette:
     """Return the page over these dead letters, these sagas, and the journal of this evidence. Nothing changes before
     somebody with the operator's role says so."""
     page = Page(service, Background(service), access, reader_of, rehearse, templates(), sagas, evidence)

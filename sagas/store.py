@@ -50,11 +50,11 @@ class Store:
     saga: str
 
     def enter(self, key: str) -> tuple[str, Params]:
-        """Return what enters an event into the inbox and, on PostgreSQL, reads its saga for `load`: one round trip."""
+        """Return the statement that enters an event into the inbox. On PostgreSQL it reads the saga too, for `load`."""
         return self._enter, {"saga": self.saga, "key": key}
 
     def load(self, key: str, entered: Row | None = None) -> Steps[Record | None]:
-        """Return a saga, locked until the transaction ends: the one that was read by `enter`, where it was."""
+        """Return a saga, locked until the transaction ends. It is `entered` where the statement of `enter` read it."""
         if entered is not None and self._is_postgres:
             return None if entered[0] is None else Record(*entered)
         rows = yield self._load, {"saga": self.saga, "key": key}
@@ -140,7 +140,7 @@ class Store:
         return self._locked()
 
     def _locked(self, condition: str = "") -> str:
-        """Two seconds are the longest that another step holds the row."""
+        """Return the statement that reads a saga and locks its row. It waits two seconds for another step."""
         row = f"{condition}saga = :saga and key = :key"
         if not self._is_postgres:
             return f"select {COLUMNS} from {self._sagas} where {row}"

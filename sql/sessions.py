@@ -111,6 +111,8 @@ def _before_commit(session: Session) -> None:
 
 @event.listens_for(Session, "after_soft_rollback")
 def _after_soft_rollback(session: Session, previous: SessionTransaction) -> None:
+    if session.info.get(_COMMITTING) is previous:
+        del session.info[_COMMITTING]
     if (pending := _known(session)) is not None:
         pending.drop(previous)
 

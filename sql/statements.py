@@ -149,7 +149,7 @@ class Statements:
         )
 
     def enter_and_read(self, select: str) -> str:
-        """Write an inbox row and, if it is new, read a row. Where there is none, its columns are null. PostgreSQL's."""
+        """Write an inbox row and, if it is new, select a row, whose columns are null if there is none. PostgreSQL's."""
         return (
             f"with entered as ({self.enter}), found as ({select}) select found.* from entered left join found on true"
         )

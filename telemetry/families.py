@@ -199,7 +199,7 @@ TASK_FAILURES = Family(
 BUILD_INFO = Family("holdfast_build_info", "gauge", ("version",), "Which Holdfast this is; always 1.", "most")
 PROCESSES = Family("holdfast_processes", "gauge", (), "Worker processes that run, with `--processes`.")
 PROCESS_DEATHS = Family(
-    "holdfast_process_deaths_total", "counter", (), "Worker processes that ended by themselves and were replaced."
+    "holdfast_process_deaths_total", "counter", (), "Worker processes that ended by themselves, or did not drain."
 )
 
 FAMILIES = tuple(value for value in tuple(globals().values()) if isinstance(value, Family))

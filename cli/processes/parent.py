@@ -101,6 +101,7 @@ class Supervisor:
         self._environment = {**environment(), **({_APPLICATION_METRICS: str(folder)} if folder else {})}
         self._folder = folder
         self._stopping = asyncio.Event()
+        self._is_at_once = False
         self._refused: list[str] = []
 
     async def run(self) -> int:
@@ -129,6 +130,7 @@ class Supervisor:
         if not self._stopping.is_set():
             self._stop()
         elif counts:
+            self._is_at_once = True
             for child in self._children:
                 child.end_at_once()
 
@@ -155,8 +157,9 @@ class Supervisor:
             if self._stopping.is_set():
                 if code in (0, -signal.SIGTERM):  # stopped before it had begun anything
                     return 0
-                self._emit(ProcessDied(child.number, pid, _how(code), None))
-                await self._free(pid, owner, relays)
+                if not self._is_at_once:
+                    self._emit(ProcessDied(child.number, pid, _how(code), None))
+                    await self._free(pid, owner, relays)
                 return code
             if code > 0 and not any(child.was_ready for child in self._children):
                 self._refused += failed

@@ -26,7 +26,6 @@ def command() -> None:
 
 
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it
 serve_as_init()
 for number in SIGNALS:
     signal.signal(number, signal.SIG_DFL)

@@ -87,7 +87,6 @@ def become(command: dict[str, Any], files: list[int]) -> None:
         os.dup2(file, number)
         os.close(file)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it
     if command["own_group"]:
         os.setsid()
     os.chdir(command["folder"])

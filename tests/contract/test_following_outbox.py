@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from builders import NOON
 from databases import Bank, banks, openers
-from following import until_listening
+from following import WatchedBoard, until_listening
 from offline import OfflineWorker, an_offline_worker
 from waiting import Bell, eventually
 
@@ -19,7 +19,7 @@ from holdfast.broker.memory import MemoryBroker
 from holdfast.config import SqlSettings
 from holdfast.events import Message, seal, uuid7
 from holdfast.events import headers as h
-from holdfast.idempotency import Entry, MemoryBoard, StoreUnavailable, progress_of
+from holdfast.idempotency import Entry, StoreUnavailable
 from holdfast.outbox import Relay, free
 from holdfast.sql import Outbox, Outgoing
 from holdfast.telemetry import Spans, Unfollowed
@@ -51,14 +51,14 @@ class Arrows(Bell):
         self.passed += 1
 
 
-class WatchedBoard(MemoryBoard):
-    """A board that notes in a journal when it says `done`."""
+class HeldBoard(WatchedBoard):
+    """A board at which relays may stop, and which may be unavailable to them."""
 
     is_unavailable = False
 
     def __init__(self, journal: list[str], arrows: Arrows) -> None:
-        super().__init__(asyncio.get_running_loop().time)
-        self._journal, self._arrows = journal, arrows
+        super().__init__(asyncio.get_running_loop().time, journal)
+        self._arrows = arrows
 
     async def open(self, request: str, entries: Sequence[Entry], *, cause: str | None, life: float) -> None:
         if cause is None:
@@ -66,15 +66,6 @@ class WatchedBoard(MemoryBoard):
             if self.is_unavailable:
                 raise StoreUnavailable("unavailable")
         await super().open(request, entries, cause=cause, life=life)
-        await self._note(request)
-
-    async def mark(self, request: str, entry: Entry, *, life: float) -> None:
-        await super().mark(request, entry, life=life)
-        await self._note(request)
-
-    async def _note(self, request: str) -> None:
-        if progress_of(await self.read(request), 0.0).done:
-            self._journal.append("done")
 
 
 class WatchedBroker(MemoryBroker):
@@ -99,7 +90,7 @@ class Shop:
         self.bank, self.offline = bank, offline
         self.settings = offline.settings.model_copy(update={"sql": SqlSettings(schema=schema, lease=30)})
         self.arrows, self.journal = Arrows(), list[str]()
-        self.board = offline.claims.board = WatchedBoard(self.journal, self.arrows)
+        self.board = offline.claims.board = HeldBoard(self.journal, self.arrows)
         self.broker = WatchedBroker(self.settings.broker.url.get_secret_value(), self.arrows)
         self.following = Following(self.settings)
 

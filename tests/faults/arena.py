@@ -14,7 +14,7 @@ import redis
 from aiormq.exceptions import ChannelNotFoundEntity
 from breaking import a_channel, through
 from commands import environment, holdfast
-from fault_app import ATTEMPTS, ORDERED, QUEUES
+from fault_app import ATTEMPTS, ORDERED, QUEUES, Blocking
 from ledgers import Book, Ending, Explains, Fault, Growth, Held, Journal, Letter, Promise, Series, Skipped
 from load import Load
 from proxy import Proxy, proxy_to
@@ -218,7 +218,8 @@ class Arena:
                         self.letters.append(Letter(event_id, queue or routes.get(event_id, ""), reason))
 
     async def weigh(self) -> None:
-        """Come to rest, and remember what the living processes hold then."""
+        """Have each worker start all its threads, come to rest, and remember what the living processes hold then."""
+        await self.load.steady(500, 2000, mix=((Blocking, "return"),))  # more at once than there may be threads
         await self.quiet()
         await self.pause(GAUGED)
         self._growing = {

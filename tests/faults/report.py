@@ -60,6 +60,8 @@ This is newer than the tables above, and was run little so far, on RabbitMQ 3.10
 | one partition, seed 996882 | 60 | 16,730 | 21 | 0 | 0 | 0 | 0 |
 | four partitions, seed 449026 | 60 | 15,723 | 24 at most | 0 | 0 | 0 | 0 |
 
+The scenarios, with one partition:
+
 | scenario | runs | events | faults | lost | repeats | recovery, s | violations |
 |---|--:|--:|--:|--:|--:|--:|--:|
 | owners of an ordered queue are killed | 1 | 450 | 3 | 0 | 0 | 0.0 | 0 |

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from arena import QUIET, Arena, an_arena
-from fault_app import Blocking
 from ledgers import Book
 from proxy import Direction
 from workers import LEASE
@@ -29,7 +28,6 @@ async def soak(broker: Node, claims: Node, seed: int, *, minutes: float, rate: f
     try:
         async with an_arena(broker, claims, seed, folder, workers=3) as a:
             a.patience = a.recovery = QUIET + 120 * minutes  # a backlog is no loss
-            await a.load.steady(500, 2000, mix=((Blocking, "return"),))  # more at once than there may be threads
             await _a_while(a, 60 * WARMING * minutes, rate)
             await a.weigh()
             await _a_while(a, 60 * minutes, rate)

@@ -180,7 +180,6 @@ async def test_the_page_that_follows_an_order_is_told_when_its_confirmation_arri
     async with a_board(redis_url, unique) as board:
         with Running("run", "orders:worker", folder=folder, env=variables) as worker:
             await until_listening(board, 2)
-            await asyncio.to_thread(worker.until, lambda log: bool(said(log, "worker.started")))
             assert worker.stop() == 0
     (folder / "client.py").write_text(FOLLOWER)
 

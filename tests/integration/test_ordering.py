@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from parked import fill_ledger, parked
+from parked import a_ledger, parked
 from proxy import Proxy, proxy_to
 from running import publish_all, running, settings_for
 from waiting import Arrivals, Facts, eventually
@@ -231,13 +231,10 @@ async def test_a_new_owner_takes_over_thousands_of_parked_events(shop: Shop) -> 
     entries = [parked(shop.queue, event, event.order, number) for number, event in enumerate(events, 1)]
     shop.going.clear()
 
-    async with broker_of(shop) as broker:
-        await broker.declare(worker.topology())
-        await fill_ledger(broker, entries)
-        async with running(worker):
-            listed = await ask_owner(shop.settings, shop.queue, "list")
-            shop.going.set()
-            await shop.until_handled("abcde", 500)
+    async with a_ledger(shop.settings, worker, entries), running(worker):
+        listed = await ask_owner(shop.settings, shop.queue, "list")
+        shop.going.set()
+        await shop.until_handled("abcde", 500)
 
     assert {one["key"] for one in listed["keys"]} == (set() if shop.ordered.partitions > 1 else {*"abcde"})
     assert shop.firsts() == all_of("abcde", 500)

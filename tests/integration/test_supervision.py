@@ -249,6 +249,7 @@ async def test_a_second_sigterm_ends_all_at_once(folder: Path, env: dict[str, st
 
     assert code == 1
     assert not any(map(is_alive, crew.pids.values()))
+    assert crew.lines("process.died") == []
 
 
 async def test_when_the_parent_is_killed_its_children_drain_and_none_is_left(
@@ -299,7 +300,7 @@ async def test_a_process_that_is_killed_while_all_drain_is_named_in_the_log(
     [died] = crew.lines("process.died")
     assert code == 1
     assert (died["number"], died["pid"], died["how"]) == (busy, crew.pids[busy], "SIGKILL")
-    assert died.get("again_in") is None
+    assert died["again_in"] is None
 
 
 async def test_an_event_that_kills_its_process_is_blamed_and_the_processes_come_back(

@@ -1,10 +1,13 @@
 """A ledger with thousands of events in it, as an earlier owner may leave one."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
-from holdfast import Event
-from holdfast.broker import Broker, ledger_queue
+from running import a_broker
+
+from holdfast import Event, Settings, Worker
+from holdfast.broker import ledger_queue
 from holdfast.consumer.ordering.ledger import entry_headers
 from holdfast.events import Message, seal, to_message
 
@@ -16,6 +19,10 @@ def parked(queue: str, event: Event, key: str, position: int) -> Message:
     return to_message(envelope, exchange="", routing_key=ledger_queue(queue), extra=entry)
 
 
-async def fill_ledger(broker: Broker, entries: Iterable[Message]) -> None:
-    """Publish entries in their order, and wait for their confirms together."""
-    await asyncio.gather(*(broker.publish(entry, timeout=60) for entry in entries))
+@asynccontextmanager
+async def a_ledger(settings: Settings, worker: Worker, entries: Iterable[Message]) -> AsyncIterator[None]:
+    """The queues of a worker, with these entries in its ledger."""
+    async with a_broker(settings) as broker:
+        await broker.declare(worker.topology())
+        await asyncio.gather(*(broker.publish(entry, timeout=60) for entry in entries))
+        yield

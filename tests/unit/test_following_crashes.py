@@ -1,13 +1,13 @@
 """Workers in a harness that die before any step, while others are told of the progress of a request all the time."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import count
 
 import pytest
+from following import WatchedBoard
 
 from holdfast import Context, Event, Reject, Retry, RetryLater, Worker, fixed
-from holdfast.idempotency import Entry, MemoryBoard, progress_of
 from holdfast.testing import Harness
 
 
@@ -18,26 +18,6 @@ class Begun(Event, type="step.begun"):
 
 class Reported(Event, type="step.reported"):
     number: int
-
-
-class WatchedProgress(MemoryBoard):
-    """A board that notes in a journal when it says `done`."""
-
-    def __init__(self, journal: list[str]) -> None:
-        super().__init__(lambda: 0.0)
-        self._journal = journal
-
-    async def open(self, request: str, entries: Sequence[Entry], *, cause: str | None, life: float) -> None:
-        await super().open(request, entries, cause=cause, life=life)
-        await self._note(request)
-
-    async def mark(self, request: str, entry: Entry, *, life: float) -> None:
-        await super().mark(request, entry, life=life)
-        await self._note(request)
-
-    async def _note(self, request: str) -> None:
-        if progress_of(await self.read(request), 0.0).done:
-            self._journal.append("done")
 
 
 class Services:
@@ -51,7 +31,7 @@ class Services:
 
     def harness(self, seed: int = 0) -> Harness:
         h = Harness(*self.workers, seed=seed)
-        h._stage.claims.board = WatchedProgress(self.journal)
+        h._stage.claims.board = WatchedBoard(lambda: 0.0, self.journal)
         return h
 
     def _shop(self) -> Worker:

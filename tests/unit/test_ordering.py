@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import pytest
-from parked import fill_ledger, parked
-from running import a_broker, publish_all, running, settings_for
+from parked import a_ledger, parked
+from running import publish_all, running, settings_for
 from waiting import Facts, eventually
 
 from holdfast import Context, Event, Ordered, Reject, Retry, RetryLater, Settings, Worker, fixed
@@ -349,13 +349,14 @@ async def test_a_new_owner_publishes_four_marks_however_much_is_parked(unique: s
     shop, settings, brokers = Shop(), settings_for(f"memory://{unique}", "events"), list[Noting]()
     shop.worker.configure(settings=settings)
 
-    async with a_broker(settings) as broker:
-        await broker.declare(shop.worker.topology())
-        events = [Placed(order=f"k{number % 30}", number=number) for number in range(3_000)]
-        entries = [parked("shop.project", event, event.order, number) for number, event in enumerate(events, 1)]
-        await fill_ledger(broker, entries)
-        async with running(shop.worker, dependencies=Noting.opening(brokers)):
-            await eventually(lambda: sum(map(len, shop.handled.values())), 3_000)
+    events = [Placed(order=f"k{number % 30}", number=number) for number in range(3_000)]
+    entries = [parked("shop.project", event, event.order, number) for number, event in enumerate(events, 1)]
+
+    async with (
+        a_ledger(settings, shop.worker, entries),
+        running(shop.worker, dependencies=Noting.opening(brokers)),
+    ):
+        await eventually(lambda: sum(map(len, shop.handled.values())), 3_000)
 
     assert brokers[0].published == ["record", "poke", "sentinel", "record"]
     assert shop.handled == {f"k{key}": [*range(key, 3_000, 30)] for key in range(30)}
@@ -373,15 +374,15 @@ async def test_a_new_owner_reads_its_ledger_however_many_letters_were_replayed(u
     shop, settings, brokers = Shop(), settings_for(f"memory://{unique}", "events"), list[Noting]()
     shop.worker.configure(settings=settings)
 
-    async with a_broker(settings) as broker:
-        await broker.declare(shop.worker.topology())
-        events = [Placed(order=f"k{number}", number=number) for number in range(5_000)]
-        entries = [parked("shop.project", event, event.order, 1) for event in events]
-        await fill_ledger(
-            broker, [replace(entry, headers={**entry.headers, "holdfast-ledger": "letter"}) for entry in entries]
-        )
-        async with running(shop.worker, dependencies=Narrow.opening(brokers)):
-            await eventually(lambda: len(shop.handled), 5_000)
+    events = [Placed(order=f"k{number}", number=number) for number in range(5_000)]
+    entries = [parked("shop.project", event, event.order, 1) for event in events]
+    letters = [replace(entry, headers={**entry.headers, "holdfast-ledger": "letter"}) for entry in entries]
+
+    async with (
+        a_ledger(settings, shop.worker, letters),
+        running(shop.worker, dependencies=Narrow.opening(brokers)),
+    ):
+        await eventually(lambda: len(shop.handled), 5_000)
 
     assert shop.handled == {f"k{number}": [number] for number in range(5_000)}
 
