@@ -1,11 +1,11 @@
 """`Outbox`: events published as rows of the caller's own transaction."""
 
-import sys
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, overload
 
 from ..broker import with_headers
@@ -65,7 +65,7 @@ class Outbox:
         self._settings = settings or load_settings()
         self._source = source
         self._using = using
-        if "sqlalchemy.orm" in sys.modules:  # sessions are listened to before the first one commits
+        if find_spec("sqlalchemy"):  # sessions are listened to before the first one commits, whatever is imported later
             import_module(".sessions", __package__)
 
     @overload

@@ -3,6 +3,8 @@
 import json
 import math
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from apps import APPS
 from builders import NOON
 from databases import Bank, banks, kinds
 from sqlalchemy import create_engine, event, text
@@ -193,6 +196,12 @@ async def test_an_event_that_a_hook_publishes_at_the_commit_is_written(
     await end(session, session.close)
 
     assert await orders(bank) == [*earlier, "at the commit"]
+
+
+def test_a_hook_may_publish_where_sqlalchemy_was_imported_after_the_outbox_was_made() -> None:
+    done = subprocess.run([sys.executable, APPS / "imported_late.py"], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "1\n"
 
 
 @pytest.mark.parametrize("bank", SESSIONS, indirect=True)

@@ -1,6 +1,5 @@
 """Which functions of the product a call enters: what a message costs, counted."""
 
-import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,13 +22,11 @@ def calls() -> Iterator[list[str]]:
         if is_function and (file := Path(frame.f_code.co_filename)).is_relative_to(PACKAGE):
             entered.append(f"{file.relative_to(PACKAGE)}:{frame.f_code.co_qualname}")
 
-    gc.disable()  # what an earlier test left suspended would be resumed here to be closed, and counted
     sys.setprofile(note)
     try:
         yield entered
     finally:
         sys.setprofile(None)
-        gc.enable()
 
 
 def entered(function: Callable[[], object]) -> list[str]:
