@@ -1,7 +1,7 @@
 """What a handler knows and may do besides its event."""
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic
@@ -198,14 +198,17 @@ def running() -> Context | None:
     return RUNNING.get()
 
 
-def record(context: Context, event: Event, *, key: str, stream: str, version: int) -> Metadata:
-    """Publish an event of an aggregate in the handler's open transaction, as `Context.publish` does."""
-    context.publish(event, key=key)
-    if (events := context._run.events) is None:
+def record(context: Context, events: Iterable[Event], *, key: str, stream: str, before: int) -> tuple[Metadata, ...]:
+    """Publish events of an aggregate in the handler's open transaction, as `Context.publish` does."""
+    if (kept := context._run.events) is None:
         raise RuntimeError("an aggregate's events are appended in a transaction")
-    envelope, delay, *_ = events.pop()
-    events.append((envelope, delay, stream, version))
-    return envelope.metadata
+    metadata = list[Metadata]()
+    for version, event in enumerate(events, before + 1):
+        context.publish(event, key=key)
+        envelope, delay, *_ = kept.pop()
+        kept.append((envelope, delay, stream, version))
+        metadata.append(envelope.metadata)
+    return tuple(metadata)
 
 
 def run_of(context: Context) -> "Run":

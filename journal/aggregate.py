@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
@@ -41,6 +42,15 @@ def applies(*events: type[E]) -> Callable[[Callable[[A, E], None]], Callable[[A,
     return mark
 
 
+@dataclass(slots=True)
+class _History:
+    """An aggregate's version and that of its snapshot, and the events that are to be appended."""
+
+    version: int = 0
+    kept_version: int = 0
+    recorded: list[Event] = field(default_factory=list)
+
+
 class Aggregate(BaseModel):
     """State that is made from its events, and decides which come next.
 
@@ -59,9 +69,7 @@ class Aggregate(BaseModel):
     __appliers__: ClassVar[dict[type[Event], str]] = {}
     __reading__: ClassVar[Reading]
 
-    _version: int = PrivateAttr(default=0)
-    _kept_version: int = PrivateAttr(default=0)
-    _recorded: list[Event] = PrivateAttr(default_factory=list)
+    _history: _History = PrivateAttr(default_factory=_History)
 
     @classmethod
     def __pydantic_init_subclass__(cls, *, key: str = "", name: str = "", shape: int = 1, **kwargs: Any) -> None:
@@ -71,9 +79,9 @@ class Aggregate(BaseModel):
         cls.__stream__, cls.__shape__ = name or cls.__name__.lower(), shape
         if cls.__aggregate_key__ not in cls.model_fields:
             raise ConfigurationError(f"{where}: key={cls.__aggregate_key__!r} is not one of its fields")
-        for field, info in cls.model_fields.items():
-            if info.is_required() and field != cls.__aggregate_key__:
-                raise ConfigurationError(f"{where}: field {field!r} has no default for the time before the first event")
+        for of, info in cls.model_fields.items():
+            if info.is_required() and of != cls.__aggregate_key__:
+                raise ConfigurationError(f"{where}: field {of!r} has no default for the time before the first event")
         cls.__appliers__ = _appliers(cls, where)
         cls.__reading__ = Reading(cls.__appliers__, f"aggregate {cls.__name__}")
 
@@ -93,7 +101,7 @@ class Aggregate(BaseModel):
         if key is not None and str(getattr(event, key)) != own:
             raise ConfigurationError(f"{type(self).__name__} {own!r}: records an event of {getattr(event, key)!r}")
         self._apply(event)
-        self._recorded.append(event)
+        self._history.recorded.append(event)
 
     def _apply(self, event: Event) -> None:
         method = self.__appliers__.get(type(event))
@@ -117,24 +125,33 @@ def _appliers(cls: type[Aggregate], where: str) -> dict[type[Event], str]:
 def replay(aggregate: Aggregate, recorded: Recorded) -> None:
     """Apply an event of its history. Raises what `Reading.read` raises."""
     aggregate._apply(aggregate.__reading__.read(recorded))
-    aggregate._version = recorded.stream_version or aggregate._version + 1
+    history = aggregate._history
+    history.version = recorded.stream_version or history.version + 1
 
 
 def resume(aggregate: Aggregate, version: int) -> None:
     """Say that the state is that of a version, read from a snapshot."""
-    aggregate._version = aggregate._kept_version = version
+    history = aggregate._history
+    history.version = history.kept_version = version
+
+
+def version_of(aggregate: Aggregate) -> int:
+    """Return how many events have made it, with those that are taken to be appended."""
+    return aggregate._history.version
 
 
 def take_recorded(aggregate: Aggregate) -> tuple[int, list[Event]]:
     """Return the version before the events that it has recorded, and these. They are no longer to be appended."""
-    before, events = aggregate._version, aggregate._recorded
-    aggregate._version, aggregate._recorded = before + len(events), []
+    history = aggregate._history
+    before, events = history.version, history.recorded
+    history.version, history.recorded = before + len(events), []
     return before, events
 
 
 def is_worth_a_snapshot(aggregate: Aggregate, every: int) -> bool:
     """Whether so many events have come since the last snapshot. Then it is taken to be made."""
-    if aggregate._version - aggregate._kept_version < every:
+    history = aggregate._history
+    if history.version - history.kept_version < every:
         return False
-    aggregate._kept_version = aggregate._version
+    history.kept_version = history.version
     return True

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -13,7 +13,7 @@ from ..config import Settings, load_settings
 from ..consumer import record, running
 from ..events import ConfigurationError, Metadata
 from ..sql import Database, History, Outbox, Steps, executor_of
-from .aggregate import Aggregate, is_worth_a_snapshot, replay, resume, take_recorded
+from .aggregate import Aggregate, is_worth_a_snapshot, replay, resume, take_recorded, version_of
 from .projection import Projection
 from .recorded import recorded_of
 
@@ -124,29 +124,26 @@ class Journal:
         before, events = take_recorded(aggregate)
         key, stream = str(getattr(aggregate, aggregate.__aggregate_key__)), aggregate.__stream__
         context = running()
-        publish = partial(self._outbox.record, session) if context is None else partial(record, context)
-        writing = [
-            partial(publish, event, key=key, stream=stream, version=version)
-            for version, event in enumerate(events, before + 1)
-        ]
-        snapshot = partial(
-            executor.play, _keep_snapshot(aggregate, key, History(executor.dialect, self._settings.sql.schema))
-        )
+        written: Any
+        if context is None:
+            written = self._outbox.record(session, events, key=key, stream=stream, before=before)
+        else:
+            written = record(context, events, key=key, stream=stream, before=before)
+        keep = partial(_keep_snapshot, aggregate, key, History(executor.dialect, self._settings.sql.schema))
+        is_kept = is_worth_a_snapshot(aggregate, _SNAPSHOT_EVERY)
         if executor.execute_async is not None:
-            return _in_order(writing, snapshot)
-        written = tuple(write() for write in writing)
-        snapshot()
+            return _end(written, partial(executor.play, keep()) if is_kept else None)
+        if is_kept:
+            executor.play(keep())
         return written
 
 
-async def _in_order(writing: Iterable[Callable[[], Any]], snapshot: Callable[[], Any]) -> tuple[Metadata, ...]:
-    """Write one event after the other. One that a session writes when it commits is not awaited."""
-    written = list[Metadata]()
-    for write in writing:
-        metadata = write()
-        written.append(await metadata if isinstance(metadata, Awaitable) else metadata)
-    await snapshot()
-    return tuple(written)
+async def _end(written: Any, keep: Callable[[], Awaitable[None]] | None) -> tuple[Metadata, ...]:
+    """Return what was written, once it is, and a snapshot too. What a session writes when it commits is not awaited."""
+    metadata: tuple[Metadata, ...] = await written if isinstance(written, Awaitable) else written
+    if keep is not None:
+        await keep()
+    return metadata
 
 
 def _load(aggregate: type[A], key: object, history: History) -> Steps[A]:
@@ -155,7 +152,7 @@ def _load(aggregate: type[A], key: object, history: History) -> Steps[A]:
     loaded = _resumed(aggregate, *rows[0]) if rows else None
     if loaded is None:
         loaded = aggregate(**{aggregate.__aggregate_key__: key})
-    for row in (yield history.of_aggregate, {**names, "after": loaded._version}):
+    for row in (yield history.of_aggregate, {**names, "after": version_of(loaded)}):
         replay(loaded, recorded_of(row))
     return loaded
 
@@ -173,7 +170,6 @@ def _resumed(aggregate: type[A], version: int, shape: int, state: str) -> A | No
 
 
 def _keep_snapshot(aggregate: Aggregate, key: str, history: History) -> Steps[None]:
-    if is_worth_a_snapshot(aggregate, _SNAPSHOT_EVERY):
-        state, stream, shape = aggregate.model_dump_json(), aggregate.__stream__, aggregate.__shape__
-        snapshot = {"stream": stream, "key": key, "version": aggregate._version, "shape": shape, "state": state}
-        yield history.keep_snapshot, snapshot
+    state, stream, shape = aggregate.model_dump_json(), aggregate.__stream__, aggregate.__shape__
+    snapshot = {"stream": stream, "key": key, "version": version_of(aggregate), "shape": shape, "state": state}
+    yield history.keep_snapshot, snapshot

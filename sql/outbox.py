@@ -1,12 +1,12 @@
 """`Outbox`: events published as rows of the caller's own transaction."""
 
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..broker import with_headers
 from ..config import Settings, load_settings
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
     from sqlalchemy.orm import Session
 
+
+T = TypeVar("T")
 
 _IS_SILENT: ContextVar[bool] = ContextVar("holdfast_is_silent", default=False)
 
@@ -163,34 +165,37 @@ class Outbox:
         if follow:
             envelope = followed(envelope)
         check_limits(envelope, delay, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
-        return self._write(connection, Outgoing(envelope, delay))
+        return self._write(connection, [Outgoing(envelope, delay)], envelope.metadata)
 
     def record(
-        self, connection: Any, event: Event, *, key: str, stream: str, version: int
-    ) -> Metadata | Awaitable[Metadata]:
-        """Publish an event of an aggregate, which makes a version of it. `Journal.append` does.
+        self, connection: Any, events: Sequence[Event], *, key: str, stream: str, before: int
+    ) -> tuple[Metadata, ...] | Awaitable[tuple[Metadata, ...]]:
+        """Publish events of an aggregate, each of which makes a version of it. `Journal.append` does.
 
         Args:
             connection: A session or a connection in a transaction; if it is asynchronous, the call is awaited.
-            event: The event.
+            events: The events.
             key: The aggregate's key.
             stream: The aggregate's name.
-            version: The version that the event makes.
+            before: The version before the events.
 
         Returns:
-            The event's metadata.
+            The events' metadata.
 
         Raises:
-            Conflict: The version is there already.
-            OutsideTransaction: Nothing would commit the event.
-            PublishError: It can never be sent.
+            Conflict: A version is there already.
+            OutsideTransaction: Nothing would commit the events.
+            PublishError: One can never be sent.
         """
-        settings = self._settings
-        event = as_published(event, settings.publisher.versions)
-        envelope = seal(event, source=self._source, key=key, now=datetime.now(UTC))
-        check_limits(envelope, None, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
+        settings, now = self._settings, datetime.now(UTC)
+        outgoing = list[Outgoing]()
+        for version, event in enumerate(events, before + 1):
+            envelope = seal(as_published(event, settings.publisher.versions), source=self._source, key=key, now=now)
+            check_limits(envelope, None, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
+            outgoing.append(Outgoing(envelope, None, stream, version))
+        metadata = tuple(each.envelope.metadata for each in outgoing)
         try:
-            return self._write(connection, Outgoing(envelope, None, stream, version))
+            return self._write(connection, outgoing, metadata) if outgoing else metadata
         except Exception as error:
             raise conflict_in(error) or error from error
 
@@ -202,28 +207,31 @@ class Outbox:
 
         return connections[self._using]
 
-    def _write(self, connection: Any, event: Outgoing) -> Metadata | Awaitable[Metadata]:
+    def _write(self, connection: Any, events: list[Outgoing], written: T) -> T | Awaitable[T]:
+        """Return what was `written`; on an asynchronous connection, to be awaited."""
         if _IS_SILENT.get():
             raise PublishError("a projection publishes nothing: making it anew would repeat it; use a handler")
-        metadata, schema = event.envelope.metadata, self._settings.sql.schema
+        schema = self._settings.sql.schema
         if kinds_of(connection) & {"sqlalchemy.Session", "sqlalchemy.AsyncSession"}:
             from .sessions import pending_of
 
-            pending_of(getattr(connection, "sync_session", connection)).add(event, schema)
-            return metadata
+            pending = pending_of(getattr(connection, "sync_session", connection))
+            for event in events:
+                pending.add(event, schema)
+            return written
         executor = executor_of(connection)
         if not executor.is_within():
             raise OutsideTransaction("the event would not be committed with anything; publish it inside a transaction")
-        writing = executor.play(statements_of(executor.dialect, schema).inserts([event]))
+        writing = executor.play(statements_of(executor.dialect, schema).inserts(events))
         if executor.execute_async is not None:
-            return _awaited(writing, metadata)
+            return _awaited(writing, written)
         executor.written(schema)
-        return metadata
+        return written
 
 
-async def _awaited(writing: Awaitable[Any], metadata: Metadata) -> Metadata:
+async def _awaited(writing: Awaitable[Any], written: T) -> T:
     try:
         await writing
     except Exception as error:
         raise conflict_in(error) or error from error
-    return metadata
+    return written

@@ -81,8 +81,7 @@ def tables(schema: str = "holdfast", *, dialect: str = "postgresql", keeps: bool
         Column("headers", extra, nullable=False),
         Column("content_type", Text, nullable=False),
         Column("body", body, nullable=False),
-        Index(f"{prefix}events_shard", "shard", "seq"),
-        *(_journal_indexes(f"{prefix}events") if keeps else ()),
+        *(_journal_indexes(f"{prefix}events") if keeps else [Index(f"{prefix}events_shard", "shard", "seq")]),
         sqlite_autoincrement=True,
     )
     table(

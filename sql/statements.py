@@ -55,6 +55,8 @@ def kept_headers(envelope: Envelope) -> str:
     metadata, extra = envelope.metadata, dict(envelope.headers)
     if metadata.traceparent is not None:
         extra[headers.TRACEPARENT] = metadata.traceparent
+    if not extra:
+        return "{}"
     try:
         text = json.dumps(extra, allow_nan=False)
     except (TypeError, ValueError) as error:
