@@ -4,8 +4,8 @@ import asyncio
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Final
 
 from ..broker import Clock, Pause, matches
@@ -33,8 +33,8 @@ class Boards:
         self._clock = clock
         self._emit = emit
         self._lock = asyncio.Lock()
-        self._fresh_until = self._closed_until = -math.inf
-        self._error = ""
+        self._available = _Available(clock)
+        self._fresh_until = -math.inf
         self._bound: list[tuple[str, list[Source]]] = []
         self._queues: dict[str, tuple[str, ...]] = {}
         self._pending: OrderedDict[tuple[str, str], tuple[Entry, float]] = OrderedDict()
@@ -44,19 +44,17 @@ class Boards:
     ) -> bool:
         """Put events on a board before they are published, each with its delay, for every queue that takes it. Returns
         False where the store is unavailable: they are published, and are not followed."""
-        now, parent = self._clock.now().timestamp(), ("", "") if cause is None else (cause.queue, cause.event_id)
-        events = list(events)
-        life = LIFE + max((delay or 0.0 for _, delay in events), default=0.0)
+        parent = ("", "") if cause is None else (cause.queue, cause.event_id)
+        events, entries, longest = list(events), list[Entry](), 0.0
         try:
-            with self._available():
-                entries = [
-                    Entry(
-                        queue, metadata.event_id, metadata.event_type, at=now + delay if delay else None, cause=parent
-                    )
-                    for metadata, delay in events
-                    for queue in await self._listeners(metadata.event_type)
-                ]
-                await self._board.open(request, entries, cause=None if cause is None else cause.field, life=life)
+            with self._available:
+                for metadata, delay in events:
+                    due = self._clock.now().timestamp() + delay if delay else None
+                    longest = max(longest, delay or 0.0)
+                    for queue in await self._listeners(metadata.event_type):
+                        entries.append(Entry(queue, metadata.event_id, metadata.event_type, "open", "", due, parent))
+                field = None if cause is None else cause.field
+                await self._board.open(request, entries, cause=field, life=LIFE + longest)
         except StoreUnavailable as error:
             if events:
                 first: Entry | Metadata = cause or events[0][0]
@@ -68,7 +66,7 @@ class Boards:
         """Note what became of an event: now, or when the store is back. `delay`: the seconds it waits."""
         self._pending.pop((request, entry.field), None)
         try:
-            with self._available():
+            with self._available:
                 await self._board.mark(request, entry, life=LIFE + delay)
         except StoreUnavailable:
             self.mark_later(request, entry, delay=delay)
@@ -110,19 +108,8 @@ class Boards:
             async with asyncio.timeout(patience):
                 await self.flush()
 
-    @contextmanager
-    def _available(self) -> Iterator[None]:
-        """Raise `StoreUnavailable` at once for a second after it was raised: events do not wait one after the other."""
-        if self._clock.time() < self._closed_until:
-            raise StoreUnavailable(self._error)
-        try:
-            yield
-        except StoreUnavailable as error:
-            self._error, self._closed_until = str(error), self._clock.time() + _FRESH
-            raise
-
     async def _look_up(self) -> None:
-        with self._available():
+        with self._available:
             known = {queue: json.loads(text) for queue, text in (await self._board.listeners()).items()}
         oldest = self._clock.now().timestamp() - _KNOWN_FOR
         self._bound = [(queue, it["sources"]) for queue, it in sorted(known.items()) if it["at"] > oldest]
@@ -136,9 +123,10 @@ class Boards:
 
     async def _listeners(self, event_type: str) -> tuple[str, ...]:
         """Return the queues that take events of a type, as their workers have announced."""
-        async with self._lock:
-            if self._clock.time() >= self._fresh_until:
-                await self._look_up()
+        if self._clock.time() >= self._fresh_until:
+            async with self._lock:
+                if self._clock.time() >= self._fresh_until:
+                    await self._look_up()
         if event_type not in self._queues:
             if len(self._queues) > 1_000:
                 self._queues.clear()
@@ -150,3 +138,21 @@ class Boards:
     def _leads(self, source: Source, event_type: str) -> bool:
         exchange, pattern = source
         return exchange == self._exchange and matches(pattern, event_type)
+
+
+class _Available:
+    """A block that asks the store. For a second after it raised `StoreUnavailable` the next ones raise it at once:
+    events do not wait one after the other."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._closed_until = -math.inf
+        self._error = ""
+
+    def __enter__(self) -> None:
+        if self._clock.time() < self._closed_until:
+            raise StoreUnavailable(self._error)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, StoreUnavailable):
+            self._error, self._closed_until = str(error), self._clock.time() + _FRESH

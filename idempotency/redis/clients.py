@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
+import hiredis
 from redis import Redis, RedisCluster, Sentinel
 from redis import exceptions as faults
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio import RedisCluster as AsyncRedisCluster
 from redis.asyncio import Sentinel as AsyncSentinel
 from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
-from redis.asyncio.connection import SSLConnection
+from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.backoff import NoBackoff
@@ -84,7 +85,7 @@ class Server:
         options = self._options(AsyncRetry(NoBackoff(), 1, (faults.ConnectionError,)))
         if self.kind == "cluster":
             nodes = [AsyncClusterNode(host, port) for host, port in self.hosts]
-            return self._reread(AsyncRedisCluster(startup_nodes=nodes, **options))
+            return self._through_ours(AsyncRedisCluster(startup_nodes=nodes, **options))
         if self.kind == "sentinel":
             once = {
                 **self.for_sentinels,
@@ -93,22 +94,23 @@ class Server:
             }  # then the next one is asked
             sentinels = AsyncSentinel(self.hosts, sentinel_kwargs=once)
             for sentinel in sentinels.sentinels:
-                self._reread(sentinel)
-            return self._reread(sentinels.master_for(self.service, **options))
+                self._through_ours(sentinel)
+            return self._through_ours(sentinels.master_for(self.service, **options))
         (host, port), *_ = self.hosts
-        return self._reread(AsyncRedis(host=host, port=port, **options))
+        return self._through_ours(AsyncRedis(host=host, port=port, **options))
 
-    def _reread(self, client: Any) -> Any:
-        """Have the connections of a client for the loop read their TLS files anew; those of one that blocks do."""
-        if not self.options.get("ssl"):
-            return client
+    def _through_ours(self, client: Any) -> Any:
+        """Have a client for the loop make connections of the classes below."""
+        ours: type[_Connection] = _TlsConnection if self.options.get("ssl") else _Connection
         if isinstance(client, AsyncRedisCluster):
-            client.connection_kwargs["connection_class"] = _TlsConnection
+            client.connection_kwargs["connection_class"] = ours
             for node in client.nodes_manager.startup_nodes.values():
-                node.connection_class = _TlsConnection
-        else:
-            of_sentinel = issubclass(client.connection_pool.connection_class, SentinelManagedConnection)
-            client.connection_pool.connection_class = _TlsConnectionToMaster if of_sentinel else _TlsConnection
+                node.connection_class = ours
+            return client
+        pool = client.connection_pool
+        if issubclass(pool.connection_class, SentinelManagedConnection):
+            ours = _TlsConnectionToMaster if ours is _TlsConnection else _ConnectionToMaster
+        pool.connection_class = ours
         return client
 
     def synchronous(self) -> Client:
@@ -161,16 +163,30 @@ class SentinelCredentials(CredentialProvider):
         return (self._user, password) if self._user else (password,)
 
 
-class _TlsConnection(SSLConnection):
-    """A connection whose certificates are those that its files hold when it connects: redis-py reads them once."""
+class _Connection(Connection):
+    """A connection that writes scripts and their arguments with hiredis, nine times as fast: a batch has hundreds."""
+
+    def pack_command(self, *arguments: Any) -> list[bytes]:
+        if arguments[0] in ("EVALSHA", "EVAL"):
+            return [hiredis.pack_command(arguments)]
+        packed: list[bytes] = super().pack_command(*arguments)
+        return packed
+
+
+class _TlsConnection(SSLConnection, _Connection):
+    """The same with TLS. Its certificates are those that its files hold when it connects: redis-py reads them once."""
 
     async def disconnect(self, *arguments: Any, **options: Any) -> None:
         self.ssl_context.context = None
         await super().disconnect(*arguments, **options)
 
 
+class _ConnectionToMaster(SentinelManagedConnection, _Connection):
+    """A connection to the master that the Sentinels name."""
+
+
 class _TlsConnectionToMaster(SentinelManagedConnection, _TlsConnection):
-    """The same, to the master that the Sentinels name."""
+    """The same with TLS."""
 
 
 def _sentinel_login(settings: IdempotencySettings) -> dict[str, Any]:
