@@ -112,7 +112,11 @@ class Boards:
         with self._available:
             known = {queue: json.loads(text) for queue, text in (await self._board.listeners()).items()}
         oldest = self._clock.now().timestamp() - _KNOWN_FOR
-        self._bound = [(queue, it["sources"]) for queue, it in sorted(known.items()) if it["at"] > oldest]
+        self._bound = [
+            (queue, [(str(exchange), str(pattern)) for exchange, pattern in it["sources"]])
+            for queue, it in sorted(known.items())
+            if it["at"] > oldest
+        ]
         self._queues = {}
         self._fresh_until = self._clock.time() + _FRESH
 
