@@ -56,6 +56,7 @@ def run_processes(target: str, *, processes: int, concurrency: int | None, only:
     worker = load_worker(target)
     worker.selected(only)
     settings = worker.settings
+    settings.worker.with_concurrency(concurrency)
     if settings.broker.url.get_secret_value().startswith("memory:"):
         raise ConfigurationError("HOLDFAST_BROKER__URL: memory:// lives in one process; --processes needs a RabbitMQ")
     configure_logging(settings.log)
