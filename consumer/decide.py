@@ -1,4 +1,8 @@
-"""What to do about an outcome. Pure: no clock, no broker, no luck of its own. All policy is here."""
+"""What to do about an outcome: run, ack, postpone, dead-letter or give back. Pure: no clock, no broker, no luck.
+
+Two decisions come before there is an outcome: `run.py` makes one of what the handler raised (`Reject`, `RetryLater`),
+and `within.py` runs a transaction again, up to four times, that the database ended in favour of another.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The life of a delivery, top to bottom: read, slot, claim, run, decide, make durable, ack, emit."""
+"""The life of a delivery, top to bottom: slot, read, claim, decide, run, decide, make durable, ack, emit."""
 
 import asyncio
 from asyncio import CancelledError, Task
@@ -138,9 +138,9 @@ class Pipeline:
         if isinstance(ending, GiveBack):
             await delivery.consumer.give_back(delivery)
         else:
-            is_current = await delivery.consumer.ack(delivery)
+            is_acked = await delivery.consumer.ack(delivery)
             self._recently_settled.add(flight.identity)  # the ack may be lost: then the message comes again
-            if not is_current:
+            if not is_acked:
                 self._tools.emit(SettlementStale(self._spec.queue, flight.incoming.metadata.event_id))
         self._tools.emit(settled(flight, ran, ending, completion, self._spec))
         if headers.REPLAY in flight.incoming.message.headers:

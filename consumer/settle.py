@@ -1,4 +1,7 @@
-"""Making an outcome durable, before anything leaves its queue, and the fact about how a delivery ended."""
+"""Making an outcome durable, before its delivery is settled: that is the ack, which `pipeline.py` sends.
+
+`settled` makes the fact about a delivery that ended, from which log line, metrics and trace derive.
+"""
 
 import asyncio
 from asyncio import CancelledError
@@ -50,8 +53,9 @@ class Settler:
     async def make_durable(self, flight: InFlight, ending: Ending) -> Completed | None:
         """Complete or release the claim, and leave a copy, confirmed.
 
-        The order is the promise. A completion comes before the ack; a claim is released before the copy that will
-        claim again; a dead letter keeps its claim until it is one, so that a crash now does not forget the crashes.
+        The order is the promise. A completion comes before the ack. A claim is released before the copy that will
+        claim again; in an ordered queue after it, since there the copy waits for the ack. A dead letter keeps its claim
+        until it is one, so that a crash now does not forget the crashes.
         """
         claim, event_id = flight.claimed.claim, flight.incoming.metadata.event_id
         match ending:
