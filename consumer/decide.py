@@ -61,7 +61,7 @@ def decide(
             return o.DUPLICATE
         case o.Interrupted() | o.ClaimsUnavailable():
             return o.GIVE_BACK
-        case o.HeldElsewhere() | o.TooSoon():
+        case o.HeldElsewhere() | o.Early():
             return _while_waiting(outcome, incoming, policy, now, luck)
         case o.Refused(error, reason):
             return o.DeadLetter(reason, error)
@@ -90,9 +90,9 @@ def _first_run(crashes: int, incoming: Incoming, policy: Policy, now: datetime) 
 
 
 def _while_waiting(
-    outcome: o.HeldElsewhere | o.TooSoon, incoming: Incoming, policy: Policy, now: datetime, luck: float
+    outcome: o.HeldElsewhere | o.Early, incoming: Incoming, policy: Policy, now: datetime, luck: float
 ) -> o.Decision:
-    if isinstance(outcome, o.TooSoon):
+    if isinstance(outcome, o.Early):
         return _while_early(outcome.error, outcome.patience, incoming.history.held_for, policy)
     return _while_held(outcome.free_in, incoming, policy, now, luck)
 

@@ -175,7 +175,8 @@ async def publish_pending(
     tools: Tools, pending: Iterable[Message], settings: PublisherSettings, *, patience: float
 ) -> None:
     """Return once all that a handler published is confirmed. A refused message is tried again, for `patience` seconds
-    from the first refusal on: a queue that elects its leader refuses for a moment, and another run of the handler costs more.
+    from the first refusal on: a queue that elects its leader refuses for a moment, and another run of the handler costs
+    more.
 
     The ids are derived: if the handler runs again, it publishes the same. Raises `PublishError`.
     """
