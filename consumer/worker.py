@@ -34,7 +34,7 @@ from .runtime import Runtime
 
 if TYPE_CHECKING:
     from ..sql import Database
-    from .beside import Part
+    from .parts import Part
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Session = TypeVar("Session")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sweeping:
+class _MakeSweeper:
     """Makes the sweeper of a saga when its worker runs."""
 
     saga: "type[Saga]"
@@ -34,7 +34,7 @@ class _Sweeping:
 
 def saga_of(spec: HandlerSpec) -> "type[Saga] | None":
     """Return the saga that a handler runs; None for any other handler."""
-    return spec.companion.saga if isinstance(spec.companion, _Sweeping) else None
+    return spec.companion.saga if isinstance(spec.companion, _MakeSweeper) else None
 
 
 def sagas_of(worker: Worker) -> "list[tuple[HandlerSpec, type[Saga]]]":
@@ -77,7 +77,7 @@ def included(
     runner = Runner(saga, within, patience)
     spec.function, spec.is_async, spec.within = runner.function(), within.is_async, within
     spec.enter = runner.enter
-    spec.companion = _Sweeping(saga, spec.queue, within)
+    spec.companion = _MakeSweeper(saga, spec.queue, within)
     return spec
 
 
