@@ -139,7 +139,11 @@ class Statements:
 
     @cached_property
     def enter(self) -> str:
-        """Write an inbox row. Returns one row if it is new, and none if another transaction has the event or had it."""
+        """Write an inbox row. Returns one row if it is new, and none if another transaction has the event or had it.
+
+        In PostgreSQL a second transaction would wait at the row until the first ends. The advisory lock, which only one
+        of them gets, lets it answer at once; the primary key decides all the same.
+        """
         row, is_free = ":queue, :event, :fingerprint", "true"
         if self._is_postgres:
             row = "cast(:queue as text), cast(:event as bytea), cast(:fingerprint as bytea)"
