@@ -27,9 +27,9 @@ Ends: TypeAlias = OrderedDict[bytes, tuple[Claim, End]]
 class WorkerClaims(Availability):
     """The claims of one worker, in a store.
 
-    A call fails with its connection, or after `Server.answer_limit` seconds without an answer (redis/clients.py). Then
-    the store counts as unavailable: further claims raise `StoreUnavailable` at once, and a task probes the store until
-    it answers. Completions and releases are still sent, since a Redis that is out of memory
+    A call fails with its connection, or without an answer within twice `HOLDFAST_IDEMPOTENCY__TIMEOUT` (of several
+    hosts, longer: `redis/clients.py`). Then the store counts as unavailable: further claims raise `StoreUnavailable` at
+    once, and a task probes the store until it answers. Completions and releases are still sent, since a Redis that is out of memory
     accepts them; those that fail are repeated when the store is back.
     """
 

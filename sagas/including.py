@@ -12,7 +12,7 @@ from ..consumer.options import HandlerOptions
 from ..consumer.registration import handler_spec
 from ..events import ConfigurationError, Event
 from ..telemetry import Emit
-from .runner import Runner
+from .runner import SagaHandler
 from .sweeper import Sweeper
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def included(
         "publishes": saga.__publishes__,
     }
     spec = handler_spec(worker, _as_handler, (*graph.events, saga.__overdue__), None, options)
-    runner = Runner(saga, within, patience)
+    runner = SagaHandler(saga, within, patience)
     spec.function, spec.is_async, spec.within = runner.function(), within.is_async, within
     spec.enter = runner.enter
     spec.companion = _MakeSweeper(saga, spec.queue, within)

@@ -25,7 +25,7 @@ from .writing import Writing
 T = TypeVar("T", bound=Saga)
 
 
-class Runner(Generic[T]):
+class SagaHandler(Generic[T]):
     """Takes the events of one kind of saga. An event that comes too early waits for at most `patience` seconds."""
 
     def __init__(self, saga: type[T], database: Database[Any], patience: float) -> None:
