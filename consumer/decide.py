@@ -56,7 +56,7 @@ def decide(
         case o.Succeeded():
             return o.HANDLED
         case o.Ready(_, crashes):
-            return o.RUN if runs_at_any_time(outcome, policy) else _first_run(crashes, incoming, policy, now)
+            return _first_run(crashes, incoming, policy, now)
         case o.AlreadyDone():
             return o.DUPLICATE
         case o.Interrupted() | o.ClaimsUnavailable():
@@ -73,11 +73,6 @@ def decide(
             return _after_failure(error, None, incoming, policy, now, luck)
         case _:
             assert_never(outcome)
-
-
-def runs_at_any_time(outcome: o.Outcome, policy: Policy) -> bool:
-    """Return whether the handler is to run, whatever the time: an event without crashes, and without a `max_age`."""
-    return isinstance(outcome, o.Ready) and outcome.crashes == 0 and policy.retry.max_age is None
 
 
 def _first_run(crashes: int, incoming: Incoming, policy: Policy, now: datetime) -> o.Decision:

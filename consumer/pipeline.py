@@ -9,7 +9,7 @@ from ..events import Incoming, UnknownType, Unreadable, UnsupportedVersion, head
 from ..telemetry import IdGuessed, LogContext, MissingId, PipelineFailed, QueueFigures, SettlementStale
 from .claims import Claims
 from .context import Surroundings
-from .decide import decide, policy_of, refuse_size, runs_at_any_time
+from .decide import decide, policy_of, refuse_size
 from .dependencies import Tools
 from .errors import OwnershipLost
 from .following import Follower
@@ -163,10 +163,11 @@ class Pipeline:
             return Refused(error, "unreadable")
 
     def _decide(self, flight: InFlight, ran: Ran) -> Decision:
-        if runs_at_any_time(ran.outcome, self._policy):
-            return RUN
+        outcome = ran.outcome
+        if isinstance(outcome, Ready) and not outcome.crashes and self._policy.retry.max_age is None:
+            return RUN  # as `decide` says, for whatever time and luck; so it is with most deliveries
         now, luck = self._tools.clock.now(), self._tools.luck()
-        return decide(ran.outcome, flight.incoming, self._policy, runs=ran.runs, now=now, luck=luck)
+        return decide(outcome, flight.incoming, self._policy, runs=ran.runs, now=now, luck=luck)
 
     def _go_on_without_handler(self, flight: InFlight, ran: Ran) -> None:
         """End a delivery whose handler does not end, in a task of its own. The handler keeps the first one."""

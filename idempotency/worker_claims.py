@@ -29,8 +29,8 @@ class WorkerClaims(Availability):
 
     A call fails with its connection, or without an answer within twice `HOLDFAST_IDEMPOTENCY__TIMEOUT` (of several
     hosts, longer: `redis/clients.py`). Then the store counts as unavailable: further claims raise `StoreUnavailable` at
-    once, and a task probes the store until it answers. Completions and releases are still sent, since a Redis that is out of memory
-    accepts them; those that fail are repeated when the store is back.
+    once, and a task probes the store until it answers. Completions and releases are still sent, since a Redis that is
+    out of memory accepts them; those that fail are repeated when the store is back.
     """
 
     def __init__(self, opened: OpenClaims, *, prefix: str, clock: Clock, luck: Callable[[], float], emit: Emit) -> None:
