@@ -12,18 +12,7 @@ from ..broker import Topology
 from ..config import Settings, environment, load_settings, unknown_variables
 from ..events import ConfigurationError, Event, HoldfastError
 from ..idempotency import no_claims
-from ..telemetry import (
-    Endpoint,
-    Fact,
-    FactLog,
-    Links,
-    Metrics,
-    Serving,
-    SettingUnknown,
-    Watchdog,
-    fan_out,
-    open_spans,
-)
+from ..telemetry import Endpoint, Fact, FactLog, Links, Metrics, Serving, SettingUnknown, Watchdog, fan_out, open_spans
 from .context import Context
 from .dependencies import Dependencies
 from .handler import HandlerSpec, Middleware, topology_of

@@ -10,19 +10,7 @@ from typing import Any
 from ..broker import Clock, Pause, sleep
 from ..config import Settings
 from ..events import Event, HoldfastError
-from ..sql import (
-    NOTHING_READ,
-    Database,
-    OpenerAsync,
-    Row,
-    Steps,
-    first_line,
-    in_thread,
-    play,
-    play_in_thread,
-    silenced,
-    trouble,
-)
+from ..sql import Database, OpenerAsync, Row, Steps, first_line, in_thread, play, play_in_thread, silenced, trouble
 from ..telemetry import Emit, Projected, ProjectionStalled
 from .projection import Projection
 from .recorded import Recorded, recorded_of
@@ -230,7 +218,7 @@ class Projector:
         page = yield history.page, {"after": str(after), "types": self._types, "most": self._most}
         is_last = len(page) < self._most
         position = max(last, page[-1][0] if page else 0) if is_last else page[-1][0]
-        return _Batch(page, after == NOTHING_READ, position, is_last) if position > after else None
+        return _Batch(page, after < 0, position, is_last) if position > after else None
 
     def _move(self, batch: _Batch) -> Steps[None]:
         yield self._history.move_projection, {"name": self._projection.cursor, "position": str(batch.position)}

@@ -8,7 +8,7 @@ ERASED = "application/x-holdfast-erased"
 """The content type of an event whose body was erased."""
 
 NOTHING_READ = -1
-"""The position of a reader that is to begin with the first event, and the offset of a stream that was not recorded."""
+"""The position of a reader that is to begin with the first event, and the offset of a stream before it is recorded."""
 
 
 class History(Kept):

@@ -141,9 +141,8 @@ class Statements:
     def enter(self) -> str:
         """Write an inbox row. Returns one row if it is new, and none if another transaction has the event or had it.
 
-        In PostgreSQL a second transaction would wait at the row until the first ends. The advisory lock, which only one
-        of them gets, lets it answer at once; the primary key decides all the same.
-        """
+        In PostgreSQL the second of two would wait at the row for the end of the first: the advisory lock, which only
+        one of them gets, lets it answer at once."""
         row, is_free = ":queue, :event, :fingerprint", "true"
         if self._is_postgres:
             row = "cast(:queue as text), cast(:event as bytea), cast(:fingerprint as bytea)"

@@ -174,15 +174,13 @@ class Ownership:
             if self._ledger is not None:
                 self._ledger.remove(tag)
 
-    async def _attach(self, queue: str, prefetch: int, arrivals: Arrivals) -> Attachment:
+    async def _attach(self, queue: str, prefetch: int, into: Arrivals) -> Attachment:
         def lost(reason: str) -> None:
             self.leave(f"{queue}: {reason}")
             if self.owner is not None:  # a worker that leaves waits for what runs, and that for a copy in hand
                 self.owner.end_all()
 
-        attaching = asyncio.ensure_future(
-            self._broker.attach(queue, prefetch=prefetch, on_taken=arrivals, on_lost=lost)
-        )
+        attaching = asyncio.ensure_future(self._broker.attach(queue, prefetch=prefetch, on_taken=into, on_lost=lost))
         try:
             return await self._until(attaching)
         except Left:
