@@ -64,7 +64,7 @@ class Settler:
             case GiveBack():
                 pass  # its claim is let go just before it goes back
             case Postpone() if self.order is not None:
-                await self.order.postpone(flight, ending, self.tools.spans.current().get(TRACEPARENT))
+                await self.order.postpone(flight, ending, self._traced())
                 if claim is not None:
                     await self.tools.claims.release(claim)
             case Postpone():
@@ -89,9 +89,14 @@ class Settler:
             await asyncio.wait({releasing}, timeout=_RELEASE_PATIENCE)
 
     def _postponed(self, flight: InFlight, ending: Postpone) -> Message:
-        traced = self.tools.spans.current().get(TRACEPARENT)
+        queue, traced = self.spec.queue, self._traced()
         now, budget = self.tools.clock.now(), self.tools.broker.header_budget
-        return postponed_copy(flight.incoming, ending, queue=self.spec.queue, now=now, budget=budget, traced=traced)
+        return postponed_copy(flight.incoming, ending, queue=queue, now=now, budget=budget, traced=traced)
+
+    def _traced(self) -> str | None:
+        """Return this attempt in its trace, where one is recorded."""
+        spans = self.tools.spans
+        return spans.current().get(TRACEPARENT) if spans.are_recorded else None
 
     def _dead_letter(self, flight: InFlight, ending: DeadLetter) -> Message:
         queue, handler = self.spec.queue, self.spec.name
