@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable
 import redis.asyncio
 
 from holdfast.config import IdempotencySettings
-from holdfast.idempotency import Claim, claim_key, lua
-from holdfast.idempotency.redis import RedisClaims
+from holdfast.idempotency import Claim, claim_key
+from holdfast.idempotency.redis import RedisClaims, lua
 
 CONCURRENCY, EVENTS, RUNS = 100, 20_000, 5
 

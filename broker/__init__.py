@@ -4,7 +4,6 @@ from . import ladder as ladder
 from .clock import REAL as REAL
 from .clock import Clock as Clock
 from .clock import Countdown as Countdown
-from .clock import Pause as Pause
 from .clock import Timer as Timer
 from .clock import sleep as sleep
 from .codec import EncodedHeaders as EncodedHeaders
@@ -14,6 +13,9 @@ from .free_headers import with_headers as with_headers
 from .management import Management as Management
 from .management import ManagementUnavailable as ManagementUnavailable
 from .open import open_broker as open_broker
+from .pause import RECONNECT as RECONNECT
+from .pause import STEADY as STEADY
+from .pause import Pause as Pause
 from .port import Attachment as Attachment
 from .port import Broker as Broker
 from .port import Browser as Browser

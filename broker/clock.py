@@ -1,18 +1,16 @@
 """Time as a value that is passed in: the running loop's and the system's by default, a virtual one in tests.
 
-Time limits of many items by one timer, and pauses between tries, are here too.
+Time limits of many items by one timer are here too; pauses between tries are in `pause.py`.
 """
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
-_DOUBLINGS: Final = 30  # beyond any `longest` in use, and far from where a float overflows
 
 
 class Timer(Protocol):
@@ -114,21 +112,3 @@ class Countdown(Generic[T]):
                 return
             del self._ends[item]
             self._due(item)
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Exponential backoff: `first` seconds, doubled with each failure in a row, at most `longest` seconds.
-
-    `jitter` is the share of each pause that luck may take away: 0 for none, 1 for full jitter ("Exponential Backoff
-    And Jitter", AWS, 2015).
-    """
-
-    first: float
-    longest: float
-    jitter: float = 0.5
-
-    def seconds(self, failures: int, luck: float) -> float:
-        """Return the pause after `failures` earlier failures in a row. `luck`, 0 to 1, decides where jitter falls."""
-        full = min(self.longest, self.first * 2.0 ** min(failures, _DOUBLINGS))
-        return full * (1 - self.jitter * (1 - luck))

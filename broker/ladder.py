@@ -27,7 +27,7 @@ UNIT = 0.1
 BITS = 28
 MOST = (1 << BITS) - 1
 LEVELS = "holdfast.delays."
-"""What the names of exchange and queue of each level begin with."""
+"""What the names of exchange and queue of each level begin with. Those of earlier releases have no `s`."""
 OUT = "holdfast.delay.out"
 UNROUTED = "holdfast.unrouted"
 SIGNIFICANT_BITS, COARSE_BITS = 6, 3

@@ -38,8 +38,14 @@ class Delivery:
 OnDelivery: TypeAlias = Callable[[Delivery], None]
 
 
-class Settler(Protocol):
-    """What deliveries are settled with."""
+class Consumer(Protocol):
+    """One queue being consumed, by which its deliveries are settled: on one channel at a time, and again on another
+    when that is lost."""
+
+    @property
+    def attached(self) -> bool:
+        """Whether the broker delivers to it now."""
+        ...
 
     def is_current(self, delivery: Delivery) -> bool:
         """Return whether the delivery can still be settled; a stale one will be delivered again."""
@@ -53,15 +59,6 @@ class Settler(Protocol):
         """Return the message to its queue. Returns False if the delivery is stale, having done nothing.
 
         It is `basic.reject`, which counts towards the delivery limit on every release."""
-        ...
-
-
-class Consumer(Settler, Protocol):
-    """One queue being consumed: on one channel at a time, and again on another when that is lost."""
-
-    @property
-    def attached(self) -> bool:
-        """Whether the broker delivers to it now."""
         ...
 
     async def stop(self, *, close: bool) -> None:

@@ -9,11 +9,10 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from ..config import environment, unknown_variables
 from ..consumer import Worker
 from ..consumer.runtime import HANDLER_THREAD
 from ..events import HoldfastError
-from ..telemetry import FactLog, SettingUnknown, WorkerFailed, configure_logging
+from ..telemetry import FactLog, WorkerFailed, configure_logging
 from .load import load_worker
 from .signals import end_when_signalled, heed, heed_no_more
 
@@ -27,8 +26,6 @@ def run_worker(target: str, *, concurrency: int | None, only: tuple[str, ...]) -
     end_when_signalled()
     worker = load_worker(target)
     configure_logging(worker.settings.log)
-    for line in unknown_variables(environment()):
-        FactLog()(SettingUnknown(line))
     stopping = Stopping(worker)
 
     async def until_signalled() -> int:

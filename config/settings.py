@@ -177,6 +177,16 @@ class WorkerSettings(_Group):
         default=10.0, description="seconds the event loop may stand still before `/livez` fails"
     )
 
+    def with_concurrency(self, concurrency: int | None) -> Self:
+        """Return these settings with another concurrency, if one is given. Raises `ConfigurationError` where it is not
+        one that the setting takes."""
+        if concurrency is None:
+            return self
+        try:
+            return self.model_validate({**dict(self), "concurrency": concurrency})
+        except ValidationError as error:
+            raise ConfigurationError(f"concurrency={concurrency!r}: {_plain(error.errors()[0]['msg'])}") from None
+
     @property
     def names(self) -> Names:
         """The headers in which producers of other kinds put id and type."""
@@ -203,12 +213,17 @@ class IdempotencySettings(_ServerSettings):
         default=None, description="a file holding that password; overrides `SENTINEL_PASSWORD`"
     )
     prefix: str = Field(default="holdfast", pattern=r"^[A-Za-z0-9_.:-]{1,40}$", description="beginning of every key")
-    ttl: Seconds = Field(default=86400.0, description="the window: seconds an event is remembered after it completed")
+    ttl: Seconds = Field(
+        default=86400.0,
+        description="the window: seconds an event is remembered after it completed; a claim that runs lives as long",
+    )
     lease: Annotated[float, Field(ge=0.5, le=3600)] = Field(
         default=15.0, description="seconds after which the claims of a worker that died are free"
     )
     timeout: Annotated[float, Field(ge=0.05, le=60)] = Field(
-        default=1.0, description="seconds an answer may take before the store counts as unavailable"
+        default=1.0,
+        description="seconds of one try for an answer; it is tried again after a lost connection, and at each host of "
+        "several, before the store counts as unavailable",
     )
     on_outage: Literal["pause", "process"] = Field(
         default="pause",

@@ -16,8 +16,10 @@ from ..idempotency import (
     StoreUnavailable,
     Suspect,
     WorkerClaims,
-    claim_key,
+    claim_scope,
     fingerprint_of,
+    identity_digest,
+    in_text,
 )
 from ..telemetry import ClaimResult, CrashSuspected, Emit
 from .errors import FingerprintMismatch
@@ -61,7 +63,7 @@ class HandlerClaims:
 
     def __init__(self, spec: HandlerSpec, store: WorkerClaims, settings: Settings, emit: Emit) -> None:
         self._spec, self._store, self._emit = spec, store, emit
-        self._prefix, self._max_crashes = settings.idempotency.prefix, spec.retry.max_crashes
+        self._scope, self._max_crashes = claim_scope(settings.idempotency.prefix, spec.queue), spec.retry.max_crashes
         self._pauses, self._time = spec.pauses(settings), store.clock.precise
 
     async def acquire(self, incoming: Incoming, ready: Ready, slot: Slot) -> Claimed:
@@ -72,10 +74,11 @@ class HandlerClaims:
         if not incoming.has_id and self._spec.key is None:
             return Claimed(ready)
         try:
-            token, owner = next(self._store.tokens), self._store.lease.owner
-            claim = claim_of(self._spec, incoming, ready.event, self._prefix, token, owner)
+            digest, fingerprint = digests_of(self._spec, incoming, ready.event)
         except Exception as error:  # noqa: BLE001 (the user's key function)
             return Claimed(Refused(error, "refused"))
+        store = self._store
+        claim = Claim(self._scope + in_text(digest), next(store.tokens), fingerprint, store.lease.owner)
         most, time, seconds, began = self._max_crashes, self._time, 0.0, self._time()
         try:
             answer = await self._store.claim(claim, alone=False, max_crashes=most)
@@ -105,16 +108,15 @@ class HandlerClaims:
         return Claimed(ClaimsUnavailable(), None, "unavailable")
 
 
-def claim_of(spec: HandlerSpec, incoming: Incoming, event: Any, prefix: str, token: bytes, owner: bytes) -> Claim:
-    """Return the claim on an event. By default that is its source and its id; `key=` of the handler may name another
-    identity."""
+def digests_of(spec: HandlerSpec, incoming: Incoming, event: Any) -> tuple[bytes, bytes]:
+    """Return the digest of an event's identity, and the fingerprint of its payload. The identity is its source and its
+    id by default; `key=` of the handler may name another."""
     message, metadata = incoming.message, incoming.metadata
     own_key = None if spec.key is None else spec.key_of(event)
     identity: tuple[str, ...] = (metadata.source, metadata.event_id) if own_key is None else ("key", "", own_key)
     if headers.REPLAY_FORCED in message.headers and (forced := forced_by(message.headers)) is not None:
         identity = (*identity, "forced", forced)
-    fingerprint = fingerprint_of(message, metadata, own_key=own_key is not None)
-    return Claim(claim_key(prefix, spec.queue, *identity), token, fingerprint, owner)
+    return identity_digest(*identity), fingerprint_of(message, metadata, own_key=own_key is not None)
 
 
 def _not_acquired(answer: Answer, seconds: float) -> Claimed:

@@ -149,7 +149,7 @@ class Context(Generic[State]):
         event = as_published(event, around.settings.publisher.versions)
         if event_id is None and run.has_id:  # else a new one: another event may have the id that was guessed
             event_id = derived_id(
-                self.metadata.event_id, around.handler, len(run.outbox if run.events is None else run.events)
+                self.metadata.event_id, around.handler, len(run.pending if run.events is None else run.events)
             )
         now, trace = around.clock.now(), around.spans.current()
         envelope = seal(
@@ -168,7 +168,7 @@ class Context(Generic[State]):
             envelope = replace(envelope, headers={**envelope.headers, h.FOLLOW: run.carried[h.FOLLOW]})
         message = message_for(envelope, around.settings, delay)
         if run.events is None:
-            run.outbox.append(message)
+            run.pending.append(message)
             if h.FOLLOW in run.carried:
                 run.followed.append((envelope.metadata, delay))
         else:

@@ -1,4 +1,8 @@
-"""What to do about an outcome. Pure: no clock, no broker, no luck of its own. All policy is here."""
+"""What to do about an outcome: run, ack, postpone, dead-letter or give back. Pure: no clock, no broker, no luck.
+
+Two decisions come before there is an outcome: `run.py` makes one of what the handler raised (`Reject`, `RetryLater`),
+and `within.py` runs a transaction again, up to four times, that the database ended in favour of another.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,12 +56,12 @@ def decide(
         case o.Succeeded():
             return o.HANDLED
         case o.Ready(_, crashes):
-            return o.RUN if runs_at_any_time(outcome, policy) else _first_run(crashes, incoming, policy, now)
+            return _first_run(crashes, incoming, policy, now)
         case o.AlreadyDone():
             return o.DUPLICATE
         case o.Interrupted() | o.ClaimsUnavailable():
             return o.GIVE_BACK
-        case o.HeldElsewhere() | o.TooSoon():
+        case o.HeldElsewhere() | o.Early():
             return _while_waiting(outcome, incoming, policy, now, luck)
         case o.Refused(error, reason):
             return o.DeadLetter(reason, error)
@@ -71,11 +75,6 @@ def decide(
             assert_never(outcome)
 
 
-def runs_at_any_time(outcome: o.Outcome, policy: Policy) -> bool:
-    """Return whether the handler is to run, whatever the time: an event without crashes, and without a `max_age`."""
-    return isinstance(outcome, o.Ready) and outcome.crashes == 0 and policy.retry.max_age is None
-
-
 def _first_run(crashes: int, incoming: Incoming, policy: Policy, now: datetime) -> o.Decision:
     if crashes >= policy.retry.max_crashes:
         return o.DeadLetter("crashed", Crashed(f"{crashes} runs of this event ended with their worker process"))
@@ -86,9 +85,9 @@ def _first_run(crashes: int, incoming: Incoming, policy: Policy, now: datetime) 
 
 
 def _while_waiting(
-    outcome: o.HeldElsewhere | o.TooSoon, incoming: Incoming, policy: Policy, now: datetime, luck: float
+    outcome: o.HeldElsewhere | o.Early, incoming: Incoming, policy: Policy, now: datetime, luck: float
 ) -> o.Decision:
-    if isinstance(outcome, o.TooSoon):
+    if isinstance(outcome, o.Early):
         return _while_early(outcome.error, outcome.patience, incoming.history.held_for, policy)
     return _while_held(outcome.free_in, incoming, policy, now, luck)
 

@@ -9,8 +9,8 @@ from ..broker import REAL, Broker, Clock, open_broker
 from ..config import Settings
 from ..idempotency import OpenClaims, WorkerClaims, open_claims
 from ..telemetry import Emit, Spans
-from .beside import Job
 from .handler import Companion, Middleware
+from .parts import Job
 
 OpenBroker: TypeAlias = Callable[[Settings, Emit], Awaitable[Broker]]
 OpenClaimsWith: TypeAlias = Callable[[Settings, Emit], OpenClaims]

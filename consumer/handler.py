@@ -71,12 +71,12 @@ class Companion(Protocol):
         """Raise `ConfigurationError` for what the database has and this handler does not know."""
         ...
 
-    async def sweep(self) -> float | None:
+    async def fire(self) -> float | None:
         """Do what is due. Returns when the next is, in seconds since 1970."""
         ...
 
     async def run(self) -> None:
-        """Sweep until cancelled."""
+        """Do what is due, again and again, until cancelled."""
         ...
 
 

@@ -98,8 +98,8 @@ class Turn(Protocol):
 
 class Run:
     """One run of a handler: the `owner` of its claim, the headers that its message `carried`, and whether its event
-    brought an id; then the messages it published, the threads it runs in that have not ended, the calls that middleware
-    made of it, and whether it is over.
+    brought an id; then the messages it published, `pending` until it has returned, the threads it runs in that have not
+    ended, the calls that middleware made of it, and whether it is over.
 
     Within a transaction, `read` is what was read with the inbox row, `events` are what it published, each with its
     delay and with the name and the version of the aggregate that recorded it, if one did, `raised` is what its function
@@ -114,7 +114,7 @@ class Run:
         self.owner, self.incoming = owner, incoming
         self.carried: Headers = incoming.message.headers
         self.has_id = incoming.has_id
-        self.outbox: list[Message] = []
+        self.pending: list[Message] = []
         self.threads: list[asyncio.Future[Any]] = []
         self.calls: list[Coroutine[Any, Any, Any]] = []
         self.is_over = False

@@ -52,8 +52,9 @@ class HeldElsewhere:
 
 
 @dataclass(frozen=True, slots=True)
-class TooSoon:
-    """The event can only be taken later. It waits for at most `patience` seconds in all; then `error` is why not."""
+class Early:
+    """A saga takes the event only later (`TooEarly`). It waits for at most `patience` seconds in all; then it is a dead
+    letter, `unexpected`, with `error` as its cause."""
 
     error: Raised
     patience: float
@@ -104,7 +105,7 @@ Outcome: TypeAlias = (
     | Succeeded
     | AlreadyDone
     | HeldElsewhere
-    | TooSoon
+    | Early
     | ClaimsUnavailable
     | Failed
     | Abandoned

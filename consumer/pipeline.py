@@ -1,4 +1,4 @@
-"""The life of a delivery, top to bottom: read, slot, claim, run, decide, make durable, ack, emit."""
+"""The life of a delivery, top to bottom: slot, read, claim, decide, run, decide, make durable, ack, emit."""
 
 import asyncio
 from asyncio import CancelledError, Task
@@ -9,7 +9,7 @@ from ..events import Incoming, UnknownType, Unreadable, UnsupportedVersion, head
 from ..telemetry import IdGuessed, LogContext, MissingId, PipelineFailed, QueueFigures, SettlementStale
 from .claims import Claims
 from .context import Surroundings
-from .decide import decide, policy_of, refuse_size, runs_at_any_time
+from .decide import decide, policy_of, refuse_size
 from .dependencies import Tools
 from .errors import OwnershipLost
 from .following import Follower
@@ -138,9 +138,9 @@ class Pipeline:
         if isinstance(ending, GiveBack):
             await delivery.consumer.give_back(delivery)
         else:
-            is_current = await delivery.consumer.ack(delivery)
+            is_acked = await delivery.consumer.ack(delivery)
             self._recently_settled.add(flight.identity)  # the ack may be lost: then the message comes again
-            if not is_current:
+            if not is_acked:
                 self._tools.emit(SettlementStale(self._spec.queue, flight.incoming.metadata.event_id))
         self._tools.emit(settled(flight, ran, ending, completion, self._spec))
         if headers.REPLAY in flight.incoming.message.headers:
@@ -163,10 +163,11 @@ class Pipeline:
             return Refused(error, "unreadable")
 
     def _decide(self, flight: InFlight, ran: Ran) -> Decision:
-        if runs_at_any_time(ran.outcome, self._policy):
-            return RUN
+        outcome = ran.outcome
+        if isinstance(outcome, Ready) and not outcome.crashes and self._policy.retry.max_age is None:
+            return RUN  # as `decide` says, for whatever time and luck; so it is with most deliveries
         now, luck = self._tools.clock.now(), self._tools.luck()
-        return decide(ran.outcome, flight.incoming, self._policy, runs=ran.runs, now=now, luck=luck)
+        return decide(outcome, flight.incoming, self._policy, runs=ran.runs, now=now, luck=luck)
 
     def _go_on_without_handler(self, flight: InFlight, ran: Ran) -> None:
         """End a delivery whose handler does not end, in a task of its own. The handler keeps the first one."""

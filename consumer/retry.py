@@ -84,7 +84,8 @@ def exponential(seconds: float, *, factor: float = 2.0, maximum: float = 3600.0,
     return Backoff(lambda attempt: seconds * factor ** (attempt - 1), maximum, jitter)
 
 
-_FALLBACK = Backoff(lambda attempt: 2.0 ** (attempt - 1), 300.0)
+DEFAULT_BACKOFF = Backoff(lambda attempt: 2.0 ** (attempt - 1), 300.0)
+"""That of `exponential(1, maximum=300)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Retry:
     Attributes:
         attempts: The most attempts, the first one counted.
         backoff: The seconds between attempts: `fixed`, `linear`, `exponential`, or a function from the number of the
-            attempt that failed to seconds.
+            attempt that failed to seconds. By default `exponential(1, maximum=300)`.
         immediate: How many more runs follow a failed run at once, before it counts as a failed attempt.
         retry_on: Exceptions that are tried again; any other is a dead letter at once, with the reason `refused`.
         give_up_on: Exceptions that are not tried again, though they are of `retry_on`.
@@ -108,7 +109,7 @@ class Retry:
     """
 
     attempts: int = 5
-    backoff: BackoffLike = _FALLBACK
+    backoff: BackoffLike = DEFAULT_BACKOFF
     immediate: int = 0
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     give_up_on: tuple[type[BaseException], ...] = ()
@@ -151,8 +152,8 @@ class Retry:
         try:
             seconds = float(self.backoff(attempt))
         except Exception:  # noqa: BLE001 (the user's function)
-            return _FALLBACK(attempt, luck)
-        return seconds if 0 <= seconds < math.inf else _FALLBACK(attempt, luck)
+            return DEFAULT_BACKOFF(attempt, luck)
+        return seconds if 0 <= seconds < math.inf else DEFAULT_BACKOFF(attempt, luck)
 
     def span(self, timeout: float, enough: float) -> float:
         """Return the seconds from the first attempt to the end of the last, at the longest.

@@ -98,7 +98,7 @@ class Runner:
             failure = None  # its traceback holds this frame
         elif task.cancelling():
             outcome = await self._after_cancellation(flight, run, None)
-        elif run.outbox or headers.FOLLOW in run.carried:
+        elif run.pending or headers.FOLLOW in run.carried:
             outcome = await self._publish(run)
         else:
             outcome = _SUCCEEDED
@@ -109,12 +109,14 @@ class Runner:
             settings = self._around.settings
             if run.events is None and headers.FOLLOW in run.carried:
                 await self._follower.open(run, run.followed)
-            await publish_outbox(self._tools, run.outbox, settings.publisher, patience=settings.broker.publish_timeout)
+            await publish_pending(
+                self._tools, run.pending, settings.publisher, patience=settings.broker.publish_timeout
+            )
         except CancelledError:
             return Interrupted()
         except Exception as error:  # noqa: BLE001 (whatever keeps an event from being published)
             return Unpublished(error)
-        return Succeeded(len(run.outbox))
+        return Succeeded(len(run.pending))
 
     async def _after_error(self, flight: InFlight, task: Task[None], run: Run, error: BaseException) -> Outcome:
         ends_tasks = isinstance(error, CancelledError | SystemExit | KeyboardInterrupt | GeneratorExit)
@@ -169,16 +171,17 @@ class Runner:
             self._on_abandoned(flight, Ran(outcome, 1, self._spec.timeout + self._ignoring.seconds))
 
 
-async def publish_outbox(
-    tools: Tools, outbox: Iterable[Message], settings: PublisherSettings, *, patience: float
+async def publish_pending(
+    tools: Tools, pending: Iterable[Message], settings: PublisherSettings, *, patience: float
 ) -> None:
-    """Return once all are confirmed. A refused message is tried again, for `patience` seconds from the first refusal
-    on: a queue that elects its leader refuses for a moment, and another run of the handler costs more.
+    """Return once all that a handler published is confirmed. A refused message is tried again, for `patience` seconds
+    from the first refusal on: a queue that elects its leader refuses for a moment, and another run of the handler costs
+    more.
 
     The ids are derived: if the handler runs again, it publishes the same. Raises `PublishError`.
     """
     last_try, refusals = math.inf, 0
-    for message in outbox:
+    for message in pending:
         while True:
             try:
                 await send(

@@ -42,7 +42,7 @@ from .unrouted import watch_unrouted
 
 if TYPE_CHECKING:
     from ..sql import Database
-    from .beside import Part
+    from .parts import Part
 
 HANDLER_THREAD = "holdfast-handler"
 """How the names of threads that run `def` handlers begin."""

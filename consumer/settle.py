@@ -1,4 +1,7 @@
-"""Making an outcome durable, before anything leaves its queue, and the fact about how a delivery ended."""
+"""Making an outcome durable, before its delivery is settled: that is the ack, which `pipeline.py` sends.
+
+`settled` makes the fact about a delivery that ended, from which log line, metrics and trace derive.
+"""
 
 import asyncio
 from asyncio import CancelledError
@@ -50,8 +53,9 @@ class Settler:
     async def make_durable(self, flight: InFlight, ending: Ending) -> Completed | None:
         """Complete or release the claim, and leave a copy, confirmed.
 
-        The order is the promise. A completion comes before the ack; a claim is released before the copy that will
-        claim again; a dead letter keeps its claim until it is one, so that a crash now does not forget the crashes.
+        The order is the promise. A completion comes before the ack. A claim is released before the copy that will
+        claim again; in an ordered queue after it, since there the copy waits for the ack. A dead letter keeps its claim
+        until it is one, so that a crash now does not forget the crashes.
         """
         claim, event_id = flight.claimed.claim, flight.incoming.metadata.event_id
         match ending:
@@ -60,7 +64,7 @@ class Settler:
             case GiveBack():
                 pass  # its claim is let go just before it goes back
             case Postpone() if self.order is not None:
-                await self.order.postpone(flight, ending, self.tools.spans.current().get(TRACEPARENT))
+                await self.order.postpone(flight, ending, self._traced())
                 if claim is not None:
                     await self.tools.claims.release(claim)
             case Postpone():
@@ -85,9 +89,14 @@ class Settler:
             await asyncio.wait({releasing}, timeout=_RELEASE_PATIENCE)
 
     def _postponed(self, flight: InFlight, ending: Postpone) -> Message:
-        traced = self.tools.spans.current().get(TRACEPARENT)
+        queue, traced = self.spec.queue, self._traced()
         now, budget = self.tools.clock.now(), self.tools.broker.header_budget
-        return postponed_copy(flight.incoming, ending, queue=self.spec.queue, now=now, budget=budget, traced=traced)
+        return postponed_copy(flight.incoming, ending, queue=queue, now=now, budget=budget, traced=traced)
+
+    def _traced(self) -> str | None:
+        """Return this attempt in its trace, where one is recorded."""
+        spans = self.tools.spans
+        return spans.current().get(TRACEPARENT) if spans.are_recorded else None
 
     def _dead_letter(self, flight: InFlight, ending: DeadLetter) -> Message:
         queue, handler = self.spec.queue, self.spec.name

@@ -18,16 +18,16 @@ class Lane:
     slots: "Slots"
     limit: int
     start: Start
-    inbox: deque[Delivery] = field(default_factory=deque)
+    deliveries: deque[Delivery] = field(default_factory=deque)
     running: int = 0
     is_paused: bool = False
 
     def offer(self, delivery: Delivery) -> None:
         """Start the delivery now, or let it wait for a slot."""
-        if not self.inbox and self.slots.may_start(self):
+        if not self.deliveries and self.slots.may_start(self):
             self.slots.start(self, delivery)
         else:
-            self.inbox.append(delivery)
+            self.deliveries.append(delivery)
             self.slots.waiting[self] = None
 
     def drop_stale(self) -> None:
@@ -36,15 +36,15 @@ class Lane:
 
     def drop(self, is_dropped: Callable[[Delivery], bool]) -> None:
         """Forget some of the deliveries that wait: nobody gives them back one by one."""
-        kept = [delivery for delivery in self.inbox if not is_dropped(delivery)]
-        self.inbox.clear()
-        self.inbox.extend(kept)
+        kept = [delivery for delivery in self.deliveries if not is_dropped(delivery)]
+        self.deliveries.clear()
+        self.deliveries.extend(kept)
 
     def pause(self) -> list[Delivery]:
         """Start nothing more. Returns the deliveries that waited."""
         self.is_paused = True
-        waiting = list(self.inbox)
-        self.inbox.clear()
+        waiting = list(self.deliveries)
+        self.deliveries.clear()
         return waiting
 
     def resume(self) -> None:
@@ -109,7 +109,7 @@ class Slots:
     """
 
     def __init__(self, concurrency: int) -> None:
-        self.waiting: dict[Lane, None] = {}  # lanes whose inbox may hold something
+        self.waiting: dict[Lane, None] = {}  # lanes in which something may wait
         self.running = 0
         self._concurrency = concurrency
         self._lanes = 0
@@ -189,7 +189,7 @@ class Slots:
                 turn.set_result(None)
             return
         while (lane := self._least_running()) is not None:
-            delivery = lane.inbox.popleft()
+            delivery = lane.deliveries.popleft()
             if delivery.consumer.is_current(delivery):  # a stale one is delivered again
                 self.start(lane, delivery)
 
@@ -197,7 +197,7 @@ class Slots:
         """Return the lane that runs least of those that may start something."""
         least: Lane | None = None
         for lane in tuple(self.waiting):
-            if not lane.inbox:
+            if not lane.deliveries:
                 del self.waiting[lane]
             elif (least is None or lane.running < least.running) and self.may_start(lane):
                 least = lane

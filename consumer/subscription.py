@@ -81,7 +81,7 @@ class Subscription:
         if delivery.redelivered and self.pipeline.join(delivery):
             return
         lane = self._lane
-        if lane.inbox and lane.inbox[0].generation != delivery.generation:
+        if lane.deliveries and lane.deliveries[0].generation != delivery.generation:
             lane.drop_stale()
         lane.offer(delivery)
 

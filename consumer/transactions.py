@@ -18,7 +18,7 @@ from .handler import Committed, Companion, HandlerSpec
 if TYPE_CHECKING:
     from ..outbox import Relay
     from ..sql import Database
-    from .beside import Job, Part
+    from .parts import Job, Part
     from .within import DatabaseAvailability, Within
 
 
@@ -41,7 +41,7 @@ class Transactions:
         self._relays: dict[Database[Any], Relay] = {}
         self._working: list[asyncio.Task[None]] = []
         self._relaying: list[asyncio.Task[None]] = []
-        self._sweeping: list[asyncio.Task[None]] = []
+        self._companions: list[asyncio.Task[None]] = []
         self._parts = parts
         self._jobs: list[Job] = []
         for database in {*parts.values(), *(spec.within for spec in self._handlers if spec.within is not None)}:
@@ -71,8 +71,8 @@ class Transactions:
             if self._given.companions is not None:
                 self._given.companions.append(companion)
                 continue
-            sweeping = keep_running("sagas", companion.run, self._emit)
-            self._sweeping.append(asyncio.create_task(sweeping, name="holdfast sagas"))
+            running = keep_running("sagas", companion.run, self._emit)
+            self._companions.append(asyncio.create_task(running, name="holdfast sagas"))
 
     def _companion(self, spec: HandlerSpec) -> Companion:
         if spec.companion is None or spec.within is None:
@@ -122,11 +122,11 @@ class Transactions:
 
     async def stop(self) -> None:
         """Send nothing new, and return once what is in flight is noted."""
-        for task in self._sweeping:
+        for task in self._companions:
             task.cancel()
         for relay in self._relays.values():
             relay.stop()
         for task in self._working:
             task.cancel()
-        await asyncio.gather(*self._sweeping, *self._relaying, *self._working, return_exceptions=True)
+        await asyncio.gather(*self._companions, *self._relaying, *self._working, return_exceptions=True)
         await asyncio.gather(*(database.stop_recovery() for database in self.databases.values()))

@@ -1,7 +1,6 @@
 """The transaction that a handler with `within=` runs in: inbox row, the user's function, its events, one commit."""
 
 import asyncio
-import base64
 import inspect
 import math
 from collections.abc import Awaitable, Callable
@@ -30,7 +29,7 @@ from ..sql import (
     trouble,
 )
 from ..telemetry import Emit, InboxAnswered
-from .claims import claim_of
+from .claims import digests_of
 from .context import RUNNING, Context, run_of
 from .errors import FingerprintMismatch, WorkNotDone
 from .following import Follower
@@ -222,9 +221,8 @@ class Within:
         yield self._statements.withdraw, self._row(run, event)
 
     def _row(self, run: Run, event: Any) -> Params:
-        claim = claim_of(self._spec, run.incoming, event, "", b"", b"")
-        digest = base64.urlsafe_b64decode(claim.key.rpartition(":")[2] + "==")
-        return {"queue": self._spec.queue, "event": digest, "fingerprint": claim.fingerprint}
+        digest, fingerprint = digests_of(self._spec, run.incoming, event)
+        return {"queue": self._spec.queue, "event": digest, "fingerprint": fingerprint}
 
     def _open_from_thread(self, run: Run) -> None:
         if h.FOLLOW in run.carried:

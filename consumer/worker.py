@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Unpack, overload
 
 from ..broker import Topology
-from ..config import Settings, load_settings
+from ..config import Settings, environment, load_settings, unknown_variables
 from ..events import ConfigurationError, Event, HoldfastError
 from ..idempotency import no_claims
-from ..telemetry import Endpoint, Fact, FactLog, Links, Metrics, Serving, Watchdog, fan_out, open_spans
+from ..telemetry import Endpoint, Fact, FactLog, Links, Metrics, Serving, SettingUnknown, Watchdog, fan_out, open_spans
 from .context import Context
 from .dependencies import Dependencies
 from .handler import HandlerSpec, Middleware, topology_of
@@ -23,7 +23,7 @@ from .runtime import Runtime
 
 if TYPE_CHECKING:
     from ..sql import Database
-    from .beside import Part
+    from .parts import Part
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Session = TypeVar("Session")
@@ -319,7 +319,8 @@ class Worker:
         only = tuple(only)
         handlers, parts = self.selected(only), {} if only else self._parts
         self._dependencies = dependencies
-        settings = self._with(concurrency)
+        settings = self.settings
+        settings = settings.model_copy(update={"worker": settings.worker.with_concurrency(concurrency)})
         metrics = Metrics(now=dependencies.clock.now) if http else None
         self._links = Links(consumes=bool(handlers))
         spans = open_spans()
@@ -327,6 +328,8 @@ class Worker:
         emit = fan_out(
             (log, spans, self._links, *((metrics,) if metrics else ()), *self._listeners, *dependencies.listeners)
         )
+        for line in unknown_variables(environment()):
+            emit(SettingUnknown(line))
         middleware = (*self._middleware, *dependencies.middleware)
         runtime = self._runtime = Runtime(self.name, handlers, parts, middleware, settings, emit, spans, dependencies)
         self._watchdog = Watchdog(settings.worker.block_limit, emit, runtime.event_of)
@@ -397,11 +400,3 @@ class Worker:
         for part, database in self._parts.items():
             part.check(database)
         return selected
-
-    def _with(self, concurrency: int | None) -> Settings:
-        if concurrency is None:
-            return self.settings
-        if concurrency < 1:
-            raise ConfigurationError(f"concurrency={concurrency}: give a whole number from 1")
-        worker = self.settings.worker.model_copy(update={"concurrency": concurrency})
-        return self.settings.model_copy(update={"worker": worker})

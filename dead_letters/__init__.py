@@ -5,11 +5,11 @@ from .files import file_name as file_name
 from .index import ORDERS as ORDERS
 from .index import Group as Group
 from .index import Index as Index
-from .journal import Journal as Journal
-from .journal import Note as Note
-from .journal import Operation as Operation
-from .journal import Request as Request
 from .letter import Letter as Letter
+from .operations import Journal as Journal
+from .operations import Note as Note
+from .operations import Operation as Operation
+from .operations import Request as Request
 from .outage import Outage as Outage
 from .queues import DeadQueue as DeadQueue
 from .reader import WornOut as WornOut

@@ -11,8 +11,8 @@ from ..broker import Broker
 from ..events import HoldfastError, Message, Names
 from ..events import headers as h
 from .archive import Archive
-from .journal import Operation
 from .letter import Letter
+from .operations import Operation
 from .replay import Edit, edited, edited_id, replayed, target_of
 
 _PUBLISH = 30.0

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from ..broker import Binding, Broker, Delivery, Exchange, Queue, Topology
 from ..events import RECEIPTS, read_receipt
-from .journal import Journal
+from .operations import Journal
 
 _KEPT = 7 * 86_400_000  # milliseconds that receipts wait for a tool that went away
 

@@ -12,7 +12,7 @@ from .foreign import SUFFIXES, failure_of, is_written_on_failure
 from .letter import NO_NAMES, NO_TIME, Letter, origin_of
 
 _ANOTHER_TIME = NO_TIME + timedelta(days=1)
-_IDENTITY = (h.EVENT_ID, h.EVENT_TIME, h.EVENT_VERSION, h.CAUSATION_ID, h.CAUSED_BY)
+_OURS = (h.EVENT_ID, h.EVENT_TIME, h.EVENT_VERSION, h.CAUSATION_ID, h.CAUSED_BY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Edit:
 
     def __post_init__(self) -> None:
         for name in self.headers:
-            if not name or not h.is_senders(name) or name in _IDENTITY:
+            if not name or not h.is_senders(name) or name in _OURS:
                 raise ConfigurationError(f"the header {name!r} is not one that can be edited")
 
     def body_of(self, message: Message) -> bytes:

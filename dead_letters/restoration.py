@@ -10,10 +10,10 @@ from ..events import headers as h
 from .archive import lines_of
 from .letter import Letter, next_key, read_letter
 from .reader import Shelf, reading
-from .runner import BATCH, HOLD, Runner, Stopped, raise_any
+from .runner import BATCH, HOLD, OperationRunner, Stopped, raise_any
 
 
-class RestoreRunner(Runner):
+class RestoreRunner(OperationRunner):
     """Carries an import out. It holds the queue while it does: what two imports bring is in the queue once."""
 
     async def _pass(self) -> bool:

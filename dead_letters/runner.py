@@ -18,8 +18,8 @@ from ..events import BrokerUnavailable, ConfigurationError, HoldfastError, NotCo
 from .actions import Action
 from .files import locked
 from .index import Index
-from .journal import Item, ItemState, Journal, Kind, Operation
 from .letter import Letter
+from .operations import Item, ItemState, Journal, Kind, Operation
 from .reader import Shelf, reading
 from .receipts import receiving
 
@@ -64,7 +64,7 @@ _AFTER: dict[Kind, ItemState] = {"replay": "sent", "edit": "sent", "discard": "r
 
 
 @dataclass
-class Runner:
+class OperationRunner:
     """One operation being carried out by this process. `folder` has its lock; `tell` is called whenever something has
     changed."""
 

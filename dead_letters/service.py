@@ -17,13 +17,13 @@ from .actions import action_of
 from .archive import from_line, lines_of, to_line
 from .files import file_name, folder_of, is_locked, write_lines
 from .index import Index
-from .journal import Journal, Kind, Operation, Request
+from .operations import Journal, Kind, Operation, Request
 from .outage import Outage
 from .queues import DeadQueue, known_queues, resolve, several
 from .reader import WornOut, reading
 from .replay import Edit, target_of
 from .restoration import RestoreRunner, letters_for
-from .runner import Pace, Runner
+from .runner import OperationRunner, Pace
 from .selection import Selection
 
 Tell = Callable[[], None]
@@ -144,13 +144,13 @@ class DeadLetters:
         with path.open("rb") as file:
             return next((str(from_line(line)[1].get("edited_as")) for line in file if line.endswith(b"\n")), "")
 
-    def work(self, operation: Operation, pace: Pace = Pace(), tell: Tell = lambda: None) -> Runner:  # noqa: B008 (frozen)
+    def work(self, operation: Operation, pace: Pace = Pace(), tell: Tell = lambda: None) -> OperationRunner:  # noqa: B008 (frozen)
         """Return the runner that goes on with the operation. Raises `ConfigurationError` where it is over."""
         if operation.state in ("cancelled", "done"):
             raise ConfigurationError(f"{operation.id} is {operation.state}")
         action = action_of(operation, self.broker, self.archive_of(operation), self._names)
         index = partial(self.own_index, operation.queue)
-        runner = RestoreRunner if operation.kind == "import" else Runner
+        runner = RestoreRunner if operation.kind == "import" else OperationRunner
         return runner(operation, action, pace, self.broker, self.journal, index, self.folder, tell)
 
     def operation(self, name: str) -> Operation:

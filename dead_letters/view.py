@@ -8,8 +8,8 @@ from typing import Any
 from ..telemetry import is_secret, neutral, redact
 from .archive import to_json
 from .index import Group
-from .journal import Operation
 from .letter import NO_TIME, Letter
+from .operations import Operation
 
 BODY = 20_000  # characters of a body that are shown; the whole is exported or downloaded
 _FIELDS = (

@@ -8,6 +8,11 @@ from .board import MemoryBoard as MemoryBoard
 from .board import Step as Step
 from .boards import Boards as Boards
 from .boards import Source as Source
+from .keys import claim_key as claim_key
+from .keys import claim_scope as claim_scope
+from .keys import fingerprint_of as fingerprint_of
+from .keys import identity_digest as identity_digest
+from .keys import in_text as in_text
 from .lease import Lease as Lease
 from .memory import MemoryClaims as MemoryClaims
 from .open import OpenClaims as OpenClaims
@@ -17,10 +22,6 @@ from .open import open_board as open_board
 from .open import open_claims as open_claims
 from .open import open_heart as open_heart
 from .open import share as share
-from .outage import Completed as Completed
-from .outage import WorkerClaims as WorkerClaims
-from .outage import claim_key as claim_key
-from .outage import fingerprint_of as fingerprint_of
 from .port import Acquired as Acquired
 from .port import Answer as Answer
 from .port import Busy as Busy
@@ -39,3 +40,5 @@ from .progress import Later as Later
 from .progress import Progress as Progress
 from .progress import Retrying as Retrying
 from .progress import progress_of as progress_of
+from .worker_claims import Completed as Completed
+from .worker_claims import WorkerClaims as WorkerClaims

@@ -1,4 +1,4 @@
-"""A store that may become unavailable, and recover: who waits for it, and when it is probed."""
+"""A store that may become unavailable, and recover: what waits for it, and when it is probed."""
 
 import asyncio
 import math

@@ -12,6 +12,10 @@
 An event is open before it is published, and what it causes is open before it is handled itself: while anything of the
 request is left to be done, something of it is open. This is the argument of Dijkstra and Scholten ("Termination
 detection for diffusing computations", 1980), with derived ids in place of acknowledgements.
+
+It assumes that every queue that takes an event is known when the event is published: its worker announces it when it
+starts, and daily. Publishers look queues up at most once a second, and count those of the last 30 days (`boards.py`).
+An event of a queue that was not known is on no board there: its request may be done before it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +28,9 @@ Step: TypeAlias = State | Literal["completed"]
 
 LIFE: Final = 3600.0
 """Seconds a board outlives its last change, and the time for which an event waits."""
+
+LISTENERS_LIVE: Final = 40 * 86400.0
+"""Seconds a store keeps all listeners after one was announced: longer than any counts, so that its own age decides."""
 
 MOST: Final = 10_000
 """How many entries a board has at most. One more, and the request is of unknown progress."""

@@ -117,8 +117,3 @@ class Heart(Protocol):
     def stop(self, owner: bytes) -> None:
         """Be dead now: the owner's claims are free. Closes the connection too; another beat opens it again."""
         ...
-
-
-def heartbeat_key(prefix: str, owner: bytes) -> str:
-    """Return the key by which an owner shows that it is alive."""
-    return f"{prefix}:worker:{owner.hex()}"

@@ -1,6 +1,5 @@
 """Looking for the traces of events: in the inbox, the claims, the dead letters, and the bindings of the broker."""
 
-import base64
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -12,7 +11,7 @@ from ..config import Settings
 from ..consumer import HandlerSpec
 from ..dead_letters import DeadLetters, Selection, WornOut
 from ..events import BrokerUnavailable, ConfigurationError, QueueInUse
-from ..idempotency import ClaimState, StoreUnavailable, claim_key, claim_states
+from ..idempotency import ClaimState, StoreUnavailable, claim_key, claim_states, identity_digest
 from ..sql import Database, History, Steps
 from .outcomes import Pair, Traces
 from .recorded import Recorded, recorded_of
@@ -94,7 +93,11 @@ class Evidence:
         self, queues: Iterable[str], events: Sequence[Recorded], unread: list[str]
     ) -> dict[Pair, ClaimState]:
         prefix = self.settings.idempotency.prefix
-        keys = {_key(prefix, queue, event): (queue, event.event_id) for queue in queues for event in events}
+        keys = {
+            claim_key(prefix, queue, event.metadata.source, event.event_id): (queue, event.event_id)
+            for queue in queues
+            for event in events
+        }
         try:
             states = await claim_states(self.settings, list(keys))
         except (StoreUnavailable, ConfigurationError) as error:
@@ -104,19 +107,10 @@ class Evidence:
 
     def _rows(self, queues: Iterable[str], events: Sequence[Recorded]) -> Steps[tuple[set[Pair], set[str]]]:
         """Return the queues and events of inbox rows, and the ids of events that are not sent."""
-        digests = {_digest(event): event.event_id for event in events}
+        digests = {identity_digest(event.metadata.source, event.event_id).hex(): event.event_id for event in events}
         given = {"queues": json.dumps(sorted(queues)), "events": json.dumps(list(digests))}
         rows = yield self._history.inbox_rows, given
         inbox = {(str(queue), digests[str(digest)]) for queue, digest in rows}
         ids = json.dumps([event.event_id for event in events])
         unsent = yield self._history.unsent_of, {"ids": ids}
         return inbox, {str(row[0]) for row in unsent}
-
-
-def _key(prefix: str, queue: str, event: Recorded) -> str:
-    return claim_key(prefix, queue, event.metadata.source, event.event_id)
-
-
-def _digest(event: Recorded) -> str:
-    """Return the digest of an event in the inbox, as text."""
-    return base64.urlsafe_b64decode(_key("", "", event).rpartition(":")[2] + "==").hex()

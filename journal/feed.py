@@ -15,7 +15,7 @@ from ..broker import Broker, matches
 from ..config import Settings
 from ..consumer import HandlerSpec, topology_of
 from ..events import Envelope, to_message
-from ..sql import Database, Row, Steps
+from ..sql import NOTHING_READ, Database, Row, Steps
 from .recorded import Recorded, recorded_of
 
 _BATCH = 500
@@ -87,7 +87,7 @@ class Feed:
         for name in (self._cursor, self._end):
             yield history.enter_projection, {"name": name}
         [(end,)] = yield history.cursor, {"name": self._end}
-        if end < 0:
+        if end == NOTHING_READ:
             end = last
             yield history.move_projection, {"name": self._end, "position": str(end)}
         [(after,)] = yield history.cursor, {"name": self._cursor}

@@ -12,7 +12,7 @@ from typing import Any
 from ..broker import Broker, Clock, Pause, Scan, Taped, is_mark, mark, scanning, sleep, stream_of
 from ..config import Settings
 from ..events import Envelope, HoldfastError, Message, Names, plain, read_metadata
-from ..sql import Database, Outgoing, Steps, first_line
+from ..sql import NOTHING_READ, Database, Outgoing, Steps, first_line
 from ..telemetry import Emit, TapeFailed, TapeGap, TapeLate, TapeRecorded, TapeRecording, TapeUnrecorded
 from .archive import write_past
 
@@ -41,7 +41,7 @@ class Recorder:
         self._emit = emit
         self._clock = clock
         self._history = database.history(settings.sql.schema)
-        self._offset = -1
+        self._offset = NOTHING_READ
         self._late_said = float("-inf")
 
     def missing(self) -> str | None:
@@ -72,7 +72,7 @@ class Recorder:
 
     async def begin_anew(self) -> None:
         """Have the recording begin with the first message that the stream has."""
-        await self._database.run(self._move(-1, None))
+        await self._database.run(self._move(NOTHING_READ, None))
 
     async def _record(self, end: str | None) -> int:
         """Record up to a mark; without one for ever."""

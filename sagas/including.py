@@ -12,7 +12,7 @@ from ..consumer.options import HandlerOptions
 from ..consumer.registration import handler_spec
 from ..events import ConfigurationError, Event
 from ..telemetry import Emit
-from .runner import Runner
+from .runner import SagaHandler
 from .sweeper import Sweeper
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sweeping:
+class _MakeSweeper:
     """Makes the sweeper of a saga when its worker runs."""
 
     saga: "type[Saga]"
@@ -34,7 +34,7 @@ class _Sweeping:
 
 def saga_of(spec: HandlerSpec) -> "type[Saga] | None":
     """Return the saga that a handler runs; None for any other handler."""
-    return spec.companion.saga if isinstance(spec.companion, _Sweeping) else None
+    return spec.companion.saga if isinstance(spec.companion, _MakeSweeper) else None
 
 
 def sagas_of(worker: Worker) -> "list[tuple[HandlerSpec, type[Saga]]]":
@@ -74,10 +74,10 @@ def included(
         "publishes": saga.__publishes__,
     }
     spec = handler_spec(worker, _as_handler, (*graph.events, saga.__overdue__), None, options)
-    runner = Runner(saga, within, patience)
+    runner = SagaHandler(saga, within, patience)
     spec.function, spec.is_async, spec.within = runner.function(), within.is_async, within
     spec.enter = runner.enter
-    spec.companion = _Sweeping(saga, spec.queue, within)
+    spec.companion = _MakeSweeper(saga, spec.queue, within)
     return spec
 
 

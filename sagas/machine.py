@@ -54,7 +54,8 @@ class Moved(Generic[T]):
 def find(graph: "Graph", before: Moved[Any] | None, event_type: str) -> Transition | Literal["undone", "late"]:
     """Return what takes an event: a transition, the undo that it answers, or nothing as it comes late.
 
-    Raises `TooEarly` for an event that is taken later.
+    An event is early if no saga has begun and it begins none, if a stage that can still be reached takes it, or if it
+    answers an undo that is still to be published: raises `TooEarly`, and its delivery waits. It is late otherwise.
     """
     if before is None:
         if (first := graph.begins.get(event_type)) is not None:

@@ -9,7 +9,7 @@ from ..broker import REAL
 from ..consumer import Context
 from ..consumer.context import clock_of, run_of, settings_of
 from ..consumer.in_flight import Run
-from ..consumer.outcome import Ended, TooSoon
+from ..consumer.outcome import Early, Ended
 from ..events import Event, uuid7
 from ..sql import Database, Opened, OpenedAsync, Params, Steps, play, play_in_thread
 from ..telemetry import SagaCompensating, SagaLate, SagaStepped, SagaStuck
@@ -25,7 +25,7 @@ from .writing import Writing
 T = TypeVar("T", bound=Saga)
 
 
-class Runner(Generic[T]):
+class SagaHandler(Generic[T]):
     """Takes the events of one kind of saga. An event that comes too early waits for at most `patience` seconds."""
 
     def __init__(self, saga: type[T], database: Database[Any], patience: float) -> None:
@@ -77,7 +77,7 @@ class Runner(Generic[T]):
         try:
             taking.take(event)
         except TooEarly as error:
-            raise Ended(TooSoon(error, self._patience)) from error
+            raise Ended(Early(error, self._patience)) from error
         return taking
 
     def _key(self, event: Event) -> str:

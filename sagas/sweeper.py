@@ -1,4 +1,4 @@
-"""What runs next to a saga's handler: time limits that are over, figures, and sagas that ended long ago."""
+"""What runs next to a saga's handler: it fires time limits that are over, counts sagas, and forgets old ones."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ _FORGOTTEN = 1000
 
 
 class Sweeper:
-    """Sends the limits that are over to a saga's own queue, as events. Any number of sweepers share the rows."""
+    """Fires the limits that are over: each goes to the saga's own queue, as an event. Any number share the rows."""
 
     def __init__(
         self,
@@ -73,11 +73,11 @@ class Sweeper:
                     f"write @upcast from it to version {self._saga.__event_version__}"
                 )
 
-    async def sweep(self) -> float | None:
-        """Send the limits that are over. Returns when the next is, in seconds since 1970."""
-        swept = _MOST
-        while swept == _MOST:
-            if swept := await self._database.run(self._sweep()):
+    async def fire(self) -> float | None:
+        """Fire the limits that are over. Returns when the next is, in seconds since 1970."""
+        fired = _MOST
+        while fired == _MOST:
+            if fired := await self._database.run(self._fire()):
                 await self._committed()
         return await self._database.run(self._store.next_due())
 
@@ -94,12 +94,12 @@ class Sweeper:
         return standing
 
     async def run(self) -> None:
-        """Sweep each second, count, and forget, until cancelled. The relay reports a database that is unavailable."""
+        """Fire each second, count, and forget, until cancelled. The relay reports a database that is unavailable."""
         counted = forgot = -_FORGET_EVERY
         while True:
             try:
-                swept = await self._database.run(self._sweep())
-                if swept:
+                fired = await self._database.run(self._fire())
+                if fired:
                     await self._committed()
                 if (now := time.monotonic()) >= counted + _COUNT_EVERY:
                     await self._count()
@@ -108,11 +108,11 @@ class Sweeper:
                     await self._forget()
                     forgot = now
             except DatabaseUnavailable:
-                swept = 0
-            if swept < _MOST:
+                fired = 0
+            if fired < _MOST:
                 await asyncio.sleep(_EVERY)
 
-    def _sweep(self) -> Steps[int]:
+    def _fire(self) -> Steps[int]:
         """Clear the limits that are over and write their events: one commit."""
         now = None if self._clock is REAL else self._clock.now().timestamp() + 0.001  # a clock that stands at a limit
         rows = yield from self._store.overdue(now, _MOST)

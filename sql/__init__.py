@@ -18,6 +18,7 @@ from .errors import trouble as trouble
 from .executors import Executor as Executor
 from .executors import executor_of as executor_of
 from .history import ERASED as ERASED
+from .history import NOTHING_READ as NOTHING_READ
 from .history import History as History
 from .kept import CHUNK as CHUNK
 from .kept import Kept as Kept

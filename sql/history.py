@@ -7,6 +7,9 @@ from .kept import Kept
 ERASED = "application/x-holdfast-erased"
 """The content type of an event whose body was erased."""
 
+NOTHING_READ = -1
+"""The position of a reader that is to begin with the first event, and the offset of a stream before it is recorded."""
+
 
 class History(Kept):
     """Statements for readers of kept events."""
@@ -33,7 +36,8 @@ class History(Kept):
 
     @cached_property
     def enter_projection(self) -> str:
-        return f"insert into {self.table('cursors')} (name, position) values (:name, -1) on conflict (name) do nothing"
+        row = f"(name, position) values (:name, {NOTHING_READ})"
+        return f"insert into {self.table('cursors')} {row} on conflict (name) do nothing"
 
     @cached_property
     def projection(self) -> str:
@@ -155,7 +159,7 @@ class History(Kept):
     @cached_property
     def rebuild(self) -> str:
         """Have a projection begin anew. Returns its row, if there is one."""
-        return f"update {self.table('cursors')} set position = -1 where name = :name returning name"
+        return f"update {self.table('cursors')} set position = {NOTHING_READ} where name = :name returning name"
 
     @cached_property
     def lock_sequencer(self) -> str:

@@ -92,6 +92,9 @@ def tables(schema: str = "holdfast", *, dialect: str = "postgresql", keeps: bool
         Column("handled_at", moment, nullable=False, server_default=now),
         Index(f"{prefix}inbox_handled", "handled_at", postgresql_using="brin"),
     )
+    # What has a position, a lease or both, by its name: `schema` (its version), `shard:NN`, `relay:TOKEN`, `sweeper`
+    # (leases), `sequencer` (the last position given), `floor` (up to its `seq` all have a position or never will), and
+    # the readers `projection:NAME:VERSION`, `feed:QUEUE`, `feed-end:QUEUE`, `stream:NAME`.
     table(
         "cursors",
         Column("name", label, primary_key=True),

@@ -139,7 +139,10 @@ class Statements:
 
     @cached_property
     def enter(self) -> str:
-        """Write an inbox row. Returns one row if it is new, and none if another transaction has the event or had it."""
+        """Write an inbox row. Returns one row if it is new, and none if another transaction has the event or had it.
+
+        In PostgreSQL the second of two would wait at the row for the end of the first: the advisory lock, which only
+        one of them gets, lets it answer at once."""
         row, is_free = ":queue, :event, :fingerprint", "true"
         if self._is_postgres:
             row = "cast(:queue as text), cast(:event as bytea), cast(:fingerprint as bytea)"

@@ -1,4 +1,7 @@
-"""Every metric, as data: its name, its labels, and how the figures of several processes become one."""
+"""Every metric, as data: its name, its labels, and how the figures of several processes become one.
+
+A new one has its family here, the fact it derives from in `facts.py`, and a method that counts it in `metrics.py`.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -38,7 +38,7 @@ class RecordingContext(Context):
         headers: Headers | None = None,
     ) -> Awaitable[Metadata]:
         ready = Context.publish(self, event, delay=delay, key=key, event_id=event_id, headers=headers)
-        metadata = read_metadata(self._run.outbox[-1], self._surroundings.clock.now())
+        metadata = read_metadata(self._run.pending[-1], self._surroundings.clock.now())
         self.published.append(Published(event, metadata, delay))
         return ready
 

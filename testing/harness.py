@@ -26,8 +26,9 @@ from ..idempotency import Progress, progress_of, share
 from ..publisher import Publisher
 from ..sagas import Saga, Standing
 from ..telemetry import Settled
+from .passage import Passage
 from .records import Balance, DeadLettered, Published, Retried, Run, balance_of, read_dead, read_published, troubles
-from .replica import Passage, Replica, stage_for
+from .replica import Replica, stage_for
 
 S = TypeVar("S", bound=Saga)
 

@@ -11,9 +11,9 @@ from pydantic import SecretStr
 from ..broker import Broker, ledger_queue
 from ..config import Settings
 from ..consumer import Dependencies, Worker
-from ..consumer.beside import Job
 from ..consumer.handler import Companion
 from ..consumer.ordering.desk import PREFETCH
+from ..consumer.parts import Job
 from ..idempotency import Endangered, Lease, MemoryClaims, OpenClaims
 from ..sagas.sweeper import Sweeper
 from ..telemetry import ConsumerStarted, Emit, Fact, PartitionFigures, QueueFigures, Settled
@@ -64,7 +64,7 @@ def stage_for(workers: Sequence[Worker], *, patience: float, seed: int) -> Stage
 
 
 class Replica:
-    """`task` ends when the worker was stopped, or could not run."""
+    """One worker, which runs again after a crash. `task` ends when it was stopped, or could not run."""
 
     def __init__(self, worker: Worker, stage: Stage) -> None:
         self._worker = worker
@@ -91,12 +91,12 @@ class Replica:
         """Whether an event of an ordered handler waits for a time."""
         return any(part.waiting for each in self._figures.values() for part in each.partitions)
 
-    async def sweep(self) -> float | None:
+    async def fire(self) -> float | None:
         """Do what is due in the databases. Returns when the next is, by the harness's clock."""
         if self.task.done():
             return None
         clock = self._stage.clock
-        due = [at for companion in self._companions if (at := await companion.sweep()) is not None]
+        due = [at for companion in self._companions if (at := await companion.fire()) is not None]
         return clock.time() + min(due) - clock.now().timestamp() if due else None
 
     async def look(self) -> None:
@@ -184,73 +184,3 @@ class Replica:
 
 async def _no_findings() -> list[Endangered]:
     return []
-
-
-__tracebackhide__ = True
-
-
-class Passage:
-    """Over the replicas there are at the time."""
-
-    def __init__(self, stage: Stage, replicas: Sequence[Replica]) -> None:
-        self._stage = stage
-        self._replicas = replicas
-
-    async def settle(self, within: float) -> None:
-        """See `Harness.settle`."""
-        clock, server = self._stage.clock, self._stage.server
-        limit = clock.time() + within
-        while True:
-            if not await self.quiet():
-                await self._pass_to(clock.next_due(), limit, within)
-            elif self._stage.faults.hand_on():
-                pass
-            elif server.is_waiting or any(replica.is_waiting for replica in self._replicas):
-                await self._pass_to(clock.next_due(), limit, within)
-            else:
-                return await self._look()
-
-    async def advance(self, seconds: float) -> None:
-        """See `Harness.advance`."""
-        clock = self._stage.clock
-        target = clock.time() + seconds
-        await self.quiet()
-        while (due := _first(clock.next_due(), await self._sweep())) is not None and due <= target:
-            clock.advance_to(due)
-            await self.quiet()
-        clock.advance_to(target)
-        await self.quiet()
-        await self._look()
-
-    async def quiet(self) -> bool:
-        """Return once nothing moves: True, or False where something hangs."""
-        changed = self._stage.seen.changed
-        while any(replica.is_busy for replica in self._replicas):
-            changed.clear()
-            try:
-                async with asyncio.timeout(self._stage.patience):
-                    await changed.wait()
-            except TimeoutError:
-                return False
-        return True
-
-    async def _look(self) -> None:
-        for replica in self._replicas:
-            await replica.look()
-
-    async def _sweep(self) -> float | None:
-        """Let the limits of sagas that are over have their consequences. Returns when the next one is."""
-        dues = [await replica.sweep() for replica in self._replicas]
-        await self.quiet()
-        return _first(*dues)
-
-    async def _pass_to(self, due: float | None, limit: float, within: float) -> None:
-        if due is None or due > limit:
-            waiting = sorted(self._stage.server.resting())
-            raise AssertionError(f"not settled within {within:.0f} s; still to come: {waiting[:20]}")
-        self._stage.clock.advance_to(due)
-        await self._sweep()
-
-
-def _first(*dues: float | None) -> float | None:
-    return min((due for due in dues if due is not None), default=None)

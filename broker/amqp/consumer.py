@@ -10,12 +10,13 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from ...events import BrokerUnavailable, Message, TopologyError
 from ...telemetry import Attached, Detached, Emit, keep_running, report
+from ..pause import RECONNECT, STEADY
 from ..port import Delivery, OnDelivery
 from .connection import LARGEST_PREFETCH, RPC, WiredChannel, close_quietly, untapped
 from .deliveries import TRAVEL, Deliveries
 from .errors import CONNECTION_ERRORS, Cancelled, explain
 from .lifetime import heed_cancellation, lost_as_error, while_open
-from .link import RECONNECT, STEADY, Link
+from .link import Link
 
 
 class AmqpConsumer:

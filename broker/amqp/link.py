@@ -12,17 +12,11 @@ from yarl import URL
 from ...config import BrokerSettings
 from ...events import BrokerUnavailable
 from ...telemetry import Blocked, Connected, Disconnected, Emit, Role, Unblocked, keep_running, report
-from ..clock import Pause
 from ..codec import HEADER_BUDGET, header_budget
+from ..pause import RECONNECT, STEADY
 from .connection import RPC, WiredConnection, addresses_now, close_quietly, shown
 from .errors import CONNECTION_ERRORS, explain, is_refusal
 from .lifetime import heed_cancellation, lost_as_error, while_open, why_closed
-
-RECONNECT = Pause(0.2, 4.0, jitter=1.0)
-"""Between tries to connect, and to consume."""
-
-STEADY = 5.0
-"""Seconds after which a connection or consumer counts as one that worked."""
 
 _BRIEF = 0.2  # seconds for an answer, where an earlier one did not come in time
 _BLOCKED, _UNBLOCKED = b"\x00\x0a\x00\x3c", b"\x00\x0a\x00\x3d"  # class and method

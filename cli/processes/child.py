@@ -1,4 +1,4 @@
-"""One of several worker processes: `python -m holdfast.cli.processes.child ASSIGNMENT`, started by the parent."""
+"""The program of a child, in its own process: `python -m holdfast.cli.processes.child ASSIGNMENT`."""
 
 import asyncio
 import mmap

@@ -1,4 +1,4 @@
-"""One supervised child: its process, the figures it counts, its last report."""
+"""A child as its parent sees it: its process, the figures it counts, its last report. `child.py` is its program."""
 
 import asyncio
 import mmap

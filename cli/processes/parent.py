@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ...sql import Database
 
 STEADY = 10.0
-"""Seconds a process has to run for its death to count as the first one in a row."""
+"""Seconds after which the death of a process is not one of several in a row."""
 
 _RESTART_PAUSE = Pause(0.1, 30.0, jitter=0.0)
 _TO_END = 20.0  # seconds after the grace period that a process has to end before it is killed
@@ -56,6 +56,7 @@ def run_processes(target: str, *, processes: int, concurrency: int | None, only:
     worker = load_worker(target)
     worker.selected(only)
     settings = worker.settings
+    settings.worker.with_concurrency(concurrency)
     if settings.broker.url.get_secret_value().startswith("memory:"):
         raise ConfigurationError("HOLDFAST_BROKER__URL: memory:// lives in one process; --processes needs a RabbitMQ")
     configure_logging(settings.log)
@@ -81,8 +82,8 @@ def run_processes(target: str, *, processes: int, concurrency: int | None, only:
 
 
 class Supervisor:
-    """The parent of N processes. One that ends by itself is reported, counted and replaced, at once at first and then
-    more and more slowly. Where the first processes cannot even start, none is started again."""
+    """The parent of N processes. One that ends by itself is reported, counted and replaced: after 0.1 s if it ran for
+    `STEADY` seconds, else after 0.2 s, 0.4 s and so on, 30 s at most. If one fails before any was ready, all stop."""
 
     def __init__(
         self,
@@ -140,7 +141,8 @@ class Supervisor:
             child.signal(signal.SIGTERM)
 
     async def _keep(self, child: ChildProcess) -> int:
-        """Keep a process running until `stop`. Returns the exit code of the last one."""
+        """Keep a process running until `stop`, which this calls for one that failed before any was ready. Returns the
+        exit code of the last one."""
         loop, failures = asyncio.get_running_loop(), 0
         while not self._stopping.is_set():
             began = loop.time()

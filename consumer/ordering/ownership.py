@@ -44,7 +44,7 @@ class Left(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class Inbox:
+class Arrivals:
     """What came from a queue before its owner was ready for it."""
 
     came: deque[Came]
@@ -76,8 +76,8 @@ class Ownership:
         self._end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._ledger: Attachment | None = None
         self._queue: Attachment | None = None
-        self._from_ledger = Inbox(deque(), asyncio.Event(), is_ledger=True)
-        self._from_queue = Inbox(deque(), asyncio.Event())
+        self._from_ledger = Arrivals(deque(), asyncio.Event(), is_ledger=True)
+        self._from_queue = Arrivals(deque(), asyncio.Event())
 
     @property
     def is_attached(self) -> bool:
@@ -152,10 +152,10 @@ class Ownership:
     async def _read_up_to(self, last: Message) -> list[Came]:
         """Publish a mark to the ledger, and return all that comes before it, letters last, and the mark itself."""
         await self._publish(last)
-        inbox, came, letters = self._from_ledger, list[Came](), list[Came]()
+        arrivals, came, letters = self._from_ledger, list[Came](), list[Came]()
         while True:
-            while inbox.came:
-                message, tag, redelivered = inbox.came.popleft()
+            while arrivals.came:
+                message, tag, redelivered = arrivals.came.popleft()
                 if message.message_id == last.message_id:
                     return [*came, *letters, (message, tag, redelivered)]
                 is_letter = message.headers.get(h.LEDGER) == "letter"
@@ -163,8 +163,8 @@ class Ownership:
             if len(letters) > _LETTERS:
                 await self._put_behind(letters)
                 letters = []
-            inbox.arrived.clear()
-            await self._until(inbox.arrived.wait())
+            arrivals.arrived.clear()
+            await self._until(arrivals.arrived.wait())
 
     async def _put_behind(self, letters: Iterable[Came]) -> None:
         """Write letters anew, behind the mark, which would not come while so many of them are in hand."""
@@ -174,13 +174,13 @@ class Ownership:
             if self._ledger is not None:
                 self._ledger.remove(tag)
 
-    async def _attach(self, queue: str, prefetch: int, inbox: Inbox) -> Attachment:
+    async def _attach(self, queue: str, prefetch: int, into: Arrivals) -> Attachment:
         def lost(reason: str) -> None:
             self.leave(f"{queue}: {reason}")
             if self.owner is not None:  # a worker that leaves waits for what runs, and that for a copy in hand
                 self.owner.end_all()
 
-        attaching = asyncio.ensure_future(self._broker.attach(queue, prefetch=prefetch, on_taken=inbox, on_lost=lost))
+        attaching = asyncio.ensure_future(self._broker.attach(queue, prefetch=prefetch, on_taken=into, on_lost=lost))
         try:
             return await self._until(attaching)
         except Left:

@@ -5,7 +5,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from ...broker import Broker, Pause
+from ...broker import RECONNECT, STEADY, Broker
 from ...events import HoldfastError
 from ...telemetry import Attached, Detached, keep_running
 from ..pipeline import Pipeline
@@ -13,8 +13,6 @@ from .desk import Desk
 from .ownership import Left, Owner, Ownership
 from .seat import PASSED_ON
 
-_AGAIN = Pause(0.2, 4.0, jitter=1.0)  # between two times in line
-_STEADY = 5.0  # seconds after which one counts as one that worked
 _PAUSED = "paused"
 
 
@@ -90,10 +88,10 @@ class Partition:
                 return
             since = loop.time()
             reason = await self._serve()
-            failures = 0 if loop.time() - since > _STEADY else failures
+            failures = 0 if loop.time() - since > STEADY else failures
             if reason in (_PAUSED, PASSED_ON):
                 continue
-            delay = _AGAIN.seconds(failures, random.random())
+            delay = RECONNECT.seconds(failures, random.random())
             failures += 1
             tools.emit(Detached(queue, reason, delay))
             await _first(asyncio.sleep(delay), self._now.wait())

@@ -47,7 +47,7 @@ class Turn:
         return self.tenure.is_open
 
     def is_current(self, delivery: Delivery) -> bool:
-        """See `broker.Settler`."""
+        """See `broker.Consumer`."""
         return self.tenure.is_open
 
     async def ack(self, delivery: Delivery) -> bool:

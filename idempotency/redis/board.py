@@ -3,11 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from ..board import MOST, Entry, read_entry
+from ..board import LISTENERS_LIVE, MOST, Entry, read_entry
+from ..keys import board_key, listeners_key
 from . import lua
 from .batches import Batches
-
-_LISTENERS_LIVE = 40 * 86400.0
 
 _PROLONG = """
   local left = redis.pcall('PTTL', key)
@@ -91,26 +90,26 @@ class RedisBoard:
 
     def __init__(self, batches: Batches, prefix: str) -> None:
         self._batches = batches
-        self._prefix = prefix
+        self._prefix, self._listeners = prefix, listeners_key(prefix)
 
     async def open(self, request: str, entries: Sequence[Entry], *, cause: str | None, life: float) -> None:
         texts = [text for entry in entries for text in (entry.field, entry.state + entry.rest)]
         arguments = (_bytes(cause or ""), json.dumps(texts).encode(), round(life * 1000), MOST)
-        await self._batches.ask(_OPEN, self._key(request), arguments)
+        await self._batches.ask(_OPEN, board_key(self._prefix, request), arguments)
 
     async def mark(self, request: str, entry: Entry, *, life: float) -> None:
         arguments = (_bytes(entry.field), entry.state.encode(), _bytes(entry.rest), round(life * 1000))
-        await self._batches.ask(_MARK, self._key(request), arguments)
+        await self._batches.ask(_MARK, board_key(self._prefix, request), arguments)
 
     async def read(self, request: str) -> list[Entry]:
-        return [read_entry(*item) for item in (await self._read(self._key(request))).items()]
+        return [read_entry(*item) for item in (await self._read(board_key(self._prefix, request))).items()]
 
     async def forget(self, request: str | None, queue: str) -> None:
-        key = self._listeners if request is None else self._key(request)
+        key = self._listeners if request is None else board_key(self._prefix, request)
         await self._batches.ask(_FORGET, key, (_bytes(f"{queue}\0"),))
 
     async def announce(self, queue: str, bindings: str) -> None:
-        arguments = (_bytes(f"{queue}\0"), bindings.encode(), round(_LISTENERS_LIVE * 1000))
+        arguments = (_bytes(f"{queue}\0"), bindings.encode(), round(LISTENERS_LIVE * 1000))
         await self._batches.ask(_ANNOUNCE, self._listeners, arguments)
 
     async def listeners(self) -> Mapping[str, str]:
@@ -119,13 +118,6 @@ class RedisBoard:
     async def _read(self, key: str) -> dict[str, str]:
         flat = [item.decode("utf-8", "surrogatepass") for item in await self._batches.ask(_READ, key, ())]
         return dict(zip(flat[::2], flat[1::2], strict=True))
-
-    @property
-    def _listeners(self) -> str:
-        return f"{self._prefix}:listeners"
-
-    def _key(self, request: str) -> str:
-        return f"{self._prefix}:follow:{request}"
 
 
 def _bytes(text: str) -> bytes:

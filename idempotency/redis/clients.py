@@ -44,9 +44,10 @@ class Server:
     timeout: float
 
     @property
-    def patience(self) -> float:
-        """Seconds in which every host was asked, as when the first of several Sentinels is down, and the server twice.
-        With less, the hosts behind the first would never be asked."""
+    def answer_limit(self) -> float:
+        """The seconds after which Redis counts as one that does not answer: twice `HOLDFAST_IDEMPOTENCY__TIMEOUT`,
+        since a lost connection is made again; with Sentinels or a cluster twice more for each host of the URL, since
+        the first may be down and the others are asked after it."""
         return 2 * self.timeout * (1 + len(self.hosts) * (self.kind != ""))
 
     @classmethod

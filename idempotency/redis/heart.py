@@ -5,7 +5,7 @@ from typing import Any
 from redis import exceptions as faults
 
 from ...config import IdempotencySettings
-from ..port import heartbeat_key
+from ..keys import heartbeat_key
 from .clients import Client, Server, sentinels_of
 from .errors import FAULTS, unavailable
 from .lua import BEAT

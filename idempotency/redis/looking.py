@@ -20,7 +20,7 @@ async def states(url: str, settings: IdempotencySettings, keys: Sequence[str]) -
     try:
         for begin in range(0, len(keys), _AT_ONCE):
             few = keys[begin : begin + _AT_ONCE]
-            async with asyncio.timeout(server.patience):
+            async with asyncio.timeout(server.answer_limit):
                 values: list[Any] = await asyncio.gather(*(client.get(key) for key in few))
             known = zip(few, values, strict=True)
             seen |= {key: state for key, value in known if (state := _STATES.get((value or b"")[:1])) is not None}

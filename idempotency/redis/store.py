@@ -7,18 +7,8 @@ from typing import Any, Final
 from redis.asyncio import RedisCluster as AsyncRedisCluster
 
 from ...config import IdempotencySettings
-from ..port import (
-    Acquired,
-    Answer,
-    Busy,
-    Claim,
-    Completion,
-    Done,
-    Endangered,
-    Mismatch,
-    Suspect,
-    heartbeat_key,
-)
+from ..keys import heartbeat_key
+from ..port import Acquired, Answer, Busy, Claim, Completion, Done, Endangered, Mismatch, Suspect
 from . import lua
 from .batches import TOGETHER, Batches, Group
 from .board import RedisBoard
@@ -37,7 +27,7 @@ class RedisClaims:
 
     def __init__(self, url: str, settings: IdempotencySettings) -> None:
         server = Server.of(url, settings)
-        self._client, self._patience = server.asynchronous(), server.patience
+        self._client, self._answer_limit = server.asynchronous(), server.answer_limit
         self._settings = settings
         self._window = round(settings.ttl * 1000)
         self._complete, self._release = lua.COMPLETE, lua.RELEASE
@@ -75,7 +65,7 @@ class RedisClaims:
     async def findings(self) -> list[Endangered]:
         """Return what of this server endangers the claims. Raises `StoreUnavailable`, `ConfigurationError`."""
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._answer_limit):
                 findings, has_flags = await check(self._client)
         except TimeoutError as error:
             raise unavailable(error) from None
@@ -91,7 +81,7 @@ class RedisClaims:
     async def _execute(self, groups: Sequence[Group], full: bool) -> list[Any]:
         """Run scripts in one pipeline. Returns a reply or an error for each."""
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._answer_limit):
                 pipeline = self._client.pipeline(transaction=False)
                 for group in groups:
                     name, script = ("EVAL", group.script.source) if full else ("EVALSHA", group.script.sha)

@@ -128,7 +128,7 @@ async def test_two_sweepers_send_one_limit_once(bank: Bank, settings: Settings) 
     async def committed() -> None: ...
 
     sweepers = [a_sweeper(bank, settings, Fulfilment, committed) for _ in range(2)]
-    await asyncio.gather(*(sweeper.sweep() for sweeper in sweepers))
+    await asyncio.gather(*(sweeper.fire() for sweeper in sweepers))
 
     types = await bank.ask(f"select event_type from {bank.statements.table('events')} where event_type like 'saga.%'")
     assert types == [("saga.fulfilment.overdue",)]

@@ -63,7 +63,7 @@ MUTATIONS = (
         PIPELINE,
         (
             (SLOT, SLOT + "            await flight.delivery.consumer.ack(flight.delivery)\n"),
-            ("is_current = await delivery.consumer.ack(delivery)", "is_current = True"),
+            ("is_acked = await delivery.consumer.ack(delivery)", "is_acked = True"),
         ),
         "a worker is killed after claim",
         Invariant.NOTHING_LOST,

@@ -364,6 +364,7 @@ async def test_a_blocked_loop_of_one_process_fails_the_liveness_of_all_and_is_na
     [
         ({"HOLDFAST_BROKER__URL": "memory://"}, (), "memory:// lives in one process; --processes needs a RabbitMQ"),
         ({}, ("--only", "nobody"), "has no handler 'nobody'"),
+        ({}, ("--concurrency", "10001"), "concurrency=10001: should be less than or equal to 10000"),
     ],
 )
 def test_what_cannot_work_is_one_line(
@@ -374,6 +375,16 @@ def test_what_cannot_work_is_one_line(
     [line] = done.stderr.splitlines()
     assert done.returncode == 1
     assert line.startswith("holdfast: ") and said in line
+
+
+async def test_each_process_names_a_variable_that_nothing_reads(
+    folder: Path, env: dict[str, str], settings: Settings
+) -> None:
+    async with a_crew(2, folder, env | {"HOLDFAST_BROKER_URL": "x"}, settings) as (crew, _):
+        await asyncio.to_thread(crew.running.stop)
+
+    named = {(line["process"], line["setting"].partition(" ")[0]) for line in crew.lines("setting.unknown")}
+    assert named == {(1, "HOLDFAST_BROKER_URL"), (2, "HOLDFAST_BROKER_URL")}
 
 
 def test_a_login_that_is_refused_to_all_is_said_once(folder: Path, env: dict[str, str], settings: Settings) -> None:

@@ -97,6 +97,13 @@ def test_no_source_and_id_can_be_made_to_pass_for_a_key_of_the_handlers(forged: 
     assert claim_key("p", "q", *forged) != claim_key("p", "q", "key", "", "order-1")
 
 
+def test_a_key_is_the_one_that_earlier_releases_wrote() -> None:
+    keys = [claim_key("holdfast", "billing.charge", "shop", "id-1"), claim_key("p", "q" * 100, "e")]
+
+    long = "p:qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq~dUCvEqa1d1L8jFK1MTHz0w:9bzBvNzjL2R8oASNLUWFXA"
+    assert keys == ["holdfast:billing.charge:jcRZpuGIGx_-8-hjZ43M0A", long]
+
+
 def test_queues_whose_long_names_begin_alike_have_keys_of_their_own() -> None:
     assert claim_key("p", "q" * 100 + "1", "e") != claim_key("p", "q" * 100 + "2", "e")
 

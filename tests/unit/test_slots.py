@@ -69,7 +69,7 @@ def test_one_lane_alone_uses_every_slot_and_waits_beyond_that() -> None:
 
     only.offer(*range(6))
 
-    assert (only.running, len(only.lane.inbox)) == (4, 2)
+    assert (only.running, len(only.lane.deliveries)) == (4, 2)
 
 
 def test_a_free_slot_goes_to_the_lane_that_runs_least() -> None:
@@ -104,7 +104,7 @@ def test_closing_starts_nothing_more_and_hands_back_what_waited() -> None:
     only.offer(3)
 
     assert [delivery.tag for delivery in waiting] == [2]
-    assert (only.running, [delivery.tag for delivery in only.lane.inbox]) == (0, [3])
+    assert (only.running, [delivery.tag for delivery in only.lane.deliveries]) == (0, [3])
 
 
 def test_a_delivery_whose_channel_was_lost_while_it_waited_gets_no_slot() -> None:
@@ -151,9 +151,9 @@ def test_whatever_arrives_and_ends_the_bounds_hold_and_nobody_waits_for_nothing(
         assert slots.running == sum(other.running for other in made) <= concurrency
         assert all(other.running <= other.lane.limit for other in made)
         if slots.running == 0:
-            assert not any(other.lane.inbox for other in made)
+            assert not any(other.lane.deliveries for other in made)
         if len(made) <= concurrency:
-            assert not any(other.lane.inbox and other.running == 0 for other in made)
+            assert not any(other.lane.deliveries and other.running == 0 for other in made)
 
 
 async def test_who_is_cancelled_while_waiting_to_be_alone_is_not_given_the_turn() -> None:

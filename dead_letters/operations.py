@@ -109,7 +109,7 @@ class Note:
 
 
 class Journal:
-    """See above. With the path None in memory."""
+    """The journal of operations; that of events is the package `journal`. With the path None in memory."""
 
     def __init__(self, path: Path | None) -> None:
         self._db = database(path, synchronous="FULL")

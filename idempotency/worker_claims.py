@@ -1,27 +1,22 @@
 """The claims of one worker on a store that may become unavailable, and recover."""
 
 import asyncio
-import hashlib
 import secrets
-import uuid
-from binascii import b2a_base64
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import count, repeat
 from typing import Final, Literal, TypeAlias
 
 from ..broker import Clock
-from ..events import Message, Metadata
 from ..telemetry import ClaimsEndangered, Emit
 from .availability import Availability, StoreUnavailable
+from .keys import claim_key
 from .open import OpenClaims
 from .port import Answer, Busy, Claim, Completion
 
 _BACKLOG: Final = 10_000  # ends of claims that are kept for a store that is unavailable
 _ENDED: Final = 10_000  # ends of claims that are remembered
 _CHUNK: Final = 500
-_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
-_SCOPE_LIMIT: Final = 60  # characters of a queue's name in a key
 
 Completed: TypeAlias = Completion | Literal["unrecorded"]
 End: TypeAlias = Literal["complete", "release", "forget"]
@@ -32,9 +27,10 @@ Ends: TypeAlias = OrderedDict[bytes, tuple[Claim, End]]
 class WorkerClaims(Availability):
     """The claims of one worker, in a store.
 
-    After a failed call the store counts as unavailable: further claims raise `StoreUnavailable` at once, and a task
-    probes the store until it answers. Completions and releases are still sent, since a Redis that is out of memory
-    accepts them; those that fail are repeated when the store is back.
+    A call fails with its connection, or without an answer within twice `HOLDFAST_IDEMPOTENCY__TIMEOUT` (of several
+    hosts, longer: `redis/clients.py`). Then the store counts as unavailable: further claims raise `StoreUnavailable` at
+    once, and a task probes the store until it answers. Completions and releases are still sent, since a Redis that is
+    out of memory accepts them; those that fail are repeated when the store is back.
     """
 
     def __init__(self, opened: OpenClaims, *, prefix: str, clock: Clock, luck: Callable[[], float], emit: Emit) -> None:
@@ -158,38 +154,3 @@ def _keep(ends: Ends, claim: Claim, end: End, limit: int) -> None:
     ends[claim.token] = (claim, end)
     if len(ends) > limit:
         ends.popitem(last=False)
-
-
-def claim_key(prefix: str, scope: str, *identity: str) -> str:
-    """Return `prefix:scope:digest`. The scope is the queue, which outlives renamed functions; a long one is digested.
-
-    Each part of the identity is digested with its length before it: a sender decides what is in it, and must not
-    decide where the next begins.
-    """
-    if len(scope) > _SCOPE_LIMIT:
-        scope = f"{scope[: _SCOPE_LIMIT - 23]}~{claim_key('', '', scope)[2:]}"
-    text = ""
-    for part in identity:
-        text += f"{len(part)}:{part}"
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    return f"{prefix}:{scope}:{b2a_base64(digest, newline=False).translate(_URL_SAFE).decode().rstrip('=')}"
-
-
-def fingerprint_of(message: Message, metadata: Metadata, *, own_key: bool) -> bytes:
-    """Return 8 bytes that differ between payloads.
-
-    A derived id (UUIDv5, `ctx.publish`) stands for what its handler published at one place: a handler that ran
-    twice may have written another time into it, and the id decides alone. See docs/decisions/0009.
-    """
-    event_id = metadata.event_id
-    if not own_key and len(event_id) == 36 and event_id[14] == "5" and _is_derived(event_id):
-        return bytes(8)
-    return hashlib.blake2b(message.body, digest_size=8).digest()
-
-
-def _is_derived(event_id: str) -> bool:
-    """Return whether an id is a UUIDv5, as `derived_id` writes it."""
-    try:
-        return uuid.UUID(event_id).version == 5
-    except ValueError:
-        return False

@@ -10,7 +10,7 @@ from holdfast import PublishRefused
 from holdfast.broker import REAL
 from holdfast.config import PublisherSettings
 from holdfast.consumer.dependencies import Tools
-from holdfast.consumer.run import publish_outbox
+from holdfast.consumer.run import publish_pending
 from holdfast.events import Message
 from holdfast.telemetry import Fact, Published, Spans
 
@@ -33,7 +33,7 @@ async def published(times: int, *, patience: float) -> list[str]:
     try:
         broker = cast("Any", Refusing(times))
         tools = Tools(broker, cast("Any", None), REAL, lambda: 0.0, facts.append, Spans())
-        await publish_outbox(tools, [a_message()], PublisherSettings(), patience=patience)
+        await publish_pending(tools, [a_message()], PublisherSettings(), patience=patience)
     finally:
         outcomes = [fact.outcome for fact in facts if isinstance(fact, Published)]
     return outcomes
