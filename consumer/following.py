@@ -28,17 +28,24 @@ class Follower:
         self._clock = clock
 
     async def open(self, run: "Run", events: Iterable[tuple[Metadata, float | None]]) -> None:
-        """Put on the board what a handler is about to publish, each event with its delay."""
-        request = _request_of(run.carried)
-        if self._boards is not None and request is not None:
-            events = list(events)
-            is_open = await self._boards.open(request, events, self._entry(run.incoming.metadata))
-            run.handled_as = "lost" if not is_open else "completed" if events else "handled"
+        """Put on the board what a handler is about to publish, each event with its delay.
+
+        Where it is nothing, the board is asked all the same if the event may come to be completed and not marked: in a
+        transaction, or in a cluster.
+        """
+        boards, request, events = self._boards, _request_of(run.carried), list(events)
+        if boards is None or request is None:
+            return
+        is_open = True
+        if events or run.events is not None or not boards.is_beside_claims:
+            is_open = await boards.open(request, events, self._entry(run.incoming.metadata))
+        run.handled_as = "lost" if not is_open else "completed" if events else "handled"
 
     async def make_durable(
         self, settler: "Settler", flight: "InFlight", ran: "Ran", ending: Ending
     ) -> Completed | None:
-        """Do what `settler` does, and note it: a retry before it, since it may run at once; all else after it."""
+        """Do what `settler` does, and note it: a retry before it, since it may run at once; a completion with it, where
+        the store can; all else after it."""
         incoming = flight.incoming
         boards, request, metadata = self._boards, _request_of(incoming.message.headers), incoming.metadata
         if boards is None or request is None:
@@ -46,14 +53,15 @@ class Follower:
         if isinstance(ending, Postpone) and ending.error is not None:
             attempt, at = str(incoming.history.attempt + 1), self._clock.now().timestamp() + ending.delay
             await boards.mark(request, self._entry(metadata, "retrying", attempt, at), delay=ending.delay)
-        completion = await settler.make_durable(flight, ending)
         step = _step_after(flight, ran, ending)
-        if step is None or completion == "fenced":  # another worker handles it
-            return completion
+        if step is None:
+            return await settler.make_durable(flight, ending)
         entry = self._entry(metadata, step, ending.reason if isinstance(ending, DeadLetter) else "")
+        is_with_claim = boards.is_beside_claims and flight.claimed.claim is not None and isinstance(ending, Ack)
+        completion = await settler.make_durable(flight, ending, (request, entry) if is_with_claim else None)
         if completion == "unrecorded":  # it may run again until it is
             boards.mark_later(request, entry)
-        else:
+        elif completion != "fenced" and not is_with_claim:  # fenced: another worker handles it
             with suppress(CancelledError):  # what is durable stays so, and the step is on its way
                 await boards.mark(request, entry)
         return completion

@@ -12,7 +12,7 @@ from typing import Final, Protocol, assert_never
 from ..broker import Pause, sleep
 from ..events import Message, PublishError
 from ..events.headers import TRACEPARENT
-from ..idempotency import Claim, Completed
+from ..idempotency import Claim, Completed, Mark
 from ..telemetry import CopyHeld, Settled
 from .copies import dead_letter, postponed_copy
 from .dependencies import Tools
@@ -50,7 +50,7 @@ class Settler:
     tools: Tools
     order: Order | None = None
 
-    async def make_durable(self, flight: InFlight, ending: Ending) -> Completed | None:
+    async def make_durable(self, flight: InFlight, ending: Ending, mark: Mark | None = None) -> Completed | None:
         """Complete or release the claim, and leave a copy, confirmed.
 
         The order is the promise. A completion comes before the ack. A claim is released before the copy that will
@@ -60,7 +60,7 @@ class Settler:
         claim, event_id = flight.claimed.claim, flight.incoming.metadata.event_id
         match ending:
             case Ack():
-                return None if claim is None else await self.tools.claims.complete(claim)
+                return None if claim is None else await self.tools.claims.complete(claim, mark)
             case GiveBack():
                 pass  # its claim is let go just before it goes back
             case Postpone() if self.order is not None:

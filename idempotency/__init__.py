@@ -4,6 +4,7 @@ from .availability import Availability as Availability
 from .availability import StoreUnavailable as StoreUnavailable
 from .board import Board as Board
 from .board import Entry as Entry
+from .board import Mark as Mark
 from .board import MemoryBoard as MemoryBoard
 from .board import Step as Step
 from .boards import Boards as Boards

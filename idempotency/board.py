@@ -62,6 +62,10 @@ class Entry:
         return "\0".join(("", self.event_type.replace("\0", ""), self.detail, due, *self.cause))
 
 
+Mark: TypeAlias = tuple[str, Entry]
+"""A request, and the entry on its board that takes a step."""
+
+
 def read_entry(name: str, value: str) -> Entry:
     """Return the entry of that name and value."""
     queue, _, event_id = name.partition("\0")
@@ -85,6 +89,11 @@ def step(old: str | None, new: Step) -> State | None:
 
 class Board(Protocol):
     """Where boards are kept. Every method may raise `StoreUnavailable`, and may be repeated."""
+
+    @property
+    def is_beside_claims(self) -> bool:
+        """Whether `ClaimStore.complete` records a completion and a mark in one step. In a cluster they live apart."""
+        ...
 
     async def open(self, request: str, entries: Sequence[Entry], *, cause: str | None, life: float) -> None:
         """Put on the board what is about to be published, unless it is on it already; `cause`, the field of the event
@@ -112,6 +121,8 @@ class Board(Protocol):
 
 class MemoryBoard:
     """See `Board`. `clock` gives seconds."""
+
+    is_beside_claims = True
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

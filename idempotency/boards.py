@@ -39,6 +39,11 @@ class Boards:
         self._queues: dict[str, tuple[str, ...]] = {}
         self._pending: OrderedDict[tuple[str, str], tuple[Entry, float]] = OrderedDict()
 
+    @property
+    def is_beside_claims(self) -> bool:
+        """Whether a completion and a mark are recorded in one step."""
+        return self._board.is_beside_claims
+
     async def open(
         self, request: str, events: Iterable[tuple[Metadata, float | None]], cause: Entry | None = None
     ) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from .board import MemoryBoard
+from .board import LIFE, Mark, MemoryBoard
 from .port import Acquired, Answer, Busy, Claim, Completion, Done, Mismatch, Suspect
 
 
@@ -50,11 +50,13 @@ class MemoryClaims:
             return Acquired(crashes)
         return Suspect(crashes)
 
-    async def complete(self, claim: Claim) -> Completion:
+    async def complete(self, claim: Claim, mark: Mark | None = None) -> Completion:
         known = self._find(claim.key)
         if known is not None and known.claim.token != claim.token:
             return "fenced"
         self._write("done", claim, crashes=0)
+        if mark is not None:
+            await self.board.mark(*mark, life=LIFE)
         return "absent" if known is None else "recorded"
 
     async def release(self, claim: Claim, *, forget: bool = False) -> None:

@@ -16,6 +16,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
+from .board import Mark
+
 
 @dataclass(slots=True, init=False)
 class Claim:
@@ -95,8 +97,9 @@ class ClaimStore(Protocol):
         not to run again."""
         ...
 
-    async def complete(self, claim: Claim) -> Completion:
-        """It is handled. Works while the store has no memory left for new claims."""
+    async def complete(self, claim: Claim, mark: Mark | None = None) -> Completion:
+        """It is handled. Works while the store has no memory left for new claims. Unless it is fenced, the `mark` is
+        noted in the same step (`Board.is_beside_claims`)."""
         ...
 
     async def release(self, claim: Claim, *, forget: bool = False) -> None:

@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 from ..broker import Clock
 from ..telemetry import ClaimsEndangered, Emit
 from .availability import Availability, StoreUnavailable
+from .board import Mark
 from .keys import claim_key
 from .open import OpenClaims
 from .port import Answer, Busy, Claim, Completion
@@ -65,14 +66,14 @@ class WorkerClaims(Availability):
             _keep(self._backlog, claim, "release", _BACKLOG)
             raise self.mark_unavailable(error) from None
 
-    async def complete(self, claim: Claim) -> Completed:
+    async def complete(self, claim: Claim, mark: Mark | None = None) -> Completed:
         """Record that the event is handled: now, or when the store is back. To hold the delivery until then would
         make a repeat nearly certain."""
         self._ended[claim.token] = (claim, "complete")
         if len(self._ended) > _ENDED:
             self._ended.popitem(last=False)
         try:
-            completion = await self._store.complete(claim)
+            completion = await self._store.complete(claim, mark)
         except StoreUnavailable as error:
             self.mark_unavailable(error)
             _keep(self._backlog, claim, "complete", _BACKLOG)

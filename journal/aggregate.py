@@ -46,8 +46,8 @@ def applies(*events: type[E]) -> Callable[[Callable[[A, E], None]], Callable[[A,
 class _History:
     """An aggregate's version and that of its snapshot, and the events that are to be appended."""
 
-    version: int = 0
-    kept_version: int = 0
+    at: int = 0
+    kept_at: int = 0
     recorded: list[Event] = field(default_factory=list)
 
 
@@ -126,32 +126,32 @@ def replay(aggregate: Aggregate, recorded: Recorded) -> None:
     """Apply an event of its history. Raises what `Reading.read` raises."""
     aggregate._apply(aggregate.__reading__.read(recorded))
     history = aggregate._history
-    history.version = recorded.stream_version or history.version + 1
+    history.at = recorded.stream_version or history.at + 1
 
 
 def resume(aggregate: Aggregate, version: int) -> None:
     """Say that the state is that of a version, read from a snapshot."""
     history = aggregate._history
-    history.version = history.kept_version = version
+    history.at = history.kept_at = version
 
 
 def version_of(aggregate: Aggregate) -> int:
     """Return how many events have made it, with those that are taken to be appended."""
-    return aggregate._history.version
+    return aggregate._history.at
 
 
 def take_recorded(aggregate: Aggregate) -> tuple[int, list[Event]]:
     """Return the version before the events that it has recorded, and these. They are no longer to be appended."""
     history = aggregate._history
-    before, events = history.version, history.recorded
-    history.version, history.recorded = before + len(events), []
+    before, events = history.at, history.recorded
+    history.at, history.recorded = before + len(events), []
     return before, events
 
 
 def is_worth_a_snapshot(aggregate: Aggregate, every: int) -> bool:
     """Whether so many events have come since the last snapshot. Then it is taken to be made."""
     history = aggregate._history
-    if history.version - history.kept_version < every:
+    if history.at - history.kept_at < every:
         return False
-    history.kept_version = history.version
+    history.kept_at = history.at
     return True

@@ -9,7 +9,7 @@ from itertools import repeat
 from ..broker import Attachment, Consumer, Delivery, Offset, OnDelivery, OnLost, OnTaken
 from ..broker.memory import MemoryBroker
 from ..events import Message
-from ..idempotency import Answer, Board, Claim, ClaimStore, Completion, Entry, Lease
+from ..idempotency import Answer, Board, Claim, ClaimStore, Completion, Entry, Lease, Mark
 from ..telemetry import Emit
 
 
@@ -165,9 +165,9 @@ class WatchedClaims:
         await self._life.at_an_arrow()
         return await self._store.claim(claim, alone=alone, max_crashes=max_crashes)
 
-    async def complete(self, claim: Claim) -> Completion:
+    async def complete(self, claim: Claim, mark: Mark | None = None) -> Completion:
         await self._life.before_the_end()
-        return await self._store.complete(claim)
+        return await self._store.complete(claim, mark)
 
     async def release(self, claim: Claim, *, forget: bool = False) -> None:
         if not self._life.has_crashed:
@@ -183,6 +183,10 @@ class WatchedBoard:
     def __init__(self, board: Board, life: Life) -> None:
         self._board = board
         self._life = life
+
+    @property
+    def is_beside_claims(self) -> bool:
+        return self._board.is_beside_claims
 
     async def open(self, request: str, entries: Sequence[Entry], *, cause: str | None, life: float) -> None:
         await self._life.at_an_arrow()

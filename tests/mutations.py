@@ -53,6 +53,7 @@ WITHIN, RELAY = "tests/contract/test_within.py -k sqlite", "tests/contract/test_
 FOLLOWING, FOLLOWED = "tests/unit/test_harness_following.py", "tests/unit/test_following.py"
 MODEL, CRASHES = "tests/unit/test_following_model.py", "tests/unit/test_following_crashes.py"
 BEGUN = "tests/contract/test_following_outbox.py -k sqlite"
+COMPLETED = "tests/contract/test_claim_contract.py -k redis"
 BOARDS, ON_REDIS = "tests/contract/test_board_contract.py -k memory", "tests/contract/test_board_contract.py -k redis"
 
 MUTATIONS = (
@@ -884,17 +885,17 @@ MUTATIONS = (
         11,
         "an event is handled on its board before what it publishes is open",
         "consumer/following.py",
-        "            is_open = await self._boards.open(request, events, self._entry(run.incoming.metadata))\n",
-        '            await self._boards.mark(request, self._entry(run.incoming.metadata, "handled"))\n'
-        "            is_open = await self._boards.open(request, events, self._entry(run.incoming.metadata))\n",
+        "            is_open = await boards.open(request, events, self._entry(run.incoming.metadata))\n",
+        '            await boards.mark(request, self._entry(run.incoming.metadata, "handled"))\n'
+        "            is_open = await boards.open(request, events, self._entry(run.incoming.metadata))\n",
         CRASHES,
     ),
     Mutation(
         11,
         "an event is put on its board when it is handled, and not before",
         "consumer/following.py",
-        "            is_open = await self._boards.open(request, events, self._entry(run.incoming.metadata))\n",
-        "            is_open = await self._boards.open(request, (), self._entry(run.incoming.metadata))\n",
+        "            is_open = await boards.open(request, events, self._entry(run.incoming.metadata))\n",
+        "            is_open = await boards.open(request, (), self._entry(run.incoming.metadata))\n",
         FOLLOWING,
     ),
     Mutation(
@@ -948,7 +949,7 @@ MUTATIONS = (
     Mutation(
         11,
         "a late step in Redis undoes that an event is handled",
-        "idempotency/redis/board.py",
+        "idempotency/redis/lua.py",
         "if there == 0 or old == 'handled' then return 0 end",
         "if there == 0 then return 0 end",
         ON_REDIS,
@@ -964,7 +965,7 @@ MUTATIONS = (
     Mutation(
         11,
         "an event counts as handled in Redis though what it published is on no board",
-        "idempotency/redis/board.py",
+        "idempotency/redis/lua.py",
         "state = old == 'published' and 'handled' or 'lost'",
         "state = 'handled'",
         ON_REDIS,
@@ -1005,21 +1006,35 @@ MUTATIONS = (
         11,
         "an event that another worker took over counts as handled",
         "consumer/following.py",
-        'if step is None or completion == "fenced":',
-        "if step is None:",
+        'elif completion != "fenced" and not is_with_claim:',
+        "elif not is_with_claim:",
         FOLLOWED,
+    ),
+    Mutation(
+        11,
+        "a completion in Redis that is refused marks its event as handled",
+        "idempotency/redis/lua.py",
+        "  if completed ~= 1 and completed ~= 2 then return completed end\n",
+        "",
+        COMPLETED,
+    ),
+    Mutation(
+        11,
+        "a transaction that published nothing is on no board before its commit",
+        "consumer/following.py",
+        "if events or run.events is not None or not boards.is_beside_claims:",
+        "if events or not boards.is_beside_claims:",
+        CRASHES,
     ),
     Mutation(
         11,
         "a retry is noted after it was published",
         "consumer/following.py",
         """            await boards.mark(request, self._entry(metadata, "retrying", attempt, at), delay=ending.delay)
-        completion = await settler.make_durable(flight, ending)
 """,
         """            completion = await settler.make_durable(flight, ending)
             await boards.mark(request, self._entry(metadata, "retrying", attempt, at), delay=ending.delay)
             return completion
-        completion = await settler.make_durable(flight, ending)
 """,
         FOLLOWED,
     ),

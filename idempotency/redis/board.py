@@ -8,12 +8,6 @@ from ..keys import board_key, listeners_key
 from . import lua
 from .batches import Batches
 
-_PROLONG = """
-  local left = redis.pcall('PTTL', key)
-  if not failed(left) and left < tonumber(a[%d]) then redis.pcall('PEXPIRE', key, a[%d]) end
-  return 1
-"""
-
 # a: the field of the cause, or nothing; fields and values (JSON); life (ms); most entries.
 _OPEN = lua.Script(
     """
@@ -34,31 +28,7 @@ _OPEN = lua.Script(
     if failed(set) then return set end
   end
 """
-    + _PROLONG.replace("%d", "3")
-)
-
-# a: field, step, what the value has behind its state, life (ms).
-_MARK = lua.Script(
-    """
-  local there = redis.pcall('EXISTS', key)
-  if failed(there) then return there end
-  local value = there == 1 and redis.pcall('HGET', key, a[1])
-  if failed(value) then return value end
-  local old = value and value:match('^[^%z]*')
-  if there == 0 or old == 'handled' then return 0 end
-  local state = a[2]
-  if state == 'completed' then state = old == 'published' and 'handled' or 'lost' end
-  local set = redis.pcall('HSET', key, a[1], state .. a[3])
-  if failed(set) then return set end
-  if state == 'failed' then
-    local all, cause = redis.pcall('HGETALL', key), '\\0' .. a[1]
-    for n = 1, #all, 2 do
-      local text = all[n + 1]
-      if text:sub(1, 5) == 'open\\0' and text:sub(-#cause) == cause then redis.pcall('HDEL', key, all[n]) end
-    end
-  end
-"""
-    + _PROLONG.replace("%d", "4")
+    + lua.PROLONG.replace("%d", "3")
 )
 
 _READ = lua.Script("  return redis.pcall('HGETALL', key)")
@@ -81,14 +51,15 @@ _ANNOUNCE = lua.Script(
   local set = redis.pcall('HSET', key, a[1], a[2])
   if failed(set) then return set end
 """
-    + _PROLONG.replace("%d", "3")
+    + lua.PROLONG.replace("%d", "3")
 )
 
 
 class RedisBoard:
     """See `idempotency.Board`. Its scripts travel with those of the claims."""
 
-    def __init__(self, batches: Batches, prefix: str) -> None:
+    def __init__(self, batches: Batches, prefix: str, *, is_beside_claims: bool) -> None:
+        self.is_beside_claims = is_beside_claims
         self._batches = batches
         self._prefix, self._listeners = prefix, listeners_key(prefix)
 
@@ -98,8 +69,7 @@ class RedisBoard:
         await self._batches.ask(_OPEN, board_key(self._prefix, request), arguments)
 
     async def mark(self, request: str, entry: Entry, *, life: float) -> None:
-        arguments = (_bytes(entry.field), entry.state.encode(), _bytes(entry.rest), round(life * 1000))
-        await self._batches.ask(_MARK, board_key(self._prefix, request), arguments)
+        await self._batches.ask(lua.MARK, board_key(self._prefix, request), marking(entry, life))
 
     async def read(self, request: str) -> list[Entry]:
         return [read_entry(*item) for item in (await self._read(board_key(self._prefix, request))).items()]
@@ -118,6 +88,11 @@ class RedisBoard:
     async def _read(self, key: str) -> dict[str, str]:
         flat = [item.decode("utf-8", "surrogatepass") for item in await self._batches.ask(_READ, key, ())]
         return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def marking(entry: Entry, life: float) -> tuple[bytes, bytes, bytes, int]:
+    """Return the arguments of a mark."""
+    return _bytes(entry.field), entry.state.encode(), _bytes(entry.rest), round(life * 1000)
 
 
 def _bytes(text: str) -> bytes:

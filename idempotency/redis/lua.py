@@ -76,14 +76,59 @@ ORPHAN = Script("""
   return failed(set) and set or 0
 """)
 
-# a: token, fingerprint, window (ms). Answers: 1 recorded · 0 fenced · 2 absent, recorded now.
-COMPLETE = Script(
-    """
+_COMPLETE = """
   local value = get(key)
   if failed(value) then return value end
   if value and value:sub(2, 9) ~= a[1] then return 0 end
   local set = put(key, 'd' .. a[1] .. a[2], a[3])
   return failed(set) and set or (value and 1 or 2)
+"""
+
+# a: token, fingerprint, window (ms). Answers: 1 recorded · 0 fenced · 2 absent, recorded now.
+COMPLETE = Script(_COMPLETE, allow_oom=True)
+
+PROLONG = """
+  local left = redis.pcall('PTTL', key)
+  if not failed(left) and left < tonumber(a[%d]) then redis.pcall('PEXPIRE', key, a[%d]) end
+  return 1
+"""
+
+_MARK = """
+  local there = redis.pcall('EXISTS', key)
+  if failed(there) then return there end
+  local value = there == 1 and redis.pcall('HGET', key, a[1])
+  if failed(value) then return value end
+  local old = value and value:match('^[^%z]*')
+  if there == 0 or old == 'handled' then return 0 end
+  local state = a[2]
+  if state == 'completed' then state = old == 'published' and 'handled' or 'lost' end
+  local set = redis.pcall('HSET', key, a[1], state .. a[3])
+  if failed(set) then return set end
+  if state == 'failed' then
+    local all, cause = redis.pcall('HGETALL', key), '\\0' .. a[1]
+    for n = 1, #all, 2 do
+      local text = all[n + 1]
+      if text:sub(1, 5) == 'open\\0' and text:sub(-#cause) == cause then redis.pcall('HDEL', key, all[n]) end
+    end
+  end
+""" + PROLONG.replace("%d", "4")
+
+# The key is a board. a: field, step, what the value has behind its state, life (ms).
+MARK = Script(_MARK)
+
+# a: those of COMPLETE, the key of a board, those of MARK. Nothing is marked where the completion is fenced.
+COMPLETE_AND_MARK = Script(
+    f"""
+  local function complete(key, a)
+  {_COMPLETE}
+  end
+  local function mark(key, a)
+  {_MARK}
+  end
+  local completed = complete(key, a)
+  if completed ~= 1 and completed ~= 2 then return completed end
+  local marked = mark(a[4], {{a[5], a[6], a[7], a[8]}})
+  return failed(marked) and marked or completed
 """,
     allow_oom=True,
 )

@@ -7,11 +7,12 @@ from typing import Any, Final
 from redis.asyncio import RedisCluster as AsyncRedisCluster
 
 from ...config import IdempotencySettings
-from ..keys import heartbeat_key
+from ..board import LIFE, Mark
+from ..keys import board_key, heartbeat_key
 from ..port import Acquired, Answer, Busy, Claim, Completion, Done, Endangered, Mismatch, Suspect
 from . import lua
 from .batches import TOGETHER, Batches, Group
-from .board import RedisBoard
+from .board import RedisBoard, marking
 from .checks import check
 from .clients import Server, sentinels_of
 from .errors import FAULTS, unavailable
@@ -19,6 +20,7 @@ from .errors import FAULTS, unavailable
 _ROUNDS: Final = 3  # a claim may change hands while its owner's heartbeat is looked at
 _SUSPECT: Final = -100
 _ACQUIRED: Final = Acquired()
+_ENDS: Final = (lua.COMPLETE, lua.COMPLETE_AND_MARK, lua.RELEASE)
 _COMPLETIONS: tuple[Completion, ...] = ("fenced", "recorded", "absent")
 
 
@@ -30,10 +32,10 @@ class RedisClaims:
         self._client, self._answer_limit = server.asynchronous(), server.answer_limit
         self._settings = settings
         self._window = round(settings.ttl * 1000)
-        self._complete, self._release = lua.COMPLETE, lua.RELEASE
+        self._complete, self._complete_and_mark, self._release = _ENDS
         alone = isinstance(self._client, AsyncRedisCluster)  # keys of a cluster live apart
         self._batches = Batches(self._execute, together=1 if alone else TOGETHER)
-        self.board = RedisBoard(self._batches, settings.prefix)
+        self.board = RedisBoard(self._batches, settings.prefix, is_beside_claims=not alone)
 
     async def claim(self, claim: Claim, *, alone: bool = False, max_crashes: int = 3) -> Answer:
         arguments = (claim.token, claim.fingerprint, claim.owner, self._window, int(alone), max_crashes)
@@ -49,9 +51,14 @@ class RedisClaims:
             await self._batches.ask(lua.ORPHAN, claim.key, (token, self._window))
         return Busy()
 
-    async def complete(self, claim: Claim) -> Completion:
+    async def complete(self, claim: Claim, mark: Mark | None = None) -> Completion:
         arguments = (claim.token, claim.fingerprint, self._window)
-        return _COMPLETIONS[await self._batches.ask(self._complete, claim.key, arguments)]
+        if mark is None:
+            return _COMPLETIONS[await self._batches.ask(self._complete, claim.key, arguments)]
+        request, entry = mark
+        key = board_key(self._settings.prefix, request).encode("utf-8", "surrogatepass")
+        marked = (*arguments, key, *marking(entry, LIFE))
+        return _COMPLETIONS[await self._batches.ask(self._complete_and_mark, claim.key, marked)]
 
     async def release(self, claim: Claim, *, forget: bool = False) -> None:
         await self._batches.ask(self._release, claim.key, (claim.token, self._window, int(forget)))
@@ -69,8 +76,8 @@ class RedisClaims:
                 findings, has_flags = await check(self._client)
         except TimeoutError as error:
             raise unavailable(error) from None
-        scripts = (lua.COMPLETE, lua.RELEASE)
-        self._complete, self._release = scripts if has_flags else (script.without_flags for script in scripts)
+        ends = _ENDS if has_flags else (script.without_flags for script in _ENDS)
+        self._complete, self._complete_and_mark, self._release = ends
         return findings
 
     async def _life_of(self, owner: bytes) -> float:

@@ -22,7 +22,7 @@ from holdfast import Context, Event, Ordered, Reject, Retry, Settings, Worker, f
 from holdfast.broker import REAL, Broker, ladder, open_broker
 from holdfast.consumer import Dependencies
 from holdfast.events import headers as h
-from holdfast.idempotency import Claim, ClaimStore, OpenClaims, open_claims
+from holdfast.idempotency import Claim, ClaimStore, Mark, OpenClaims, open_claims
 from holdfast.telemetry import Attached, CrashSuspected, Emit, Fact, Settled, configure_logging
 
 ATTEMPTS = 3
@@ -123,8 +123,8 @@ class MortalClaims:
         reached("after claim")
         return answer
 
-    async def complete(self, claim: Claim) -> Any:
-        completion = await self._store.complete(claim)
+    async def complete(self, claim: Claim, mark: Mark | None = None) -> Any:
+        completion = await self._store.complete(claim, mark)
         reached("after complete")
         return completion
 

@@ -10,16 +10,16 @@ import pytest
 from waiting import eventually
 
 from holdfast.config import IdempotencySettings
-from holdfast.idempotency import Acquired, Busy, Claim, ClaimStore, Done, Heart, MemoryClaims, Mismatch, Suspect
+from holdfast.idempotency import Acquired, Busy, Claim, Done, Entry, Heart, MemoryClaims, Mismatch, Step, Suspect
 from holdfast.idempotency.redis import RedisClaims, RedisHeart
 
 A, B = b"worker-A", b"worker-B"
 
 
 class SharedStore:
-    """A store, and two workers who are alive in it."""
+    """A store with its boards, and two workers who are alive in it."""
 
-    def __init__(self, store: ClaimStore, heart: Heart, key: str) -> None:
+    def __init__(self, store: MemoryClaims | RedisClaims, heart: Heart, key: str) -> None:
         self.store = store
         self.heart = heart
         self.key = key
@@ -251,3 +251,49 @@ async def test_a_cancelled_question_leaves_its_answer_to_nobody(shared: SharedSt
 
     assert answers == [Acquired()] * 20
     assert await shared.store.complete(taken) == "recorded"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "then"),
+    [
+        ("open", "handled", "handled"),
+        ("open", "completed", "lost"),
+        ("published", "completed", "handled"),
+        ("handled", "lost", "handled"),
+    ],
+)
+async def test_an_entry_takes_its_step_with_the_completion(
+    shared: SharedStore, old: Step, new: Step, then: Step
+) -> None:
+    claim = shared.claim()
+    await shared.store.claim(claim)
+    await shared.store.board.open("r", [Entry("q", "e-1", "paid", old)], cause=None, life=60)
+
+    completions = [await shared.store.complete(claim, ("r", Entry("q", "e-1", "paid", new))) for _ in range(2)]
+
+    assert shared.store.board.is_beside_claims
+    assert completions == ["recorded", "recorded"]
+    assert await shared.store.board.read("r") == [Entry("q", "e-1", "paid", then)]
+
+
+async def test_a_completion_that_is_fenced_marks_nothing(shared: SharedStore) -> None:
+    late, heir, entry = shared.claim(A), shared.claim(B), Entry("q", "e-1", "paid")
+    await shared.store.claim(late)
+    await shared.die(A)
+    await shared.store.claim(heir, alone=True)
+    await shared.store.board.open("r", [entry], cause=None, life=60)
+
+    completion = await shared.store.complete(late, ("r", Entry("q", "e-1", "paid", "handled")))
+
+    assert completion == "fenced"
+    assert await shared.store.board.read("r") == [entry]
+
+
+async def test_a_completion_of_a_request_that_is_on_no_board_makes_none(shared: SharedStore) -> None:
+    claim = shared.claim()
+    await shared.store.claim(claim)
+
+    completion = await shared.store.complete(claim, ("r", Entry("q", "e-1", "paid", "handled")))
+
+    assert completion == "recorded"
+    assert await shared.store.board.read("r") == []

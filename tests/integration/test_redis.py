@@ -50,6 +50,7 @@ async def test_claims_are_kept_in_every_shape_of_redis(shape: Shape, tmp_path: P
     assert {type(answer) for answer in second} == {Busy}
     assert ended == [Acquired(), "recorded", Done()]
     assert third == [Suspect(1)] * 30
+    assert store.board.is_beside_claims == (shape is not with_cluster)
 
 
 async def test_who_is_alive_stays_so_when_memory_runs_out(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
 from offline import OfflineWorker, Paid, an_offline_worker
 from waiting import eventually
 
 from holdfast import Context, Event, Following, Progress, Publisher, Retry, fixed
 from holdfast.broker import ladder
 from holdfast.broker.memory import shared
-from holdfast.idempotency import Board, Claim, Completion, Entry, MemoryBoard, MemoryClaims, StoreUnavailable
+from holdfast.idempotency import Board, Claim, Completion, Entry, Mark, MemoryBoard, MemoryClaims, StoreUnavailable
 from holdfast.telemetry import Unfollowed
 
 
@@ -20,13 +21,14 @@ class Mailed(Event, type="mailed"):
 class Fencing(MemoryClaims):
     """Another worker took every event over."""
 
-    async def complete(self, claim: Claim) -> Completion:
+    async def complete(self, claim: Claim, mark: Mark | None = None) -> Completion:
         return "fenced"
 
 
 class Failing(MemoryBoard):
-    """A board that is unavailable while `fails` names the step."""
+    """A board that is unavailable while `fails` names the step. Its marks are apart from claims, as in a cluster."""
 
+    is_beside_claims = False
     fails = ""
 
     async def open(self, request: str, entries: Sequence[Entry], *, cause: str | None, life: float) -> None:
@@ -63,8 +65,11 @@ def with_a_mail(offline: OfflineWorker) -> None:
     async def mail(event: Mailed) -> None: ...
 
 
-async def test_an_event_that_another_worker_took_over_stays_open_for_that_one() -> None:
+@pytest.mark.parametrize("is_apart", [False, True])
+async def test_an_event_that_another_worker_took_over_stays_open_for_that_one(is_apart: bool) -> None:
     offline = an_offline_worker(Fencing)
+    if is_apart:
+        a_failing_board(offline)
 
     @offline.worker.handler(Paid)
     async def handle(event: Paid) -> None: ...

@@ -1,6 +1,7 @@
 """Workers in a harness that die before any step, while others are told of the progress of a request all the time."""
 
 import random
+import sqlite3
 from collections.abc import Iterator
 from itertools import count
 
@@ -8,6 +9,7 @@ import pytest
 from following import WatchedBoard
 
 from holdfast import Context, Event, Reject, Retry, RetryLater, Worker, fixed
+from holdfast.sql import Database, ddl
 from holdfast.testing import Harness
 
 
@@ -96,6 +98,23 @@ async def test_a_worker_that_dies_before_any_step_says_done_no_earlier(first: in
 
             assert (await h.progress(sent.correlation_id)).done
         services.check()
+
+
+@pytest.mark.parametrize("first", range(2, 6))
+async def test_a_worker_that_dies_after_a_commit_that_published_nothing_says_done(first: int) -> None:
+    """Its inbox alone knows that the event is handled."""
+    database, worker = Database.sqlite(":memory:"), Worker("ledger")
+    await database.run((statement, {}) for statement in ddl(dialect="sqlite"))
+
+    @worker.handler(Reported, within=database)
+    def report(event: Reported, ctx: Context, connection: sqlite3.Connection) -> None: ...
+
+    async with Harness(worker) as h:
+        h._faults.arrows = at(first)
+        sent = await h.publish(Reported(number=1), follow=True)
+        await h.settle()
+
+        assert (await h.progress(sent.correlation_id)).done
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -36,6 +36,7 @@ class Shape:
 
     With `relays`, a transaction writes the first event, and so many relays at once may send it. In an outage a relay
     does not reach the board. A flush empties it. `is_late`: a dead letter may be replayed before it is noted.
+    `is_apart`: a completion and its mark are two steps, as in a cluster.
     """
 
     publishes: dict[str, tuple[str, ...]]
@@ -49,6 +50,7 @@ class Shape:
     outages: int = 0
     flushes: int = 0
     is_late: bool = False
+    is_apart: bool = False
 
     @property
     def is_exact(self) -> bool:
@@ -209,14 +211,16 @@ class World:
             for kind in self.shape.publishes.get(message.queue, ())
             for queue in self.shape.listeners[kind]
         ]
-        entries = [Entry(child.queue, child.event, state="open", cause=child.cause) for child in children]
-        run(self.board.open("r", entries, cause=f"{message.queue}\0{message.event}", life=60))
+        if children or self.shape.is_apart:
+            entries = [Entry(child.queue, child.event, state="open", cause=child.cause) for child in children]
+            run(self.board.open("r", entries, cause=f"{message.queue}\0{message.event}", life=60))
         for child in children:
             yield
             self.ready.append(child)
         yield
         self.completed.add(identity)
-        yield
+        if self.shape.is_apart:
+            yield
         self._mark(message, "completed" if children else "handled")
         yield
 
@@ -288,6 +292,8 @@ PAIR = {"publishes": {"a": ("x",)}, "listeners": {"root": ("a",), "x": ("b",)}}
         pytest.param(Shape(**PAIR, relays=1, crashes=1, outages=1), id="a relay, a crash and an outage"),
         pytest.param(Shape(**PAIR, relays=1, crashes=1, flushes=1), id="a relay, a crash and a flush"),
         pytest.param(Shape(**PAIR, failures=1, attempts=1, replays=1, is_late=True), id="a late dead letter, a replay"),
+        pytest.param(Shape(**PAIR, crashes=2, is_apart=True), id="a cluster, a pair and two crashes"),
+        pytest.param(Shape(**PAIR, crashes=1, duplicates=1, is_apart=True), id="a cluster, a crash and a duplicate"),
     ],
 )
 def test_on_every_path_done_is_said_at_the_end_and_not_before(shape: Shape) -> None:

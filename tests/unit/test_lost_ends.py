@@ -7,7 +7,7 @@ from running import publish_all
 
 from holdfast import Context, Retry, fixed
 from holdfast.events import seal
-from holdfast.idempotency import Claim, Completion, MemoryClaims
+from holdfast.idempotency import Claim, Completion, Mark, MemoryClaims
 from holdfast.telemetry import Settled
 
 
@@ -16,8 +16,8 @@ class Losing(MemoryClaims):
 
     lost: set[bytes]
 
-    async def complete(self, claim: Claim) -> Completion:
-        return await super().complete(claim) if self._keeps(claim) else "recorded"
+    async def complete(self, claim: Claim, mark: Mark | None = None) -> Completion:
+        return await super().complete(claim, mark) if self._keeps(claim) else "recorded"
 
     async def release(self, claim: Claim, *, forget: bool = False) -> None:
         if self._keeps(claim):
