@@ -192,6 +192,10 @@ bench-journal: $(BENCH)/.holdfast ## Appending beside eventsourcing, and how fas
 bench-order: $(BENCH)/.holdfast ## Order per key beside the same without it and beside locks, and changes of owner: make bench-order [ROUNDS=5]
 	$(BENCH)/bin/python benchmarks/order.py --rounds $(or $(ROUNDS),5)
 
+.PHONY: bench-following
+bench-following: $(BENCH)/.holdfast ## Followed requests next to the same unfollowed: make bench-following [ROUNDS=5]
+	$(BENCH)/bin/python benchmarks/following.py --rounds $(or $(ROUNDS),5)
+
 .PHONY: bench-ladder
 bench-ladder: venv ## What a delayed message costs the broker, with the ladder of before and of now, on a private node
 	$(BIN)/python benchmarks/ladder.py

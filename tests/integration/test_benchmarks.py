@@ -60,3 +60,16 @@ async def test_order_and_changes_of_owner_can_be_measured(rabbitmq_url: str, red
     assert process.returncode == 0, output.decode()
     for words in ("ordered to unordered", "1 % of the keys failing", "stands still, SIGKILL", "50 parked, SIGTERM"):
         assert words in output.decode()
+
+
+async def test_followed_requests_can_be_measured(rabbitmq_url: str, redis_url: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(RUN.with_name("following.py")), "--count", "20", "--rounds", "1",
+        env=os.environ | {"HOLDFAST_TEST_RABBITMQ_URL": rabbitmq_url, "HOLDFAST_TEST_REDIS_URL": redis_url},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+
+    assert process.returncode == 0, output.decode()
+    assert "followed to unfollowed" in output.decode()
+    assert "the last request is done" in output.decode()

@@ -100,8 +100,8 @@ async def test_a_worker_that_dies_before_any_step_says_done_no_earlier(first: in
         services.check()
 
 
-@pytest.mark.parametrize("first", range(2, 6))
-async def test_a_worker_that_dies_after_a_commit_that_published_nothing_says_done(first: int) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_worker_that_dies_after_a_commit_that_published_nothing_says_done(times: int) -> None:
     """Its inbox alone knows that the event is handled."""
     database, worker = Database.sqlite(":memory:"), Worker("ledger")
     await database.run((statement, {}) for statement in ddl(dialect="sqlite"))
@@ -110,7 +110,7 @@ async def test_a_worker_that_dies_after_a_commit_that_published_nothing_says_don
     def report(event: Reported, ctx: Context, connection: sqlite3.Connection) -> None: ...
 
     async with Harness(worker) as h:
-        h._faults.arrows = at(first)
+        h.crash_before_ack(times)
         sent = await h.publish(Reported(number=1), follow=True)
         await h.settle()
 
