@@ -1,9 +1,10 @@
-"""Followed requests beside the same requests unfollowed, on real servers.
+"""Followed requests next to the same requests unfollowed, on real servers, with a claim store.
 
     python benchmarks/following.py [--count 3000] [--rounds 5]
 
-A request is one event whose handler publishes two more, which are handled in turn: 100 requests are published at once,
-with a claim store. Prints requests a second until all is handled, the processor time of this process, and the ratios.
+`handle`: events that wait in a queue, each a request of its own, are handled. `request`: a request is published, 100 at
+once; its handler publishes two events, which are handled in turn. Prints how many a second, the processor time of this
+process for each, and the ratios.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import asyncio
 import secrets
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -37,6 +38,10 @@ class Confirmed(Event, type="bench.confirmed", key="order"):
     order: str
 
 
+class Waiting(Event, type="bench.waiting", key="order"):
+    order: str
+
+
 @dataclass(frozen=True)
 class Cost:
     """What some requests took: seconds, and seconds of this process's processor."""
@@ -57,6 +62,15 @@ class Handled:
             if self.left <= 0:
                 self.done.set()
 
+    async def during(self, count: int, work: Awaitable[object]) -> Cost:
+        """Return what it took until so many events were handled, from when the work began."""
+        self.left = count
+        self.done.clear()
+        began, processor = time.perf_counter(), time.process_time()
+        await work
+        await self.done.wait()
+        return Cost(time.perf_counter() - began, time.process_time() - processor)
+
 
 def a_worker(settings: Settings, handled: Handled) -> Worker:
     """Return the worker of the requests."""
@@ -73,51 +87,67 @@ def a_worker(settings: Settings, handled: Handled) -> Worker:
     @worker.handler(Confirmed)
     async def confirm(event: Confirmed) -> None: ...
 
+    @worker.handler(Waiting)
+    async def handle(event: Waiting) -> None: ...
+
     return worker
 
 
-async def requests(publisher: Publisher, handled: Handled, count: int, *, follow: bool) -> Cost:
-    """Return what some requests took, from the first publish to the last event that was handled."""
-    handled.left = EVENTS * count
-    handled.done.clear()
+async def publish(publisher: Publisher, kind: type[Ordered | Waiting], count: int, *, follow: bool) -> None:
+    """Publish the first events of some requests."""
     numbers = iter(range(count))
 
     async def one_by_one() -> None:
         for number in numbers:
-            await publisher.publish(Ordered(order=str(number)), follow=follow)
+            await publisher.publish(kind(order=str(number)), follow=follow)
 
-    began, processor = time.perf_counter(), time.process_time()
     await asyncio.gather(*(one_by_one() for _ in range(AT_ONCE)))
-    await handled.done.wait()
-    return Cost(time.perf_counter() - began, time.process_time() - processor)
 
 
 async def main(rabbitmq: str, redis: str, count: int, rounds: int) -> None:
     """Measure, and print the figures."""
     settings = Settings(
-        _env_file=None,
-        broker={"url": rabbitmq, "exchange": f"bench-{secrets.token_hex(4)}"},
-        idempotency={"url": redis},
-        log={"format": "none", "successes": 0},
+        _env_file=None,  # type: ignore[call-arg]
+        broker={"url": rabbitmq, "exchange": f"bench-{secrets.token_hex(4)}"},  # type: ignore[arg-type]
+        idempotency={"url": redis},  # type: ignore[arg-type]
+        log={"format": "none", "successes": 0},  # type: ignore[arg-type]
     )
     handled = Handled()
-    costs: dict[bool, list[Cost]] = {False: [], True: []}
-    async with _running(a_worker(settings, handled)), Publisher(settings) as publisher:
-        await requests(publisher, handled, AT_ONCE, follow=True)
+    names = [(what, follow) for what in ("handle", "request") for follow in (False, True)]
+    costs: dict[tuple[str, bool], list[Cost]] = {name: [] for name in names}
+    async with Publisher(settings) as publisher:
+        async with _running(a_worker(settings, handled)):
+            await handled.during(EVENTS * AT_ONCE, publish(publisher, Ordered, AT_ONCE, follow=True))
         for number in range(rounds):
             for follow in (False, True)[:: 1 if number % 2 else -1]:
-                costs[follow].append(await requests(publisher, handled, count, follow=follow))
+                await publish(publisher, Waiting, count, follow=follow)
+                worker = a_worker(settings, handled)
+                handling = asyncio.create_task(handled.during(count, asyncio.sleep(0)))
+                async with _running(worker):
+                    costs["handle", follow].append(await handling)
+                    more = handled.during(EVENTS * count, publish(publisher, Ordered, count, follow=follow))
+                    costs["request", follow].append(await more)
+        await _print_progress(settings, publisher, handled)
+    for what in ("handle", "request"):
+        for follow in (False, True):
+            some, name = costs[what, follow], "followed" if follow else "unfollowed"
+            rate = statistics.median(count / cost.seconds for cost in some)
+            spent = statistics.median(cost.processor for cost in some) / count
+            print(f"{what:<8} {name:<11} {rate:>7,.0f} a second, {1e6 * spent:,.0f} µs of processor")
+        pairs = zip(costs[what, False], costs[what, True], strict=True)
+        ratios = [plain.seconds / followed.seconds for plain, followed in pairs]
+        print(f"{what:<8} followed to unfollowed {statistics.median(ratios):.2f} ({_listed(ratios)})")
+
+
+async def _print_progress(settings: Settings, publisher: Publisher, handled: Handled) -> None:
+    async with _running(a_worker(settings, handled)), Following(settings) as following:
         sent = await publisher.publish(Ordered(order="last"), follow=True)
-        async with Following(settings) as following:
-            progress = await following.until_done(sent.correlation_id, within=10.0)
-    for follow, some in costs.items():
-        rate = statistics.median(count / cost.seconds for cost in some)
-        spent = statistics.median(cost.processor for cost in some) / count
-        name = "followed" if follow else "unfollowed"
-        print(f"{name:<12} {rate:>7,.0f} requests/s, {1e6 * spent:,.0f} µs of processor")
-    ratios = [plain.seconds / followed.seconds for plain, followed in zip(*costs.values(), strict=True)]
-    print(f"followed to unfollowed {statistics.median(ratios):.2f} ({', '.join(f'{ratio:.2f}' for ratio in ratios)})")
+        progress = await following.until_done(sent.correlation_id, within=10.0)
     print(f"the last request is {progress.state}")
+
+
+def _listed(ratios: list[float]) -> str:
+    return ", ".join(f"{ratio:.2f}" for ratio in ratios)
 
 
 @asynccontextmanager

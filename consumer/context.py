@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Coroutine, Generator, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
 import structlog
@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 from ..broker import REAL, Clock, with_headers
 from ..config import Settings
 from ..events import (
+    Envelope,
     Event,
     Headers,
     HoldfastError,
@@ -165,7 +166,8 @@ class Context(Generic[State]):
         if headers is not None:
             envelope = with_headers(envelope, headers)
         if h.FOLLOW in run.carried:
-            envelope = replace(envelope, headers={**envelope.headers, h.FOLLOW: run.carried[h.FOLLOW]})
+            carried = {**envelope.headers, h.FOLLOW: run.carried[h.FOLLOW]}
+            envelope = Envelope(envelope.metadata, envelope.body, envelope.content_type, carried)
         message = message_for(envelope, around.settings, delay)
         if run.events is None:
             run.pending.append(message)

@@ -71,7 +71,8 @@ def followed(envelope: Envelope) -> Envelope:
     request = metadata.correlation_id or metadata.event_id
     headers = {**envelope.headers, h.FOLLOW: request}
     # A relay makes a board for an event that no handler publishes: those of the request's handlers are on it already.
-    return replace(envelope, metadata=replace(metadata, follow=request, caused_by=None), headers=headers)
+    metadata = replace(metadata, follow=request, caused_by=None)
+    return Envelope(metadata, envelope.body, envelope.content_type, headers)
 
 
 def check_limits(envelope: Envelope, delay: float | None, *, max_body: int, max_delay: float) -> None:

@@ -71,5 +71,5 @@ async def test_followed_requests_can_be_measured(rabbitmq_url: str, redis_url: s
     output, _ = await process.communicate()
 
     assert process.returncode == 0, output.decode()
-    assert "followed to unfollowed" in output.decode()
+    assert output.decode().count("followed to unfollowed") == 2
     assert "the last request is done" in output.decode()
