@@ -4,10 +4,10 @@ import asyncio
 from dataclasses import asdict
 
 from ..config import LogSettings, load_settings
-from ..events import ConfigurationError
 from ..telemetry import configure_logging, redact
 from .doctor import examine_all
 from .load import load_worker
+from .reach import check_reach
 from .words import console, print_json
 
 _ORDER = ("error", "warning", "note")
@@ -17,8 +17,7 @@ def diagnose(target: str | None, *, as_json: bool) -> int:
     """Print the findings. Returns the exit code."""
     worker = load_worker(target) if target is not None else None
     settings = worker.settings if worker is not None else load_settings()
-    if settings.broker.url.get_secret_value().startswith("memory:"):
-        raise ConfigurationError("HOLDFAST_BROKER__URL is memory://, inside one process: there is no broker to look at")
+    check_reach(settings.broker)
     configure_logging(LogSettings(level="CRITICAL"))  # libraries have words of their own for what is raised
     visit = asyncio.run(examine_all(settings, worker.handlers if worker is not None else ()))
     findings = sorted(visit.findings, key=lambda finding: _ORDER.index(finding.kind.severity))

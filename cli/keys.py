@@ -8,6 +8,7 @@ from ..consumer.ordering.asking import ask_owner
 from ..events import ConfigurationError
 from ..telemetry import configure_logging
 from .load import load_worker
+from .reach import check_reach
 from .words import console, print_json
 
 
@@ -17,6 +18,7 @@ def run_keys(target: str, handler: str, verb: str, key: str | None, *, as_json: 
     Raises `ConfigurationError` for a handler that is not ordered, `HoldfastError` where no owner answers."""
     configure_logging(LogSettings(level="ERROR"))
     worker = load_worker(target)
+    check_reach(worker.settings.broker)
     [spec] = worker.selected([handler])
     if spec.ordered is None:
         raise ConfigurationError(f"handler {handler!r} of worker {worker.name!r} is not ordered")

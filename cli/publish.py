@@ -18,6 +18,7 @@ from ..config import LogSettings, Settings, load_settings
 from ..events import ConfigurationError, Envelope, Message, PublishError, Unroutable, read_metadata, uuid7
 from ..publisher import Publisher
 from ..telemetry import Disconnected, Fact, configure_logging
+from .reach import check_reach
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -49,10 +50,7 @@ def publish_events(event_type: str, body: str, *, headers: list[str], delay: flo
     """Publish, print the ids, name what failed. Returns the exit code."""
     settings = load_settings()
     configure_logging(LogSettings(level="ERROR"))
-    if settings.broker.url.get_secret_value().startswith("memory:"):
-        raise ConfigurationError(
-            "HOLDFAST_BROKER__URL=memory:// is a broker inside one process: no worker hears what another publishes"
-        )
+    check_reach(settings.broker)
     if not event_type.strip() or len(event_type.encode(errors="replace")) > 255:
         raise ConfigurationError(f"{event_type[:60]!r} is no event type; write a dotted name such as order.created")
     extra = dict(_header(text) for text in headers)

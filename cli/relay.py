@@ -19,6 +19,7 @@ from ..telemetry import (
     keep_running,
     open_spans,
 )
+from .reach import check_reach
 from .run import run
 from .signals import end_when_signalled, heed
 from .sql import opened
@@ -36,6 +37,7 @@ async def _run(settings: Settings) -> int:
     metrics = Metrics()
     emit = fan_out((FactLog(settings.log.successes), metrics))
     async with opened(settings) as database:
+        check_reach(settings.broker)
         with suppress(DatabaseUnavailable):  # the relay waits for it
             await database.check(settings.sql.schema, keeps=settings.sql.keeps)
         broker = await open_broker(settings, emit)

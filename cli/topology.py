@@ -7,9 +7,9 @@ from typing import Any
 from ..broker import Difference, Management, ManagementUnavailable, Topology, binding_differences, described
 from ..config import LogSettings
 from ..consumer import Worker
-from ..events import ConfigurationError
 from ..telemetry import configure_logging
 from .load import load_worker
+from .reach import check_reach
 from .words import console, print_json
 
 
@@ -75,8 +75,7 @@ async def _bindings(worker: Worker, topology: Topology, differences: tuple[Diffe
 def _on_a_broker(target: str) -> Worker:
     worker = load_worker(target)
     configure_logging(LogSettings(level="CRITICAL"))  # libraries have words of their own for what is raised
-    if worker.settings.broker.url.get_secret_value().startswith("memory:"):
-        raise ConfigurationError("HOLDFAST_BROKER__URL is memory://, inside one process: there is no broker to look at")
+    check_reach(worker.settings.broker)
     return worker
 
 

@@ -41,6 +41,12 @@ def summary(error: BaseException) -> str:
     return " ".join(f"{_type_name(error)}: {bounded(text_of(error), 500)}".split())
 
 
+def cause_of(error: BaseException) -> BaseException | None:
+    """Return the error that led to another: the one it was raised from, or else the one that was being handled."""
+    cause = error.__cause__  # neither compared nor tested for truth: an exception may have its own ideas of both
+    return cause if cause is not None or error.__suppress_context__ else error.__context__
+
+
 def _trace(error: BaseException) -> str:
     frames = redact("".join(traceback.format_tb(error.__traceback__, limit=-_FRAMES)))  # they quote the source
     message = bounded(text_of(error), MESSAGE_LIMIT // 2)
@@ -52,8 +58,7 @@ def _chain_of(error: BaseException) -> list[BaseException]:
     link: BaseException | None = error
     while link is not None and len(chain) < _CHAIN and not any(link is known for known in chain):
         chain.append(link)
-        cause = link.__cause__  # neither compared nor tested for truth: an exception may have its own ideas of both
-        link = cause if cause is not None or link.__suppress_context__ else link.__context__
+        link = cause_of(link)
     return chain
 
 

@@ -34,6 +34,8 @@ def refuse_work(returned: Any) -> None:
     """Raise `WorkNotDone` for a value with which something should have been done."""
     if isinstance(returned, Event):
         raise WorkNotDone(f"the handler returned the event {type(returned).__name__}; publish it with ctx.publish")
+    if isinstance(returned, list | tuple) and any(isinstance(one, Event) for one in returned):
+        raise WorkNotDone("the handler returned a list of events; publish each with ctx.publish")
     if isinstance(returned, BaseException) or (isinstance(returned, type) and issubclass(returned, BaseException)):
         raise WorkNotDone(f"the handler returned the exception {returned!r:.200}; raise it")
     if isinstance(returned, Generator | AsyncGenerator):

@@ -17,6 +17,7 @@ from ..telemetry import HandlerAbandoned
 from .context import Context, Surroundings, note_thread
 from .dependencies import Tools
 from .errors import HandlerExit, HandlerTimeout, WorkNotDone
+from .failure import cause_of
 from .following import Follower
 from .handler import Handler, HandlerSpec, Middleware
 from .in_flight import InFlight, Run
@@ -125,7 +126,8 @@ class Runner:
         if isinstance(error, Ended):
             return error.outcome
         if isinstance(error, RetryLater):
-            return Failed(error, error.after)
+            cause = cause_of(error)  # the failure; the request to wait says nothing of it
+            return Failed(error if cause is None else cause, error.after)
         if isinstance(error, Reject | WorkNotDone):
             return Refused(error, "refused")
         return Failed(error)

@@ -52,6 +52,8 @@ def signature_of(
     members = _members_of_first(positional[0], names, where)
     if len(positional) > 1:
         _check_second(positional[0], positional[1], names, where)
+    if called is inspect.unwrap(called):  # a decorator may publish what the function returns
+        _check_returned(inspect.signature(function).return_annotation, names, where)
     _check_call(function, 3 if takes_session else 2 if len(positional) > 1 else 1, where)
     return Signature(members, len(positional) > 1, inspect.iscoroutinefunction(called))
 
@@ -117,7 +119,7 @@ def _called(function: Any) -> Any:
 
 def _members_of_first(parameter: inspect.Parameter, names: Mapping[str, Any], where: str) -> Members:
     try:
-        members = _members(_resolved(parameter, names))
+        members = _members(_resolved(parameter.annotation, names))
     except Exception as error:  # noqa: BLE001 (an annotation may be any expression)
         raise ConfigurationError(
             f"{where}: the annotation {parameter.annotation!r:.80} of its first parameter cannot be resolved "
@@ -133,7 +135,7 @@ def _check_second(first: inspect.Parameter, second: inspect.Parameter, names: Ma
     if first.annotation is first.empty and first.name in ("ctx", "context"):
         raise ConfigurationError(f"{where}: the event comes first, then the context: (event, ctx)")
     try:
-        members = _members(_resolved(second, names))
+        members = _members(_resolved(second.annotation, names))
     except Exception:  # noqa: BLE001 (an annotation may be any expression)
         return
     plains = [_plain(member) for member in members or (Context,)]
@@ -144,6 +146,20 @@ def _check_second(first: inspect.Parameter, second: inspect.Parameter, names: Ma
     if members is None and second.default is not second.empty and second.default is not None:
         raise ConfigurationError(
             f"{where}: its second parameter is given the Context, so the default of {second.name!r} would never count"
+        )
+
+
+def _check_returned(annotation: Any, names: Mapping[str, Any], where: str) -> None:
+    """Refuse the annotation of a function that returns events. One that cannot be resolved changes nothing."""
+    try:
+        members = _members(_resolved(annotation, names)) or ()
+    except Exception:  # noqa: BLE001 (an annotation may be any expression)
+        return
+    parts = [part for member in members for part in (member, *typing.get_args(member))]
+    if event := next((part for part in parts if isinstance(part, type) and issubclass(part, Event)), None):
+        raise ConfigurationError(
+            f"{where} is annotated to return {event.__name__}, which nothing would publish; "
+            "publish it with ctx.publish, and return None"
         )
 
 
@@ -173,14 +189,14 @@ def _names(function: Any, events: Iterable[Any]) -> dict[str, Any]:
     return {"Context": Context, own.__name__: own, **likely, **inner.__globals__, **around}
 
 
-def _resolved(parameter: inspect.Parameter, names: Mapping[str, Any]) -> Any:
+def _resolved(annotation: Any, names: Mapping[str, Any]) -> Any:
     """Return an annotation with its names resolved. Raises whatever its evaluation raises."""
-    if parameter.annotation is parameter.empty:
+    if annotation is inspect.Parameter.empty:
         return Any
 
     def annotated() -> None: ...
 
-    annotated.__annotations__ = {"it": parameter.annotation}
+    annotated.__annotations__ = {"it": annotation}
     return typing.get_type_hints(annotated, dict(names))["it"]
 
 

@@ -152,6 +152,8 @@ class Reject(HandlerSignal):
 class RetryLater(HandlerSignal):
     """Raised by a handler: try again later. It counts as one of the policy's attempts.
 
+    The error that it is raised from, or that is being handled, is the one that logs, metrics and dead letters show.
+
     Args:
         after: Seconds, at most `HOLDFAST_BROKER__MAX_DELAY`.
 
@@ -162,5 +164,5 @@ class RetryLater(HandlerSignal):
     def __init__(self, after: float) -> None:
         if not 0 <= after < float("inf"):
             raise ConfigurationError(f"RetryLater(after={after!r}): give seconds, 0 or more")
-        super().__init__(f"again in {after:g} s")
+        super().__init__(f"the handler asked for another attempt in {after:g} s")
         self.after = after

@@ -19,6 +19,7 @@ from ...dead_letters import DeadLetters, Edit, Operation, Outage, Pace, Request,
 from ...dead_letters.view import letter_json
 from ...events import BrokerUnavailable, ConfigurationError, HoldfastError
 from ...telemetry import configure_logging, neutral
+from ..reach import check_reach
 from ..words import console, print_json
 from .progress import bar, pausing
 from .tables import groups_table, operation_line, print_json_with
@@ -38,6 +39,7 @@ async def open_service(*, any_queue: bool = False) -> AsyncIterator[DeadLetters]
     `HoldfastError` where the files of the tools cannot be read or written."""
     settings = load_settings()
     configure_logging(LogSettings(level="CRITICAL"))
+    check_reach(settings.broker)
     outage = Outage(len(settings.broker.urls))
     broker = await open_broker(settings, outage)
     try:

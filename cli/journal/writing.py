@@ -18,6 +18,7 @@ from ...events import ConfigurationError
 from ...journal import Fed, Feed, TapeFeed, erase, outgoing_of, write_past
 from ...telemetry import FactLog, configure_logging
 from ..load import load_worker
+from ..reach import check_reach
 from ..sql import opened
 from .reading import a_reader
 
@@ -58,6 +59,8 @@ def feed_handler(target: str, name: str, since: str | None, *, dry_run: bool, fr
 
 @asynccontextmanager
 async def _of_journal(spec: HandlerSpec, settings: Settings, dry_run: bool) -> AsyncIterator[Feed]:
+    if not dry_run:
+        check_reach(settings.broker)
     async with opened(settings) as database:
         await database.check(settings.sql.schema, keeps=True)
         broker: Any = None if dry_run else await open_broker(settings, FactLog())
@@ -81,8 +84,7 @@ async def _of_stream(spec: HandlerSpec, settings: Settings) -> AsyncIterator[Tap
 def check_stream(settings: BrokerSettings) -> None:
     """Raise `ConfigurationError` where there is no stream that this process can read."""
     stream_of(settings)
-    if settings.url.get_secret_value().startswith("memory:"):
-        raise ConfigurationError("HOLDFAST_BROKER__URL is memory://, inside one process: no other has its stream")
+    check_reach(settings)
 
 
 def import_events(file: Path) -> None:

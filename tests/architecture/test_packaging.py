@@ -88,3 +88,10 @@ def test_the_wheel_carries_the_licence_and_the_entry_points(wheel: set[str]) -> 
 
     assert f"{about}/licenses/LICENSE" in wheel
     assert f"{about}/entry_points.txt" in wheel
+
+
+def test_an_extra_is_added_to_what_is_installed_without_an_index() -> None:
+    command = [sys.executable, "-m", "pip", "install", "--no-index", "--dry-run", "holdfast-rabbitmq[sql]"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0 and "Requirement already satisfied: holdfast-rabbitmq[sql]" in done.stdout, done.stderr

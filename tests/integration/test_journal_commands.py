@@ -184,7 +184,10 @@ def test_what_would_be_fed_is_counted(shop: Shop) -> None:
     assert later == "0 event(s) up to position 3 would be fed to late.charge\n"
 
 
-def test_the_status_is_of_projections_after_a_feed_too(shop: Shop) -> None:
+def test_the_status_is_of_projections_after_a_feed_too(shop: Shop, settings: Settings) -> None:
+    broker = settings.broker
+    shop.env |= {"HOLDFAST_BROKER__URL": broker.url.get_secret_value(), "HOLDFAST_BROKER__EXCHANGE": broker.exchange}
+
     fed = shop.run("journal", "feed", "app:worker", "charge")
 
     assert fed.endswith("2 event(s) up to position 3 fed to late.charge\n")

@@ -254,6 +254,4 @@ def test_a_stream_that_no_command_can_read_is_refused(tmp_path: Path, unique: st
     in_memory = [holdfast(*command, folder=tmp_path, env=env).stderr for command in (("journal", "record"), feed)]
 
     assert without == ["holdfast: HOLDFAST_BROKER__STREAM is not set: which stream?\n"] * 2
-    assert (
-        in_memory == ["holdfast: HOLDFAST_BROKER__URL is memory://, inside one process: no other has its stream\n"] * 2
-    )
+    assert [line.count("a broker inside one process") for line in in_memory] == [1, 1]

@@ -23,7 +23,9 @@ OBEYED = "\x1b]0;owned\x07"
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
     """Needs no server."""
-    return environment(HOLDFAST_BROKER__URL="memory://", HOLDFAST_DEAD_LETTERS__FOLDER=str(tmp_path / "state"))
+    return environment(
+        HOLDFAST_BROKER__URL="amqp://127.0.0.1:1/", HOLDFAST_DEAD_LETTERS__FOLDER=str(tmp_path / "state")
+    )
 
 
 def one_line(done: "subprocess.CompletedProcess[str]") -> str:
@@ -115,8 +117,33 @@ def test_a_broker_that_is_not_there_is_told_in_one_line(tmp_path: Path, command:
     assert "connection refused" in one_line(holdfast(*command, "app:worker", folder=tmp_path, env=env))
 
 
-def test_leaving_a_question_does_nothing_and_says_so(tmp_path: Path, env: dict[str, str]) -> None:
+INSIDE = "HOLDFAST_BROKER__URL=memory:// is a broker inside one process, which no command reaches; name a RabbitMQ"
+SHARED = (
+    "publish order.paid {}", "dead list", "dead show reading", "dead operations", "dashboard", "doctor",
+    "topology diff app:worker", "topology apply app:worker", "keys list app:worker handle", "relay",
+    "journal record", "journal feed app:worker handle",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", SHARED)
+def test_a_broker_in_memory_is_refused_by_each_command_that_needs_it(
+    command: str, tmp_path: Path, env: dict[str, str]
+) -> None:
+    copy_app("one_queue", tmp_path)
+    env |= {
+        "HOLDFAST_BROKER__URL": "memory://",
+        "HOLDFAST_BROKER__STREAM": "tape",
+        "HOLDFAST_SQL__URL": f"sqlite:///{tmp_path / 'shop.db'}",
+    }
+
+    done = holdfast(*command.split(), folder=tmp_path, env=env)
+
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"holdfast: {INSIDE}\n")
+
+
+def test_leaving_a_question_does_nothing_and_says_so(tmp_path: Path, env: dict[str, str], settings: Settings) -> None:
     (tmp_path / "some.ndjson").touch()
+    env["HOLDFAST_BROKER__URL"] = settings.broker.url.get_secret_value()
     command = [sys.executable, "-m", "holdfast", "dead", "import", "some.ndjson"]
     master, slave = pty.openpty()
     with subprocess.Popen(command, cwd=tmp_path, env=env, stdin=slave, stdout=slave, stderr=subprocess.PIPE) as asked:

@@ -16,13 +16,16 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from holdfast import Worker
+from holdfast import Settings, Worker
+from holdfast.broker.pause import RECONNECT
 from holdfast.config import known_variables
+from holdfast.consumer.options import DEFAULTS
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 PROMETHEUS: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 OPERATORS = {"keda.sh": "keda.json", "monitoring.coreos.com": "prometheus-operator.json"}
 DRAIN = 15  # seconds after the grace that docs/operations.md asks for
@@ -189,3 +192,39 @@ def test_the_image_has_the_version_of_the_project() -> None:
     told = {tag for file in files for tag in re.findall(r"\bholdfast:(\d[\w.]*)", file.read_text())}
 
     assert told == {version}
+
+
+def holds(whole: Any, part: Any) -> bool:
+    """Whether what a page shows of a manifest is in it."""
+    match part:
+        case dict():
+            return all(name in whole and holds(whole[name], value) for name, value in part.items())
+        case list():
+            return len(whole) == len(part) and all(map(holds, whole, part))
+        case _:
+            return bool(whole == part)
+
+
+def test_what_the_page_shows_of_a_deployment_is_in_it() -> None:
+    [shown] = re.findall(r"```text\n(terminationGracePeriodSeconds.*?)```", OPERATIONS, re.DOTALL)
+    part = yaml.safe_load(shown)
+
+    assert holds(manifest("Deployment")["spec"]["template"]["spec"], part)
+    least = Settings(_env_file=None).worker.grace + DRAIN  # type: ignore[call-arg]
+    assert f"and 15 s: {least:g}." in shown and part["terminationGracePeriodSeconds"] >= least
+
+
+def test_the_page_says_that_a_handler_may_take_longer_than_the_grace() -> None:
+    grace = Settings(_env_file=None).worker.grace  # type: ignore[call-arg]
+
+    said = (
+        f"the default time-out of a handler, {DEFAULTS['timeout']:g} s, is longer than the default grace of {grace:g} s"
+    )
+    assert said in " ".join(OPERATIONS.split())
+
+
+@pytest.mark.parametrize("page", ["failure-modes", "operations"])
+def test_a_page_names_the_longest_pause_between_two_connections(page: str) -> None:
+    pauses = re.findall(r"at most (\d+) s apart", (ROOT / "docs" / f"{page}.md").read_text())
+
+    assert pauses == [f"{RECONNECT.longest:g}"]

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -433,6 +433,49 @@ async def test_a_lost_event_fails_the_test() -> None:
 
     with pytest.raises(AssertionError, match=r"1 published = 0 acked \+ 0 dead-lettered \+ 0 queued\nlost: event .*"):
         await a_test_with_a_hole_in_its_broker()
+
+
+def from_the_failure() -> None:
+    try:
+        raise ConnectionError("the bank is closed")
+    except ConnectionError as error:
+        raise RetryLater(240) from error
+
+
+def while_the_failure_is_handled() -> None:
+    try:
+        raise ConnectionError("the bank is closed")
+    except ConnectionError:
+        raise RetryLater(240)  # noqa: B904 (what is tried)
+
+
+@pytest.mark.parametrize("wait", [from_the_failure, while_the_failure_is_handled])
+async def test_a_retry_that_was_asked_for_shows_the_failure_behind_it(wait: Callable[[], None]) -> None:
+    worker = a_worker()
+
+    @worker.handler(Placed, retry=Retry(attempts=2))
+    async def charge(event: Placed) -> None:
+        wait()
+
+    h = await one_order(worker)
+
+    assert [(one.delay, one.error) for one in h.retries] == [(240, "ConnectionError: the bank is closed")]
+    [dead] = h.dead_letters
+    assert (dead.reason, dead.error_type, dead.error) == ("exhausted", "ConnectionError", "the bank is closed")
+    assert f"in {wait.__name__}" in dead.letter.traceback
+    assert {fact.error_type for fact in h.settled} == {"ConnectionError"}
+
+
+async def test_a_retry_that_was_asked_for_without_a_failure_says_so() -> None:
+    worker = a_worker()
+
+    @worker.handler(Placed, retry=Retry(attempts=1))
+    async def charge(event: Placed) -> None:
+        raise RetryLater(240)
+
+    [dead] = (await one_order(worker)).dead_letters
+
+    assert dead.error == "the handler asked for another attempt in 240 s"
 
 
 async def test_what_waits_counts_as_queued() -> None:

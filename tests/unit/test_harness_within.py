@@ -92,7 +92,7 @@ async def test_an_event_that_a_def_handler_returns_is_a_dead_letter_and_nothing_
     worker = Worker("ledger")
 
     @worker.handler(Paid, within=database)
-    def book(event: Paid, ctx: Context, connection: sqlite3.Connection) -> Booked:
+    def book(event: Paid, ctx: Context, connection: sqlite3.Connection) -> Any:
         connection.execute("insert into entries values (?)", (event.account,))
         return Booked(account=event.account)
 

@@ -156,8 +156,12 @@ async def more_numbers() -> AsyncIterator[int]:
     yield 1
 
 
-def an_event(event: Placed) -> Event:
+def an_event(event: Placed) -> Any:
     return event
+
+
+def a_list_of_events(event: Placed) -> Any:
+    return [event]
 
 
 def an_exception(event: Placed) -> Exception:
@@ -178,6 +182,7 @@ async def an_async_generator(event: Placed) -> AsyncIterator[int]:
 
 NOT_DONE = {
     "event": (an_event, "returned the event Placed; publish it with ctx.publish"),
+    "list of events": (a_list_of_events, "returned a list of events; publish each with ctx.publish"),
     "exception": (an_exception, r"returned the exception Reject\('no'\); raise it"),
     "exception class": (an_exception_class, "returned the exception .*Reject.*; raise it"),
     "generator": (a_generator, "returned a generator, and nothing of it ran"),

@@ -253,3 +253,31 @@ def test_annotations_of_any_callable_are_read(function: Callable[..., Any]) -> N
 def test_a_class_is_no_handler() -> None:
     with pytest.raises(ConfigurationError, match="is a class; register one of its objects"):
         registered(ByCall, Placed)
+
+
+async def returns_an_event(event: Placed) -> Cancelled: ...
+async def returns_an_event_or_nothing(event: Placed) -> Cancelled | None: ...
+def returns_events(event: Placed) -> list[Cancelled]: ...
+def returns_an_unresolved_name(event: Placed) -> Unknown: ...
+def returns_a_value(event: Placed) -> dict[str, int]: ...
+
+
+@pytest.mark.parametrize("function", [returns_an_event, returns_an_event_or_nothing, returns_events])
+def test_an_annotation_that_returns_events_is_refused_in_one_line(function: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigurationError, match="annotated to return Cancelled, which nothing would publish"):
+        registered(function, Placed)
+
+
+def printing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Do something with what a function returns."""
+
+    @functools.wraps(function)
+    async def call(event: Placed) -> None:
+        print(await function(event))
+
+    return call
+
+
+@pytest.mark.parametrize("function", [returns_an_unresolved_name, returns_a_value, printing(returns_an_event)])
+def test_an_annotation_of_what_is_returned_may_be_any_other(function: Callable[..., Any]) -> None:
+    registered(function, Placed)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -119,3 +120,30 @@ async def test_a_store_that_comes_and_goes_is_asked_more_and_more_rarely() -> No
         await offline.facts.until(Paused, count=6)
 
     assert asyncio.get_running_loop().time() - began > 1.3
+
+
+async def test_another_worker_may_run_an_event_while_a_thread_outlives_the_grace() -> None:
+    offline = an_offline_worker()
+    other = OfflineWorker(offline.settings, offline.claims)
+    began, go, ran = threading.Event(), threading.Event(), asyncio.Event()
+
+    @offline.worker.handler(Paid)
+    def handle(event: Paid) -> None:
+        began.set()
+        go.wait()
+
+    @other.worker.handler(Paid, name="handle")
+    async def handle_too(event: Paid) -> None:
+        ran.set()
+
+    async with a_broker(offline.settings):
+        try:
+            async with offline.running():
+                await offline.publish("o-1")
+                await asyncio.to_thread(began.wait)
+            async with other.running():
+                await ran.wait()
+        finally:
+            go.set()
+
+    assert [fact.outcome for fact in (*offline.of(Settled), *other.of(Settled))] == ["given_back", "handled"]
