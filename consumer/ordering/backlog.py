@@ -1,9 +1,6 @@
 """The backlog of a queue: events that wait in its ledger, as a new owner reads them."""
 
-from collections.abc import Callable
-
-from ...broker import Clock
-from ...events import Incoming, Message
+from .desk import Desk
 from .keys import LETTER, Item, KeyLine
 from .ledger import Entry, item_of
 
@@ -15,12 +12,12 @@ class Backlog:
     ledger, `others` are marks and commands. `epoch` and `position` are the highest, `count` is that of the items.
     """
 
-    def __init__(self, read: Callable[[Message], Incoming], clock: Clock) -> None:
+    def __init__(self, desk: Desk) -> None:
         self.lines: dict[str, KeyLine] = {}
         self.superseded: list[Item] = []
         self.others: list[Entry] = []
         self.epoch, self.position, self.count = 0, LETTER, 0
-        self._read, self._clock = read, clock
+        self._desk = desk
 
     def add(self, entry: Entry) -> None:
         """Put an entry in order. Letters come last."""
@@ -30,7 +27,8 @@ class Backlog:
             return
         self.position = max(self.position, entry.position)
         self.count += 1
-        line = self.lines.get(entry.key)
+        desk, line = self._desk, self.lines.get(entry.key)
         if line is None:
             line = self.lines[entry.key] = KeyLine()
-        self.superseded += line.enter(item_of(entry, self._read, self._clock))
+        body = desk.read(entry.message) if desk.part.is_intake else entry.message
+        self.superseded += line.enter(item_of(entry, body, desk.read, desk.tools.clock))

@@ -52,8 +52,6 @@ class Intake:
         for item in backlog.superseded:
             self._remove(item)
         for key, line in backlog.lines.items():
-            for item in line.chain:
-                item.body = self._desk.read(item.body)
             self._begin(key, line)
         for entry in backlog.others:
             self.receive(entry)

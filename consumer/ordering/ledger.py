@@ -139,12 +139,12 @@ def is_mark(message: Message) -> bool:
     return message.headers.get(h.LEDGER) == "poke"
 
 
-def item_of(entry: Entry, read: Callable[[Message], Incoming], clock: Clock) -> Item:
+def item_of(entry: Entry, body: Any, read: Callable[[Message], Incoming], clock: Clock) -> Item:
     """Return a parked event, stub or letter as an item of its key. Only a letter is read as a whole: of the others,
     which are as an owner wrote them, there may be thousands."""
     message = entry.message
     headers = message.headers
-    item = Item(entry.tag, None, entry.position, entry.revision, body=message, redelivered=entry.redelivered)
+    item = Item(entry.tag, None, entry.position, entry.revision, body=body, redelivered=entry.redelivered)
     item.at = clock.time()
     if entry.kind == "letter":
         incoming = read(message)

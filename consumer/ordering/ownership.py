@@ -108,7 +108,7 @@ class Ownership:
         self._queue = await self._attach(queue, PREFETCH, self._from_queue)
         await self._publish(mark(queue, "poke"))
         await self._until(self._from_queue.arrived.wait())
-        backlog, between = Backlog(desk.read, desk.tools.clock), list[Entry]()
+        backlog, between = Backlog(desk), list[Entry]()
         backlog.add(await self._read_up_to(mark(ledger, "sentinel"), backlog.add))
         layout, epoch = self._layout(backlog.others), backlog.epoch + 1
         own = await self._read_up_to(layout.record(ledger, epoch), between.append)

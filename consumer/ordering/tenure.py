@@ -119,7 +119,7 @@ class Tenure:
                 self.seat.ledger.remove(entry.tag)
             case "parked" | "stub" | "letter":
                 self.desk.part.in_ledger += 1
-                line = self._enter(entry.key, item_of(entry, self.desk.read, self.desk.tools.clock))
+                line = self._enter(entry.key, item_of(entry, entry.message, self.desk.read, self.desk.tools.clock))
                 self._writer.arrived(entry.message)
                 self._pump(entry.key, line)
             case "command":

@@ -521,7 +521,7 @@ def test_a_due_time_beyond_all_calendars_is_bounded_by_its_delay() -> None:
     clock = VirtualClock()
     entry = read_entry(Message(b"", headers=headers), 1, redelivered=False)
 
-    item = item_of(entry, lambda message: read_incoming(message, clock.now()), clock)
+    item = item_of(entry, None, lambda message: read_incoming(message, clock.now()), clock)
 
     assert item.due == clock.time() + 2.0
 
