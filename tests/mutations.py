@@ -437,26 +437,26 @@ MUTATIONS = (
         10,
         "a new owner reads the first entry of the ledger alone",
         "consumer/ordering/ownership.py",
-        '        known = await self._read_up_to(mark(ledger, "sentinel"))\n',
-        "        known = [self._from_ledger.came.popleft()]\n",
+        '        backlog.add(await self._read_up_to(mark(ledger, "sentinel"), backlog.add))\n',
+        "        backlog.add(read_entry(*self._from_ledger.came.popleft()))\n",
         f"{ORDERING} -k owner",
     ),
     Mutation(
         10,
         "the ledger is not read",
         "consumer/ordering/ownership.py",
-        "owner.begin(known, self._from_queue.came)",
-        "owner.begin([], self._from_queue.came)",
+        "owner.begin(backlog, self._from_queue.came)",
+        "owner.begin(Backlog(desk), self._from_queue.came)",
         f"{ORDERING} -k owner --timeout 30",
     ),
     Mutation(
         10,
         "an event is removed before its copy is written",
         "consumer/ordering/tenure.py",
-        "        await self._writer.park(key, item, self.desk.read(item.body.message))\n"
+        "        await self._writer.park(key, item, self.desk.read(item.body))\n"
         "        self.desk.part.moving -= 1\n"
         "        self._remove(item)\n",
-        "        self._remove(item)\n        await self._writer.park(key, item, self.desk.read(item.body.message))\n",
+        "        self._remove(item)\n        await self._writer.park(key, item, self.desk.read(item.body))\n",
         f"{ORDERING} -k being_parked",
     ),
     Mutation(
@@ -611,8 +611,8 @@ MUTATIONS = (
         10,
         "every owner has the same fence",
         "consumer/ordering/ownership.py",
-        "epoch = 1 + max(",
-        "epoch = max(",
+        "backlog.epoch + 1",
+        "backlog.epoch",
         f"{ORDERING} -k fence",
     ),
     Mutation(

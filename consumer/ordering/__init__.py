@@ -6,6 +6,7 @@ owner is a worker process of any kind.) From the handler to one event, each clas
     Partitions   the queues of a handler; with several, `Share` bounds those that this process owns
     Partition    one of them: in line for it, its owner, or neither while a store is unavailable
     Ownership    the steps by which this process becomes the owner
+    Backlog      what earlier owners left in the ledger, as it is read
     Seat         an owner's channels, record and epoch; a `Desk` is what all owners of the queue share
     Tenure       the time as owner: it takes, runs and removes events, and writes to the ledger by a `Writer`
     Intake       the same for the queue that feeds several partitions: key -> partition is crc32, modulo their number

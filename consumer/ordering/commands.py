@@ -77,7 +77,7 @@ def _summary(tenure: "Tenure", key: str, line: KeyLine) -> dict[str, Any]:
 
 
 def _event(tenure: "Tenure", item: Item) -> dict[str, Any]:
-    message = item.body.message
+    message: Message = item.body
     metadata: Metadata = read_metadata(message, _NO_TIME)
     carried = message.headers
     return {

@@ -21,9 +21,10 @@ from ..copies import postponed_copy
 from ..in_flight import InFlight
 from ..outcome import Postpone
 from ..settle import publish_copy
+from .backlog import Backlog
 from .desk import Desk
 from .keys import Item, KeyLine
-from .ledger import Entry, event_name, is_mark, item_of, read_entry, rewritten, stub
+from .ledger import Entry, event_name, is_mark, rewritten, stub
 from .seat import Came, Seat
 
 _AS_IT_IS = Postpone(0.0, None)
@@ -44,16 +45,16 @@ class Intake:
         """See `Tenure`."""
         return self._seat.is_open
 
-    def begin(self, known: Iterable[Came], waiting: Iterable[Came]) -> None:
+    def begin(self, backlog: Backlog, waiting: Iterable[Came]) -> None:
         """See `Tenure`."""
         self._seat.rewrite_now_and_then(_nothing)
-        self._desk.part.owned = 1
-        entries = [(read_entry(message), message, tag, redelivered) for message, tag, redelivered in known]
-        for entry, message, tag, redelivered in sorted(entries, key=lambda one: one[0].kind == "letter"):
-            if entry.kind in ("parked", "stub", "letter"):
-                self._enter(entry, tag)
-            else:
-                self.receive(message, tag, redelivered)
+        self._desk.part.owned, self._desk.part.in_ledger = 1, backlog.count
+        for item in backlog.superseded:
+            self._remove(item)
+        for key, line in backlog.lines.items():
+            self._begin(key, line)
+        for entry in backlog.others:
+            self.receive(entry)
         for came in waiting:
             self.take(*came)
 
@@ -82,29 +83,24 @@ class Intake:
         if not self._line(desk.ordered.key_of(incoming, desk.spec.read)).arrive(item):
             self._remove(item)
 
-    def receive(self, message: Message, tag: int, redelivered: bool) -> None:
+    def receive(self, entry: Entry) -> None:
         """Receive a message of the ledger."""
-        entry = read_entry(message)
         if entry.kind in ("letter", "command"):
             self._desk.part.in_ledger += 1
-            self._seat.spawn(self._pass_on(entry, tag))
+            self._seat.spawn(self._pass_on(entry))
         else:
-            self._seat.pass_mark(entry, tag)
+            self._seat.pass_mark(entry)
 
     def _line(self, key: str) -> KeyLine:
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = KeyLine()
-            self._seat.spawn(self._hand_on(key, line))
+            line = KeyLine()
+            self._begin(key, line)
         return line
 
-    def _enter(self, entry: Entry, tag: int) -> None:
-        desk, clock = self._desk, self._desk.tools.clock
-        desk.part.in_ledger += 1
-        incoming = desk.read(entry.message)
-        item = item_of(entry, incoming, tag, wall=clock.now(), time=clock.time(), body=incoming)
-        for superseded in self._line(entry.key).enter(item):
-            self._remove(superseded)
+    def _begin(self, key: str, line: KeyLine) -> None:
+        self._lines[key] = line
+        self._seat.spawn(self._hand_on(key, line))
 
     async def _hand_on(self, key: str, line: KeyLine) -> None:
         desk, to = self._desk, self._partition(key)
@@ -134,15 +130,16 @@ class Intake:
             part.in_ledger -= 1
             self._seat.ledger.remove(item.tag)
 
-    async def _pass_on(self, entry: Entry, tag: int) -> None:
+    async def _pass_on(self, entry: Entry) -> None:
         """Publish a letter or a command to the ledger of its key; a command without a key to all, each of which
         answers."""
         is_for_all = entry.kind == "command" and not entry.key
         queues = self._partitions if is_for_all else (self._partition(entry.key),)
-        copies = [rewritten(entry, ledger_queue(queue), 0, {h.PARTITIONS: len(queues)}) for queue in queues]
+        more, message = {h.PARTITIONS: len(queues)}, entry.message
+        copies = [rewritten(message, entry.revision, ledger_queue(queue), 0, more) for queue in queues]
         await asyncio.gather(*(publish_copy(self._desk.tools, self._desk.queue, "", copy) for copy in copies))
         self._desk.part.in_ledger -= 1
-        self._seat.ledger.remove(tag)
+        self._seat.ledger.remove(entry.tag)
 
     def _partition(self, key: str) -> str:
         """Return the queue of a key: the same in every process, and for ever."""

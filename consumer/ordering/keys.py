@@ -28,8 +28,9 @@ class Item:
 
     `event` is None for one from the handler's queue whose id another event may have, too. `due` is the time before
     which it does not run. A `stub` stands for an event that is in the dead-letter queue. `replays` are the events for
-    which a replayed letter stands in. `is_moving`: a newer copy of it is on its way to the ledger. `body` is of no
-    meaning here.
+    which a replayed letter stands in. `is_moving`: a newer copy of it is on its way to the ledger. The rest is of no
+    meaning here: the message as its `body`, whether it was `redelivered`, the time `at` which it came, how many claims
+    it `asked` for that were busy, and the seconds that it `waited` for them.
     """
 
     tag: int
@@ -41,6 +42,10 @@ class Item:
     replays: tuple[EventName, ...] = ()
     is_moving: bool = False
     body: Any = None
+    redelivered: bool = False
+    at: float = 0.0
+    asked: int = 0
+    waited: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,13 @@ poke         a new owner's mark in the handler's queue: its earlier owner can ta
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, TypeAlias, get_args
 
-from ...events import Incoming, Message, uuid7
+from ...broker import Clock
+from ...events import Headers, Incoming, Message, uuid7
 from ...events import headers as h
 from .keys import LETTER, EventName, Item
 
@@ -28,9 +29,9 @@ _KINDS = frozenset(get_args(Kind))
 _NONE: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Entry:
-    """A message of a ledger. `epoch` is that of the owner that wrote it, 0 where none did."""
+    """A message of a ledger, as it was delivered. `epoch` is that of the owner that wrote it, 0 where none did."""
 
     kind: Kind
     key: str
@@ -38,6 +39,8 @@ class Entry:
     position: int
     revision: int
     message: Message
+    tag: int
+    redelivered: bool
 
 
 def mark(queue: str, kind: Kind, epoch: int = 0) -> Message:
@@ -94,11 +97,10 @@ def stub(queue: str, incoming: Incoming, entry: Mapping[str, Any], reason: str, 
     )
 
 
-def rewritten(entry: Entry, queue: str, epoch: int, more: Mapping[str, Any] = _NONE) -> Message:
+def rewritten(message: Message, revision: int, queue: str, epoch: int, more: Mapping[str, Any] = _NONE) -> Message:
     """Return a newer copy of an entry, with `more` headers."""
-    message = entry.message
     headers = {n: value for n, value in message.headers.items() if not n.startswith(h.BROKERS_OWN)}
-    headers |= {h.REVISION: entry.revision + 1, h.EPOCH: epoch, **more}
+    headers |= {h.REVISION: revision + 1, h.EPOCH: epoch, **more}
     return Message(
         message.body,
         "",
@@ -116,14 +118,20 @@ def rewritten(entry: Entry, queue: str, epoch: int, more: Mapping[str, Any] = _N
     )
 
 
-def read_entry(message: Message) -> Entry:
+def read_entry(message: Message, tag: int, redelivered: bool) -> Entry:
     """Return what a message of the ledger is. One of no known kind is a poke, which means nothing there."""
-    headers = message.headers
-    kind = headers.get(h.LEDGER)
-    known: Kind = kind if isinstance(kind, str) and kind in _KINDS else "poke"  # type: ignore[assignment]
-    key = headers.get(h.ORDER_KEY)
-    epoch, position, revision = (_whole(headers.get(name)) for name in (h.EPOCH, h.POSITION, h.REVISION))
-    return Entry(known, key if isinstance(key, str) else "", epoch, position, revision, message)
+    carried = message.headers.get
+    kind, key = carried(h.LEDGER), carried(h.ORDER_KEY, "")
+    return Entry(
+        kind if isinstance(kind, str) and kind in _KINDS else "poke",  # type: ignore[arg-type]
+        key if isinstance(key, str) else "",
+        _whole(carried(h.EPOCH)),
+        _whole(carried(h.POSITION)),
+        _whole(carried(h.REVISION)),
+        message,
+        tag,
+        redelivered,
+    )
 
 
 def is_mark(message: Message) -> bool:
@@ -131,24 +139,29 @@ def is_mark(message: Message) -> bool:
     return message.headers.get(h.LEDGER) == "poke"
 
 
-def item_of(entry: Entry, incoming: Incoming, tag: int, *, wall: datetime, time: float, body: Any) -> Item:
-    """Return a parked event, stub or letter as an item of its key. `wall` and `time` are what the clocks say now."""
-    event = event_name(incoming)
+def item_of(entry: Entry, body: Any, read: Callable[[Message], Incoming], clock: Clock) -> Item:
+    """Return a parked event, stub or letter as an item of its key. Only a letter is read as a whole: of the others,
+    which are as an owner wrote them, there may be thousands."""
+    message = entry.message
+    headers = message.headers
+    item = Item(entry.tag, None, entry.position, entry.revision, body=body, redelivered=entry.redelivered)
+    item.at = clock.time()
     if entry.kind == "letter":
-        causes = [incoming.metadata.event_id, incoming.metadata.causation_id]
-        replays = tuple((incoming.metadata.source, cause) for cause in causes if cause is not None)
-        return Item(
-            tag,
-            event or ("", "", str(entry.message.headers.get(h.REPLAY))),
-            LETTER,
-            entry.revision,
-            replays=replays,
-            body=body,
-        )
-    event = event or ("", "", str(entry.position))
-    due = _due(entry.message, wall, time)
-    is_stub = entry.kind == "stub"
-    return Item(tag, event, entry.position, entry.revision, due, is_stub=is_stub, body=body)
+        incoming = read(message)
+        metadata = incoming.metadata
+        item.event = event_name(incoming) or ("", "", str(headers.get(h.REPLAY)))
+        item.position = LETTER
+        item.replays = tuple((metadata.source, cause) for cause in (metadata.event_id, metadata.causation_id) if cause)
+        return item
+    name = headers.get(h.EVENT_ID)
+    if isinstance(name, str) and h.GUESSED_ID not in headers:
+        item.event = (message.app_id or "", name)
+    else:
+        item.event = ("", "", str(entry.position))
+    item.is_stub = entry.kind == "stub"
+    if h.DUE in headers:
+        item.due = item.at + _delay(headers, clock.now())
+    return item
 
 
 def event_name(incoming: Incoming) -> EventName | None:
@@ -161,12 +174,10 @@ def answer(to: str, content: Mapping[str, Any]) -> Message:
     return Message(json.dumps(content).encode(), "", to, message_id=uuid7(), content_type="application/json")
 
 
-def _due(message: Message, wall: datetime, time: float) -> float:
-    """Return the loop's time at which an entry is due. The delay bounds it: a clock that is wrong shifts a retry."""
-    due, delay = _whole(message.headers.get(h.DUE)), _whole(message.headers.get(h.DELAY)) / 1000
-    if not due:
-        return 0.0
-    return time + min(max(due / 1000 - wall.timestamp(), 0.0), delay)
+def _delay(headers: Headers, now: datetime) -> float:
+    """Return the seconds after which an entry is due. Its delay bounds them: a clock that is wrong shifts a retry."""
+    due, delay = _whole(headers[h.DUE]) / 1000, _whole(headers.get(h.DELAY)) / 1000
+    return min(max(due - now.timestamp(), 0.0), delay)
 
 
 def _whole(value: object) -> int:

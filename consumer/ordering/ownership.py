@@ -19,7 +19,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from ...broker import Attachment, Broker
 from ...events import Message
-from ...events import headers as h
+from .backlog import Backlog
 from .desk import PREFETCH, Desk
 from .intake import Intake
 from .ledger import Entry, Layout, mark, read_entry, rewritten
@@ -59,7 +59,7 @@ class Arrivals:
         elif not self.receiver.is_open:
             return  # it goes back with its channel: the mark of the next owner has to
         elif self.is_ledger:
-            self.receiver.receive(message, tag, redelivered)
+            self.receiver.receive(read_entry(message, tag, redelivered))
         else:
             self.receiver.take(message, tag, redelivered)
 
@@ -108,15 +108,18 @@ class Ownership:
         self._queue = await self._attach(queue, PREFETCH, self._from_queue)
         await self._publish(mark(queue, "poke"))
         await self._until(self._from_queue.arrived.wait())
-        known = await self._read_up_to(mark(ledger, "sentinel"))
-        entries = [read_entry(message) for message, _, _ in known]
-        layout = self._layout(entries)
-        epoch = 1 + max((entry.epoch for entry in entries), default=0)
-        *between, own = await self._read_up_to(layout.record(ledger, epoch))
+        backlog, between = Backlog(desk), list[Entry]()
+        backlog.add(await self._read_up_to(mark(ledger, "sentinel"), backlog.add))
+        layout, epoch = self._layout(backlog.others), backlog.epoch + 1
+        own = await self._read_up_to(layout.record(ledger, epoch), between.append)
         if self._queue is None or self._ledger is None:
             raise Left("no channel")
-        seat = Seat(desk, epoch, layout, self._queue, self._ledger, record=own[1], leave=self.leave)
-        self._begin(Intake(desk, seat) if desk.part.is_intake else Tenure(desk, seat), known, between)
+        seat = Seat(desk, epoch, layout, self._queue, self._ledger, record=own.tag, leave=self.leave)
+        owner: Owner = Intake(desk, seat) if desk.part.is_intake else Tenure(desk, seat)
+        self.owner = self._from_ledger.receiver = self._from_queue.receiver = owner
+        owner.begin(backlog, self._from_queue.came)
+        for entry in [*between, *(read_entry(*came) for came in self._from_ledger.came)]:
+            owner.receive(entry)
 
     async def close(self) -> None:
         """Leave both queues: what is in hand returns, at once and in order. The handler's queue is left first: the
@@ -131,13 +134,6 @@ class Ownership:
             if self._ledger is not None:
                 await self._ledger.close()
 
-    def _begin(self, owner: Owner, known: list[Came], later: list[Came]) -> None:
-        """Hand over what came: `known` lay before the sentinel, and is all that earlier owners left."""
-        self.owner = self._from_ledger.receiver = self._from_queue.receiver = owner
-        owner.begin(known, self._from_queue.came)
-        for message, tag, redelivered in [*later, *self._from_ledger.came]:
-            owner.receive(message, tag, redelivered)
-
     def _layout(self, known: Iterable[Entry]) -> Layout:
         """Raises `Left` where the handler has another number of partitions: its keys would change their owner."""
         layout = self._desk.layout
@@ -149,30 +145,31 @@ class Ownership:
                 "handler another queue= with the new number"
             ) from None
 
-    async def _read_up_to(self, last: Message) -> list[Came]:
-        """Publish a mark to the ledger, and return all that comes before it, letters last, and the mark itself."""
+    async def _read_up_to(self, last: Message, take: Callable[[Entry], None]) -> Entry:
+        """Publish a mark to the ledger, take all that comes before it, letters last, and return the mark."""
         await self._publish(last)
-        arrivals, came, letters = self._from_ledger, list[Came](), list[Came]()
+        arrivals, letters = self._from_ledger, list[Entry]()
         while True:
             while arrivals.came:
-                message, tag, redelivered = arrivals.came.popleft()
-                if message.message_id == last.message_id:
-                    return [*came, *letters, (message, tag, redelivered)]
-                is_letter = message.headers.get(h.LEDGER) == "letter"
-                (letters if is_letter else came).append((message, tag, redelivered))
+                entry = read_entry(*arrivals.came.popleft())
+                if entry.message.message_id == last.message_id:
+                    for letter in letters:
+                        take(letter)
+                    return entry
+                (letters.append if entry.kind == "letter" else take)(entry)
             if len(letters) > _LETTERS:
                 await self._put_behind(letters)
                 letters = []
             arrivals.arrived.clear()
             await self._until(arrivals.arrived.wait())
 
-    async def _put_behind(self, letters: Iterable[Came]) -> None:
+    async def _put_behind(self, letters: Iterable[Entry]) -> None:
         """Write letters anew, behind the mark, which would not come while so many of them are in hand."""
-        copies = [rewritten(read_entry(message), self._desk.ledger, 0) for message, _, _ in letters]
+        copies = [rewritten(letter.message, letter.revision, self._desk.ledger, 0) for letter in letters]
         await self._until(asyncio.gather(*(self._broker.publish(copy, timeout=None) for copy in copies)))
-        for _, tag, _ in letters:
+        for letter in letters:
             if self._ledger is not None:
-                self._ledger.remove(tag)
+                self._ledger.remove(letter.tag)
 
     async def _attach(self, queue: str, prefetch: int, into: Arrivals) -> Attachment:
         def lost(reason: str) -> None:

@@ -66,10 +66,11 @@ class Seat:
             task.cancel()
         self._desk.part.clear()
 
-    def pass_mark(self, entry: Entry, tag: int) -> None:
+    def pass_mark(self, entry: Entry) -> None:
         """Remove a mark from the ledger. The newest record of this owner stays, and one for the next."""
         if entry.kind == "record" and entry.epoch > self.epoch:
             return
+        tag = entry.tag
         if entry.kind == "record" and entry.epoch == self.epoch:
             tag, self._record = self._record, tag
         self.ledger.remove(tag)

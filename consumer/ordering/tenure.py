@@ -12,12 +12,13 @@ from ...telemetry import Paused, Resumed
 from ..in_flight import InFlight
 from ..outcome import DeadLetter, Postpone
 from ..settle import publish_copy
+from .backlog import Backlog
 from .commands import obey
 from .desk import Desk
 from .keys import Item, KeyLine, Park, Run
 from .ledger import Entry, event_name, is_mark, item_of, mark, read_entry
 from .seat import PASSED_ON, Came, Seat
-from .turns import Taken, Turn
+from .turns import Turn
 from .writer import Writer
 
 _AT_ONCE = 100  # entries that are written anew at once: one confirm each, and thousands of them
@@ -47,16 +48,20 @@ class Tenure:
         """The keys of which something is in hand."""
         return self._lines
 
-    def begin(self, known: Iterable[Came], waiting: Iterable[Came]) -> None:
-        """Start with what the ledger holds of earlier owners, and what has come from the queue meanwhile."""
+    def begin(self, backlog: Backlog, waiting: Iterable[Came]) -> None:
+        """Start with what earlier owners left, and what has come from the queue meanwhile."""
         self.seat.rewrite_now_and_then(self._rewrite)
-        self.desk.part.owned = 1
-        entries = [(read_entry(message), tag, redelivered) for message, tag, redelivered in known]
-        for entry, tag, redelivered in sorted(entries, key=lambda one: one[0].kind == "letter"):
-            if entry.kind in ("parked", "stub", "letter"):
-                self._enter(entry, tag, redelivered)
-            else:
-                self.receive(entry.message, tag, redelivered)
+        self.desk.part.owned, self.desk.part.in_ledger = 1, backlog.count
+        self._writer.note(backlog.position)
+        self._lines, alone = backlog.lines, backlog.lines.pop("", KeyLine())
+        for line in self._lines.values():
+            self._count(line, 0, False)
+        for item in backlog.superseded:
+            self._remove(item)
+        for item in alone.chain:
+            self._pump("", self._enter("", item))
+        for entry in backlog.others:
+            self.receive(entry)
         for message, tag, redelivered in waiting:
             self.take(message, tag, redelivered)
         self._pump_all()
@@ -86,10 +91,11 @@ class Tenure:
             return
         desk = self.desk
         incoming = desk.read(message)
-        item = Item(tag, event_name(incoming), body=Taken(message, redelivered, desk.tools.clock.time()))
+        now = desk.tools.clock.time()
+        item = Item(tag, event_name(incoming), body=message, redelivered=redelivered, at=now)
         key = ""
         if not desk.is_own:
-            entry = read_entry(message)  # as the intake has written it
+            entry = read_entry(message, tag, redelivered)  # as the intake has written it
             key, item.is_stub = entry.key, entry.kind == "stub"
             if entry.epoch >= self.seat.epoch:
                 self._rise(entry.epoch)
@@ -103,21 +109,21 @@ class Tenure:
         else:
             self._remove(item)
 
-    def receive(self, message: Message, tag: int, redelivered: bool) -> None:
+    def receive(self, entry: Entry) -> None:
         """Receive a message of the ledger. What an earlier owner wrote and comes only now has its original in the
         handler's queue still, or in the ledger."""
-        entry = read_entry(message)
         match entry.kind:
             case "record" | "sentinel" | "poke":
-                self.seat.pass_mark(entry, tag)
+                self.seat.pass_mark(entry)
             case "parked" | "stub" if entry.epoch != self.seat.epoch:
-                self.seat.ledger.remove(tag)
+                self.seat.ledger.remove(entry.tag)
             case "parked" | "stub" | "letter":
-                line = self._enter(entry, tag, redelivered)
-                self._writer.arrived(message)
+                self.desk.part.in_ledger += 1
+                line = self._enter(entry.key, item_of(entry, entry.message, self.desk.read, self.desk.tools.clock))
+                self._writer.arrived(entry.message)
                 self._pump(entry.key, line)
             case "command":
-                self.seat.spawn(self._obey(entry, tag))
+                self.seat.spawn(self._obey(entry))
             case _:
                 assert_never(entry.kind)
 
@@ -134,11 +140,11 @@ class Tenure:
         """Let the event of a turn wait a little, as the first of its key. Returns False if the tenure is over."""
         if not self.is_open:
             return False
-        taken: Taken = turn.item.body
-        pause = _BUSY.seconds(taken.asked, self.desk.tools.luck())
-        taken.asked += 1
-        taken.waited += pause
-        turn.line.wait(turn.item, self.desk.tools.clock.time() + pause)
+        item = turn.item
+        pause = _BUSY.seconds(item.asked, self.desk.tools.luck())
+        item.asked += 1
+        item.waited += pause
+        turn.line.wait(item, self.desk.tools.clock.time() + pause)
         self._pump(turn.key, turn.line)
         return True
 
@@ -188,14 +194,8 @@ class Tenure:
             return KeyLine()
         return self._lines.setdefault(key, KeyLine())
 
-    def _enter(self, entry: Entry, tag: int, redelivered: bool) -> KeyLine:
-        desk = self.desk
-        clock, line = desk.tools.clock, self._line(entry.key)
-        taken = Taken(entry.message, redelivered, clock.time(), entry)
-        incoming = self.desk.read(entry.message)
-        item = item_of(entry, incoming, tag, wall=clock.now(), time=clock.time(), body=taken)
-        self._writer.note(entry)
-        desk.part.in_ledger += 1
+    def _enter(self, key: str, item: Item) -> KeyLine:
+        line = self._line(key)
         parked, was_held = len(line.chain), line.is_held
         superseded = line.enter(item)
         self._count(line, parked, was_held)
@@ -265,26 +265,25 @@ class Tenure:
         self.desk.part.waiting = len(self._timers)
 
     def _run(self, key: str, line: KeyLine, item: Item) -> None:
-        desk, taken = self.desk, item.body
-        desk.figures.lane_wait = desk.tools.clock.time() - taken.at
-        message = taken.message
-        if taken.waited:
-            message = replace(message, headers={**message.headers, h.HELD_MS: round(1000 * taken.waited)})
+        desk, message = self.desk, item.body
+        desk.figures.lane_wait = desk.tools.clock.time() - item.at
+        if item.waited:
+            message = replace(message, headers={**message.headers, h.HELD_MS: round(1000 * item.waited)})
         turn = Turn(self, line, item, key, self.seat.epoch)
-        delivery = Delivery(message, desk.spec.queue, item.tag, self.seat.epoch, taken.redelivered, turn)
-        if not (taken.redelivered and desk.join(delivery)):
+        delivery = Delivery(message, desk.spec.queue, item.tag, self.seat.epoch, item.redelivered, turn)
+        if not (item.redelivered and desk.join(delivery)):
             desk.lane.offer(delivery)
 
     async def _park(self, key: str, line: KeyLine, item: Item) -> None:
-        await self._writer.park(key, item, self.desk.read(item.body.message))
+        await self._writer.park(key, item, self.desk.read(item.body))
         self.desk.part.moving -= 1
         self._remove(item)
         self._leave(line, item)
         self._pump(key, line)
 
-    async def _obey(self, entry: Entry, tag: int) -> None:
+    async def _obey(self, entry: Entry) -> None:
         await obey(self, entry)
-        self.seat.ledger.remove(tag)
+        self.seat.ledger.remove(entry.tag)
 
     async def _rewrite(self) -> None:
         """Write what is in the ledger anew, but for what runs."""
@@ -296,5 +295,5 @@ class Tenure:
         if item is line.running or item.is_moving or not line.has(item):
             return
         item.is_moving = True
-        await self._writer.rewrite(item.body.entry, item.revision)
+        await self._writer.rewrite(item)
         self.pump(key)

@@ -1,33 +1,19 @@
-"""Turns: the right of one event of a key to run, and what its owner did with the messages in hand."""
+"""Turns: the right of one event of a key to run."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...broker import Delivery
-from ...events import Message, Reject
+from ...events import Reject
 from ..context import Context
 from ..errors import OwnershipLost
 from ..handler import Handler
 from ..in_flight import InFlight
 from ..outcome import DeadLetter, Postpone
 from .keys import Item, KeyLine
-from .ledger import Entry
 
 if TYPE_CHECKING:
     from .tenure import Tenure
-
-
-@dataclass(slots=True, eq=False)
-class Taken:
-    """A message in hand: how it came, when it was taken, as what it was read, and how long it has waited for a claim.
-    `asked` counts the claims that were busy."""
-
-    message: Message
-    redelivered: bool
-    at: float
-    entry: Entry | None = None
-    waited: float = 0.0
-    asked: int = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -1,7 +1,6 @@
 """Writing to the ledger: an entry counts once it is confirmed, and in the hand of its owner."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 from ...events import Incoming, Message
@@ -12,7 +11,7 @@ from ..outcome import DeadLetter, Postpone
 from ..settle import publish_copy
 from .desk import Desk
 from .keys import LETTER, Item
-from .ledger import Entry, Kind, due_headers, entry_headers, rewritten, stub
+from .ledger import Kind, due_headers, entry_headers, rewritten, stub
 
 _AS_IT_IS = Postpone(0.0, None)
 
@@ -28,9 +27,9 @@ class Writer:
         self._next_position = LETTER + 1
         self._arriving: dict[str, asyncio.Future[None]] = {}
 
-    def note(self, entry: Entry) -> None:
-        """Note the position of an entry: later ones come after it."""
-        self._next_position = max(self._next_position, entry.position + 1)
+    def note(self, position: int) -> None:
+        """Note the highest position in the ledger: later entries come after it."""
+        self._next_position = position + 1
 
     def arrived(self, message: Message) -> None:
         """Note that an entry is in hand."""
@@ -57,10 +56,10 @@ class Writer:
         now, headers = self._desk.tools.clock.now(), self._headers("stub", key, item)
         await self._write(stub(self._ledger, incoming, headers, ending.reason, now), incoming)
 
-    async def rewrite(self, entry: Entry, revision: int) -> None:
+    async def rewrite(self, item: Item) -> None:
         """Write an entry anew."""
-        entry = replace(entry, revision=revision)
-        await self._write(rewritten(entry, self._ledger, self._epoch), self._desk.read(entry.message))
+        copy = rewritten(item.body, item.revision, self._ledger, self._epoch)
+        await self._write(copy, self._desk.read(item.body))
 
     async def _write(self, message: Message, incoming: Incoming) -> None:
         queue, name = self._desk.spec.queue, message.message_id or ""

@@ -99,7 +99,7 @@ MUTATIONS = (
     Mutation(
         "a new owner does not read the ledger",
         "consumer/ordering/ownership.py",
-        ((".begin(known, self._from_queue.came)", ".begin([], self._from_queue.came)"),),
+        ((".begin(backlog, self._from_queue.came)", ".begin(Backlog(desk), self._from_queue.came)"),),
         "owners of an ordered queue are killed",
         Invariant.NOTHING_LOST,
     ),

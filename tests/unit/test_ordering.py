@@ -25,6 +25,7 @@ from holdfast.events import Message, read_incoming
 from holdfast.idempotency import StoreUnavailable
 from holdfast.telemetry import Emit, Paused
 from holdfast.testing import Harness
+from holdfast.testing.clock import VirtualClock
 
 ONCE_MORE = Retry(attempts=2, backoff=fixed(60, jitter=False))
 
@@ -362,6 +363,17 @@ async def test_a_new_owner_publishes_four_marks_however_much_is_parked(unique: s
     assert shop.handled == {f"k{key}": [*range(key, 3_000, 30)] for key in range(30)}
 
 
+async def test_a_new_owner_runs_the_events_without_a_key_that_wait_in_its_ledger(unique: str) -> None:
+    shop, settings = Shop(), settings_for(f"memory://{unique}", "events")
+    shop.worker.configure(settings=settings)
+    entries = [parked("shop.project", Placed(order="", number=number), "", number) for number in (1, 2)]
+
+    async with a_ledger(settings, shop.worker, entries), running(shop.worker):
+        queues = shared(f"memory://{unique}").queues
+        await eventually(lambda: len(queues["shop.project.dead"].ready), 2)
+        await eventually(lambda: queues["shop.project.ledger"].unsettled, 1)
+
+
 class Narrow(Noting):
     """Lends a consumer 4,500 messages: RabbitMQ lends 65,535."""
 
@@ -506,11 +518,12 @@ def test_a_due_time_beyond_all_calendars_is_bounded_by_its_delay() -> None:
     headers = {"holdfast-due": 2**62, "holdfast-delay-ms": 2000} | entry_headers(
         "parked", key="a", epoch=1, position=1, revision=1
     )
-    entry = read_entry(Message(b"", headers=headers))
+    clock = VirtualClock()
+    entry = read_entry(Message(b"", headers=headers), 1, redelivered=False)
 
-    item = item_of(entry, read_incoming(entry.message, REAL.now()), 1, wall=REAL.now(), time=10.0, body=None)
+    item = item_of(entry, None, lambda message: read_incoming(message, clock.now()), clock)
 
-    assert item.due == 12.0
+    assert item.due == clock.time() + 2.0
 
 
 class EarlyClock:
