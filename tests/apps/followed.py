@@ -14,15 +14,15 @@ NAME, SERVICE = os.environ["FOLLOWED_NAME"], os.environ["FOLLOWED_SERVICE"]
 MENDED = Path("mended")
 
 
-class Ordered(Event, type="order.made"):
+class Ordered(Event, type="chain.made"):
     number: int
 
 
-class Paid(Event, type="order.paid"):
+class Paid(Event, type="chain.paid"):
     number: int
 
 
-class Reminded(Event, type="order.reminded"):
+class Reminded(Event, type="chain.reminded"):
     number: int
 
 
@@ -50,7 +50,7 @@ if SERVICE == "shop":
 
 if SERVICE == "books":
 
-    @worker.handler("order.*", retry=policy)
+    @worker.handler("chain.*", retry=policy)
     async def book(event: dict[str, int], ctx: Context) -> None:
         if event["number"] % 5 == 0 and not MENDED.exists():
             raise Reject("the books are closed")

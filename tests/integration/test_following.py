@@ -29,7 +29,7 @@ SERVICES, RELAY = ("shop", "books", "mail"), "relay"
 ORDERS, KILLS = 30, 8
 
 
-class Ordered(Event, type="order.made"):
+class Ordered(Event, type="chain.made"):
     number: int
 
 
@@ -173,7 +173,7 @@ async def test_without_redis_an_event_is_published_and_not_followed(settings: Se
 
         [fact] = facts.of(Unfollowed)
         assert sent.follow is None
-        assert (fact.event_type, fact.event_id, fact.request) == ("order.made", sent.event_id, sent.correlation_id)
+        assert (fact.event_type, fact.event_id, fact.request) == ("chain.made", sent.event_id, sent.correlation_id)
         assert await following.progress(sent.correlation_id) == Progress("unknown")
 
 
