@@ -63,6 +63,7 @@ async def assert_in_order(settings: Settings, lines: list[Line], crew: Crew, par
     assert overlaps(lines, crew.killed) == []
     assert sinking_fences(lines, crew.killed | crew.cut_off, partitions) == []
     queue = f"{settings.broker.exchange}.shop.project"
+    await crew.own_it_all(queue)
     async with a_broker(settings) as broker:
         for name in {queue, *partition_queues(queue, partitions)}:
             depth = await broker.count(ledger_queue(name))

@@ -18,6 +18,7 @@ from running import publish_all
 from waiting import eventually
 
 from holdfast import Settings
+from holdfast.consumer.ordering.asking import ask_owner
 from holdfast.testing.servers import Node
 
 Fault = Callable[[], Awaitable[None]]
@@ -143,6 +144,16 @@ class Crew:
             self.cut_off |= {child.pid for child in self._children}
             await asyncio.to_thread(self._node.stop)
             await asyncio.to_thread(self._node.start)
+
+    async def own_it_all(self, queue: str) -> None:
+        """Let one more process be the owner of all, and stop it. The others were killed one after the other, so one may
+        have been in a take-over then, and its marks are for the next owner to remove."""
+        async with AsyncExitStack() as self._stack:
+            await self.add()
+            await ask_owner(self._settings, queue, "list")
+            child = self._children.pop()
+            child.send(signal.SIGTERM)
+            await child.ended()
 
     async def under_load(self, change: Fault) -> None:
         """Make a change while events are published."""
