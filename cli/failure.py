@@ -1,6 +1,7 @@
 """Errors as the lines a command ends with."""
 
 from ..events import HoldfastError
+from ..sql.errors import MAKE_TABLES, first_line, lacks_table
 
 
 def lines_of(error: Exception) -> list[str] | None:
@@ -13,6 +14,8 @@ def lines_of(error: Exception) -> list[str] | None:
             if known is not None and unknown is None:
                 return [line for one in known.exceptions for line in _lines(one)]
             return None
+        case _ if lacks_table(error):
+            return [f"{first_line(error)}: {MAKE_TABLES}"]
         case _:
             return None
 

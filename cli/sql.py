@@ -1,6 +1,7 @@
 """`holdfast sql`: Holdfast's tables, printed, made and checked."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,11 +15,12 @@ def print_schema(dialect: str | None, *, apply: bool, journal: bool) -> None:
     """Print the statements that make the tables, and execute them with `apply`; with `journal`, only what tables that
     do not keep their events lack."""
     settings = load_settings()
-    if apply:
-        asyncio.run(_apply(settings, journal=journal))
+    applied = asyncio.run(_apply(settings, journal=journal)) if apply else None
     url = settings.sql.url.get_secret_value() if settings.sql.url is not None else "postgresql"
     for statement in _statements(settings, dialect or url.partition(":")[0].partition("+")[0], journal=journal):
         print(f"{statement};")
+    if applied is not None:
+        print(f"holdfast: applied to database {applied}", file=sys.stderr)
 
 
 def _statements(settings: Settings, dialect: str, *, journal: bool) -> list[str]:
@@ -63,13 +65,14 @@ async def ask(database: Database[Any], statement: str, **params: Any) -> list[Ro
     return await database.run(steps())
 
 
-async def _apply(settings: Settings, *, journal: bool) -> None:
+async def _apply(settings: Settings, *, journal: bool) -> str:
     def steps(database: Database[Any]) -> Steps[None]:
         for statement in _statements(settings, database.dialect, journal=journal):
             yield statement, {}
 
     async with opened(settings) as database:
         await database.run(steps(database))
+        return database.name
 
 
 async def _check(settings: Settings) -> str:

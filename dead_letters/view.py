@@ -104,7 +104,7 @@ def facts_of(letter: Letter) -> dict[str, str]:
         "worker": letter.worker,
         "group": letter.fingerprint,
         "came back from": letter.replayed,
-        "delivered and returned": str(letter.returns),
+        "lent and returned": str(letter.returns),
     }
     return {name: value for name, value in facts.items() if value}
 

@@ -53,7 +53,7 @@ class Sweeper:
         except Exception as error:  # each driver has its own for a table that is not there
             raise ConfigurationError(
                 f"database {self._database.name}: the tables of sagas cannot be read ({first_line(error)}); "
-                "make them by the statements of `holdfast sql schema`"
+                "make them by the statements of `holdfast sql schema`, or with its --apply"
             ) from error
         if faults := list(self._faults(rows)):
             raise ConfigurationError(*faults)

@@ -265,7 +265,7 @@ class Database(Generic[S]):
         except Exception as error:  # each driver has its own for a table that is not there
             raise ConfigurationError(
                 f"database {self.name}: Holdfast's tables cannot be read ({first_line(error)}); "
-                "make them by the statements of `holdfast sql schema`"
+                "make them by the statements of `holdfast sql schema`, or with its --apply"
             ) from error
         if version != VERSION:
             raise ConfigurationError(

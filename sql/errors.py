@@ -2,11 +2,13 @@
 
 import sqlite3
 from collections.abc import Iterator
-from typing import Literal, TypeAlias
+from typing import Literal, NoReturn, TypeAlias
 
 from ..events import HoldfastError
 
 Trouble: TypeAlias = Literal["again", "conflict", "unavailable"]
+
+MAKE_TABLES = "Holdfast's tables are not in this database: make them with `holdfast sql schema --apply`"
 
 _AGAIN = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
 _UNAVAILABLE = ("08", "57P", "53300")  # connection exceptions, the server stops or starts, too many connections
@@ -15,6 +17,7 @@ _POOLED = {"42P05", "26000"}  # a prepared statement is another connection's
 _MYSQL = {"MySQLdb", "aiomysql", "asyncmy", "pymysql"}
 _MYSQL_AGAIN = {1020, 1205, 1213, 3572}
 _MYSQL_UNAVAILABLE = {0, 1040, 1053, 1203, 1927, 2002, 2003, 2006, 2013, 2055, 4031}
+_MYSQL_NO_TABLE = 1146
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -74,11 +77,24 @@ def is_conflict(error: BaseException) -> bool:
     return isinstance(error, Conflict) or (_state(error) == "23505" and "events_stream" in str(error))
 
 
-def conflict_in(error: BaseException) -> Conflict | None:
-    """Return the conflict that a database's error stands for, if it does."""
+def lacks_table(error: BaseException) -> bool:
+    """Return whether a statement named a table that is not there."""
+    return any(
+        _state(cause) == "42P01"
+        or _number(cause) == _MYSQL_NO_TABLE
+        or (isinstance(cause, sqlite3.OperationalError) and str(cause).startswith("no such table"))
+        for cause in _causes(error)
+    )
+
+
+def raise_explained(error: Exception) -> NoReturn:
+    """Raise what the error of a statement that writes an event stands for: a `Conflict`, or the error itself. Where the
+    table is missing, a note says how to make it."""
     if any(is_conflict(cause) for cause in _causes(error)):
-        return Conflict("another transaction has appended to the aggregate since it was loaded")
-    return None
+        raise Conflict("another transaction has appended to the aggregate since it was loaded") from error
+    if lacks_table(error):
+        error.add_note(MAKE_TABLES)
+    raise error
 
 
 def _state(error: BaseException) -> str:

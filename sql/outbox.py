@@ -23,7 +23,7 @@ from ..events import (
     with_metadata,
 )
 from .dialects import statements_of
-from .errors import OutsideTransaction, conflict_in
+from .errors import OutsideTransaction, raise_explained
 from .executors import executor_of, kinds_of
 from .statements import Outgoing, kept_headers
 
@@ -194,10 +194,7 @@ class Outbox:
             check_limits(envelope, None, max_body=settings.worker.max_body, max_delay=settings.broker.max_delay)
             outgoing.append(Outgoing(envelope, None, stream, version))
         metadata = tuple(each.envelope.metadata for each in outgoing)
-        try:
-            return self._write(connection, outgoing, metadata) if outgoing else metadata
-        except Exception as error:
-            raise conflict_in(error) or error from error
+        return self._write(connection, outgoing, metadata) if outgoing else metadata
 
     def _of_django(self) -> Any:
         """The connection of Django's that this thread has."""
@@ -222,7 +219,10 @@ class Outbox:
         executor = executor_of(connection)
         if not executor.is_within():
             raise OutsideTransaction("the event would not be committed with anything; publish it inside a transaction")
-        writing = executor.play(statements_of(executor.dialect, schema).inserts(events))
+        try:
+            writing = executor.play(statements_of(executor.dialect, schema).inserts(events))
+        except Exception as error:  # noqa: BLE001 (it is raised again)
+            raise_explained(error)
         if executor.execute_async is not None:
             return _awaited(writing, written)
         executor.written(schema)
@@ -232,6 +232,6 @@ class Outbox:
 async def _awaited(writing: Awaitable[Any], written: T) -> T:
     try:
         await writing
-    except Exception as error:
-        raise conflict_in(error) or error from error
+    except Exception as error:  # noqa: BLE001 (it is raised again)
+        raise_explained(error)
     return written

@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from .dialects import statements_of
-from .errors import OutsideTransaction, conflict_in
+from .errors import OutsideTransaction, raise_explained
 from .openers import on_alchemy
 from .statements import Outgoing
 from .steps import play_in_thread
@@ -68,8 +68,8 @@ class Pending:
             dialect = self.session.connection().dialect.name
             try:
                 play_in_thread(statements_of(dialect, schema).inserts(rows), on_alchemy(self.session, dialect))
-            except Exception as error:
-                raise conflict_in(error) or error from error
+            except Exception as error:  # noqa: BLE001 (it is raised again)
+                raise_explained(error)
             self._written = schema
 
     def drop(self, rolled_back: SessionTransaction) -> None:

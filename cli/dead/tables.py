@@ -28,7 +28,7 @@ def print_json_with(about: dict[str, Any], name: str, many: Iterable[dict[str, A
 
 
 def queues_table(queues: Iterable[DeadQueue]) -> Table:
-    table = Table("queue", "letters", "oldest", "")
+    table = Table("queue", "letters", "oldest", "state")
     for queue in queues:
         held = "being read by another tool" if queue.is_read else ""
         table.add_row(neutral(queue.queue), str(queue.letters), age(queue.oldest) if queue.letters else "", held)
@@ -45,7 +45,7 @@ def groups_table(groups: Iterable[Group]) -> Table:
         lines = (
             neutral(f"{' < '.join(_short(one) for one in reversed(group.chain))}: {group.error_message}", 160),
             neutral(where, 120),
-            f"{chart(group.trend)} {age(group.first_seen)} to {age(group.last_seen)} ago",
+            f"{chart(group.trend)} {_ages(group)} ago",
         )
         table.add_row(neutral(group.fingerprint), f"{group.count:,}", neutral(group.reason), "\n".join(lines))
     return table
@@ -93,7 +93,7 @@ def letters_table(letters: Iterable[Letter]) -> Table:
             letter.key,
             neutral(letter.event_type, 60),
             neutral(letter.reason),
-            neutral(f"{letter.error_type}: {letter.error_message}", 80),
+            neutral(f"{_short(letter.error_type)}: {letter.error_message}", 80),
             str(letter.attempt),
             age(letter.failed_at),
             f"{len(letter.message.body):,}",
@@ -130,6 +130,11 @@ def operations_table(operations: Iterable[Operation]) -> Table:
             counts_of(operation), age(operation.begun), neutral(operation.by),
         )  # fmt: skip
     return table
+
+
+def _ages(group: Group) -> str:
+    """`2 h to 10 s`, or `10 s` where the first and the last letter of a group are of one age."""
+    return " to ".join(dict.fromkeys(map(age, (group.first_seen, group.last_seen))))
 
 
 def _short(error_type: str) -> str:

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from holdfast import ConfigurationError, Event, Metadata, PublishError, Settings, TooLarge
 from holdfast.events import uuid7
 from holdfast.sql import Outbox, OutsideTransaction
+from holdfast.sql.errors import trouble
 
 SOME_SQLITE = next(parameter for parameter in kinds() if parameter.id == "sqlite-session")
 SESSIONS = [parameter for parameter in kinds(server=True) if "session" in str(parameter.id)]
@@ -49,6 +50,21 @@ async def test_an_event_is_written_with_the_commit(bank: Bank, outbox: Outbox) -
     columns = "event_id, event_type, e.key, source, shard is not null, due_at is not null"
     [row] = await bank.ask(f"select {columns} from {bank.statements.table('events')} e")
     assert row == (sent.event_id, "ordered", "o-1", "shop", True, True)
+
+
+async def test_an_outbox_without_its_tables_says_how_to_make_them(bank: Bank, unique: str) -> None:
+    outbox = Outbox(Settings(_env_file=None, sql={"schema": f"{unique}_none"}))  # type: ignore[call-arg, arg-type]
+
+    with pytest.raises(Exception, match=r"no such table|does not exist") as caught:
+        async with bank.transaction() as within:
+            await bank.publish(outbox, within, Ordered(order="o-1"))
+
+    error = caught.value
+    assert error.__notes__ == [
+        "Holdfast's tables are not in this database: make them with `holdfast sql schema --apply`"
+    ]
+    assert error.__cause__ is not error  # whoever follows the causes comes to an end
+    assert trouble(error) is None
 
 
 async def test_an_event_of_a_transaction_that_is_rolled_back_is_not_written(bank: Bank, outbox: Outbox) -> None:

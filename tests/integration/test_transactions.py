@@ -179,7 +179,9 @@ async def test_a_full_queue_holds_back_one_key_until_its_event_is_released_or_dr
 
     async with a_broker(settings) as broker:
         await broker.declare(Topology((Exchange(exchange),), (full, other), bindings))
-        assert "CREATE TABLE holdfast_events" in holdfast("sql", "schema", "--apply", folder=tmp_path, env=env).stdout
+        applied = holdfast("sql", "schema", "--apply", folder=tmp_path, env=env)
+        assert "CREATE TABLE holdfast_events" in applied.stdout
+        assert applied.stderr.splitlines()[-1].startswith("holdfast: applied to database ")
         assert holdfast("sql", "check", folder=tmp_path, env=env).stdout.startswith("database shop.db: ")
         events = [Full(key="a", number=n) for n in range(4)] + [Paid(account="b", number=n) for n in range(4)]
         outbox = Outbox(settings, source="shop")
@@ -213,6 +215,17 @@ def test_the_statements_of_each_dialect_are_printed_without_a_database(tmp_path:
         printed = holdfast("sql", "schema", "--dialect", dialect, folder=tmp_path, env=environment()).stdout
 
         assert printed.count("CREATE TABLE") == tables
+
+
+@pytest.mark.parametrize("command", ["outbox show", "outbox held", "outbox release 1", "sagas list fulfilment"])
+def test_a_command_without_holdfasts_tables_says_how_to_make_them(command: str, tmp_path: Path) -> None:
+    env = environment(HOLDFAST_SQL__URL=f"sqlite:///{tmp_path / 'empty.db'}")
+
+    ended = holdfast(*command.split(), folder=tmp_path, env=env)
+
+    [line] = ended.stderr.splitlines()
+    assert ended.returncode == 1 and line.startswith("holdfast: no such table: holdfast_"), line
+    assert line.endswith("make them with `holdfast sql schema --apply`")
 
 
 def test_a_command_without_a_database_says_which_setting_is_missing(tmp_path: Path) -> None:

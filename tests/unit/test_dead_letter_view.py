@@ -2,17 +2,20 @@
 
 import io
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from builders import NOON, a_message
 from rich.console import Console
+from rich.table import Table
 
+import holdfast.dashboard as page_folder
 from holdfast import ConfigurationError
-from holdfast.cli.dead.tables import letters_table, print_letter
+from holdfast.cli.dead.tables import groups_table, letters_table, print_letter, queues_table
 from holdfast.dashboard.page import templates
 from holdfast.dead_letters import Index, Selection
 from holdfast.dead_letters.letter import Letter, read_letter
-from holdfast.dead_letters.view import across, age, body_text, scaled
+from holdfast.dead_letters.view import across, age, body_text, facts_of, scaled
 
 ON_PAGE = templates()
 
@@ -93,6 +96,40 @@ def test_a_chart_shows_every_count_and_the_highest_at_full_height() -> None:
     assert scaled([], 8) == [] and scaled([0, 0], 8) == [0, 0]
     drawn = ON_PAGE.from_string('{% from "parts.html" import chart %}{{ chart((0, 1, 2)) }}').render()
     assert drawn.count("<rect") == 2
+
+
+def shown(table: Table) -> str:
+    """What a terminal shows of a table."""
+    terminal = Console(file=io.StringIO(), width=200)
+    terminal.print(table)
+    return terminal.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_group_of_letters_of_one_age_names_it_once() -> None:
+    index = Index(None)
+    index.add([a_letter()])
+
+    assert " to " not in shown(groups_table(index.groups()))
+
+
+def test_the_tables_of_a_terminal_name_the_class_of_an_error_without_its_module() -> None:
+    letter = read_letter(a_message(headers={"holdfast-error-type": "shop.errors.CardDeclined"}), key="k", position=1)
+    index = Index(None)
+    index.add([letter])
+
+    for table in (groups_table(index.groups()), letters_table([letter])):
+        assert "CardDeclined: " in shown(table) and "shop.errors" not in shown(table)
+
+
+def test_terminal_and_page_have_one_word_for_a_letter_that_was_read() -> None:
+    page = (Path(page_folder.__file__).parent / "templates" / "letter.html").read_text()
+
+    assert "lent and returned" in facts_of(read_letter(a_message(), key="k", position=1, returns=2))
+    assert "lent and returned" in page
+
+
+def test_each_column_of_the_queues_has_a_heading() -> None:
+    assert all(column.header for column in queues_table([]).columns)
 
 
 def test_groups_of_several_queues_are_joined_by_the_kind_of_failure() -> None:

@@ -2,8 +2,11 @@
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -638,3 +641,11 @@ async def test_time_passes_by_a_number_of_seconds_or_not_at_all(seconds: float) 
             await h.advance(seconds)
 
         assert h.now == before
+
+
+def test_the_page_names_each_argument_with_which_a_harness_publishes() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+    names = [name for name, one in signature(Harness.publish).parameters.items() if one.kind is one.KEYWORD_ONLY]
+
+    [said] = re.findall(r"takes what `Publisher\.publish` takes: (.*?);", page, re.DOTALL)
+    assert re.findall(r"`(\w+)=`", said) == names == list(signature(Publisher.publish).parameters)[2:]
