@@ -1,7 +1,6 @@
 """Errors as the lines a command ends with."""
 
 from ..events import HoldfastError
-from ..sql.errors import MAKE_TABLES, first_line, lacks_table
 
 
 def lines_of(error: Exception) -> list[str] | None:
@@ -14,10 +13,15 @@ def lines_of(error: Exception) -> list[str] | None:
             if known is not None and unknown is None:
                 return [line for one in known.exceptions for line in _lines(one)]
             return None
-        case _ if lacks_table(error):
-            return [f"{first_line(error)}: {MAKE_TABLES}"]
         case _:
-            return None
+            return _of_database(error)
+
+
+def _of_database(error: Exception) -> list[str] | None:
+    """Return the line about tables that are missing, if that is what it is."""
+    from ..sql.errors import MAKE_TABLES, first_line, lacks_table
+
+    return [f"{first_line(error)}: {MAKE_TABLES}"] if lacks_table(error) else None
 
 
 def _lines(error: Exception) -> list[str]:
