@@ -116,7 +116,8 @@ _MARK = """
 # The key is a board. a: field, step, what the value has behind its state, life (ms).
 MARK = Script(_MARK)
 
-# a: those of COMPLETE, the key of a board, those of MARK. Nothing is marked where the completion is fenced.
+# a: those of COMPLETE, the key of a board, those of MARK. Nothing is marked where the completion is fenced. A
+# completion stands where the mark fails, as without the right to write hashes: then the entry stays open.
 COMPLETE_AND_MARK = Script(
     f"""
   local function complete(key, a)
@@ -127,8 +128,8 @@ COMPLETE_AND_MARK = Script(
   end
   local completed = complete(key, a)
   if completed ~= 1 and completed ~= 2 then return completed end
-  local marked = mark(a[4], {{a[5], a[6], a[7], a[8]}})
-  return failed(marked) and marked or completed
+  mark(a[4], {{a[5], a[6], a[7], a[8]}})
+  return completed
 """,
     allow_oom=True,
 )

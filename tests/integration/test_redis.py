@@ -14,7 +14,8 @@ from waiting import Facts, eventually
 
 from holdfast import ConfigurationError
 from holdfast.config import IdempotencySettings
-from holdfast.idempotency import Acquired, Busy, Claim, Done, Lease, StoreUnavailable, Suspect
+from holdfast.idempotency import Acquired, Busy, Claim, Done, Entry, Lease, StoreUnavailable, Suspect
+from holdfast.idempotency.keys import board_key
 from holdfast.idempotency.redis import RedisClaims, RedisHeart
 from holdfast.telemetry import LeaseTaken
 from holdfast.testing.servers import free_port
@@ -124,6 +125,21 @@ async def test_scripts_a_server_forgot_are_sent_again(redis_url: str, unique: st
     await store.close()
 
     assert answers == [Acquired()] * 50
+
+
+async def test_a_completion_stands_where_its_mark_cannot_be_written(redis_url: str, unique: str) -> None:
+    """As with a user who may not write hashes: following endangers no claim."""
+    store = RedisClaims(redis_url, IdempotencySettings(prefix=unique))
+    claim = a_claim(f"{unique}:done")
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(board_key(unique, "r"), "no hash")
+    try:
+        await store.claim(claim)
+        completion = await store.complete(claim, ("r", Entry("q", "e-1", "paid", "handled")))
+    finally:
+        await store.close()
+
+    assert completion == "recorded"
 
 
 async def test_of_a_batch_that_fails_in_part_each_entry_has_its_own_answer(redis_url: str, unique: str) -> None:
