@@ -1012,6 +1012,14 @@ MUTATIONS = (
     ),
     Mutation(
         11,
+        "an event whose completion is recorded later is not marked",
+        "consumer/following.py",
+        "            boards.mark_later(request, entry)\n",
+        "            pass\n",
+        FOLLOWED,
+    ),
+    Mutation(
+        11,
         "a completion in Redis that is refused marks its event as handled",
         "idempotency/redis/lua.py",
         "  if completed ~= 1 and completed ~= 2 then return completed end\n",

@@ -25,6 +25,18 @@ class Fencing(MemoryClaims):
         return "fenced"
 
 
+class Unanswering(MemoryClaims):
+    """A store that does not answer the first completion."""
+
+    misses = 1
+
+    async def complete(self, claim: Claim, mark: Mark | None = None) -> Completion:
+        if self.misses:
+            self.misses -= 1
+            raise StoreUnavailable("unavailable")
+        return await super().complete(claim, mark)
+
+
 class Failing(MemoryBoard):
     """A board that is unavailable while `fails` names the step. Its marks are apart from claims, as in a cluster."""
 
@@ -175,6 +187,19 @@ async def test_steps_that_a_store_has_missed_are_written_when_the_worker_ends() 
 
     assert before == Progress("open", open=2)
     assert await progress_of(offline, request) == Progress("done", handled=2)
+
+
+async def test_an_event_whose_completion_is_recorded_later_is_handled_then() -> None:
+    offline = an_offline_worker(Unanswering)
+
+    @offline.worker.handler(Paid)
+    async def handle(event: Paid) -> None: ...
+
+    async with offline.running():
+        request = await publish(offline)
+        await offline.facts.settled(count=1)
+
+    assert await progress_of(offline, request) == Progress("done", handled=1)
 
 
 async def test_a_wait_ends_with_the_request_or_with_its_time() -> None:
