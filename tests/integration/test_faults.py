@@ -4,13 +4,13 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
 from breaking import delete, messages_in, through, with_broker, with_url, with_worker
 from proxy import Direction, Proxy, proxy_to
-from running import a_broker, a_worker, depth, publish_all, running, settings_for, take, until_ready
+from running import a_broker, a_worker, depth, publish_all, running, settings_for, started, take, until_ready
 from waiting import LIMIT, Bell, Facts, Tally, eventually
 from yarl import URL
 
@@ -23,7 +23,6 @@ from holdfast import (
     Reject,
     Retry,
     Settings,
-    Worker,
     fixed,
 )
 from holdfast.broker import Topology, ladder
@@ -58,17 +57,6 @@ async def proxy(settings: Settings) -> AsyncIterator[Proxy]:
 async def declare(settings: Settings, topology: Topology) -> None:
     async with a_broker(settings) as broker:
         await broker.declare(topology)
-
-
-@asynccontextmanager
-async def started(worker: Worker) -> AsyncIterator[asyncio.Task[int]]:
-    """A worker that need not become ready."""
-    task = asyncio.create_task(worker.run())
-    try:
-        yield task
-    finally:
-        worker.stop()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 class Orders:

@@ -61,6 +61,17 @@ async def running(
 
 
 @asynccontextmanager
+async def started(worker: Worker) -> AsyncIterator[asyncio.Task[int]]:
+    """Run a worker that need not become ready until the block ends."""
+    task = asyncio.create_task(worker.run())
+    try:
+        yield task
+    finally:
+        worker.stop()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
 async def a_broker(settings: Settings, facts: Facts | None = None) -> AsyncIterator[Broker]:
     """A second pair of eyes on the broker."""
     broker = await open_broker(settings, facts or Facts())
