@@ -1,11 +1,12 @@
 """How many instructions of the processor a message costs, which other load on the machine does not change.
 
-    python benchmarks/instructions.py [consume|headers|claims|publish ...] [--uvloop] [--folder FOLDER]
+    python benchmarks/instructions.py [consume|headers|claims|followed|publish ...] [--uvloop] [--folder FOLDER]
 
 Needs valgrind. Each path runs twice under `valgrind --tool=callgrind`, with few messages and with more, and the
 difference is printed: thousands of instructions a message. The paths begin with the bytes that a socket gave and end
 with those that are written to it; everything is on, but for the socket, and for claims the server. `consume` are
-messages as any program publishes them, `headers` are Holdfast's.
+messages as any program publishes them, `headers` are Holdfast's; `followed` are `claims` that each belong to a followed
+request.
 """
 
 import argparse
@@ -40,16 +41,19 @@ from holdfast.consumer.following import Follower
 from holdfast.consumer.pipeline import Pipeline
 from holdfast.consumer.run import compose
 from holdfast.consumer.slots import Slots
-from holdfast.events import Message, seal, to_message
-from holdfast.idempotency import WorkerClaims, no_claims
+from holdfast.events import Message, headers, seal, to_message
+from holdfast.idempotency import Boards, WorkerClaims, no_claims
+from holdfast.idempotency.redis import lua
 from holdfast.idempotency.redis.batches import Batches, Group
+from holdfast.idempotency.redis.board import RedisBoard
 from holdfast.idempotency.redis.store import RedisClaims
 from holdfast.telemetry import FactLog, Metrics, Spans, Started, fan_out
 
 FEW, MORE = 500, 1_500
 AT_ONCE = 100
 SETTINGS = Settings(_env_file=None)  # type: ignore[call-arg]
-PATHS = ("consume", "headers", "claims", "publish")
+PATHS = ("consume", "headers", "claims", "followed", "publish")
+CLAIMED = ("claims", "followed")
 
 
 def deliveries(path: str, count: int) -> list[bytes]:
@@ -60,20 +64,23 @@ def deliveries(path: str, count: int) -> list[bytes]:
         message = to_message(event, exchange="events")
         if path == "consume":
             message = Message(event.body, "", "w.handle", {}, message.message_id, "order", "application/json")
+        elif path == "followed":
+            message = replace(message, headers={**message.headers, headers.FOLLOW: message.message_id})
         frames.append(from_the_socket(number + 1, 1, pack(message)))
     return [b"".join(frames[first : first + AT_ONCE]) for first in range(0, count, AT_ONCE)]
 
 
 def own_store() -> RedisClaims:
-    """Return claims in Redis, up to the pipeline that goes to a server: whatever is asked, the answer is yes."""
-
-    async def agree(groups: Sequence[Group], full: bool) -> list[Any]:
-        await asyncio.sleep(0)
-        return [[1 if group.width == 3 else 0] * len(group.keys) for group in groups]
-
+    """Return claims in Redis, up to the pipeline that goes to a server."""
     store = RedisClaims("redis://localhost", IdempotencySettings())
     store._batches = Batches(agree)
     return store
+
+
+async def agree(groups: Sequence[Group], full: bool) -> list[Any]:
+    """Answer as a store does that agrees to whatever it is asked."""
+    await asyncio.sleep(0)
+    return [[0 if group.script is lua.CLAIM else 1] * len(group.keys) for group in groups]
 
 
 async def consume(path: str, reads: Sequence[bytes]) -> None:
@@ -81,7 +88,7 @@ async def consume(path: str, reads: Sequence[bytes]) -> None:
     metrics(Started("w", ("w.handle",), 1, ("order",)))
     emit = fan_out((FactLog(0), Spans(), metrics))
     spans, opened = Spans(), no_claims()
-    if path == "claims":
+    if path in CLAIMED:
         opened = replace(opened, store=own_store())
     store = WorkerClaims(opened, prefix="w", clock=REAL, luck=random.random, emit=emit)
     worker = Worker("w")
@@ -92,14 +99,16 @@ async def consume(path: str, reads: Sequence[bytes]) -> None:
     [spec] = worker.selected()
     around = Surroundings("w.handle", "handle", "w", None, SETTINGS, store.lease, spans)
     tools = Tools(None, store, REAL, random.random, emit, spans)  # type: ignore[arg-type]
-    claims = HandlerClaims(spec, store, SETTINGS, emit) if path == "claims" else Unclaimed()
+    claims = HandlerClaims(spec, store, SETTINGS, emit) if path in CLAIMED else Unclaimed()
+    board = RedisBoard(Batches(agree), "w", is_beside_claims=True)
+    boards = Boards(board, "events", REAL, emit) if path == "followed" else None
     pipeline = Pipeline(
         spec,
         compose(spec, (), None),
         around,
         tools,
         claims,
-        Follower(None, spec.queue, REAL),
+        Follower(boards, spec.queue, REAL),
         cancel_grace=5,
         prefetch=2 * AT_ONCE,
     )  # type: ignore[arg-type]

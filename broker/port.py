@@ -160,7 +160,8 @@ class Reader(Protocol):
     """The part of a broker that looks into queues without taking anything."""
 
     async def count(self, queue: str) -> Depth | None:
-        """Return how much is in a queue; None if there is no such queue."""
+        """Return how much is in a queue; None if there is no such queue. RabbitMQ counts nothing in a quorum queue that
+        has no leader, as after a start."""
         ...
 
     async def browse(self, queue: str, on_held: OnHeld) -> Browser:

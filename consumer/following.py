@@ -20,25 +20,24 @@ _LONGEST: Final = 255  # characters of the name of a request, which is the id of
 
 
 class Follower:
-    """Keeps on their boards what becomes of one handler's events. Without `boards` it does nothing."""
+    """Keeps on their boards what becomes of one handler's events. Without `boards` it does nothing.
+
+    `opens_always`: an event may come to be completed and not marked, so that the board is asked before it is handled,
+    also where it published nothing.
+    """
 
     def __init__(self, boards: Boards | None, queue: str, clock: Clock) -> None:
+        self.opens_always = boards is not None and not boards.is_beside_claims
         self._boards = boards
         self._queue = queue
         self._clock = clock
 
     async def open(self, run: "Run", events: Iterable[tuple[Metadata, float | None]]) -> None:
-        """Put on the board what a handler is about to publish, each event with its delay.
-
-        Where it is nothing, the board is asked all the same if the event may come to be completed and not marked: in a
-        transaction, or in a cluster.
-        """
+        """Put on the board what a handler is about to publish, each event with its delay."""
         boards, request, events = self._boards, _request_of(run.carried), list(events)
         if boards is None or request is None:
             return
-        is_open = True
-        if events or run.events is not None or not boards.is_beside_claims:
-            is_open = await boards.open(request, events, self._entry(run.incoming.metadata))
+        is_open = await boards.open(request, events, self._entry(run.incoming.metadata))
         run.handled_as = "lost" if not is_open else "completed" if events else "handled"
 
     async def make_durable(
@@ -53,7 +52,7 @@ class Follower:
         if isinstance(ending, Postpone) and ending.error is not None:
             attempt, at = str(incoming.history.attempt + 1), self._clock.now().timestamp() + ending.delay
             await boards.mark(request, self._entry(metadata, "retrying", attempt, at), delay=ending.delay)
-        step = _step_after(flight, ran, ending)
+        step = self._step_after(flight, ran, ending)
         if step is None:
             return await settler.make_durable(flight, ending)
         entry = self._entry(metadata, step, ending.reason if isinstance(ending, DeadLetter) else "")
@@ -66,22 +65,25 @@ class Follower:
                 await boards.mark(request, entry)
         return completion
 
+    def _step_after(self, flight: "InFlight", ran: "Ran", ending: Ending) -> Step | None:
+        """Return the step that an ending is. A message that came again, and was settled here before, takes none."""
+        match ending:
+            case Ack("handled"):
+                run = flight.run
+                if run is None:
+                    return "lost"
+                is_alone = run.events is None and not run.followed and not self.opens_always
+                return "handled" if is_alone else run.handled_as
+            case Ack() if ran.runs or flight.claimed.result == "duplicate":
+                return "completed"
+            case DeadLetter():
+                return "failed"
+            case _:
+                return None
+
     def _entry(self, metadata: Metadata, step: Step = "open", detail: str = "", at: float | None = None) -> Entry:
         cause = (metadata.caused_by or "", metadata.causation_id or "")
         return Entry(self._queue, metadata.event_id, metadata.event_type, step, detail, at, cause)
-
-
-def _step_after(flight: "InFlight", ran: "Ran", ending: Ending) -> Step | None:
-    """Return the step that an ending is. A message that came again, and was settled here before, takes none."""
-    match ending:
-        case Ack("handled"):
-            return "lost" if flight.run is None else flight.run.handled_as
-        case Ack() if ran.runs or flight.claimed.result == "duplicate":
-            return "completed"
-        case DeadLetter():
-            return "failed"
-        case _:
-            return None
 
 
 def _request_of(headers: Headers) -> str | None:

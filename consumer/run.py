@@ -99,7 +99,7 @@ class Runner:
             failure = None  # its traceback holds this frame
         elif task.cancelling():
             outcome = await self._after_cancellation(flight, run, None)
-        elif run.pending or headers.FOLLOW in run.carried:
+        elif run.pending or (headers.FOLLOW in run.carried and self._follower.opens_always):
             outcome = await self._publish(run)
         else:
             outcome = _SUCCEEDED
@@ -108,7 +108,7 @@ class Runner:
     async def _publish(self, run: Run) -> Outcome:
         try:
             settings = self._around.settings
-            if run.events is None and headers.FOLLOW in run.carried:
+            if run.followed or (run.events is None and self._follower.opens_always):
                 await self._follower.open(run, run.followed)
             await publish_pending(
                 self._tools, run.pending, settings.publisher, patience=settings.broker.publish_timeout

@@ -42,7 +42,7 @@ class RestoreRunner(OperationRunner):
     async def _holds(self, expected: int) -> bool:
         """Whether no more is there than was, and was brought. (What a lost connection left open is published again.)"""
         depth = await self.broker.count(self.operation.queue)
-        return depth is not None and not depth.consumers and depth.ready <= expected
+        return depth is not None and not depth.consumers and 0 < depth.ready <= expected
 
     async def _take_back(self, shelf: Shelf) -> None:
         """What was on its way when a connection was lost may arrive after it was published again. Two letters with the

@@ -950,8 +950,8 @@ MUTATIONS = (
         11,
         "a late step in Redis undoes that an event is handled",
         "idempotency/redis/lua.py",
-        "if there == 0 or old == 'handled' then return 0 end",
-        "if there == 0 then return 0 end",
+        "  if old == 'handled' then return 0 end\n",
+        "",
         ON_REDIS,
     ),
     Mutation(
@@ -1029,9 +1029,17 @@ MUTATIONS = (
     Mutation(
         11,
         "a transaction that published nothing is on no board before its commit",
+        "consumer/within.py",
+        "        await self._follower.open(run, [(envelope",
+        "        if run.events: await self._follower.open(run, [(envelope",
+        CRASHES,
+    ),
+    Mutation(
+        11,
+        "an event that published nothing counts as handled though its mark may be lost",
         "consumer/following.py",
-        "if events or run.events is not None or not boards.is_beside_claims:",
-        "if events or not boards.is_beside_claims:",
+        "self.opens_always = boards is not None and not boards.is_beside_claims",
+        "self.opens_always = False",
         CRASHES,
     ),
     Mutation(

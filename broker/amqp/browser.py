@@ -18,7 +18,12 @@ from ssl import SSLContext
 from typing import Any
 
 from aio_pika.abc import AbstractQueue
-from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq.exceptions import (
+    ChannelLockedResource,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+    ConnectionNotImplemented,
+)
 from yarl import URL
 
 from ...events import BrokerUnavailable, Message, QueueInUse, TopologyMissing
@@ -153,10 +158,32 @@ class AmqpBrowser:
         """Return the depth under the lock. Consumers of a reader that was killed a moment ago take a moment to go."""
         deadline = asyncio.get_running_loop().time() + _GONE_WITHIN
         while True:
-            depth = await depth_of(channel, self._queue)
-            if not depth.consumers or asyncio.get_running_loop().time() > deadline:
+            depth, is_late = await depth_of(channel, self._queue), asyncio.get_running_loop().time() > deadline
+            if depth.consumers:
+                if is_late:
+                    return depth
+            elif depth.ready or await self._gives_nothing():
                 return depth
+            elif is_late:
+                raise BrokerUnavailable(
+                    f"RabbitMQ counts no messages in {self._queue}, which has some; try again later"
+                )
             await asyncio.sleep(0.05)
+
+    async def _gives_nothing(self) -> bool:
+        """Ask the queue for a message, which goes back. RabbitMQ counts none in a queue that has no leader, as after a
+        start, or where its majority is away; such a queue answers this with an error."""
+        channel = await self._connection.open_channel()
+        try:
+            queue = await channel.get_queue(self._queue, ensure=False)
+            return await queue.get(fail=False, timeout=_RPC) is None
+        except ConnectionNotImplemented:
+            raise self._is_a_stream() from None
+        finally:
+            await close_quietly(channel, 5)
+
+    def _is_a_stream(self) -> QueueInUse:
+        return QueueInUse(f"{self._queue} is a stream: letters are read from queues alone")
 
     async def _consume(self) -> None:
         """Start the next consumer. The tags are in order: their messages go back in that order."""
@@ -201,14 +228,14 @@ class AmqpBrowser:
             await probe.declare_queue(self._queue, durable=True, arguments={"x-queue-type": "classic"}, timeout=_RPC)
         except ChannelPreconditionFailed as error:
             if "'stream'" in str(error):
-                raise QueueInUse(f"{self._queue} is a stream: letters are read from queues alone") from None
+                raise self._is_a_stream() from None
         except CONNECTION_ERRORS:  # nor is a user who may not declare it told
             pass
 
     async def _is_drained(self) -> bool:
         try:
             with lost_as_error:
-                return not (await depth_of(self._channel, self._queue)).ready
+                return not (await depth_of(self._channel, self._queue)).ready and await self._gives_nothing()
         except CONNECTION_ERRORS as error:
             raise BrokerUnavailable(f"lost while {self._queue} was read: {explain(error)}") from None
 

@@ -27,8 +27,9 @@ _OPEN = lua.Script(
     local set = redis.pcall('HSET', key, cause, 'published' .. (old:match('%z.*') or ''))
     if failed(set) then return set end
   end
-"""
-    + lua.PROLONG.replace("%d", "3")
+  return prolong(key, tonumber(a[3]))
+""",
+    functions=lua.PROLONG,
 )
 
 _READ = lua.Script("  return redis.pcall('HGETALL', key)")
@@ -50,8 +51,9 @@ _ANNOUNCE = lua.Script(
     """
   local set = redis.pcall('HSET', key, a[1], a[2])
   if failed(set) then return set end
-"""
-    + lua.PROLONG.replace("%d", "3")
+  return prolong(key, tonumber(a[3]))
+""",
+    functions=lua.PROLONG,
 )
 
 

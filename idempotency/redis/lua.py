@@ -15,6 +15,7 @@ local width, answers = tonumber(ARGV[1]), {}
 local function get(key) return redis.pcall('GET', key) end
 local function put(key, value, window) return redis.pcall('SET', key, value, 'PX', window) end
 local function failed(answer) return type(answer) == 'table' and answer.err end
+%s
 local function step(key, a)
 %s
 end
@@ -28,19 +29,20 @@ return answers
 
 
 class Script:
-    """What is done for one key. With `allow_oom` it is served when memory has run out. Two are never equal."""
+    """What is done for one key, with `functions` of its own. With `allow_oom` it is served when memory has run out. Two
+    are never equal."""
 
-    __slots__ = ("_body", "sha", "source")
+    __slots__ = ("_body", "_functions", "sha", "source")
 
-    def __init__(self, body: str, *, allow_oom: bool = False) -> None:
-        self._body = body
-        self.source = (_FLAGS if allow_oom else "") + _FOR_EACH % body.strip()
+    def __init__(self, body: str, *, functions: str = "", allow_oom: bool = False) -> None:
+        self._body, self._functions = body, functions
+        self.source = (_FLAGS if allow_oom else "") + _FOR_EACH % (functions.strip(), body.strip())
         self.sha = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     @property
     def without_flags(self) -> "Script":
         """The same for a server older than Redis 7, whose scripts have no flags. It is not served without memory."""
-        return Script(self._body)
+        return Script(self._body, functions=self._functions)
 
 
 # a: token, fingerprint, owner, window (ms), alone (1 or 0), max_crashes.
@@ -76,61 +78,68 @@ ORPHAN = Script("""
   return failed(set) and set or 0
 """)
 
+# Answers: 1 recorded · 0 fenced · 2 absent, recorded now.
 _COMPLETE = """
+local function complete(key, token, fingerprint, window)
   local value = get(key)
   if failed(value) then return value end
-  if value and value:sub(2, 9) ~= a[1] then return 0 end
-  local set = put(key, 'd' .. a[1] .. a[2], a[3])
+  if value and value:sub(2, 9) ~= token then return 0 end
+  local set = put(key, 'd' .. token .. fingerprint, window)
   return failed(set) and set or (value and 1 or 2)
+end
 """
 
-# a: token, fingerprint, window (ms). Answers: 1 recorded · 0 fenced · 2 absent, recorded now.
-COMPLETE = Script(_COMPLETE, allow_oom=True)
-
+# The key of a board; life (ms). A minute more than asked, so that not each step of a request sets it.
 PROLONG = """
+local function prolong(key, life)
   local left = redis.pcall('PTTL', key)
-  if not failed(left) and left < tonumber(a[%d]) then redis.pcall('PEXPIRE', key, a[%d]) end
+  if not failed(left) and left < life then redis.pcall('PEXPIRE', key, life + 60000) end
   return 1
+end
 """
 
-_MARK = """
-  local there = redis.pcall('EXISTS', key)
-  if failed(there) then return there end
-  local value = there == 1 and redis.pcall('HGET', key, a[1])
+# The key of a board; field, step, what the value has behind its state, life (ms).
+_MARK = (
+    PROLONG
+    + """
+local function mark(key, field, state, rest, life)
+  local value = redis.pcall('HGET', key, field)
   if failed(value) then return value end
+  local there = value or redis.pcall('EXISTS', key)
+  if failed(there) or there == 0 then return there end
   local old = value and value:match('^[^%z]*')
-  if there == 0 or old == 'handled' then return 0 end
-  local state = a[2]
+  if old == 'handled' then return 0 end
   if state == 'completed' then state = old == 'published' and 'handled' or 'lost' end
-  local set = redis.pcall('HSET', key, a[1], state .. a[3])
+  local set = redis.pcall('HSET', key, field, state .. rest)
   if failed(set) then return set end
   if state == 'failed' then
-    local all, cause = redis.pcall('HGETALL', key), '\\0' .. a[1]
+    local all, cause = redis.pcall('HGETALL', key), '\\0' .. field
     for n = 1, #all, 2 do
       local text = all[n + 1]
       if text:sub(1, 5) == 'open\\0' and text:sub(-#cause) == cause then redis.pcall('HDEL', key, all[n]) end
     end
   end
-""" + PROLONG.replace("%d", "4")
+  return prolong(key, tonumber(life))
+end
+"""
+)
 
-# The key is a board. a: field, step, what the value has behind its state, life (ms).
-MARK = Script(_MARK)
+# a: token, fingerprint, window (ms).
+COMPLETE = Script("  return complete(key, a[1], a[2], a[3])", functions=_COMPLETE, allow_oom=True)
+
+# a: field, step, what the value has behind its state, life (ms).
+MARK = Script("  return mark(key, a[1], a[2], a[3], a[4])", functions=_MARK)
 
 # a: those of COMPLETE, the key of a board, those of MARK. Nothing is marked where the completion is fenced. A
 # completion stands where the mark fails, as without the right to write hashes: then the entry stays open.
 COMPLETE_AND_MARK = Script(
-    f"""
-  local function complete(key, a)
-  {_COMPLETE}
-  end
-  local function mark(key, a)
-  {_MARK}
-  end
-  local completed = complete(key, a)
+    """
+  local completed = complete(key, a[1], a[2], a[3])
   if completed ~= 1 and completed ~= 2 then return completed end
-  mark(a[4], {{a[5], a[6], a[7], a[8]}})
+  mark(a[4], a[5], a[6], a[7], a[8])
   return completed
 """,
+    functions=_COMPLETE + _MARK,
     allow_oom=True,
 )
 

@@ -17,9 +17,9 @@ from running import a_broker, running, take
 from waiting import eventually
 
 from holdfast import Settings
-from holdfast.broker import Queue, Topology, resting_queue, work_queue
+from holdfast.broker import Depth, Queue, Topology, resting_queue, work_queue
 from holdfast.dead_letters import DeadLetters, Edit, Pace, Selection, WornOut
-from holdfast.events import Message
+from holdfast.events import BrokerUnavailable, Message
 from holdfast.testing.servers import Node
 
 
@@ -271,15 +271,39 @@ async def test_a_replay_outlives_a_broker_that_is_killed(
 
         left = await contents(desk, f"{queue}.dead")
 
-        async def all_are_counted() -> bool:  # a broker that has just started may count fewer than it has
+        async def counted() -> int:  # a broker that has just started may count fewer than it has
             depth = await desk.broker.count(queue)
-            return depth is not None and depth.ready >= len(bodies)
+            return 0 if depth is None else min(depth.ready, len(bodies))
 
-        await eventually(all_are_counted)
+        await eventually(counted, len(bodies))
         replayed = await arrived(desk, queue)
     assert (ended.left, left) == (0, [])
     assert set(replayed) == set(bodies)
     assert len(replayed) - len(bodies) <= 200, "more were sent twice than can have been on their way"
+
+
+async def test_a_queue_without_a_leader_is_not_taken_for_an_empty_one(
+    settings: Settings, rabbitmq_node: Node, unique: str, tmp_path: Path
+) -> None:
+    """RabbitMQ counts nothing in it: a replay would take its letters for gone, and be done."""
+    own, queue = with_url(settings, rabbitmq_node.url), f"{unique}.charge"
+    bodies = await lay_out(own, queue, 20)
+    member = f"quorum_queues, {{'%2F_{queue}.dead', node()}}"
+    async with a_desk(own, tmp_path) as desk:
+        await desk.read(f"{queue}.dead")
+        operation = desk.replay(f"{queue}.dead", Selection())
+        await asyncio.to_thread(rabbitmq_node.ctl, "eval", f"ra:stop_server({member}).")
+        assert await desk.broker.count(f"{queue}.dead") == Depth(0, 0)
+
+        with pytest.raises(BrokerUnavailable, match=rf"cannot read {queue}\.dead: .*noproc"):
+            await desk.read(f"{queue}.dead")
+        working = asyncio.create_task(desk.work(operation, Pace(canary=False, wait=0)).run())
+        await eventually(lambda: "cannot read" in desk.journal.operation(operation.id).detail)
+        await asyncio.to_thread(rabbitmq_node.ctl, "eval", f"ra:restart_server({member}).")
+        ended = await working
+
+        assert (ended.left, await contents(desk, f"{queue}.dead")) == (0, [])
+        assert set(await arrived(desk, queue)) == set(bodies)
 
 
 async def arrived(desk: DeadLetters, queue: str) -> list[bytes]:
