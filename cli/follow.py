@@ -85,7 +85,7 @@ def _tree(entries: Iterable[Entry]) -> list[tuple[int, Entry]]:
 
 def _plain(entry: Entry) -> dict[str, Any]:
     queue, event_id = entry.cause
-    return asdict(entry) | {"at": _when(entry), "cause": {"queue": queue, "event_id": event_id}}
+    return entry._asdict() | {"at": _when(entry), "cause": {"queue": queue, "event_id": event_id}}
 
 
 def _when(entry: Entry) -> str:

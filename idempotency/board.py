@@ -19,8 +19,7 @@ An event of a queue that was not known is on no board there: its request may be 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias, cast
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 State: TypeAlias = Literal["open", "published", "retrying", "failed", "handled", "lost"]
 Step: TypeAlias = State | Literal["completed"]
@@ -36,8 +35,7 @@ MOST: Final = 10_000
 """How many entries a board has at most. One more, and the request is of unknown progress."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An event in one queue. `detail` and `at` (seconds since 1970) say more of the state: the attempt that is next and
     when, the reason it failed, when a delayed event is due. `cause` has the queue and the id of the event whose handler
     published it."""

@@ -50,14 +50,16 @@ class Boards:
         """Put events on a board before they are published, each with its delay, for every queue that takes it. Returns
         False where the store is unavailable: they are published, and are not followed."""
         parent = ("", "") if cause is None else (cause.queue, cause.event_id)
-        events, entries, longest = list(events), list[Entry](), 0.0
+        events, longest = list(events), 0.0
+        entries: list[Entry] = []
         try:
             with self._available:
                 for metadata, delay in events:
                     due = self._clock.now().timestamp() + delay if delay else None
                     longest = max(longest, delay or 0.0)
-                    for queue in await self._listeners(metadata.event_type):
-                        entries.append(Entry(queue, metadata.event_id, metadata.event_type, "open", "", due, parent))
+                    event_id, kind = metadata.event_id, metadata.event_type
+                    queues = await self._listeners(kind)
+                    entries += [Entry(queue, event_id, kind, "open", "", due, parent) for queue in queues]
                 field = None if cause is None else cause.field
                 await self._board.open(request, entries, cause=field, life=LIFE + longest)
         except StoreUnavailable as error:

@@ -885,17 +885,17 @@ MUTATIONS = (
         11,
         "an event is handled on its board before what it publishes is open",
         "consumer/following.py",
-        "            is_open = await boards.open(request, events, self._entry(run.incoming.metadata))\n",
-        '            await boards.mark(request, self._entry(run.incoming.metadata, "handled"))\n'
-        "            is_open = await boards.open(request, events, self._entry(run.incoming.metadata))\n",
+        "        is_open = await boards.open(request, events, self._entry(run.incoming.metadata))\n",
+        '        await boards.mark(request, self._entry(run.incoming.metadata, "handled"))\n'
+        "        is_open = await boards.open(request, events, self._entry(run.incoming.metadata))\n",
         CRASHES,
     ),
     Mutation(
         11,
         "an event is put on its board when it is handled, and not before",
         "consumer/following.py",
-        "            is_open = await boards.open(request, events, self._entry(run.incoming.metadata))\n",
-        "            is_open = await boards.open(request, (), self._entry(run.incoming.metadata))\n",
+        "        is_open = await boards.open(request, events, self._entry(run.incoming.metadata))\n",
+        "        is_open = await boards.open(request, (), self._entry(run.incoming.metadata))\n",
         FOLLOWING,
     ),
     Mutation(

@@ -1,7 +1,7 @@
 """Boards in Redis, each a hash: names and values are those of `idempotency.board.Entry`."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from json.encoder import encode_basestring_ascii
 
 from ..board import LISTENERS_LIVE, MOST, Entry, read_entry
 from ..keys import board_key, listeners_key
@@ -67,7 +67,7 @@ class RedisBoard:
 
     async def open(self, request: str, entries: Sequence[Entry], *, cause: str | None, life: float) -> None:
         texts = [text for entry in entries for text in (entry.field, entry.state + entry.rest)]
-        arguments = (_bytes(cause or ""), json.dumps(texts).encode(), round(life * 1000), MOST)
+        arguments = (_bytes(cause or ""), _json(texts), round(life * 1000), MOST)
         await self._batches.ask(_OPEN, board_key(self._prefix, request), arguments)
 
     async def mark(self, request: str, entry: Entry, *, life: float) -> None:
@@ -95,6 +95,11 @@ class RedisBoard:
 def marking(entry: Entry, life: float) -> tuple[bytes, bytes, bytes, int]:
     """Return the arguments of a mark."""
     return _bytes(entry.field), entry.state.encode(), _bytes(entry.rest), round(life * 1000)
+
+
+def _json(texts: Iterable[str]) -> bytes:
+    """Return a list of texts as JSON. `json.dumps` makes an encoder for each."""
+    return f"[{','.join(map(encode_basestring_ascii, texts))}]".encode()
 
 
 def _bytes(text: str) -> bytes:

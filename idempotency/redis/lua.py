@@ -89,11 +89,11 @@ local function complete(key, token, fingerprint, window)
 end
 """
 
-# The key of a board; life (ms). A minute more than asked, so that not each step of a request sets it.
+# The key of a board; life (ms). A fiftieth more than asked, so that not each step of a request sets it.
 PROLONG = """
 local function prolong(key, life)
   local left = redis.pcall('PTTL', key)
-  if not failed(left) and left < life then redis.pcall('PEXPIRE', key, life + 60000) end
+  if not failed(left) and left < life then redis.pcall('PEXPIRE', key, math.ceil(life * 1.02)) end
   return 1
 end
 """
