@@ -100,6 +100,21 @@ async def test_a_worker_that_dies_before_any_step_says_done_no_earlier(first: in
         services.check()
 
 
+async def test_a_worker_that_dies_says_done_also_where_a_mark_is_apart_from_its_completion() -> None:
+    """As in a cluster: what was completed and not marked is known to have published nothing."""
+    for first in range(STEPS):
+        services = Services()
+        harness = services.harness()
+        harness._stage.claims.board.is_beside_claims = False
+        async with harness as h:
+            h._faults.arrows = at(first)
+            sent = await h.publish(Begun(depth=1, number=1), follow=True)
+            await h.settle()
+
+            assert (await h.progress(sent.correlation_id)).state == "done", first
+        services.check()
+
+
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_worker_that_dies_after_a_commit_that_published_nothing_says_done(times: int) -> None:
     """Its inbox alone knows that the event is handled."""
