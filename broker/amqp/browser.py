@@ -22,6 +22,7 @@ from aiormq.exceptions import (
     ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
+    ConnectionInternalError,
     ConnectionNotImplemented,
 )
 from yarl import URL
@@ -171,14 +172,19 @@ class AmqpBrowser:
             await asyncio.sleep(0.05)
 
     async def _gives_nothing(self) -> bool:
-        """Ask the queue for a message, which goes back. RabbitMQ counts none in a queue that has no leader, as after a
-        start, or where its majority is away; such a queue answers this with an error."""
+        """Ask the queue for a message, which goes back. RabbitMQ counts none in a queue without a leader; such a queue
+        answers this with an error."""
         channel = await self._connection.open_channel()
         try:
             queue = await channel.get_queue(self._queue, ensure=False)
             return await queue.get(fail=False, timeout=_RPC) is None
         except ConnectionNotImplemented:
             raise self._is_a_stream() from None
+        except ConnectionInternalError as error:
+            raise BrokerUnavailable(
+                f"cannot read {self._queue}: it has no leader, as just after a start of RabbitMQ, or while most of its "
+                f"members are away; try again later ({explain(error)})"
+            ) from None
         finally:
             await close_quietly(channel, 5)
 
