@@ -12,6 +12,7 @@ from holdfast.config import PublisherSettings
 from holdfast.consumer.dependencies import Tools
 from holdfast.consumer.run import publish_pending
 from holdfast.events import Message
+from holdfast.idempotency import WorkerClaims, no_claims
 from holdfast.telemetry import Fact, Published, Spans
 
 
@@ -32,7 +33,8 @@ async def published(times: int, *, patience: float) -> list[str]:
     facts = list[Fact]()
     try:
         broker = cast("Any", Refusing(times))
-        tools = Tools(broker, cast("Any", None), REAL, lambda: 0.0, facts.append, Spans())
+        claims = WorkerClaims(no_claims(), prefix="p", clock=REAL, luck=lambda: 0.0, emit=facts.append)
+        tools = Tools(broker, claims, REAL, lambda: 0.0, facts.append, Spans())
         await publish_pending(tools, [a_message()], PublisherSettings(), patience=patience)
     finally:
         outcomes = [fact.outcome for fact in facts if isinstance(fact, Published)]
