@@ -128,6 +128,7 @@ class AmqpConsumer:
     async def _attach(self) -> "asyncio.Future[None]":
         """Consume on a new channel, with a new consumer tag, as a new generation. Returns a future that ends when the
         broker takes it away."""
+        await self._link.try_out(self._name)
         connection = await self._link.connection()
         channel = self._channel = await connection.open_channel()
         self._generation += 1
@@ -146,7 +147,8 @@ class AmqpConsumer:
         channel.closing.add_done_callback(deliveries.close)
         connection.wire.splitter.tap(number, deliveries)
         queue = self._queue = await channel.get_queue(self._name, ensure=False)
-        self._tag = await while_open(connection, queue.consume(untapped, timeout=RPC))
+        with self._link.asking(self._name):
+            self._tag = await while_open(connection, queue.consume(untapped, timeout=RPC))
         heed_cancellation()
         self._emit(Attached(self._name, generation))
         if not self._stopping.is_set():

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 
+from aiormq.exceptions import AMQPChannelError
 from yarl import URL
 
 from ...config import BrokerSettings
@@ -14,7 +15,7 @@ from ...events import BrokerUnavailable
 from ...telemetry import Blocked, Connected, Disconnected, Emit, Role, Unblocked, keep_running, report
 from ..codec import HEADER_BUDGET, header_budget
 from ..pause import RECONNECT, STEADY
-from .connection import RPC, WiredConnection, addresses_now, close_quietly, shown
+from .connection import RPC, WiredConnection, addresses_now, close_quietly, connect_to_one, shown, untapped
 from .errors import CONNECTION_ERRORS, explain, is_refusal
 from .lifetime import heed_cancellation, lost_as_error, while_open, why_closed
 
@@ -61,6 +62,7 @@ class Link:
         self._was_up = False
         self.on_connect: Callable[[WiredConnection], Awaitable[None]] | None = None
         self.last_error = "not connected yet"
+        self._unanswered: set[str] = set()
         self.header_budget = HEADER_BUDGET
         """Bytes of headers that fit a frame of the broker, or of the one that was there last."""
 
@@ -83,6 +85,45 @@ class Link:
             if not connection.is_closed:
                 return connection
             await asyncio.sleep(0)  # the supervisor is about to see it
+
+    @contextmanager
+    def asking(self, queue: str) -> Iterator[None]:
+        """Ask to consume a queue here, within this, and note if there is no answer."""
+        self._unanswered.add(queue)
+        try:
+            yield
+        except AMQPChannelError:
+            self._unanswered.discard(queue)
+            raise
+        self._unanswered.discard(queue)
+
+    async def try_out(self, queue: str) -> None:
+        """Consume a queue on a connection of its own, for a moment, if there was no answer when it was asked for here.
+        Where a quorum queue has no leader, RabbitMQ ends the whole connection, and with it all other consumers.
+
+        Raises `BrokerUnavailable` where that one ends too, and `AMQPChannelError` for what RabbitMQ refuses.
+        """
+        if queue not in self._unanswered:
+            return
+        try:
+            urls, context = addresses_now(self._settings, f"{self._role} {queue}")
+            connection = await connect_to_one([urls[self.turn % len(urls)]], self._settings.connect_timeout, context)
+        except CONNECTION_ERRORS:
+            return  # as where connections are limited: nothing is known of the queue
+        try:
+            with lost_as_error:
+                channel = await connection.open_channel()
+                await while_open(connection, channel.set_qos(1, timeout=RPC))
+                source = await channel.get_queue(queue, ensure=False)
+                await while_open(connection, source.consume(untapped, timeout=RPC))
+        except AMQPChannelError:
+            raise
+        except CONNECTION_ERRORS as error:
+            raise BrokerUnavailable(
+                f"RabbitMQ ends a connection that consumes {queue}; has it no leader? ({explain(error)})"
+            ) from None
+        finally:
+            await close_quietly(connection, 1)
 
     async def close(self) -> None:
         """Close the connection, and connect no more."""

@@ -88,12 +88,15 @@ class AmqpBroker:
     async def attach(
         self, queue: str, *, prefetch: int, on_taken: OnTaken, on_lost: OnLost, offset: Offset | None = None
     ) -> Attachment:
-        connection = await self._consuming.connection()
+        link = self._consuming
         try:
             with lost_as_error:
+                await link.try_out(queue)
+                connection = await link.connection()
                 channel = await connection.open_channel()
-                attachment = AmqpAttachment(channel, prefetch, on_taken, on_lost, self._consuming.patience)
-                await attachment.open(connection, queue, offset)
+                attachment = AmqpAttachment(channel, prefetch, on_taken, on_lost, link.patience)
+                with link.asking(queue):
+                    await attachment.open(connection, queue, offset)
         except ChannelNotFoundEntity as error:
             with suppress(TopologyError, *CONNECTION_ERRORS), lost_as_error:
                 await self._redeclare()

@@ -37,6 +37,10 @@ class Paid(Event, type="paid"):
     order: str
 
 
+class Shipped(Event, type="shipped", key="order"):
+    order: str
+
+
 SOON = fixed(0.1, jitter=False)
 LOWEST = ladder.level_name(0)
 """Where a copy rests for 0.1 s."""
@@ -475,6 +479,36 @@ async def test_a_refused_login_ends_a_worker_with_one_clear_line(settings: Setti
 
     assert "\n" not in str(caught.value)
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["handler", "ordered handler"])
+async def test_a_queue_without_a_leader_ends_no_consumer_of_another(
+    own: Settings, rabbitmq_node: Node, ordered: bool
+) -> None:
+    """RabbitMQ ends the connection that asks to consume it."""
+    facts, orders, own = Facts(), Orders(), with_broker(own, queue_type="quorum")
+    worker = a_worker(own, facts)
+    worker.handler(Paid)(orders.handle)
+
+    @worker.handler(Shipped, queue=f"{worker.name}.parcels", ordered=ordered)
+    async def ship(event: Shipped) -> None: ...
+
+    member = f"quorum_queues, {{'%2F_{worker.name}.parcels', node()}}"
+    await declare(own, worker.topology())
+    await asyncio.to_thread(rabbitmq_node.ctl, "eval", f"ra:stop_server({member}).")
+
+    async with started(worker):
+        await facts.until(Detached, lambda fact: f"consumes {worker.name}.parcels; has it no leader?" in fact.error)
+        before = len(facts.of(Disconnected))
+        await publish_all(own, [Paid(order="o-1")])
+        await facts.settled("handled")
+        await facts.until(Detached, lambda fact: "has it no leader?" in fact.error, count=3)
+        assert not worker.health().ready and len(facts.of(Disconnected)) == before
+
+        await asyncio.to_thread(rabbitmq_node.ctl, "eval", f"ra:restart_server({member}).")
+        await until_ready(worker)
+        await publish_all(own, [Shipped(order="o-1")])
+        await facts.settled("handled", count=2)
 
 
 async def test_a_worker_refused_its_second_connection_is_not_ready_until_it_is_admitted(
