@@ -76,12 +76,14 @@ class Projection:
             A decorator.
 
         Raises:
-            ConfigurationError: One is no Event class, there is none, or another function takes it.
+            ConfigurationError: One is no Event class, there is none, another function takes it, or the function takes
+                other arguments.
         """
         if not events or not all(isinstance(event, type) and issubclass(event, Event) for event in events):
             raise ConfigurationError(f"projection {self.name!r}: write @{self.name}.on(SomeEvent), with Event classes")
 
         def register(function: F) -> F:
+            self._must_take(function, "event", "at", "session")
             for event in events:
                 if event in self._by_class:
                     raise ConfigurationError(f"projection {self.name!r}: two functions take {event.__name__}")
@@ -100,9 +102,20 @@ class Projection:
 
         Returns:
             The function.
+
+        Raises:
+            ConfigurationError: The function takes other arguments.
         """
+        self._must_take(function, "session")
         self.begin = function
         return function
+
+    def _must_take(self, function: Callable[..., Any], *arguments: str) -> None:
+        try:
+            inspect.signature(function).bind(*arguments)
+        except TypeError:
+            name, called = getattr(function, "__name__", function), ", ".join(arguments)
+            raise ConfigurationError(f"projection {self.name!r}: {name} must take ({called})") from None
 
     def function_for(self, event: Event) -> Callable[..., Any]:
         """Return the function that takes an event.

@@ -16,7 +16,7 @@ from ..consumer.ordering.desk import PREFETCH
 from ..consumer.parts import Job
 from ..idempotency import Endangered, Lease, MemoryClaims, OpenClaims
 from ..sagas.sweeper import Sweeper
-from ..telemetry import ConsumerStarted, Emit, Fact, PartitionFigures, QueueFigures, Settled
+from ..telemetry import ConsumerStarted, Emit, Fact, PartitionFigures, QueueFigures, Settled, Started
 from .clock import VirtualClock
 from .faults import Faults, Life, WatchedBoard, WatchedBroker, WatchedClaims
 from .seen import Seen
@@ -72,7 +72,7 @@ class Replica:
         self._queues = {spec.queue for spec in worker.selected()}
         self._settings = stage.settings_for(worker)
         self._figures: dict[str, QueueFigures] = {}
-        self._is_stopping = False
+        self._has_started = self._is_stopping = False
         self._companions: list[Companion] = []
         self.task = asyncio.create_task(self._run(), name=f"holdfast harness: {worker.name}")
         self.task.add_done_callback(lambda _: stage.seen.changed.set())
@@ -82,6 +82,8 @@ class Replica:
         """Whether something will happen without any time passing. Raises what ended the worker, if something did."""
         if self.task.done():
             self.task.result()
+        if not self._has_started:  # a worker of projections alone has no queue to wait for
+            return True
         figures = self._figures.values()
         attached = {each.queue for each in figures if each.attached or any(part.owned for part in each.partitions)}
         return attached != self._queues or any(each.in_flight for each in figures) or any(map(self._moves, figures))
@@ -154,10 +156,14 @@ class Replica:
         if life.lease is not None:
             self._stage.claims.stop(life.lease.owner)
         self._figures.clear()
+        self._has_started = False
         self._worker.stop(now=True)
 
     def _follow(self, fact: Fact) -> None:
         match fact:
+            case Started():
+                self._has_started = True
+                self._stage.seen.changed.set()
             case ConsumerStarted(queue, figures):
                 self._figures[queue] = figures
             case Settled() if (task := asyncio.current_task()) is not None:

@@ -408,6 +408,10 @@ async def test_a_projection_that_cannot_run_is_refused(bank: Bank, settings: Set
         worker.include(wrong, within=bank.database)
     with pytest.raises(ConfigurationError, match="two functions take Paid"):
         wrong.on(Paid)(note)
+    with pytest.raises(ConfigurationError, match=r"'wrong': <lambda> must take \(event, at, session\)"):
+        wrong.on(Noise)(lambda event, session: None)
+    with pytest.raises(ConfigurationError, match=r"'wrong': <lambda> must take \(session\)"):
+        wrong.begins(lambda: None)
     with pytest.raises(ConfigurationError, match="a name holds letters"):
         Projection("a b")
     with pytest.raises(ConfigurationError, match="version=0"):

@@ -1,11 +1,15 @@
 """Handlers in transactions, in a harness: on SQLite in memory, in virtual time."""
 
+import asyncio
 import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from holdfast import Context, Event, Retry, Worker, fixed
+from holdfast.journal import Projection, Recorded
 from holdfast.sql import Database, ddl
 from holdfast.testing import Harness
 
@@ -103,3 +107,37 @@ async def test_an_event_that_a_def_handler_returns_is_a_dead_letter_and_nothing_
         assert [letter.reason for letter in h.dead_letters] == ["refused"]
 
     assert await ask(database, "select account from entries") == []
+
+
+async def test_a_worker_of_read_models_alone_has_started_when_the_harness_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_SQL__KEEP", "forever")
+    kept: Database[sqlite3.Connection] = Database.sqlite(":memory:")
+    for statement in ddl(dialect="sqlite", keeps=True):
+        await ask(kept, statement)
+    has_started, read = False, list[str]()
+
+    @asynccontextmanager
+    async def slowly() -> AsyncIterator[None]:
+        nonlocal has_started
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        has_started = True
+        yield
+
+    model, reader, payer = Projection("accounts"), Worker("reader", lifespan=slowly), Worker("payer")
+    reader.include(model, within=kept)
+
+    @model.on(Booked)
+    def enter(event: Booked, at: Recorded, connection: sqlite3.Connection) -> None:
+        read.append(event.account)
+
+    @payer.handler(Paid, within=kept)
+    def pay(event: Paid, ctx: Context, connection: sqlite3.Connection) -> None:
+        ctx.publish(Booked(account=event.account))
+
+    async with Harness(payer, reader) as h:
+        assert has_started
+        await h.publish(Paid(account="a"))
+        await h.settle()
+
+        assert read == ["a"]
