@@ -99,8 +99,8 @@ async def _left_behind() -> bool:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """As `asyncio.run`. What was imported so far is no garbage: to look through it held everything up for 0.2 s at a
-    time."""
+    """Run as `asyncio.run` does. What was imported is left out of garbage collection, which held everything up for
+    0.2 s at a time."""
     gc.freeze()
     runner: Callable[[Coroutine[Any, Any, T]], T] = asyncio.run
     try:

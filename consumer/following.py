@@ -22,8 +22,8 @@ _LONGEST: Final = 255  # characters of the name of a request, which is the id of
 class Follower:
     """Keeps on their boards what becomes of one handler's events. Without `boards` it does nothing.
 
-    `opens_always`: an event may come to be completed and not marked, so that the board is asked before it is handled,
-    also where it published nothing.
+    `opens_always`: the board is asked before an event is handled, also where it published nothing, since it may come to
+    be completed and not marked.
     """
 
     def __init__(self, boards: Boards | None, queue: str, clock: Clock) -> None:
@@ -72,8 +72,8 @@ class Follower:
                 run = flight.run
                 if run is None:
                     return "lost"
-                is_alone = run.events is None and not run.followed and not self.opens_always
-                return "handled" if is_alone else run.handled_as
+                opened_nothing = run.events is None and not run.followed and not self.opens_always
+                return "handled" if opened_nothing else run.handled_as
             case Ack() if ran.runs or flight.claimed.result == "duplicate":
                 return "completed"
             case DeadLetter():

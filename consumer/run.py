@@ -108,7 +108,7 @@ class Runner:
     async def _publish(self, run: Run) -> Outcome:
         try:
             settings = self._around.settings
-            if run.followed or (run.events is None and self._follower.opens_always):
+            if run.events is None and headers.FOLLOW in run.carried:
                 await self._follower.open(run, run.followed)
             await publish_pending(
                 self._tools, run.pending, settings.publisher, patience=settings.broker.publish_timeout

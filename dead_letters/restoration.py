@@ -40,7 +40,8 @@ class RestoreRunner(OperationRunner):
         return is_sure and (not brought or await self._holds(there + brought))
 
     async def _holds(self, expected: int) -> bool:
-        """Whether no more is there than was, and was brought. (What a lost connection left open is published again.)"""
+        """Whether no more is there than was, and was brought. (What a lost connection left open is published again.) It
+        is not sure of a queue that counts as empty, as one without a leader does."""
         depth = await self.broker.count(self.operation.queue)
         return depth is not None and not depth.consumers and 0 < depth.ready <= expected
 

@@ -65,6 +65,10 @@ class DeadLetters:
 
         async def look(name: str) -> DeadQueue | None:
             depth = await self.broker.count(name)
+            if names and depth == Depth(0, 0):  # as one without a leader counts, which cannot be read
+                with suppress(QueueInUse, WornOut):
+                    await self.read(name)
+                depth = await self.broker.count(name)
             return None if depth is None else await self.look(name, depth, known[name])
 
         queues = await several(look, known, at_a_time=8)

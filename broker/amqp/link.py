@@ -88,7 +88,7 @@ class Link:
 
     @contextmanager
     def asking(self, queue: str) -> Iterator[None]:
-        """Ask to consume a queue here, within this, and note if there is no answer."""
+        """Note that a queue is asked for here, until the broker answers."""
         self._unanswered.add(queue)
         try:
             yield
@@ -99,9 +99,9 @@ class Link:
 
     async def try_out(self, queue: str) -> None:
         """Consume a queue on a connection of its own, for a moment, if there was no answer when it was asked for here.
-        Where a quorum queue has no leader, RabbitMQ ends the whole connection, and with it all other consumers.
+        RabbitMQ ends the whole connection that asks for a quorum queue without a leader, with all its consumers.
 
-        Raises `BrokerUnavailable` where that one ends too, and `AMQPChannelError` for what RabbitMQ refuses.
+        Raises `BrokerUnavailable` where there is no answer either, and `AMQPChannelError` for what RabbitMQ refuses.
         """
         if queue not in self._unanswered:
             return
@@ -120,7 +120,7 @@ class Link:
             raise
         except CONNECTION_ERRORS as error:
             raise BrokerUnavailable(
-                f"RabbitMQ ends a connection that consumes {queue}; has it no leader? ({explain(error)})"
+                f"{queue} cannot be consumed on a connection of its own either; has it no leader? ({explain(error)})"
             ) from None
         finally:
             await close_quietly(connection, 1)

@@ -296,7 +296,7 @@ async def test_a_queue_without_a_leader_is_not_taken_for_an_empty_one(
         assert await desk.broker.count(f"{queue}.dead") == Depth(0, 0)
 
         with pytest.raises(BrokerUnavailable, match=rf"cannot read {queue}\.dead: it has no leader"):
-            await desk.read(f"{queue}.dead")
+            await desk.queues([queue])
         working = asyncio.create_task(desk.work(operation, Pace(canary=False, wait=0)).run())
         await eventually(lambda: "cannot read" in desk.journal.operation(operation.id).detail)
         await asyncio.to_thread(rabbitmq_node.ctl, "eval", f"ra:restart_server({member}).")

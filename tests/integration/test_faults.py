@@ -498,7 +498,9 @@ async def test_a_queue_without_a_leader_ends_no_consumer_of_another(
     await asyncio.to_thread(rabbitmq_node.ctl, "eval", f"ra:stop_server({member}).")
 
     async with started(worker):
-        await facts.until(Detached, lambda fact: f"consumes {worker.name}.parcels; has it no leader?" in fact.error)
+        await facts.until(
+            Detached, lambda fact: f"{worker.name}.parcels cannot be consumed on a connection of its own" in fact.error
+        )
         before = len(facts.of(Disconnected))
         await publish_all(own, [Paid(order="o-1")])
         await facts.settled("handled")
