@@ -21,7 +21,9 @@ from holdfast.testing.servers import (
     Given,
     Machine,
     Node,
+    PrivateRabbitMQ,
     PrivateRedis,
+    RabbitMQPrograms,
     Server,
     ServersUnavailable,
     Way,
@@ -144,6 +146,26 @@ def test_a_node_that_was_stopped_is_down_until_it_is_started(rabbitmq_node: Node
 
     assert rabbitmq_node.running
     assert answers(rabbitmq_node.url)
+
+
+def test_the_modules_of_rabbitmq_and_erlang_are_found_beside_their_programs(tmp_path: Path) -> None:
+    for file in ("home/sbin/rabbitmq-server", "home/plugins/rabbit-4/ebin/rabbit.beam", "erts-13/bin/epmd",
+                 "lib/stdlib-4/ebin/sets.beam"):  # fmt: skip
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    (tmp_path / "server").symlink_to("home/sbin/rabbitmq-server")
+    (tmp_path / "epmd").symlink_to("erts-13/bin/epmd")
+
+    found = RabbitMQPrograms(tmp_path / "server", tmp_path / "epmd").modules()
+
+    assert [module.name for module in found] == ["rabbit.beam", "sets.beam"]
+
+
+def test_a_node_looks_for_its_modules_in_one_folder(rabbitmq_node: Node) -> None:
+    modules = rabbitmq_node.data / "modules" if isinstance(rabbitmq_node, PrivateRabbitMQ) else None
+    linked = modules is not None and any(modules.iterdir())
+
+    assert ("/modules/rabbit.beam" in rabbitmq_node.ctl("eval", "code:which(rabbit).")) is linked
 
 
 def test_every_stable_feature_of_the_broker_is_enabled(rabbitmq_node: Node) -> None:

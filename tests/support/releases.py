@@ -46,6 +46,9 @@ class Release(RabbitMQPrograms):
     def sees(self, data: Path) -> Path:
         return Path("/mnt")
 
+    def modules(self) -> list[Path]:
+        return []  # their paths would have to be those inside the folder
+
 
 def release_in(folder: Path) -> Release:
     """Return the release in a folder. Raises `ServersUnavailable` where there is none, or no right to enter it."""
