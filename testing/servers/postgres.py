@@ -1,6 +1,7 @@
 """A private PostgreSQL server: own port, own data, stopped afterwards."""
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -68,10 +69,12 @@ class PrivatePostgres(PrivateNode):
         self._end(signal.SIGINT)  # "fast": it does not wait for its clients to leave
 
     def kill(self) -> None:
+        _signal(self.pid, signal.SIGSTOP)  # it starts no process that would not be among these
         children = self._children()
+        _signal(self.pid, signal.SIGKILL)
         self._end(signal.SIGKILL)
         for pid in children:  # one that lives on keeps the next server from starting
-            _signal(pid, signal.SIGKILL)
+            _kill(pid)
 
     def pause(self) -> None:
         for pid in (self.pid, *self._children()):
@@ -126,3 +129,14 @@ def _signal(pid: int | None, number: signal.Signals) -> None:
     if pid is not None:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def _kill(pid: int) -> None:
+    """End a process that is not our child, and wait for its end."""
+    with suppress(ProcessLookupError):
+        process = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+            select.select([process], [], [])
+        finally:
+            os.close(process)

@@ -2,7 +2,7 @@
 
 import signal
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ from .process import LOOPBACK, PrivateNode, Process, data_folder, free_port, pri
 
 # Debian's /usr/sbin/rabbitmq-server insists on the user `rabbitmq` and the machine's own data; this one does not.
 _PLAIN_SCRIPTS = "usr/lib/rabbitmq/bin"
-_MODULES = "modules"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +29,15 @@ class RabbitMQPrograms:
         """The path under which the programs see `data`."""
         return data
 
+    @property
+    def plugins(self) -> Path:
+        """The folder with RabbitMQ's own modules and those of its plugins."""
+        return self.server.resolve().parent.parent / "plugins"
+
     def modules(self) -> list[Path]:
         """The compiled modules of RabbitMQ, then those of Erlang; none where they are not where they are looked for."""
-        rabbitmq, erlang = self.server.resolve().parent.parent, self.epmd.resolve().parent.parent.parent
-        return [*rabbitmq.glob("plugins/*/ebin/*.beam"), *erlang.glob("lib/*/ebin/*.beam")]
+        erlang = self.epmd.resolve().parent.parent.parent
+        return [*self.plugins.glob("*/ebin/*.beam"), *erlang.glob("lib/*/ebin/*.beam")]
 
 
 def find_rabbitmq() -> RabbitMQPrograms | None:
@@ -50,8 +54,7 @@ class PrivateRabbitMQ(PrivateNode):
     def __init__(self, programs: RabbitMQPrograms, data: Path) -> None:
         super().__init__(data)
         self._programs = programs
-        self._environment = _environment(programs.sees(data), self._port)
-        _link(programs.modules(), data / _MODULES)
+        self._environment = _environment(programs.sees(data), self._port) | _linked(programs, data / "modules")
         self._mapper: Process | None = None
 
     @property
@@ -108,15 +111,20 @@ def private_rabbitmq(
             yield node
 
 
-def _link(modules: Iterable[Path], folder: Path) -> None:
-    """Link them in one folder, in which a node looks first.
+def _linked(programs: RabbitMQPrograms, folder: Path) -> dict[str, str]:
+    """Link all modules in one folder; return the variables that have a node look for them there first.
 
     A node loads a thousand modules, and Erlang looks for each in some eighty folders: more than half of its start.
     """
+    modules = programs.modules()
+    if not modules:
+        return {}
     folder.mkdir()
     for module in modules:
         with suppress(FileExistsError):  # Erlang takes the first of a name, too
             (folder / module.name).symlink_to(module)
+    # RabbitMQ looks for its plugins beside its modules, unless it is told where they are.
+    return {"RABBITMQ_SERVER_CODE_PATH": str(folder), "RABBITMQ_PLUGINS_DIR": str(programs.plugins)}
 
 
 def _environment(base: Path, port: int) -> dict[str, str]:
@@ -135,7 +143,6 @@ def _environment(base: Path, port: int) -> dict[str, str]:
         "RABBITMQ_CONFIG_FILE": str(base / "rabbitmq.conf"),
         "RABBITMQ_CONFIG_FILES": str(base / "conf.d"),
         "RABBITMQ_ADVANCED_CONFIG_FILE": str(base / "advanced.config"),
-        "RABBITMQ_SERVER_CODE_PATH": str(base / _MODULES),
         # The start script then becomes the Erlang machine instead of watching it: the process id is the node's.
         "RUNNING_UNDER_SYSTEMD": "true",
         # Not bound to cores: the first schedulers of several nodes would share one core, and leave another idle.
