@@ -146,10 +146,7 @@ def _environment(base: Path, port: int) -> dict[str, str]:
         # The start script then becomes the Erlang machine instead of watching it: the process id is the node's.
         "RUNNING_UNDER_SYSTEMD": "true",
         # Not bound to cores: the first schedulers of several nodes would share one core, and leave another idle.
-        # A killed process loses nothing that the operating system has: quorum queues need not wait for the disk.
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-            "+S 2:2 +stbt u +sbwt none +sbwtdcpu none +sbwtdio none -ra wal_sync_method none"
-        ),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +stbt u +sbwt none +sbwtdcpu none +sbwtdio none",
         "ERL_EPMD_PORT": str(free_port()),
         "ERL_EPMD_ADDRESS": LOOPBACK,
     }

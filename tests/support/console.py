@@ -105,10 +105,14 @@ def console_command(escript: Path, folder: Path) -> list[str]:
 
 
 class ConsoleRabbitMQ(PrivateRabbitMQ):
-    """A private node whose `ctl` starts one Erlang for all questions. A release in a folder is asked as usual."""
+    """A private node whose `ctl` starts one Erlang for all questions. A release in a folder is asked as usual.
+
+    Its quorum queues do not wait for the disk: a killed process loses nothing that the operating system has.
+    """
 
     def __init__(self, programs: RabbitMQPrograms, data: Path) -> None:
         super().__init__(programs, data)
+        self._environment["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"] += " -ra wal_sync_method none"
         scripts = programs.server.parent.parent.glob("lib/rabbitmq_server-*/escript/rabbitmqctl")
         escript = next(scripts, None) if type(programs) is RabbitMQPrograms else None
         self._console: Console | None = None
