@@ -54,7 +54,7 @@ class PrivateRabbitMQ(PrivateNode):
     def __init__(self, programs: RabbitMQPrograms, data: Path) -> None:
         super().__init__(data)
         self._programs = programs
-        self._environment = _environment(programs.sees(data), self._port) | _linked(programs, data / "modules")
+        self._environment = _environment(programs.sees(data), self._port) | _linked(programs, data / "linked")
         self._mapper: Process | None = None
 
     @property
@@ -119,12 +119,13 @@ def _linked(programs: RabbitMQPrograms, folder: Path) -> dict[str, str]:
     modules = programs.modules()
     if not modules:
         return {}
-    folder.mkdir()
+    ebin = folder / "modules" / "ebin"
+    ebin.mkdir(parents=True)
     for module in modules:
         with suppress(FileExistsError):  # Erlang takes the first of a name, too
-            (folder / module.name).symlink_to(module)
-    # RabbitMQ looks for its plugins beside its modules, unless it is told where they are.
-    return {"RABBITMQ_SERVER_CODE_PATH": str(folder), "RABBITMQ_PLUGINS_DIR": str(programs.plugins)}
+            (ebin / module.name).symlink_to(module)
+    # RabbitMQ puts its plugins in front of the code path, those of the first folder foremost.
+    return {"RABBITMQ_SERVER_CODE_PATH": str(ebin), "RABBITMQ_PLUGINS_DIR": f"{folder}:{programs.plugins}"}
 
 
 def _environment(base: Path, port: int) -> dict[str, str]:

@@ -161,11 +161,11 @@ def test_the_modules_of_rabbitmq_and_erlang_are_found_beside_their_programs(tmp_
     assert [module.name for module in found] == ["rabbit.beam", "sets.beam"]
 
 
-def test_a_node_looks_for_its_modules_in_one_folder(rabbitmq_node: Node) -> None:
-    modules = rabbitmq_node.data / "modules" if isinstance(rabbitmq_node, PrivateRabbitMQ) else None
-    linked = modules is not None and any(modules.iterdir())
+def test_a_node_looks_for_its_modules_in_one_folder_first(rabbitmq_node: Node) -> None:
+    linked = rabbitmq_node.data / "linked" if isinstance(rabbitmq_node, PrivateRabbitMQ) else None
+    is_linked = linked is not None and linked.exists()
 
-    assert ("/modules/rabbit.beam" in rabbitmq_node.ctl("eval", "code:which(rabbit).")) is linked
+    assert ("linked/modules/ebin" in rabbitmq_node.ctl("eval", "hd(code:get_path()).")) is is_linked
 
 
 def test_every_stable_feature_of_the_broker_is_enabled(rabbitmq_node: Node) -> None:
