@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WHEEL := dist/holdfast_rabbitmq-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-py3-none-any.whl
 COMPILED := build/compiled
 # Processes that run tests at once. Many tests wait, so there are more than cores.
-SIDE_BY_SIDE ?= 4
+SIDE_BY_SIDE ?= 6
 # What goes into the wheel: the package folders, with the templates and styles of the page.
 SOURCES := $(wildcard *.py) py.typed $(shell find broker cli config consumer contracts dashboard dead_letters events idempotency journal outbox publisher sagas sql telemetry testing -type f ! -name '*.pyc' 2>/dev/null)
 

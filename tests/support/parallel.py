@@ -27,6 +27,7 @@ TOGETHER = frozenset(
     {
         "test_scenarios.py",
         "test_redis_users.py",
+        "test_shape.py",
         "test_alarms.py",
         "test_packaging.py",
         "test_hops.py",
