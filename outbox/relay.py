@@ -204,7 +204,7 @@ class Relay:
         if self._sequencer is not None:
             yield from self._sequencer.steps()
         wanted = {"token": self.leases.token, "ahead": self._settings.broker.max_delay, "most": _BATCH}
-        return (yield self._statements.read, wanted | {"in_hand": json.dumps(in_hand)})
+        return (yield from self._statements.reading(wanted | {"in_hand": json.dumps(in_hand)}))
 
     def _note(self, noting: Noting, in_hand: list[int], *, then_read: bool) -> Steps[list[Row]]:
         """Note what was confirmed, hold what was refused, read what comes next."""

@@ -81,7 +81,7 @@ def tables(schema: str = "holdfast", *, dialect: str = "postgresql", keeps: bool
         Column("headers", extra, nullable=False),
         Column("content_type", Text, nullable=False),
         Column("body", body, nullable=False),
-        *(_journal_indexes(f"{prefix}events") if keeps else [Index(f"{prefix}events_shard", "shard", "seq")]),
+        *(_journal_indexes(f"{prefix}events") if keeps else ()),
         sqlite_autoincrement=True,
     )
     table(
@@ -187,7 +187,7 @@ def _add_journal(table: Callable[..., None], serial: TypeEngine[Any], prefix: st
         Column("seq", serial, primary_key=True, autoincrement=False),
         Column("position", BigInteger, nullable=False),
         Column("shard", SmallInteger, nullable=False),
-        Index(f"{prefix}unsent_shard", "shard", "position"),
+        Index(f"{prefix}unsent_position", "position"),
     )
     table(
         "snapshots",

@@ -265,6 +265,13 @@ class Statements:
             f"order by {self._order} limit :most"
         )
 
+    def reading(self, wanted: Params) -> Generator[tuple[str, Params], Any, list[Row]]:
+        """Carry out `read`. PostgreSQL follows the index that orders events, up to the limit, whatever it believes of
+        the tables: else it may read all that wait, and sort them."""
+        if self._is_postgres:
+            yield "set local enable_sort = off", {}
+        return (yield self.read, wanted)
+
     @cached_property
     def sent(self) -> str:
         """Note that events are confirmed, if the relay still has the lease of their shards."""
