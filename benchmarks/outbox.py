@@ -33,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from holdfast import Context, Event, Publisher, Settings, Worker
 from holdfast.broker import REAL, Binding, Exchange, Queue, Topology, open_broker
+from holdfast.cli.run import run
 from holdfast.events import seal
 from holdfast.outbox import Relay, relaying
 from holdfast.sql import Database, Outbox, Outgoing, ddl
@@ -372,11 +373,11 @@ async def measure(rabbitmq: str, postgres: str, *, share: float, only: str) -> d
         ("latency", latency, 100, {}),
     ]
     figures: Figures = {}
-    for run in range(RUNS):
+    for number in range(RUNS):
         for name, step, count, options in steps:
             if only not in name:
                 continue
-            print(f"run {run + 1} of {RUNS}: {name}", file=sys.stderr, flush=True)
+            print(f"run {number + 1} of {RUNS}: {name}", file=sys.stderr, flush=True)
             bench = Bench(rabbitmq, postgres, f"bench_{secrets.token_hex(4)}")
             async with AsyncExitStack() as stack:
                 await bench.open(stack)
@@ -417,7 +418,7 @@ def main() -> int:
         if not isinstance(postgres, servers.Given):
             postgres.ctl("alter system set fsync = on", "select pg_reload_conf()")
         share = 0.01 if options.quick else 1.0
-        medians = asyncio.run(measure(rabbitmq.url, postgres.url, share=share, only=options.only))
+        medians = run(measure(rabbitmq.url, postgres.url, share=share, only=options.only))
     for name, value in medians.items():
         print(f"{name:55} {value:12,.3f}")
     ratios = {

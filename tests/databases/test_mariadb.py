@@ -17,7 +17,7 @@ from waiting import Facts, eventually
 
 from holdfast import Context, Event, Retry, Settings
 from holdfast.broker import Binding, Exchange, Queue, Topology
-from holdfast.sql import Outbox
+from holdfast.sql import Outbox, Row, Steps
 from holdfast.telemetry import Paused, Resumed, Settled
 from holdfast.testing.servers import Given, Node, Server
 
@@ -143,3 +143,20 @@ async def publish(outbox: Outbox, url: str, events: list[Paid]) -> None:
         for event in events:
             await outbox.publish(connection, event)
     await engine.dispose()
+
+
+@pytest.mark.parametrize("bank", KINDS[:1], indirect=True)
+async def test_a_relay_reads_what_it_sends_however_much_waits(bank: Bank) -> None:
+    values = "n % 16, concat('e-', n), 'placed', 1, 'shop', 0, '{}', 'json', ''"
+    columns = "shard, event_id, event_type, version, source, time, headers, content_type, body"
+    numbers = "with recursive numbers (n) as (select 1 union all select n + 1 from numbers where n < 900)"
+    await bank.ask(f"insert into {bank.statements.table('events')} ({columns}) {numbers} select {values} from numbers")
+    wanted = {"token": "t", "ahead": 60.0, "most": 100, "in_hand": "[]"}
+
+    def explained() -> Steps[list[Row]]:
+        return (yield f"explain {bank.statements.read}", wanted)
+
+    plan = await bank.database.run(explained())
+
+    assert "PRIMARY" in {row[5] for row in plan if row[2] == "e"}
+    assert [row for row in plan if "filesort" in str(row[-1])] == []
