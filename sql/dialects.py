@@ -72,8 +72,8 @@ class MySql(Statements):
     def sent(self) -> str:
         events = self.table("events")  # each row by its number: a scan would wait for rows of other transactions
         return (
-            f"delete e from {self._json('seqs')} straight_join {events} e on e.seq = listed.value "
-            f"where e.shard in ({self.mine})"
+            f"delete e from {self._json('seqs')} straight_join {events} e force index (primary) "
+            f"on e.seq = listed.value where e.shard in ({self.mine})"
         )
 
     @cached_property

@@ -48,7 +48,8 @@ class PrivateMariaDB(PrivateNode):
     def __init__(self, server: Path, data: Path) -> None:
         super().__init__(data)
         self._server = server
-        self._environment = private_environment(data)
+        # Two that are installed at once would delete each other's temporary tables in a folder that they share.
+        self._environment = private_environment(data) | {"TMPDIR": str(data)}
 
     @property
     def url(self) -> str:
