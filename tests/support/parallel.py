@@ -1,4 +1,4 @@
-"""Tests side by side (`pytest -n 4`): the servers are shared, and each process has a virtual host and a database of its
+"""Tests side by side (`pytest -n 6`): the servers are shared, and each process has a virtual host and a database of its
 own.
 
 A plugin of pytest; tests/conftest.py names it. Without `-n` it does nothing.
