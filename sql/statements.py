@@ -265,7 +265,7 @@ class Statements:
             f"order by {self._order} limit :most"
         )
 
-    def reading(self, wanted: Params) -> Generator[tuple[str, Params], Any, list[Row]]:
+    def reading(self, wanted: Params) -> Generator[tuple[str, Params], list[Row], list[Row]]:
         """Carry out `read`. PostgreSQL follows the index that orders events, up to the limit, whatever it believes of
         the tables: else it may read all that wait, and sort them."""
         if self._is_postgres:
