@@ -137,6 +137,8 @@ def _kill(pid: int) -> None:
         process = os.pidfd_open(pid)
         try:
             signal.pidfd_send_signal(process, signal.SIGKILL)
-            select.select([process], [], [])
+            ended = select.poll()
+            ended.register(process, select.POLLIN)
+            ended.poll()
         finally:
             os.close(process)

@@ -35,9 +35,9 @@ class RabbitMQPrograms:
         return self.server.resolve().parent.parent / "plugins"
 
     def modules(self) -> list[Path]:
-        """The compiled modules of RabbitMQ, then those of Erlang; none where they are not where they are looked for."""
-        erlang = self.epmd.resolve().parent.parent.parent
-        return [*self.plugins.glob("*/ebin/*.beam"), *erlang.glob("lib/*/ebin/*.beam")]
+        """The compiled modules of RabbitMQ, then those of Erlang; none where RabbitMQ's are kept in another way."""
+        own, erlang = [*self.plugins.glob("*/ebin/*.beam")], self.epmd.resolve().parent.parent.parent
+        return [*own, *erlang.glob("lib/*/ebin/*.beam")] if own else []
 
 
 def find_rabbitmq() -> RabbitMQPrograms | None:

@@ -156,9 +156,11 @@ def test_the_modules_of_rabbitmq_and_erlang_are_found_beside_their_programs(tmp_
     (tmp_path / "server").symlink_to("home/sbin/rabbitmq-server")
     (tmp_path / "epmd").symlink_to("erts-13/bin/epmd")
 
-    found = RabbitMQPrograms(tmp_path / "server", tmp_path / "epmd").modules()
+    programs = RabbitMQPrograms(tmp_path / "server", tmp_path / "epmd")
 
-    assert [module.name for module in found] == ["rabbit.beam", "sets.beam"]
+    assert [module.name for module in programs.modules()] == ["rabbit.beam", "sets.beam"]
+    (tmp_path / "home/plugins/rabbit-4/ebin/rabbit.beam").rename(tmp_path / "rabbit.ez")
+    assert programs.modules() == []
 
 
 def test_a_node_looks_for_its_modules_in_one_folder_first(rabbitmq_node: Node) -> None:
