@@ -267,9 +267,9 @@ class Statements:
 
     def reading(self, wanted: Params) -> Generator[tuple[str, Params], list[Row], list[Row]]:
         """Carry out `read`. PostgreSQL follows the index that orders events, up to the limit, whatever it believes of
-        the tables: else it may read all that wait, and sort them."""
+        the tables. Else it may read all that wait and sort them, or compile a plan that looks dear."""
         if self._is_postgres:
-            yield "set local enable_sort = off", {}
+            yield "select set_config('enable_sort', 'off', true), set_config('jit', 'off', true)", {}
         return (yield self.read, wanted)
 
     @cached_property
