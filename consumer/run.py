@@ -13,7 +13,7 @@ from ..broker import Countdown, Pause, sleep
 from ..config import PublisherSettings
 from ..events import ConfigurationError, Message, NotPermitted, PublishRefused, Reject, RetryLater, headers
 from ..publisher import send
-from ..telemetry import HandlerAbandoned
+from ..telemetry import HandlerAbandoned, mark_heard
 from .context import Context, Surroundings, note_thread
 from .dependencies import Tools
 from .errors import HandlerExit, HandlerTimeout, WorkNotDone
@@ -258,6 +258,7 @@ def _in_thread(function: Callable[..., Any], takes_context: bool, threads: Execu
             return returned if returned is None else await finish(returned)
         except CancelledError:
             if not future.done():
+                future.add_done_callback(mark_heard)
                 note_thread(context, future)
             raise
 

@@ -91,8 +91,6 @@ class Slot:
 
         def ended(handler: "asyncio.Future[Any]") -> None:
             left.discard(handler)
-            if not handler.cancelled():
-                handler.exception()  # its delivery ended with a time-out before
             if not left:
                 self.lane.slots.release(self.lane, abandoned=True)
 

@@ -11,7 +11,7 @@ from typing import Self
 from ..broker import REAL, Broker, Clock, delayed_to_stream, events_topology, ladder, open_broker, with_headers
 from ..config import Settings, load_settings
 from ..events import Envelope, Event, Headers, Metadata, PublishError, as_published, followed, seal, with_metadata
-from ..telemetry import Emit, FactLog, fan_out, open_spans
+from ..telemetry import Emit, FactLog, fan_out, mark_heard, open_spans
 from .dispatch import message_for, send
 from .requests import Requests
 
@@ -196,6 +196,7 @@ class Publisher:
             topology = ladder.ladder(settings.max_delay) + delayed_to_stream(settings)
             declaration = broker.declare(topology, settings.topology)
             self._declaring = asyncio.ensure_future(declaration)
+            self._declaring.add_done_callback(mark_heard)  # the publishes that wait for it may all be over
         with suppress(TimeoutError):  # the publish that follows says what is wrong
             async with asyncio.timeout(timeout):
                 await asyncio.shield(self._declaring)

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeAlias, TypeVar
 
+from ..telemetry import mark_heard
 from .statements import Params, Row
 
 _TO_END = 1.0  # seconds in which a thread gives its connection back, once its caller is cancelled
@@ -49,7 +50,7 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     try:
         await asyncio.wait([running])
     except asyncio.CancelledError:
-        running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else reads it
+        running.add_done_callback(mark_heard)
         await asyncio.wait([running], timeout=_TO_END)
         running.cancel()
         raise

@@ -24,5 +24,6 @@ from .spans import Spans as Spans
 from .spans import open_spans as open_spans
 from .supervision import keep_running as keep_running
 from .supervision import keep_turning as keep_turning
+from .supervision import mark_heard as mark_heard
 from .supervision import report as report
 from .watchdog import Watchdog as Watchdog

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .facts import Emit, Lasting, TaskFailed
 
@@ -43,6 +43,12 @@ def report(name: Lasting, error: BaseException, emit: Emit) -> None:
     """Emit the fact that work failed, which is begun again. A listener that raises changes nothing."""
     with suppress(Exception):
         emit(TaskFailed(name, error, AGAIN))
+
+
+def mark_heard(future: "asyncio.Future[Any]") -> None:
+    """Keep asyncio from reporting what a future raised, for which nobody waits any more: a callback for its end."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _is_cancelled() -> bool:

@@ -18,7 +18,7 @@ from yarl import URL
 
 from ...config import BrokerSettings
 from ...events import ConfigurationError
-from ...telemetry import keep_from_forks
+from ...telemetry import keep_from_forks, mark_heard
 from ..open import tls_context
 from .errors import CONNECTION_ERRORS
 from .lifetime import lost_as_error, while_open
@@ -248,17 +248,12 @@ async def close_quietly(closable: WiredConnection | WiredChannel, timeout: float
     """
     closing = asyncio.ensure_future(closable.close())
     _CLOSING.add(closing)
-    closing.add_done_callback(_closed)
+    closing.add_done_callback(_CLOSING.discard)
+    closing.add_done_callback(mark_heard)  # it is closed, one way or the other
     _, late = await asyncio.wait({closing}, timeout=timeout)
     if late and isinstance(closable, WiredConnection):
         closable.wire.abort()
         await asyncio.wait({closing}, timeout=timeout)
-
-
-def _closed(closing: asyncio.Future[None]) -> None:
-    _CLOSING.discard(closing)
-    if not closing.cancelled():
-        closing.exception()  # it is closed, one way or the other
 
 
 async def untapped(message: aio_pika.abc.AbstractIncomingMessage) -> None:

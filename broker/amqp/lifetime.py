@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
+from ...telemetry import mark_heard
 from .errors import explain
 
 T = TypeVar("T")
@@ -54,6 +55,7 @@ async def while_open(closable: Closable, doing: Awaitable[T]) -> T:
     Raises `ConnectionError` if it is closed first.
     """
     task, closing = asyncio.ensure_future(doing), closable.closing
+    task.add_done_callback(mark_heard)  # the loss of the connection reports it
     either: set[asyncio.Future[Any]] = {task, closing}
     try:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -65,8 +67,6 @@ async def while_open(closable: Closable, doing: Awaitable[T]) -> T:
         while not task.done():
             task.cancel()
             await asyncio.wait({task}, timeout=_CANCEL_AGAIN)
-        if not task.cancelled():
-            task.exception()  # retrieved: the loss of the connection reports it
 
 
 async def why_closed(closable: Closable) -> str:

@@ -10,7 +10,7 @@ from typing import TypeAlias, assert_never
 from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 
 from ...events import Message, NotConnected, PublishRefused, PublishTimeout, Unroutable
-from ...telemetry import Emit, PublishingHeld, PublishingResumed
+from ...telemetry import Emit, PublishingHeld, PublishingResumed, mark_heard
 from ..codec import Packed, address, pack
 from .confirms import PublishChannel
 from .connection import RPC, WiredConnection, close_quietly
@@ -171,8 +171,7 @@ class AmqpPublisher:
 
     def _end(self, target: Target, opening: "asyncio.Task[PublishChannel]") -> None:
         del self._opening[target]
-        if not opening.cancelled():
-            opening.exception()  # retrieved: whoever waits gets it
+        mark_heard(opening)  # whoever waits gets it
 
     def _forget(self, target: Target, channel: PublishChannel) -> None:
         if self._open.get(target) is channel:

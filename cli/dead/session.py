@@ -18,7 +18,7 @@ from ...config import LogSettings, load_settings
 from ...dead_letters import DeadLetters, Edit, Operation, Outage, Pace, Request, Selection, target_of
 from ...dead_letters.view import letter_json
 from ...events import BrokerUnavailable, ConfigurationError, HoldfastError
-from ...telemetry import configure_logging, neutral
+from ...telemetry import configure_logging, mark_heard, neutral
 from ..reach import check_reach
 from ..words import console, print_json
 from .progress import bar, pausing
@@ -56,6 +56,7 @@ async def open_service(*, any_queue: bool = False) -> AsyncIterator[DeadLetters]
 async def _until_reached(service: DeadLetters) -> None:
     """Return once the broker has answered. Where each of its hosts has failed once, people see it at once."""
     asked = asyncio.ensure_future(service.broker.count(REGISTRY))
+    asked.add_done_callback(mark_heard)
     failed = asyncio.ensure_future(service.outage.begun.wait())
     await asyncio.wait({asked, failed}, timeout=CONNECT_WITHIN, return_when=asyncio.FIRST_COMPLETED)
     failed.cancel()

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from ...broker import Attachment, Broker
 from ...events import Message
+from ...telemetry import mark_heard
 from .backlog import Backlog
 from .desk import PREFETCH, Desk
 from .intake import Intake
@@ -192,6 +193,7 @@ class Ownership:
     async def _until(self, doing: Awaitable[T]) -> T:
         """Return what is awaited. Raises `Left` if this is over before."""
         task = asyncio.ensure_future(doing)
+        task.add_done_callback(mark_heard)  # what ends this comes first
         try:
             either: set[asyncio.Future[Any]] = {task, self._end}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

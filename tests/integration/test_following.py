@@ -58,6 +58,7 @@ class Fleet:
             HOLDFAST_IDEMPOTENCY__URL=claims.get_secret_value() if claims else "",
             HOLDFAST_IDEMPOTENCY__PREFIX=self.name,
             HOLDFAST_IDEMPOTENCY__LEASE="1",
+            HOLDFAST_IDEMPOTENCY__TIMEOUT="20",  # nothing is followed that cannot reach Redis
             HOLDFAST_HTTP__PORT="0",
             HOLDFAST_SQL__URL=f"sqlite:///{folder / 'orders.db'}",
             HOLDFAST_SQL__LEASE="1",
@@ -72,7 +73,9 @@ class Fleet:
     def _begin(self, service: str) -> Running:
         variables = self.variables | {"FOLLOWED_SERVICE": service}
         command = (RELAY,) if service == RELAY else ("run", "followed:worker")
-        return self._stack.enter_context(Running(*command, folder=self.folder, env=variables))
+        running = self._stack.enter_context(Running(*command, folder=self.folder, env=variables))
+        self._stack.callback(lambda: print(f"{service} wrote", running.log))  # pytest shows it with a failure
+        return running
 
     def order(self, number: int) -> Metadata:
         """Commit an order in the outbox, after a transaction that is rolled back."""
@@ -100,10 +103,11 @@ async def test_the_first_done_is_later_than_the_last_effect(
     luck, said = random.Random(7), dict[str, float]()
 
     async def first_done(request: str) -> None:
-        async def is_done() -> bool:
-            return (await following.progress(request)).done
+        async def left() -> Progress | None:
+            progress = await following.progress(request)
+            return None if progress.done else progress
 
-        await eventually(is_done, within=90)
+        await eventually(left, None, within=90)
         said[request] = time.monotonic()
 
     with ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -147,3 +148,31 @@ async def test_another_worker_may_run_an_event_while_a_thread_outlives_the_grace
             go.set()
 
     assert [fact.outcome for fact in (*offline.of(Settled), *other.of(Settled))] == ["given_back", "handled"]
+
+
+async def test_what_a_thread_raises_after_the_stop_is_no_error_of_asyncio() -> None:
+    offline = an_offline_worker()
+    began, go, threads, said = threading.Event(), threading.Event(), list[threading.Thread](), list[dict[str, Any]]()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: said.append(context))
+
+    @offline.worker.handler(Paid)
+    def handle(event: Paid) -> None:
+        threads.append(threading.current_thread())
+        began.set()
+        go.wait()
+        raise OSError("too late")
+
+    try:
+        async with offline.running():
+            await offline.publish("o-1")
+            await asyncio.to_thread(began.wait)
+    finally:
+        go.set()
+    await asyncio.to_thread(threads[0].join)
+    heard = asyncio.Event()
+    loop.call_soon(heard.set)  # after what the thread has told the loop
+    await heard.wait()
+    gc.collect()
+
+    assert said == []
