@@ -247,12 +247,7 @@ class Statements:
         return f"{self.table('events')} e"
 
     @cached_property
-    def read(self) -> str:
-        """Return the events of the relay's shards that can be sent now, in the order in which they were written.
-
-        Of a key that is held, only the event that is held, once it may be tried again. Each event comes with the number
-        of times that it was refused.
-        """
+    def _read(self) -> str:
         return (
             f"select e.seq, event_id, event_type, version, e.{self._key}, source, correlation_id, causation_id, "
             f"{self.seconds('e.time')}, {self._headers}, content_type, body, "
@@ -266,11 +261,17 @@ class Statements:
         )
 
     def reading(self, wanted: Params) -> Generator[tuple[str, Params], list[Row], list[Row]]:
-        """Carry out `read`. PostgreSQL follows the index that orders events, up to the limit, whatever it believes of
-        the tables. Else it may read all that wait and sort them, or compile a plan that looks dear."""
+        """Return the events of the relay's shards that can be sent now, in the order in which they were written.
+
+        Of a key that is held, only the event that is held, once it may be tried again. Each event comes with the number
+        of times that it was refused.
+
+        PostgreSQL follows the index that orders events, up to the limit, whatever it believes of the tables. Else it
+        may read all that wait and sort them, or compile a plan that looks dear.
+        """
         if self._is_postgres:
             yield "select set_config('enable_sort', 'off', true), set_config('jit', 'off', true)", {}
-        return (yield self.read, wanted)
+        return (yield self._read, wanted)
 
     @cached_property
     def sent(self) -> str:

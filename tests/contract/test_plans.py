@@ -86,7 +86,8 @@ def test_a_relay_on_sqlite_reads_in_the_order_of_an_index(keeps: bool) -> None:
         for statement in ddl(dialect="sqlite", keeps=keeps):
             connection.execute(statement)
         wanted = {"token": "t", "ahead": 60.0, "most": 100, "in_hand": "[]"}
-        plan = connection.execute(f"explain query plan {statements.read}", wanted).fetchall()
+        [(statement, params)] = statements.reading(wanted)
+        plan = connection.execute(f"explain query plan {statement}", params).fetchall()
 
     assert [step for *_, step in plan if "TEMP B-TREE" in step] == []
 

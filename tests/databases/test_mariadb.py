@@ -154,7 +154,8 @@ async def test_a_relay_reads_what_it_sends_however_much_waits(bank: Bank) -> Non
     wanted = {"token": "t", "ahead": 60.0, "most": 100, "in_hand": "[]"}
 
     def explained() -> Steps[list[Row]]:
-        return (yield f"explain {bank.statements.read}", wanted)
+        [(statement, params)] = bank.statements.reading(wanted)
+        return (yield f"explain {statement}", params)
 
     plan = await bank.database.run(explained())
 

@@ -379,6 +379,14 @@ def test_uuid7_sorts_by_time() -> None:
     assert all(uuid.UUID(text).version == 7 and uuid.UUID(text).variant == uuid.RFC_4122 for text in ids)
 
 
+@given(st.text(), st.text(), st.integers())
+def test_a_derived_id_is_a_uuid5(event_id: str, handler: str, position: int) -> None:
+    """Whatever has been published keeps its id."""
+    space = uuid.UUID("6ed1a2f5-0bb8-5d0c-9a3f-1f6a52f0c0de")
+
+    assert derived_id(event_id, handler, position) == str(uuid.uuid5(space, f"{event_id}\0{handler}\0{position}"))
+
+
 def test_derived_ids_are_the_same_again_and_differ_by_event_handler_and_position() -> None:
     assert derived_id("e", "h", 0) == derived_id("e", "h", 0)
     assert (
