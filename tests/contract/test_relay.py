@@ -309,6 +309,17 @@ async def test_relays_share_the_shards(bank: Bank, port: Port, settings: Setting
     assert set.union(*shares) == set(range(16))
 
 
+async def test_a_relay_that_has_no_shards_reads_no_events(bank: Bank, port: Port, settings: Settings) -> None:
+    first, second = a_relay(bank, port, settings), a_relay(bank, port, settings)
+    await first.leases.keep()
+    await second.drain()
+    await bank.ask(f"drop table {bank.statements.table('events')}")
+
+    await second.drain()
+
+    assert second.leases.shards == ()
+
+
 async def test_leases_are_judged_by_the_clock_of_the_database(
     bank: Bank, port: Port, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
