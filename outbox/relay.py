@@ -173,7 +173,7 @@ class Relay:
     async def _pump(self, sending: asyncio.TaskGroup) -> int:
         """Keep events in flight: the next ones are read while the last few hundred are sent."""
         hand, sent = self._hand, 0
-        if not (self.leases.shards or hand or self._sequencer):  # each commit of a worker wakes it: it would find nothing
+        if not (self.leases.shards or hand or self._sequencer):  # each commit wakes it, and it would find nothing
             return 0
         rows = await self._exchange(then_read=True)
         while rows or hand:
