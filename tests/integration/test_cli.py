@@ -435,10 +435,11 @@ def test_check_shows_the_settings_that_differ_and_counts_those_that_do_not(folde
     assert shown == [
         "HOLDFAST_BROKER__URL = amqp://***@nowhere.invalid/  (environment)",
         "HOLDFAST_WORKER__GRACE = 30.0  (environment)",
+        "HOLDFAST_WORKER__BLOCK_LIMIT = 60.0  (environment)",
         "HOLDFAST_HTTP__PORT = 0  (environment)",
     ]
     assert len(whole) == len(known_variables()) and set(shown) < set(whole)
-    assert f"\n{len(whole) - 3} other settings have their defaults (--all prints them)\n" in done.stdout
+    assert f"\n{len(whole) - 4} other settings have their defaults (--all prints them)\n" in done.stdout
 
 
 def test_run_leaves_the_logging_of_the_application_alone_where_it_is_asked_to(

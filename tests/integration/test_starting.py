@@ -47,9 +47,10 @@ def stranger(rabbit: Rabbit, unique: str) -> Iterator[str]:
 def refused(folder: Path, env: dict[str, str]) -> str:
     """The one line of a worker that does not start."""
     done = holdfast("run", "app:worker", folder=folder, env=env)
-    [line] = done.stderr.splitlines()
-    assert done.returncode == 1 and "canary" not in line
-    return line
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert done.returncode == 1 and "canary" not in lines[0]
+    return lines[0]
 
 
 def test_a_port_that_is_taken_is_named_with_the_variable(folder: Path, env: dict[str, str]) -> None:

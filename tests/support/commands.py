@@ -26,9 +26,10 @@ FORKS = "HOLDFAST_TEST_FORKS"
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process' environment without Holdfast's variables, and with these; metrics are served on any free port."""
+    """This process' environment without Holdfast's variables, and with these; metrics are served on any free port. A
+    machine that does something else for a second is not written about."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
-    return inherited | {"HOLDFAST_HTTP__PORT": "0"} | variables
+    return inherited | {"HOLDFAST_HTTP__PORT": "0", "HOLDFAST_WORKER__BLOCK_LIMIT": "60"} | variables
 
 
 def holdfast(
