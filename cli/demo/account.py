@@ -20,6 +20,7 @@ class Account:
     lives: dict[int, set[str]] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
     dead: Counter[tuple[str, str]] = field(default_factory=Counter)
+    letters: set[tuple[str, str]] = field(default_factory=set)
     killed: set[str] = field(default_factory=set)
     replayed: int | None = None
 
@@ -28,10 +29,11 @@ class Account:
         self.effects[listener][order] += 1
         self.lives.setdefault(order, set()).add(life)
 
-    def settled(self, outcome: str, handler: str, reason: str | None) -> None:
-        """Count the end of a delivery."""
+    def settled(self, outcome: str, handler: str, reason: str | None, event_id: str) -> None:
+        """Count the end of a delivery. An event of which a kill left two copies may die twice, and is counted once."""
         self.outcomes[outcome] += 1
-        if outcome == "dead_lettered":
+        if outcome == "dead_lettered" and (handler, event_id) not in self.letters:
+            self.letters.add((handler, event_id))
             self.dead[handler, reason or "?"] += 1
 
     def expected_dead(self) -> Counter[tuple[str, str]]:

@@ -25,7 +25,7 @@ class Ledger:
         self.effects[listener][order] += 1
         self.lives.setdefault(order, set()).add(life)
 
-    def settled(self, outcome: str, handler: str, reason: str | None) -> None:
+    def settled(self, outcome: str, handler: str, reason: str | None, event_id: str) -> None:
         """Count the end of a delivery: a dead letter would be a fault."""
         if outcome == "dead_lettered":
             self.stages[f"a dead letter of {handler} ({reason})"] += 1

@@ -22,7 +22,7 @@ class Books(Protocol):
 
     def note(self, listener: str, order: int, life: str) -> None: ...
 
-    def settled(self, outcome: str, handler: str, reason: str | None) -> None: ...
+    def settled(self, outcome: str, handler: str, reason: str | None, event_id: str) -> None: ...
 
 
 class Stage:
@@ -76,8 +76,8 @@ class Stage:
         match line:
             case {"event": "done", "handler": handler, "order": order}:
                 self._account.note(handler, int(order), self._life(handler))
-            case {"event": "delivery.settled", "outcome": outcome, "handler": handler}:
-                self._account.settled(outcome, handler, line.get("reason"))
+            case {"event": "delivery.settled", "outcome": outcome, "handler": handler, "event_id": event_id}:
+                self._account.settled(outcome, handler, line.get("reason"), event_id)
             case {"event": "consumer.attached", "queue": queue}:
                 self._attached.add(queue)
             case _:

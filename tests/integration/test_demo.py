@@ -1,5 +1,6 @@
 """The demo accounts for every event, on servers and in memory."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ def test_the_demo_ends_with_every_event_accounted_for(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Nothing was lost." in done.stdout
     assert "killed with SIGKILL" in done.stdout or "stopped at once" in done.stdout
-    words = ("charge", "reserve", "tell", "12 exhausted", "1 unreadable", "BankIsAway", "done: 12 handled")
+    words = ("charge", "reserve", "tell", "12 exhausted", "1 unreadable", "BankIsAway")
     assert [word for word in words if word not in done.stdout] == [], done.stdout
+    replayed = re.search(r"done: (\d+) handled(?: · (\d+) skipped)?", done.stdout)  # of some the kill left two copies
+    assert replayed is not None and sum(map(int, replayed.groups("0"))) >= 12, done.stdout
     assert "Every order is shipped or taken back." in done.stdout
     assert "Order 20 is cancelled: it could not be shipped." in done.stdout
 
@@ -54,7 +57,7 @@ def test_a_charge_that_is_neither_shipped_nor_refunded_is_missing() -> None:
 def test_a_refund_of_an_order_that_was_shipped_is_surplus() -> None:
     ledger = a_full_ledger()
     ledger.note("refund", 1, "refund-0")
-    ledger.settled("dead_lettered", "ship", "exhausted")
+    ledger.settled("dead_lettered", "ship", "exhausted", "e-1")
 
     assert ledger.surplus() == ["refund: order 1 too many", "saga: a dead letter of ship (exhausted)"]
 
@@ -65,7 +68,7 @@ def a_full_account() -> Account:
     for listener, order in (("charge", 1), ("reserve", 1), ("reserve", 13), ("tell", 1)):
         account.note(listener, order, "charge-0")
     for handler, reason in account.expected_dead():
-        account.settled("dead_lettered", handler, reason)
+        account.settled("dead_lettered", handler, reason, reason)
     return account
 
 
@@ -92,7 +95,8 @@ def test_what_was_replayed_must_have_been_handled_in_the_end() -> None:
 def test_a_dead_letter_that_did_not_come_is_missing_and_one_too_many_is_surplus() -> None:
     account = a_full_account()
     account.dead["charge", "exhausted"] -= 1
-    account.settled("dead_lettered", "tell", "refused")
+    account.settled("dead_lettered", "tell", "refused", "e-1")
+    account.settled("dead_lettered", "tell", "refused", "e-1")
 
     assert account.missing() == ["charge: a dead letter (exhausted)"]
     assert account.surplus() == ["tell: an unexpected dead letter (refused)"]
