@@ -46,7 +46,7 @@ def report(name: Lasting, error: BaseException, emit: Emit) -> None:
 
 
 def mark_heard(future: "asyncio.Future[Any]") -> None:
-    """Keep asyncio from reporting what a future raised, for which nobody waits any more: a callback for its end."""
+    """Mark what a future raised as heard, so that asyncio does not report it. It is called once the future is done."""
     if not future.cancelled():
         future.exception()
 

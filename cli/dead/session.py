@@ -56,7 +56,7 @@ async def open_service(*, any_queue: bool = False) -> AsyncIterator[DeadLetters]
 async def _until_reached(service: DeadLetters) -> None:
     """Return once the broker has answered. Where each of its hosts has failed once, people see it at once."""
     asked = asyncio.ensure_future(service.broker.count(REGISTRY))
-    asked.add_done_callback(mark_heard)
+    asked.add_done_callback(mark_heard)  # the outage is told in its place
     failed = asyncio.ensure_future(service.outage.begun.wait())
     await asyncio.wait({asked, failed}, timeout=CONNECT_WITHIN, return_when=asyncio.FIRST_COMPLETED)
     failed.cancel()

@@ -20,7 +20,7 @@ class Account:
     lives: dict[int, set[str]] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
     dead: Counter[tuple[str, str]] = field(default_factory=Counter)
-    letters: set[tuple[str, str]] = field(default_factory=set)
+    letters: Counter[tuple[str, str]] = field(default_factory=Counter)
     killed: set[str] = field(default_factory=set)
     replayed: int | None = None
 
@@ -30,11 +30,11 @@ class Account:
         self.lives.setdefault(order, set()).add(life)
 
     def settled(self, outcome: str, handler: str, reason: str | None, event_id: str) -> None:
-        """Count the end of a delivery. An event of which a kill left two copies may die twice, and is counted once."""
+        """Count the end of a delivery. An event that dies twice counts as one: a kill may leave two copies of it."""
         self.outcomes[outcome] += 1
-        if outcome == "dead_lettered" and (handler, event_id) not in self.letters:
-            self.letters.add((handler, event_id))
-            self.dead[handler, reason or "?"] += 1
+        if outcome == "dead_lettered":
+            self.letters[handler, event_id] += 1
+            self.dead[handler, reason or "?"] += self.letters[handler, event_id] == 1
 
     def expected_dead(self) -> Counter[tuple[str, str]]:
         """Orders of the broken bank are given up on; each listener refuses the malformed message; payments does not
@@ -66,6 +66,12 @@ class Account:
         """What should not have happened: dead letters too many, orders nobody placed, unexplained repeats."""
         lines = [
             f"{handler}: an unexpected dead letter ({reason})" for handler, reason in (self.dead - self.expected_dead())
+        ]
+        were_killed = {life.rpartition("-")[0] for life in self.killed}
+        lines += [
+            f"{handler}: event {event_id} died twice for no reason"
+            for (handler, event_id), times in self.letters.items()
+            if times > 1 and handler not in were_killed
         ]
         lines += [
             f"{name}: unknown order {order}" for name in LISTENERS for order in set(self.effects[name]) - self.orders

@@ -193,7 +193,7 @@ class Ownership:
     async def _until(self, doing: Awaitable[T]) -> T:
         """Return what is awaited. Raises `Left` if this is over before."""
         task = asyncio.ensure_future(doing)
-        task.add_done_callback(mark_heard)  # what ends this comes first
+        task.add_done_callback(mark_heard)  # `Left` is raised in its place
         try:
             either: set[asyncio.Future[Any]] = {task, self._end}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

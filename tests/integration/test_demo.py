@@ -96,7 +96,6 @@ def test_a_dead_letter_that_did_not_come_is_missing_and_one_too_many_is_surplus(
     account = a_full_account()
     account.dead["charge", "exhausted"] -= 1
     account.settled("dead_lettered", "tell", "refused", "e-1")
-    account.settled("dead_lettered", "tell", "refused", "e-1")
 
     assert account.missing() == ["charge: a dead letter (exhausted)"]
     assert account.surplus() == ["tell: an unexpected dead letter (refused)"]
@@ -105,7 +104,11 @@ def test_a_dead_letter_that_did_not_come_is_missing_and_one_too_many_is_surplus(
 def test_a_repeat_is_surplus_unless_the_kill_explains_it() -> None:
     account = a_full_account()
     account.note("charge", 1, "charge-1")
+    account.settled("dead_lettered", "charge", "unreadable", "unreadable")
 
-    assert account.surplus() == ["charge: order 1 ran twice for no reason"]
+    assert account.surplus() == [
+        "charge: event unreadable died twice for no reason",
+        "charge: order 1 ran twice for no reason",
+    ]
     account.killed.add("charge-0")
     assert account.surplus() == []
