@@ -4,7 +4,7 @@ import asyncio
 
 from ..broker import Broker, ladder
 from ..events import HoldfastError
-from ..telemetry import Emit, Unrouted
+from ..telemetry import Emit, Unrouted, heed_cancellation
 
 _EVERY = 30.0  # seconds
 
@@ -13,6 +13,7 @@ async def watch_unrouted(broker: Broker, emit: Emit) -> None:
     """Look at `holdfast.unrouted` from time to time, without end, and report whenever its length has changed."""
     known = 0
     while True:
+        heed_cancellation()
         try:
             depth = await broker.count(ladder.UNROUTED)
         except HoldfastError:

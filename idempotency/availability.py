@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..broker import Clock, Pause, sleep
 from ..events import ConfigurationError, HoldfastError
-from ..telemetry import Emit, keep_running
+from ..telemetry import Emit, heed_cancellation, keep_running
 
 _STEADY = 10.0  # seconds a store has to serve, or it is probed later after its next outage
 _FIRST_PROBE = Pause(0.1, 10.0)  # of an outage; it grows with each short recovery before it
@@ -92,6 +92,7 @@ class Availability:
         self._short_recoveries = self._short_recoveries + 1 if is_short else 0
         failures = 0
         while True:
+            heed_cancellation()
             pause = _NEXT_PROBE if failures else _FIRST_PROBE
             await sleep(self.clock, pause.seconds(self._short_recoveries + failures, self._luck()))
             try:

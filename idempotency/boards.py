@@ -10,7 +10,7 @@ from typing import Final
 
 from ..broker import Clock, Pause, matches
 from ..events import Metadata
-from ..telemetry import Emit, Unfollowed
+from ..telemetry import Emit, Unfollowed, heed_cancellation
 from .availability import StoreUnavailable
 from .board import LIFE, Board, Entry
 
@@ -89,6 +89,7 @@ class Boards:
         end."""
         due, failures = -math.inf, 0
         while True:
+            heed_cancellation()
             try:
                 if self._clock.time() >= due:
                     await self._announce(listeners)

@@ -11,7 +11,7 @@ from ..broker import Clock, Pause, sleep
 from ..config import Settings
 from ..events import Event, HoldfastError
 from ..sql import Database, OpenerAsync, Row, Steps, first_line, in_thread, play, play_in_thread, silenced, trouble
-from ..telemetry import Emit, Projected, ProjectionStalled
+from ..telemetry import Emit, Projected, ProjectionStalled, heed_cancellation
 from .projection import Projection
 from .recorded import Recorded, recorded_of
 
@@ -82,6 +82,7 @@ class Projector:
         """Handle events until this is cancelled."""
         look, failures = _FIRST_LOOK, 0
         while True:
+            heed_cancellation()
             self._wake.clear()
             try:
                 is_idle = not await self._turn()
@@ -101,6 +102,7 @@ class Projector:
     async def drain(self) -> None:
         """Handle all events that there are, or all before the first that fails."""
         while True:
+            heed_cancellation()
             try:
                 if not await self._turn():
                     return

@@ -13,7 +13,16 @@ from ..broker import Broker, Clock, Pause, Scan, Taped, is_mark, mark, scanning,
 from ..config import Settings
 from ..events import Envelope, HoldfastError, Message, Names, plain, read_metadata
 from ..sql import NOTHING_READ, Database, Outgoing, Steps, first_line
-from ..telemetry import Emit, TapeFailed, TapeGap, TapeLate, TapeRecorded, TapeRecording, TapeUnrecorded
+from ..telemetry import (
+    Emit,
+    TapeFailed,
+    TapeGap,
+    TapeLate,
+    TapeRecorded,
+    TapeRecording,
+    TapeUnrecorded,
+    heed_cancellation,
+)
 from .archive import write_past
 
 _BATCH = 500  # messages of one transaction
@@ -52,6 +61,7 @@ class Recorder:
         """Record until this is cancelled."""
         failures = 0
         while True:
+            heed_cancellation()
             before = self._offset
             try:
                 await self._record(None)
@@ -82,6 +92,7 @@ class Recorder:
             early = await self._known(scan, event_id) if self._offset >= 0 else []
             self._emit(TapeRecording(self.stream, self._database.name, self._offset))
             while True:
+                heed_cancellation()
                 taped = early or await scan.read(_BATCH)
                 early = []
                 written += await self._write(taped)
@@ -99,7 +110,8 @@ class Recorder:
         )
         anew += "it from its first message: holdfast journal record --from-first"
         try:
-            first, *rest = await asyncio.wait_for(scan.read(_BATCH), _ANSWER)
+            async with asyncio.timeout(_ANSWER):
+                first, *rest = await scan.read(_BATCH)
         except TimeoutError:
             raise HoldfastError(anew) from None
         if first.offset > self._offset:  # it was deleted meanwhile

@@ -27,7 +27,17 @@ from ..events import (
 )
 from ..publisher import Requests, message_for, send
 from ..sql import Database, Row, Steps, first_line
-from ..telemetry import Emit, OutboxCounted, OutboxHeld, OutboxUnrouted, Relayed, RelayFailed, RelayJoined, Spans
+from ..telemetry import (
+    Emit,
+    OutboxCounted,
+    OutboxHeld,
+    OutboxUnrouted,
+    Relayed,
+    RelayFailed,
+    RelayJoined,
+    Spans,
+    heed_cancellation,
+)
 from .hand import Chain, Hand, Noting, lane_of
 from .leases import Leases
 from .sequencer import Sequencer
@@ -108,6 +118,7 @@ class Relay:
         self._emit(RelayJoined(self.database.name, self.leases.token))
         look, failures = _FIRST_LOOK, 0
         while not self._is_stopping:
+            heed_cancellation()
             pause: float | None = None
             try:
                 is_idle = not await self._turn()

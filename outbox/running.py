@@ -11,7 +11,7 @@ from functools import partial
 from ..broker import Clock, Pause, sleep
 from ..config import Settings
 from ..sql import Kept, Listener, Steps
-from ..telemetry import Emit, InboxSwept, JournalSwept, OutboxDeaf
+from ..telemetry import Emit, InboxSwept, JournalSwept, OutboxDeaf, heed_cancellation
 from .relay import Relay
 
 _LISTEN_AGAIN = Pause(0.5, 30.0)
@@ -40,6 +40,7 @@ async def _hear(relay: Relay, settings: Settings, emit: Emit) -> None:
     listener = Listener(relay.database, settings.sql.schema, relay.wake, url=url)
     failures = 0
     while listener.is_able:
+        heed_cancellation()
         try:
             await listener.listen(lambda: emit(OutboxDeaf(relay.database.name)))
             failures = 0
@@ -51,6 +52,7 @@ async def _hear(relay: Relay, settings: Settings, emit: Emit) -> None:
 async def _sweep(relay: Relay, settings: Settings, emit: Emit, clock: Clock) -> None:
     """Delete what is past its window, in one process at a time and at most a fifth of the time."""
     while True:
+        heed_cancellation()
         await sleep(clock, _SWEEP_EVERY)
         try:
             swept = await sweep(relay, settings)

@@ -10,7 +10,7 @@ from ..config import Settings
 from ..consumer.handler import Committed
 from ..events import ConfigurationError, derived_id, seal
 from ..sql import Database, DatabaseUnavailable, Outgoing, Row, Steps, first_line
-from ..telemetry import Emit, SagasCounted, SagasSwept
+from ..telemetry import Emit, SagasCounted, SagasSwept, heed_cancellation
 from .declaring import Overdue, Saga
 from .store import Record
 from .upkeep import Past, Upkeep, past_of
@@ -97,6 +97,7 @@ class Sweeper:
         """Fire each second, count, and forget, until cancelled. The relay reports a database that is unavailable."""
         counted = forgot = -_FORGET_EVERY
         while True:
+            heed_cancellation()
             try:
                 fired = await self._database.run(self._fire())
                 if fired:

@@ -22,9 +22,8 @@ async def keep_running(name: Lasting, work: Callable[[], Awaitable[T]], emit: Em
     while True:
         try:
             return await work()
-        except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                raise
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 (the last guard)
+            heed_cancellation()
             report(name, error, emit)
         await asyncio.sleep(AGAIN)
 
@@ -45,12 +44,15 @@ def report(name: Lasting, error: BaseException, emit: Emit) -> None:
         emit(TaskFailed(name, error, AGAIN))
 
 
+def heed_cancellation() -> None:
+    """Raises `CancelledError` if this task was cancelled and that was swallowed, as a driver may, and up to Python 3.11
+    `wait_for`, which aiormq uses: it does so if what it waits for ends at the same time."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def mark_heard(future: "asyncio.Future[Any]") -> None:
     """Mark what a future raised as heard, so that asyncio does not report it. It is called once the future is done."""
     if not future.cancelled():
         future.exception()
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

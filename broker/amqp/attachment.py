@@ -4,12 +4,13 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+from ...telemetry import heed_cancellation
 from ..port import STREAM_OFFSET, Offset, OnLost, OnTaken
 from .connection import LARGEST_PREFETCH, RPC, WiredChannel, WiredConnection, close_quietly, untapped
 from .consumer import why_lost
 from .deliveries import TRAVEL, Deliveries
 from .errors import CONNECTION_ERRORS, Cancelled, explain
-from .lifetime import heed_cancellation, lost_as_error, while_open
+from .lifetime import lost_as_error, while_open
 from .link import Patience
 
 

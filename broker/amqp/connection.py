@@ -151,8 +151,12 @@ class WiredConnection(aio_pika.Connection):
 
     async def connect(self, timeout: float | None = None) -> None:
         """Connect within `timeout` seconds."""
-        async with asyncio.timeout(timeout):
-            await super().connect()
+        try:
+            async with asyncio.timeout(timeout):
+                await super().connect()
+        except BaseException:
+            self.wire.abort()  # it may just have opened, of which nobody who is cancelled knows
+            raise
         if self.transport is None:
             raise ConnectionError("aio-pika opened no connection")
         self.below = self.transport.connection

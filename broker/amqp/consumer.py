@@ -9,13 +9,13 @@ from aio_pika.abc import AbstractQueue
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from ...events import BrokerUnavailable, Message, TopologyError
-from ...telemetry import Attached, Detached, Emit, keep_running, report
+from ...telemetry import Attached, Detached, Emit, heed_cancellation, keep_running, report
 from ..pause import RECONNECT, STEADY
 from ..port import Delivery, OnDelivery
 from .connection import LARGEST_PREFETCH, RPC, WiredChannel, close_quietly, untapped
 from .deliveries import TRAVEL, Deliveries
 from .errors import CONNECTION_ERRORS, Cancelled, explain
-from .lifetime import heed_cancellation, lost_as_error, while_open
+from .lifetime import lost_as_error, while_open
 from .link import Link
 
 
@@ -97,6 +97,7 @@ class AmqpConsumer:
         failures = 0
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
+            heed_cancellation()
             is_gone = False
             try:
                 with lost_as_error:

@@ -40,14 +40,6 @@ class LostAsError:
 lost_as_error = LostAsError()
 
 
-def heed_cancellation() -> None:
-    """Raises `CancelledError` if this task was cancelled and that was swallowed: up to Python 3.11 `wait_for`, which
-    aiormq uses, does so if what it waits for ends at the same time."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
 async def while_open(closable: Closable, doing: Awaitable[T]) -> T:
     """Await `doing`, but no longer than the connection or channel lives: a frame queued for a dead writer would wait
     for ever, and an answer that a lost connection will not bring, for all of its time-out.

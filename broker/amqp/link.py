@@ -12,12 +12,22 @@ from yarl import URL
 
 from ...config import BrokerSettings
 from ...events import BrokerUnavailable
-from ...telemetry import Blocked, Connected, Disconnected, Emit, Role, Unblocked, keep_running, report
+from ...telemetry import (
+    Blocked,
+    Connected,
+    Disconnected,
+    Emit,
+    Role,
+    Unblocked,
+    heed_cancellation,
+    keep_running,
+    report,
+)
 from ..codec import HEADER_BUDGET, header_budget
 from ..pause import RECONNECT, STEADY
 from .connection import RPC, WiredConnection, addresses_now, close_quietly, connect_to_one, shown, untapped
 from .errors import CONNECTION_ERRORS, explain, is_refusal
-from .lifetime import heed_cancellation, lost_as_error, while_open, why_closed
+from .lifetime import lost_as_error, while_open, why_closed
 
 _BRIEF = 0.2  # seconds for an answer, where an earlier one did not come in time
 _BLOCKED, _UNBLOCKED = b"\x00\x0a\x00\x3c", b"\x00\x0a\x00\x3d"  # class and method
@@ -135,6 +145,7 @@ class Link:
     async def _supervise(self) -> None:
         failures, loop = 0, asyncio.get_running_loop()
         while True:
+            heed_cancellation()
             since = math.inf
             try:
                 with lost_as_error:

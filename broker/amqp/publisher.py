@@ -10,7 +10,7 @@ from typing import TypeAlias, assert_never
 from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 
 from ...events import Message, NotConnected, PublishRefused, PublishTimeout, Unroutable
-from ...telemetry import Emit, PublishingHeld, PublishingResumed, mark_heard
+from ...telemetry import Emit, PublishingHeld, PublishingResumed, heed_cancellation, mark_heard
 from ..codec import Packed, address, pack
 from .confirms import PublishChannel
 from .connection import RPC, WiredConnection, close_quietly
@@ -117,6 +117,7 @@ class AmqpPublisher:
         name, is_held = target[0] or target[1], False
         try:
             while True:
+                heed_cancellation()
                 connection = await self._link.connection()
                 try:
                     with lost_as_error:

@@ -7,7 +7,7 @@ from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 
 from ...config import BrokerSettings
 from ...events import BrokerUnavailable, Message, TopologyError, TopologyMissing, Unroutable
-from ...telemetry import Emit, TopologyUnverified, keep_running
+from ...telemetry import Emit, TopologyUnverified, heed_cancellation, keep_running
 from ..management import ManagementUnavailable
 from ..port import Attachment, Consumer, Depth, Mode, Offset, OnDelivery, OnHeld, OnLost, OnTaken
 from ..topology import Topology
@@ -17,7 +17,7 @@ from .browser import AmqpBrowser, depth_of, open_browser
 from .connection import WiredChannel, WiredConnection, addresses_now
 from .consumer import AmqpConsumer
 from .errors import CONNECTION_ERRORS, explain
-from .lifetime import heed_cancellation, lost_as_error
+from .lifetime import lost_as_error
 from .link import Link, Patience
 from .publisher import AmqpPublisher
 

@@ -155,7 +155,8 @@ class Processes(Stage):
             child.send_signal(signal.SIGTERM)
         for child in running.values():
             try:
-                await asyncio.wait_for(child.wait(), 45)
+                async with asyncio.timeout(45):
+                    await child.wait()
             except TimeoutError:
                 child.kill()
                 await child.wait()

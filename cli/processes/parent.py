@@ -175,7 +175,8 @@ class Supervisor:
         again_in = _RESTART_PAUSE.seconds(failures, luck=1.0)
         self._emit(ProcessDied(number, pid, how, again_in))
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), again_in)
+            async with asyncio.timeout(again_in):
+                await self._stopping.wait()
 
     async def _until_it_ends(self, child: ChildProcess) -> int:
         """Where all are to stop it has its grace period, and a little more."""

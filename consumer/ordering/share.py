@@ -59,7 +59,8 @@ class Share:
                 for partition in [*self._owned][most:]:
                     partition.release()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(lost.wait(), _EVERY)
+                    async with asyncio.timeout(_EVERY):
+                        await lost.wait()
         finally:
             await members.close()
 

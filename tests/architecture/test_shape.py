@@ -86,6 +86,10 @@ def sources(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
             yield path, parsed(path)
 
 
+def product() -> Iterator[tuple[Path, ast.Module]]:
+    return sources(*(folder.parent.name for folder in ROOT.glob("*/__init__.py")))
+
+
 @cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
@@ -144,7 +148,7 @@ def test_every_public_name_says_what_it_is() -> None:
 def test_nothing_depends_on_an_assert_which_python_leaves_out_with_o() -> None:
     asserts = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
-        for path, tree in sources(*(folder.parent.name for folder in ROOT.glob("*/__init__.py")))
+        for path, tree in product()
         for node in ast.walk(tree)
         if isinstance(node, ast.Assert) and path.relative_to(ROOT).parts[0] != "testing"  # asserting is its trade
     ]
@@ -162,6 +166,37 @@ def test_imports_within_the_package_are_relative() -> None:
     ]
 
     assert absolute == []
+
+
+def test_no_cancellation_is_swallowed_by_wait_for() -> None:
+    """Up to Python 3.11 it returns what came at the moment of the cancellation, and the task goes on for ever."""
+    waits = [path.name for path, tree in product() for call in calls(tree) if called(call) == "wait_for"]
+
+    assert waits == []
+
+
+def goes_on(loop: ast.While) -> bool:
+    """Whether a loop catches what drivers raise, also in place of a cancellation, and turns again."""
+    return any(
+        re.search(r"Exception|HoldfastError|navailable", ast.unparse(handler.type or handler))
+        and not isinstance(handler.body[-1], ast.Raise | ast.Return | ast.Break)
+        for handler in ast.walk(loop)
+        if isinstance(handler, ast.ExceptHandler)
+    )
+
+
+def test_what_goes_on_after_any_error_asks_whether_it_was_cancelled() -> None:
+    loops = [
+        (f"{path.name} {function.name}", any(called(call) == "heed_cancellation" for call in calls(loop)))
+        for path, tree in product()
+        for function in ast.walk(tree)
+        if isinstance(function, ast.AsyncFunctionDef)
+        for loop in ast.walk(function)
+        if isinstance(loop, ast.While) and goes_on(loop)
+    ]
+
+    assert len(loops) > 10
+    assert [name for name, asks in loops if not asks] == []
 
 
 def test_no_test_is_skipped() -> None:

@@ -149,6 +149,34 @@ async def test_two_recorders_write_each_event_once(bank: Bank, broker: MemoryBro
     assert await history(bank) == list(enumerate((event_id for few in ids for event_id in few), 1))
 
 
+class CutShort(Recorder):
+    """A recorder that is cancelled at the moment in which it is given what it waited for."""
+
+    async def _known(self, scan: Any, event_id: str | None) -> list[Any]:
+        task, read = asyncio.current_task(), scan.read
+
+        async def read_and_cancel(most: int) -> list[Any]:
+            taped: list[Any] = await read(most)
+            assert task is not None
+            task.cancel()
+            return taped
+
+        scan.read = read_and_cancel
+        return await super()._known(scan, event_id)
+
+
+async def test_a_recorder_ends_where_something_comes_as_it_is_cancelled(
+    bank: Bank, broker: MemoryBroker, settings: Settings
+) -> None:
+    await publish(settings, "a", range(1))
+    await a_recorder(bank, broker, settings).catch_up()
+
+    recording = asyncio.create_task(a_recorder(bank, broker, settings, kind=CutShort).run())
+    await asyncio.wait({recording}, timeout=10)
+
+    assert recording.cancelled()
+
+
 async def test_an_event_that_was_committed_here_is_not_written_a_second_time(
     bank: Bank, broker: MemoryBroker, settings: Settings
 ) -> None:

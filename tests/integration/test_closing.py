@@ -17,7 +17,7 @@ from yarl import URL
 from holdfast import Ordered, PublishTimeout, Settings
 from holdfast.broker import Queue, Topology, open_broker
 from holdfast.broker.amqp.confirms import PublishChannel
-from holdfast.broker.amqp.connection import WiredConnection, close_quietly
+from holdfast.broker.amqp.connection import WiredConnection, close_quietly, connect_to_one
 from holdfast.broker.amqp.deliveries import Deliveries
 from holdfast.broker.codec import pack
 from holdfast.telemetry import Attached, Detached, Disconnected
@@ -35,6 +35,26 @@ async def connection(settings: Settings) -> AsyncIterator[WiredConnection]:
     await connection.connect()
     yield connection
     await close_quietly(connection, 5)
+
+
+async def test_a_connection_is_not_left_behind_by_whoever_is_cancelled_as_it_opens(settings: Settings) -> None:
+    loop, url = asyncio.get_running_loop(), URL(settings.broker.url.get_secret_value())
+    readers = list[asyncio.Task[Any]]()
+
+    def begin(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        if "__reader" in coroutine.__qualname__:  # RabbitMQ has said that the connection is open
+            readers.append(task)
+            connecting.cancel()
+        return task
+
+    loop.set_task_factory(begin)
+    connecting = asyncio.create_task(connect_to_one([url], 10, None))
+    await asyncio.wait({connecting})
+    await asyncio.wait(readers, timeout=10)
+
+    assert connecting.cancelled()
+    assert [reader.done() for reader in readers] == [True]
 
 
 async def test_acks_on_a_channel_that_the_broker_closes_leave_the_connection(connection: WiredConnection) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from offline import OfflineWorker, Paid, an_offline_worker
 from running import a_broker, take
+from waiting import Facts
 
 from holdfast import Publisher, Reject, Retry
 from holdfast.events import headers as h
@@ -23,7 +24,7 @@ from holdfast.idempotency import (
     claim_key,
     fingerprint_of,
 )
-from holdfast.telemetry import CrashSuspected, Paused, PipelineFailed, Settled
+from holdfast.telemetry import CrashSuspected, Paused, PipelineFailed, Settled, keep_running
 
 
 class SlowRelease(MemoryClaims):
@@ -176,3 +177,22 @@ async def test_what_a_thread_raises_after_the_stop_is_no_error_of_asyncio() -> N
     gc.collect()
 
     assert said == []
+
+
+async def test_a_lasting_task_ends_where_a_driver_raises_in_place_of_a_cancellation() -> None:
+    facts, began = Facts(), asyncio.Event()
+
+    async def work() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise OSError("interrupted") from None
+
+    lasting = asyncio.create_task(keep_running("relay", work, facts.record))
+    await began.wait()
+    lasting.cancel()
+    await asyncio.wait({lasting})
+
+    assert lasting.cancelled()
+    assert facts.all == []
