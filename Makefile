@@ -55,7 +55,7 @@ test-compiled: .venv-compiled/.holdfast ## All tests against the compiled wheel,
 
 .PHONY: test-fast
 test-fast: venv ## The tests that need no server: what to run after each change
-	$(BIN)/pytest -n 2 -q -m "not server" tests/unit tests/architecture tests/fuzz tests/contract
+	$(BIN)/pytest -n $(SIDE_BY_SIDE) -q -m "not server" tests/unit tests/architecture tests/fuzz tests/contract
 
 .PHONY: check
 check: static test-fast ## Format, lint, types, the floors of the design, and the tests that need no server
