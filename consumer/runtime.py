@@ -19,6 +19,7 @@ from ..telemetry import (
     Spans,
     Started,
     Stopped,
+    finish,
     keep_running,
 )
 from .claims import HandlerClaims, Unclaimed
@@ -140,7 +141,7 @@ class Runtime:
                 self._emit(self._start())
                 await self._stop.wait()
         finally:
-            unfinished = await asyncio.shield(self._drain())
+            unfinished = await finish(self._drain())
         return unfinished
 
     def _last(self, name: Lasting, work: Callable[[], Awaitable[None]]) -> None:

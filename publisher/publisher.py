@@ -11,7 +11,7 @@ from typing import Self
 from ..broker import REAL, Broker, Clock, delayed_to_stream, events_topology, ladder, open_broker, with_headers
 from ..config import Settings, load_settings
 from ..events import Envelope, Event, Headers, Metadata, PublishError, as_published, followed, seal, with_metadata
-from ..telemetry import Emit, FactLog, fan_out, mark_heard, open_spans
+from ..telemetry import Emit, FactLog, fan_out, finish, mark_heard, open_spans
 from .dispatch import message_for, send
 from .requests import Requests
 
@@ -72,6 +72,9 @@ class Publisher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await finish(self._close())
+
+    async def _close(self) -> None:
         broker, self._broker = self._broker, None
         if self._declaring is not None:
             self._declaring.cancel()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -42,6 +42,20 @@ def report(name: Lasting, error: BaseException, emit: Emit) -> None:
     """Emit the fact that work failed, which is begun again. A listener that raises changes nothing."""
     with suppress(Exception):
         emit(TaskFailed(name, error, AGAIN))
+
+
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Await work until its end, however often this task is cancelled meanwhile: that is raised after it."""
+    task, cancellation = asyncio.ensure_future(work), None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is not None:
+        mark_heard(task)
+        raise cancellation
+    return task.result()
 
 
 def heed_cancellation() -> None:

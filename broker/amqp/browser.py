@@ -124,7 +124,10 @@ class AmqpBrowser:
         return True
 
     async def close(self) -> bool:
-        """Have the acks taken, return the rest, and let go of the lock once the queue has it all back."""
+        """Have the acks taken, return the rest, and let go of the lock once the queue has it all back.
+
+        Where this is cancelled the lock goes at once, with the connection.
+        """
         held, is_sure = self._lent + len(self._early or ()) - self._removed, not self._removed
         self._is_closing, self._early = True, None
         if self._next is not None:
@@ -138,7 +141,8 @@ class AmqpBrowser:
                 await self._until_returned(held)
         except CONNECTION_ERRORS:
             pass
-        await close_quietly(self._connection, 5)
+        finally:
+            await close_quietly(self._connection, 5)
         return is_sure
 
     async def _lock(self) -> None:

@@ -248,16 +248,18 @@ async def close_quietly(closable: WiredConnection | WiredChannel, timeout: float
 
     A close that takes longer is not cancelled. For a channel aiormq would ask a second time, which ends the connection
     once the broker has answered the first; for a connection it would wait until the peer has read all that was written,
-    which one that is blocked does not: its socket is dropped.
+    which one that is blocked does not: its socket is dropped, as it is where whoever closes it is cancelled.
     """
     closing = asyncio.ensure_future(closable.close())
     _CLOSING.add(closing)
     closing.add_done_callback(_CLOSING.discard)
     closing.add_done_callback(mark_heard)  # it is closed, one way or the other
-    _, late = await asyncio.wait({closing}, timeout=timeout)
-    if late and isinstance(closable, WiredConnection):
-        closable.wire.abort()
+    try:
         await asyncio.wait({closing}, timeout=timeout)
+    finally:
+        if isinstance(closable, WiredConnection) and not closing.done():
+            closable.wire.abort()
+            await asyncio.wait({closing}, timeout=timeout)
 
 
 async def untapped(message: aio_pika.abc.AbstractIncomingMessage) -> None:

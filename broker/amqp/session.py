@@ -7,7 +7,7 @@ from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 
 from ...config import BrokerSettings
 from ...events import BrokerUnavailable, Message, TopologyError, TopologyMissing, Unroutable
-from ...telemetry import Emit, TopologyUnverified, heed_cancellation, keep_running
+from ...telemetry import Emit, TopologyUnverified, finish, heed_cancellation, keep_running
 from ..management import ManagementUnavailable
 from ..port import Attachment, Consumer, Depth, Mode, Offset, OnDelivery, OnHeld, OnLost, OnTaken
 from ..topology import Topology
@@ -140,6 +140,9 @@ class AmqpBroker:
         return await open_browser(urls[first:] + urls[:first], queue, on_held, connect_timeout=limit, tls=tls)
 
     async def close(self) -> None:
+        await finish(self._close())
+
+    async def _close(self) -> None:
         await asyncio.gather(*(consumer.stop(close=True) for consumer in self._consumers))
         if self._redeclaring is not None:
             self._redeclaring.cancel()

@@ -945,6 +945,20 @@ async def test_one_reader_at_a_time(bench: Bench, broker: Broker) -> None:
     assert await read(another, queue) == BODIES[:3]
 
 
+async def test_a_reader_that_is_cancelled_while_it_closes_lets_go_of_the_queue(bench: Bench, broker: Broker) -> None:
+    queue = await bench.queue("rest", "quorum")
+    await bench.publish(*BODIES[:3], to=queue)
+    held: Arrivals[Held] = Arrivals()
+    browser = await broker.browse(queue, held)
+    await held.take(3)
+
+    closing = asyncio.create_task(browser.close())
+    asyncio.get_running_loop().call_soon(closing.cancel)
+    await asyncio.wait({closing})
+
+    assert await read(broker, queue) == BODIES[:3]
+
+
 async def test_a_queue_with_consumers_and_one_that_is_not_there_are_not_read(bench: Bench, broker: Broker) -> None:
     queue = await bench.queue("work")
     await bench.consume(queue)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import pytest
 from aiormq import spec
 from breaking import delete, through
@@ -113,6 +114,18 @@ async def test_a_broker_that_reads_no_more_does_not_keep_a_process_from_closing(
 
     assert {type(outcome) for outcome in unknown} == {PublishTimeout}
     assert done
+
+
+async def test_what_closes_in_a_scope_that_is_cancelled_leaves_no_connection(settings: Settings, proxy: Proxy) -> None:
+    through_proxy = await open_broker(through(proxy, settings), lambda _: None)
+    await through_proxy.declare(Topology())
+    await proxy.until_connections(1)
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await through_proxy.close()
+
+    await proxy.until_connections(0)
 
 
 async def test_a_channel_that_closes_slowly_leaves_its_connection(settings: Settings, proxy: Proxy) -> None:

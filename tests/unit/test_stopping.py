@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import anyio
 from offline import OfflineWorker, Paid, an_offline_worker
 from running import a_broker, take
 from waiting import Facts
@@ -24,7 +25,7 @@ from holdfast.idempotency import (
     claim_key,
     fingerprint_of,
 )
-from holdfast.telemetry import CrashSuspected, Paused, PipelineFailed, Settled, keep_running
+from holdfast.telemetry import CrashSuspected, Draining, Paused, PipelineFailed, Settled, Started, Stopped, keep_running
 
 
 class SlowRelease(MemoryClaims):
@@ -196,3 +197,23 @@ async def test_a_lasting_task_ends_where_a_driver_raises_in_place_of_a_cancellat
 
     assert lasting.cancelled()
     assert facts.all == []
+
+
+async def test_a_worker_whose_scope_is_cancelled_again_and_again_drains_before_it_ends() -> None:
+    offline = an_offline_worker()
+    began = asyncio.Event()
+
+    @offline.worker.handler(Paid)
+    async def handle(event: Paid) -> None:
+        began.set()
+        await offline.facts.until(Draining)
+
+    async with anyio.create_task_group() as tasks:  # it cancels what is in it with each turn of the loop
+        tasks.start_soon(offline.worker.run)
+        await offline.facts.until(Started)
+        await offline.publish("o-1")
+        await began.wait()
+        tasks.cancel_scope.cancel()
+
+    assert [fact.outcome for fact in offline.of(Settled)] == ["handled"]
+    assert len(offline.of(Stopped)) == 1
