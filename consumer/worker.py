@@ -295,7 +295,7 @@ class Worker:
         http: bool = False,
         dependencies: Dependencies = Dependencies(),  # noqa: B008 (frozen)
     ) -> int:
-        """Handle events until `stop` is called or this is cancelled; both drain first.
+        """Handle events until `stop` is called or this is cancelled, however often; both drain first.
 
         It waits for an unavailable broker, and for an unavailable claim store unless `on_outage` is "process".
 

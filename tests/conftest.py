@@ -17,7 +17,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("holdfast")
 
-pytest_plugins = ["releases", "parallel", "unheard"]
+pytest_plugins = ["releases", "parallel", "leftovers"]
 
 if hasattr(signal, "SIGHUP"):  # `nohup` has it ignored, in all commands that tests start too
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
