@@ -129,7 +129,7 @@ class AmqpConsumer:
     async def _attach(self) -> "asyncio.Future[None]":
         """Consume on a new channel, with a new consumer tag, as a new generation. Returns a future that ends when the
         broker takes it away."""
-        await self._link.try_out(self._name)
+        await self._link.try_out(self._name, self._prefetch)
         connection = await self._link.connection()
         channel = self._channel = await connection.open_channel()
         self._generation += 1

@@ -107,9 +107,12 @@ class Link:
             raise
         self._unanswered.discard(queue)
 
-    async def try_out(self, queue: str) -> None:
+    async def try_out(self, queue: str, prefetch: int) -> None:
         """Consume a queue on a connection of its own, for a moment, if there was no answer when it was asked for here.
         RabbitMQ ends the whole connection that asks for a quorum queue without a leader, with all its consumers.
+
+        `prefetch` is that of its consumers: what is lent returns behind all that an earlier one has returned, and with
+        a smaller one that would be another order.
 
         Raises `BrokerUnavailable` where there is no answer either, and `AMQPChannelError` for what RabbitMQ refuses.
         """
@@ -123,7 +126,7 @@ class Link:
         try:
             with lost_as_error:
                 channel = await connection.open_channel()
-                await while_open(connection, channel.set_qos(1, timeout=RPC))
+                await while_open(connection, channel.set_qos(prefetch, timeout=RPC))
                 source = await channel.get_queue(queue, ensure=False)
                 await while_open(connection, source.consume(untapped, timeout=RPC))
         except AMQPChannelError:

@@ -14,7 +14,7 @@ from ..topology import Topology
 from . import topology as topologies
 from .attachment import AmqpAttachment
 from .browser import AmqpBrowser, depth_of, open_browser
-from .connection import WiredChannel, WiredConnection, addresses_now
+from .connection import LARGEST_PREFETCH, WiredChannel, WiredConnection, addresses_now
 from .consumer import AmqpConsumer
 from .errors import CONNECTION_ERRORS, explain
 from .lifetime import lost_as_error
@@ -91,7 +91,7 @@ class AmqpBroker:
         link = self._consuming
         try:
             with lost_as_error:
-                await link.try_out(queue)
+                await link.try_out(queue, prefetch or LARGEST_PREFETCH)
                 connection = await link.connection()
                 channel = await connection.open_channel()
                 attachment = AmqpAttachment(channel, prefetch, on_taken, on_lost, link.patience)

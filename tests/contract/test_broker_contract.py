@@ -1,9 +1,10 @@
 """What every broker does. Whatever differs between two of them is no part of what Holdfast relies on."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
 import pytest
@@ -957,6 +958,46 @@ async def test_a_reader_that_is_cancelled_while_it_closes_lets_go_of_the_queue(b
     await asyncio.wait({closing})
 
     assert await read(broker, queue) == BODIES[:3]
+
+
+async def cut_off(bench: Bench, broker: Broker, queue: str, bodies: Iterator[bytes]) -> list[bytes]:
+    """Cut a consumer off as it begins, with its first message, while more of them come. Returns what was published."""
+    published, has_begun = list[bytes](), asyncio.Event()
+
+    def cut(*_: object) -> None:
+        has_begun.set()
+        attaching.cancel()
+
+    attaching = asyncio.create_task(broker.attach(queue, prefetch=200, on_taken=cut, on_lost=lambda _: None))
+    while not has_begun.is_set() or len(published) < 10:
+        published.append(next(bodies))
+        await bench.publish(published[-1], to=queue)
+    await asyncio.wait({attaching})
+    if not attaching.cancelled():
+        await attaching.result().close()
+    return published
+
+
+async def taken_off(broker: Broker, queue: str, count: int) -> list[bytes]:
+    """Take so many messages off a queue. Returns their bodies, in the order in which they came."""
+    came: Arrivals[tuple[bytes, int]] = Arrivals()
+    attachment = await broker.attach(
+        queue, prefetch=200, on_taken=lambda message, tag, _: came((message.body, tag)), on_lost=lambda _: None
+    )
+    bodies = await came.take(count)
+    for _, tag in bodies:
+        attachment.remove(tag)
+    await attachment.close()
+    return [body for body, _ in bodies]
+
+
+async def test_a_consumer_that_is_cut_off_as_it_begins_leaves_the_order(bench: Bench, broker: Broker) -> None:
+    queue, bodies = await bench.queue("work", "quorum"), (b"%d" % number for number in count())
+
+    for _ in range(20):
+        published = await cut_off(bench, broker, queue, bodies)
+
+        assert await taken_off(broker, queue, len(published)) == published
 
 
 async def test_a_queue_with_consumers_and_one_that_is_not_there_are_not_read(bench: Bench, broker: Broker) -> None:
