@@ -141,7 +141,7 @@ async def test_work_that_was_returned_ends_within_the_time_of_its_handler() -> N
 
     worker = Worker("returned", settings=some_settings())
     worker.handler(Placed, name="charge", retry=Retry(attempts=1), timeout=5)(hangs)
-    async with Harness(worker, patience=0.2) as h:
+    async with Harness(worker, patience=2) as h:
         await h.publish(Placed(order="o-1"))
         await h.settle()
 
