@@ -45,7 +45,7 @@ def report(name: Lasting, error: BaseException, emit: Emit) -> None:
 
 
 async def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Await work until its end, however often this task is cancelled meanwhile: that is raised after it."""
+    """Await work until its end, however often this task is cancelled. The cancellation is raised at that end."""
     task, cancellation = asyncio.ensure_future(work), None
     while not task.done():
         try:
@@ -59,8 +59,8 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
 
 
 def heed_cancellation() -> None:
-    """Raises `CancelledError` if this task was cancelled and that was swallowed, as a driver may, and up to Python 3.11
-    `wait_for`, which aiormq uses: it does so if what it waits for ends at the same time."""
+    """Raise `CancelledError` if this task was cancelled and a library swallowed that. Drivers may. Up to Python 3.11 so
+    does `wait_for`, which aiormq uses, if what it waits for ends at the same time."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

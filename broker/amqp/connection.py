@@ -155,7 +155,7 @@ class WiredConnection(aio_pika.Connection):
             async with asyncio.timeout(timeout):
                 await super().connect()
         except BaseException:
-            self.wire.abort()  # it may just have opened, of which nobody who is cancelled knows
+            self.wire.abort()  # aio-pika may not know yet of a connection that has just opened
             raise
         if self.transport is None:
             raise ConnectionError("aio-pika opened no connection")

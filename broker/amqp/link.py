@@ -111,8 +111,8 @@ class Link:
         """Consume a queue on a connection of its own, for a moment, if there was no answer when it was asked for here.
         RabbitMQ ends the whole connection that asks for a quorum queue without a leader, with all its consumers.
 
-        `prefetch` is that of its consumers: what is lent returns behind all that an earlier one has returned, and with
-        a smaller one that would be another order.
+        `prefetch` is that of the queue's consumers. What they had in hand is lent again first. A smaller prefetch would
+        lend a part of it, which returns behind the rest: in another order.
 
         Raises `BrokerUnavailable` where there is no answer either, and `AMQPChannelError` for what RabbitMQ refuses.
         """

@@ -178,7 +178,7 @@ def test_no_cancellation_is_swallowed_by_wait_for() -> None:
 def goes_on(loop: ast.While) -> bool:
     """Whether a loop catches what drivers raise, also in place of a cancellation, and turns again."""
     return any(
-        re.search(r"Exception|HoldfastError|navailable", ast.unparse(handler.type or handler))
+        re.search(r"(?i)exception|HoldfastError|unavailable", ast.unparse(handler.type or handler))
         and not isinstance(handler.body[-1], ast.Raise | ast.Return | ast.Break)
         for handler in ast.walk(loop)
         if isinstance(handler, ast.ExceptHandler)

@@ -978,13 +978,13 @@ async def cut_off(bench: Bench, broker: Broker, queue: str, bodies: Iterator[byt
     return published
 
 
-async def taken_off(broker: Broker, queue: str, count: int) -> list[bytes]:
+async def taken_off(broker: Broker, queue: str, many: int) -> list[bytes]:
     """Take so many messages off a queue. Returns their bodies, in the order in which they came."""
     came: Arrivals[tuple[bytes, int]] = Arrivals()
     attachment = await broker.attach(
         queue, prefetch=200, on_taken=lambda message, tag, _: came((message.body, tag)), on_lost=lambda _: None
     )
-    bodies = await came.take(count)
+    bodies = await came.take(many)
     for _, tag in bodies:
         attachment.remove(tag)
     await attachment.close()
@@ -992,6 +992,7 @@ async def taken_off(broker: Broker, queue: str, count: int) -> list[bytes]:
 
 
 async def test_a_consumer_that_is_cut_off_as_it_begins_leaves_the_order(bench: Bench, broker: Broker) -> None:
+    """The next consumer is tried out on a connection of its own, to which messages are lent: they return in order."""
     queue, bodies = await bench.queue("work", "quorum"), (b"%d" % number for number in count())
 
     for _ in range(20):

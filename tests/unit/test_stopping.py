@@ -193,7 +193,7 @@ async def test_a_lasting_task_ends_where_a_driver_raises_in_place_of_a_cancellat
     lasting = asyncio.create_task(keep_running("relay", work, facts.record))
     await began.wait()
     lasting.cancel()
-    await asyncio.wait({lasting})
+    await asyncio.wait({lasting}, timeout=10)
 
     assert lasting.cancelled()
     assert facts.all == []
