@@ -187,6 +187,14 @@ MUTATIONS = (
         "tests/integration/test_processes.py",
     ),
     Mutation(
+        7,
+        "an error in place of a cancellation is taken for any other",
+        "telemetry/supervision.py",
+        "            heed_cancellation()\n            report(name, error, emit)\n",
+        "            report(name, error, emit)\n",
+        "tests/unit/test_stopping.py -k driver",
+    ),
+    Mutation(
         0,
         "a multiple confirm ends the first alone",
         "broker/amqp/confirms.py",
@@ -406,6 +414,14 @@ MUTATIONS = (
         "        self.tenure.pump(self.key)\n"
         "        return True\n",
         f"{ON_RABBITMQ} -k waited_for",
+    ),
+    Mutation(
+        10,
+        "a queue is tried out with one message",
+        "broker/amqp/link.py",
+        "channel.set_qos(prefetch, timeout=RPC)",
+        "channel.set_qos(1, timeout=RPC)",
+        "tests/contract/test_broker_contract.py -k cut_off_as_it_begins",
     ),
     Mutation(
         10,
