@@ -191,6 +191,7 @@ MUTATIONS = (
         "an error in place of a cancellation is taken for any other",
         "telemetry/supervision.py",
         "            heed_cancellation()\n            report(name, error, emit)\n",
+        "            if isinstance(error, asyncio.CancelledError):\n                raise\n"
         "            report(name, error, emit)\n",
         "tests/unit/test_stopping.py -k driver",
     ),

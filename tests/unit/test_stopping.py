@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import itertools
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -181,14 +182,15 @@ async def test_what_a_thread_raises_after_the_stop_is_no_error_of_asyncio() -> N
 
 
 async def test_a_lasting_task_ends_where_a_driver_raises_in_place_of_a_cancellation() -> None:
-    facts, began = Facts(), asyncio.Event()
+    facts, began, runs = Facts(), asyncio.Event(), itertools.count(1)
 
     async def work() -> None:
+        run = next(runs)
         began.set()
         try:
             await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            raise OSError("interrupted") from None
+        except asyncio.CancelledError as cancellation:
+            raise OSError("interrupted") if run == 1 else cancellation from None
 
     lasting = asyncio.create_task(keep_running("relay", work, facts.record))
     await began.wait()
