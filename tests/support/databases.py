@@ -166,7 +166,7 @@ async def a_bank(kind: Kind, url: str, schema: str, folder: Path, *, keeps: bool
                 await bank.ask(f"drop schema {schema} cascade")
             elif kind.server:
                 tables = (*columns(schema, dialect=database.dialect, keeps=keeps), bank.accounts)
-                await bank.ask(*(f"drop table {table}" for table in tables))
+                await bank.ask(*(f"drop table if exists {table}" for table in tables))
 
 
 def _tables(schema: str, dialect: str, keeps: bool) -> list[str]:
