@@ -24,8 +24,6 @@ from ..sql import (
     TransactionEnded,
     first_line,
     is_locked,
-    play,
-    play_in_thread,
     trouble,
 )
 from ..telemetry import Emit, InboxAnswered
@@ -100,8 +98,7 @@ class Within:
 
             async def on_loop(event: Any, context: Context) -> None:
                 run = run_of(context)
-                async with opener.begin() as opened:
-                    await play(self._enter(run, event), opened.execute)
+                async with opener.begin(self._enter(run, event)) as opened:
                     token = RUNNING.set(context)
                     try:
                         returned = await function(event, context, opened if is_ours else opened.user)
@@ -113,17 +110,15 @@ class Within:
                     finally:
                         RUNNING.reset(token)
                     self._check(opened)
-                    await opened.flush()
                     if run.events or h.FOLLOW in run.carried:
                         await self._open(run)
-                        await play(statements.inserts(self._outgoing(run)), opened.execute)
+                        opened.last = statements.inserts(self._outgoing(run))
 
             return on_loop
 
         def in_thread(event: Any, context: Context) -> None:
             run = run_of(context)
-            with opener.begin() as opened:
-                play_in_thread(self._enter(run, event), opened.execute)
+            with opener.begin(self._enter(run, event)) as opened:
                 token = RUNNING.set(context)
                 try:
                     returned = function(event, context, opened if is_ours else opened.user)
@@ -136,10 +131,9 @@ class Within:
                 finally:
                     RUNNING.reset(token)
                 self._check(opened)
-                opened.flush()
                 if run.events or h.FOLLOW in run.carried:
                     self._open_from_thread(run)
-                    play_in_thread(statements.inserts(self._outgoing(run)), opened.execute)
+                    opened.last = statements.inserts(self._outgoing(run))
 
         return in_thread
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..broker import Clock, Pause, sleep
 from ..config import Settings
 from ..events import Event, HoldfastError
-from ..sql import Database, OpenerAsync, Row, Steps, first_line, in_thread, play, play_in_thread, silenced, trouble
+from ..sql import Database, OpenerAsync, Row, Steps, first_line, in_thread, silenced, trouble
 from ..telemetry import Emit, Projected, ProjectionStalled, heed_cancellation
 from .projection import Projection
 from .recorded import Recorded, recorded_of
@@ -155,8 +155,8 @@ class Projector:
         return not batch.is_last
 
     async def _on_loop(self, opener: OpenerAsync) -> _Batch | None:
-        async with opener.begin() as opened:
-            batch = await play(self._read(), opened.execute)
+        async with opener.begin(self._read()) as opened:
+            batch: _Batch | None = opened.first
             if batch is None:
                 return None
             with silenced():
@@ -165,13 +165,12 @@ class Projector:
                         await call.run()
                     except Exception as error:
                         raise _Failed(call.index, call.at, call.age) from error
-            await opened.flush()
-            await play(self._move(batch), opened.execute)
+            opened.last = self._move(batch)
         return batch
 
     def _in_thread(self, opener: Any) -> _Batch | None:
-        with opener.begin() as opened:
-            batch = play_in_thread(self._read(), opened.execute)
+        with opener.begin(self._read()) as opened:
+            batch: _Batch | None = opened.first
             if batch is None:
                 return None
             with silenced():
@@ -180,8 +179,7 @@ class Projector:
                         call.run()
                     except Exception as error:
                         raise _Failed(call.index, call.at, call.age) from error
-            opened.flush()
-            play_in_thread(self._move(batch), opened.execute)
+            opened.last = self._move(batch)
         return batch
 
     def _calls(self, batch: _Batch, session: Any) -> Iterable[_Call]:

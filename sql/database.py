@@ -12,7 +12,7 @@ from .history import History
 from .kept import Kept
 from .openers import Alchemy, AlchemyAsync, Asyncpg, Opener, OpenerAsync, Psycopg, PsycopgAsync, Sqlite
 from .statements import VERSION, Statements
-from .steps import Steps, in_thread, play, play_in_thread
+from .steps import Steps, in_thread
 
 if TYPE_CHECKING:
     import sqlite3
@@ -234,8 +234,9 @@ class Database(Generic[S]):
         """
         try:
             if isinstance(self.opener, OpenerAsync):
-                async with self.opener.begin() as opened:
-                    return await play(steps, opened.execute)
+                async with self.opener.begin(steps) as opened:
+                    result: T = opened.first
+                return result
             return await in_thread(self._run_in_thread, self.opener, steps)
         except Exception as error:
             if trouble(error, is_ours=True) == "unavailable" or is_locked(error):
@@ -244,8 +245,9 @@ class Database(Generic[S]):
 
     @staticmethod
     def _run_in_thread(opener: Opener, steps: Steps[T]) -> T:
-        with opener.begin() as opened:
-            return play_in_thread(steps, opened.execute)
+        with opener.begin(steps) as opened:
+            result: T = opened.first
+        return result
 
     async def check(self, schema: str, *, keeps: bool = False) -> None:
         """Check that the schema is the one of this release.

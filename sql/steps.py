@@ -18,6 +18,11 @@ Execute: TypeAlias = Callable[[str, Params], list[Row]]
 ExecuteAsync: TypeAlias = Callable[[str, Params], Awaitable[list[Row]]]
 
 
+def nothing() -> Steps[None]:
+    """Take no step."""
+    yield from ()
+
+
 async def play(steps: Steps[T], execute: ExecuteAsync) -> T:
     """Take the steps one by one. Returns what the generator returns."""
     try:

@@ -819,9 +819,8 @@ MUTATIONS = (
         8,
         "a projection's position is committed apart from its rows",
         "journal/projector.py",
-        "            await opened.flush()\n            await play(self._move(batch), opened.execute)\n",
-        "            await opened.flush()\n        async with opener.begin() as opened:\n"
-        "            await play(self._move(batch), opened.execute)\n",
+        "            opened.last = self._move(batch)\n        return batch\n\n    def _in_thread",
+        "        async with opener.begin(self._move(batch)):\n            return batch\n\n    def _in_thread",
         f"{PROJECTIONS_POSTGRES} -k killed_at_each_arrow",
     ),
     Mutation(

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import trouble
-from ..openers import Opened
+from ..openers import Opened, _Opener
 from ..statements import Params, Row, in_percent
 from ..steps import Execute
 
 
-class Django:
+class Django(_Opener):
     """A database of Django's settings, by its alias. Each thread has a connection of its own, which lives as long as
     Django's `CONN_MAX_AGE` says, and no longer than until the database was unavailable."""
 
@@ -21,7 +21,7 @@ class Django:
         self._thread = threading.local()
 
     @contextmanager
-    def begin(self) -> Iterator[Opened]:
+    def _transaction(self) -> Iterator[Opened]:
         """Open a transaction on this thread's connection, where the ORM finds it."""
         from django.db import transaction
 
