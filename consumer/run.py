@@ -94,6 +94,8 @@ class Runner:
             failure = error
         self._overdue.remove(flight)
         run.is_over = True
+        if task.cancelling() and flight.cancelled_for is None and not isinstance(failure, CancelledError):
+            await _uncancel(task)  # up to Python 3.12 a TaskGroup that failed leaves its cancellation behind
         if failure is not None:
             outcome = await self._after_error(flight, task, run, failure)
             failure = None  # its traceback holds this frame

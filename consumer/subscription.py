@@ -5,7 +5,7 @@ from typing import Any
 
 from ..broker import Broker, Consumer, Delivery
 from ..idempotency import Availability
-from ..telemetry import ConsumerStarted, Emit
+from ..telemetry import ConsumerStarted, Emit, finish
 from .handler import HandlerSpec
 from .pipeline import Pipeline
 from .slots import Lane
@@ -63,6 +63,9 @@ class Subscription:
         """Stop consuming. Deliveries that wait are given back once; those that run are settled where they came from."""
         waiting = self._lane.pause()
         leaving, self.consumer = self.consumer, None
+        await finish(self._leave(leaving, waiting))  # cut off, it would end the channel of those that run
+
+    async def _leave(self, leaving: Consumer | None, waiting: list[Delivery]) -> None:
         if leaving is not None:
             self._earlier.append(leaving)
             await leaving.stop(close=False)

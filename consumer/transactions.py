@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..broker import Broker
 from ..config import Settings
-from ..telemetry import Emit, Spans, keep_running
+from ..telemetry import Emit, Spans, end, keep_running
 from .dependencies import Dependencies
 from .following import Follower
 from .handler import Committed, Companion, HandlerSpec
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..sql import Database
     from .parts import Job, Part
     from .within import DatabaseAvailability, Within
+
+_NOTING = 10.0  # seconds in which a relay notes what is in flight, and what was cancelled ends
 
 
 class Transactions:
@@ -128,5 +130,5 @@ class Transactions:
             relay.stop()
         for task in self._working:
             task.cancel()
-        await asyncio.gather(*self._companions, *self._relaying, *self._working, return_exceptions=True)
+        await end((*self._companions, *self._relaying, *self._working), patience=_NOTING)
         await asyncio.gather(*(database.stop_recovery() for database in self.databases.values()))

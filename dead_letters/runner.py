@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..broker import Broker, Pause
 from ..events import BrokerUnavailable, ConfigurationError, HoldfastError, NotConnected, PublishTimeout, QueueInUse
+from ..telemetry import cancellations, heed_cancellation
 from .actions import Action
 from .files import locked
 from .index import Index
@@ -114,13 +115,14 @@ class OperationRunner:
         self.tell()
 
     async def _take_all(self) -> None:
-        failures, is_sure = 0, self.operation.state == "waiting"
+        failures, is_sure, before = 0, self.operation.state == "waiting", cancellations()
         while not is_sure or self.journal.left(self.name):
             self._heed()
             try:
                 is_sure = await self._pass()
                 failures = 0
             except _PASSING as trouble:
+                heed_cancellation(before)
                 self.journal.change(self.name, "running", f"waiting: {trouble}")
                 self.tell()
                 await self._pause(_UNAVAILABLE_PAUSE.seconds(failures, luck=1.0))

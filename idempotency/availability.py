@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..broker import Clock, Pause, sleep
 from ..events import ConfigurationError, HoldfastError
-from ..telemetry import Emit, heed_cancellation, keep_running
+from ..telemetry import Emit, end, heed_cancellation, keep_running
 
 _STEADY = 10.0  # seconds a store has to serve, or it is probed later after its next outage
 _FIRST_PROBE = Pause(0.1, 10.0)  # of an outage; it grows with each short recovery before it
@@ -80,8 +80,7 @@ class Availability:
     async def stop_recovery(self) -> None:
         """Probe the store no more."""
         if self._recovery is not None:
-            self._recovery.cancel()
-            await asyncio.wait({self._recovery})
+            await end({self._recovery}, patience=0)
 
     async def probe(self) -> None:
         """Use the store. Raises the error of one that is unavailable."""

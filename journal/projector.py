@@ -85,9 +85,10 @@ class Projector:
             heed_cancellation()
             self._wake.clear()
             try:
-                is_idle = not await self._turn()
+                is_idle = not await self._apart()
                 self.error, failures = None, 0
             except Exception as error:  # noqa: BLE001 (whatever it is, the events are still there)
+                heed_cancellation()
                 if not self._is_alone(error):
                     continue
                 pause = _AGAIN.seconds(failures, 1.0)
@@ -104,7 +105,7 @@ class Projector:
         while True:
             heed_cancellation()
             try:
-                if not await self._turn():
+                if not await self._apart():
                     return
             except Exception as error:  # noqa: BLE001 (as above)
                 if self._is_alone(error):
@@ -136,6 +137,10 @@ class Projector:
         if isinstance(error, _Failed):
             self._emit(Projected(self._projection.title, 0, position - 1, float(error.age)))
         self._emit(ProjectionStalled(self._projection.title, position, event_id, self.error, pause))
+
+    def _apart(self) -> "asyncio.Task[bool]":
+        """Take a turn in a task of its own: what the projection's functions leave of cancellations ends with it."""
+        return asyncio.create_task(self._turn(), name=f"holdfast turn of {self._projection.title}")
 
     async def _turn(self) -> bool:
         """Handle a batch. Returns whether there may be more."""

@@ -66,6 +66,7 @@ class Recorder:
             try:
                 await self._record(None)
             except Exception as error:  # noqa: BLE001 (whatever it is, the events are still on the stream)
+                heed_cancellation()
                 self.error = str(error) if isinstance(error, HoldfastError) else first_line(error)
                 failures = 0 if self._offset > before else failures
                 pause = _AGAIN.seconds(failures, 1.0)

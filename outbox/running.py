@@ -45,6 +45,7 @@ async def _hear(relay: Relay, settings: Settings, emit: Emit) -> None:
             await listener.listen(lambda: emit(OutboxDeaf(relay.database.name)))
             failures = 0
         except Exception:  # noqa: BLE001 (the relay says what is wrong with the database)
+            heed_cancellation()
             failures += 1
         await asyncio.sleep(_LISTEN_AGAIN.seconds(failures, 1.0))
 

@@ -9,6 +9,7 @@ from typing import Final, Self
 from ..broker import REAL
 from ..config import Settings, load_settings
 from ..idempotency import Board, Entry, Progress, StoreUnavailable, open_board, progress_of
+from ..telemetry import finish
 
 _SOON: Final = 0.02  # seconds between two looks at a board, at first
 _AT_LAST: Final = 0.25
@@ -47,7 +48,7 @@ class Following:
     async def close(self) -> None:
         """Close the connection."""
         if self._close is not None:
-            await self._close()
+            await finish(self._close())
 
     async def progress(self, request: str | None) -> Progress:
         """Return the progress of a request now.

@@ -22,6 +22,8 @@ from .sanitise import text_of as text_of
 from .shared_figures import SharedFigures as SharedFigures
 from .spans import Spans as Spans
 from .spans import open_spans as open_spans
+from .supervision import cancellations as cancellations
+from .supervision import end as end
 from .supervision import finish as finish
 from .supervision import heed_cancellation as heed_cancellation
 from .supervision import keep_running as keep_running

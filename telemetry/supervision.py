@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -10,6 +10,8 @@ from .facts import Emit, Lasting, TaskFailed
 
 AGAIN = 1.0
 """Seconds until work that failed is begun again."""
+
+_TO_END = 2.0  # seconds in which a task that was cancelled may end
 
 T = TypeVar("T")
 
@@ -44,7 +46,7 @@ def report(name: Lasting, error: BaseException, emit: Emit) -> None:
         emit(TaskFailed(name, error, AGAIN))
 
 
-async def finish(work: Coroutine[Any, Any, T]) -> T:
+async def finish(work: Awaitable[T]) -> T:
     """Await work until its end, however often this task is cancelled. The cancellation is raised at that end."""
     task, cancellation = asyncio.ensure_future(work), None
     while not task.done():
@@ -53,16 +55,32 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
         except asyncio.CancelledError as error:
             cancellation = error
     if cancellation is not None:
-        mark_heard(task)
-        raise cancellation
+        raise cancellation from (None if task.cancelled() else task.exception())
     return task.result()
 
 
-def heed_cancellation() -> None:
-    """Raise `CancelledError` if this task was cancelled and a library swallowed that. Drivers may. Up to Python 3.11 so
-    does `wait_for`, which aiormq uses, if what it waits for ends at the same time."""
+async def end(tasks: Iterable["asyncio.Task[Any]"], *, patience: float) -> None:
+    """Return once the tasks have ended. Those that have not after so many seconds are cancelled, and left to themselves
+    where a driver does not let them end: this always returns."""
+    running = {task for task in tasks if not task.done()}
+    for seconds in (patience, _TO_END):
+        if running:
+            _, running = await asyncio.wait(running, timeout=seconds)
+        for task in running:
+            task.cancel()
+
+
+def cancellations() -> int:
+    """Return how often this task was cancelled. A `TaskGroup` of the caller that failed may have left one: up to Python
+    3.12 it does, and nobody asks for it any more."""
     task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    return 0 if task is None else task.cancelling()
+
+
+def heed_cancellation(before: int = 0) -> None:
+    """Raise `CancelledError` if this task was cancelled more often than `before`, and a library swallowed that. Drivers
+    may. Up to Python 3.11 so does `wait_for`, which aiormq uses, if what it waits for ends at the same time."""
+    if cancellations() > before:
         raise asyncio.CancelledError
 
 

@@ -4,13 +4,12 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
-from ...telemetry import heed_cancellation
+from ...telemetry import cancellations, heed_cancellation
 from ..port import STREAM_OFFSET, Offset, OnLost, OnTaken
 from .connection import LARGEST_PREFETCH, RPC, WiredChannel, WiredConnection, close_quietly, untapped
-from .consumer import why_lost
 from .deliveries import TRAVEL, Deliveries
 from .errors import CONNECTION_ERRORS, Cancelled, explain
-from .lifetime import lost_as_error, while_open
+from .lifetime import lost_as_error, while_open, why_lost
 from .link import Patience
 
 
@@ -36,18 +35,21 @@ class AmqpAttachment:
     async def close(self) -> None:
         self._on_lost = None
         deliveries, channel = self._deliveries, self._channel
-        with suppress(*CONNECTION_ERRORS), lost_as_error:
-            deliveries.flush()
-            if not deliveries.is_closed:
-                with self._patience.answer() as seconds:
-                    await while_open(channel, channel.set_qos(self._prefetch, timeout=seconds))
-                await asyncio.sleep(TRAVEL if deliveries.is_busy else 0)
+        try:
+            with suppress(*CONNECTION_ERRORS), lost_as_error():
                 deliveries.flush()
-        await self._discard(self._patience.seconds)
+                if not deliveries.is_closed:
+                    with self._patience.answer() as seconds:
+                        await while_open(channel, channel.set_qos(self._prefetch, timeout=seconds))
+                    await asyncio.sleep(TRAVEL if deliveries.is_busy else 0)
+                    deliveries.flush()
+        finally:
+            await self._discard(self._patience.seconds)
 
     async def open(self, connection: WiredConnection, queue: str, offset: Offset | None) -> None:
         """Consume the queue. Raises one of `CONNECTION_ERRORS`; the channel is closed then."""
         channel, deliveries, lost = self._channel, self._deliveries, self._channel.closing
+        before = cancellations()
         lost.add_done_callback(self._lost)
         channel.below.on_consumer_cancel_callbacks.add(lambda _: self._cancelled())
         connection.wire.splitter.tap(channel.below.number, deliveries)
@@ -56,7 +58,7 @@ class AmqpAttachment:
             source = await channel.get_queue(queue, ensure=False)
             arguments: Any = None if offset is None else {STREAM_OFFSET: offset}
             await while_open(connection, source.consume(untapped, arguments=arguments, timeout=RPC))
-            heed_cancellation()
+            heed_cancellation(before)
         except BaseException:
             self._on_lost = None
             await self._discard()

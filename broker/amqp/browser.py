@@ -28,6 +28,7 @@ from aiormq.exceptions import (
 from yarl import URL
 
 from ...events import BrokerUnavailable, Message, QueueInUse, TopologyMissing
+from ...telemetry import mark_heard
 from ..port import Depth, Held, OnHeld
 from .connection import LARGEST_PREFETCH, WiredChannel, WiredConnection, close_quietly, connect_to_one, untapped
 from .deliveries import Deliveries
@@ -133,7 +134,7 @@ class AmqpBrowser:
         if self._next is not None:
             self._next.cancel()
         try:
-            with lost_as_error:
+            with lost_as_error():
                 await self._have_acks_taken()
                 is_sure = True
                 self._deliveries.close()
@@ -227,6 +228,7 @@ class AmqpBrowser:
             self._complete.set()
         if self._lent == self._prefetch * self._consumers and self._consumers < CONSUMERS:
             self._next = asyncio.create_task(self._consume())
+            self._next.add_done_callback(mark_heard)  # it fails with the connection, whose loss is raised
 
     async def _refuse_a_stream(self) -> None:
         """Raise `QueueInUse` for a stream, which lends nothing that was in it before and of which nothing can be taken.
@@ -244,14 +246,14 @@ class AmqpBrowser:
 
     async def _is_drained(self) -> bool:
         try:
-            with lost_as_error:
+            with lost_as_error():
                 return not (await depth_of(self._channel, self._queue)).ready and await self._gives_nothing()
         except CONNECTION_ERRORS as error:
             raise BrokerUnavailable(f"lost while {self._queue} was read: {explain(error)}") from None
 
     async def _flush(self) -> None:
         """Wait for an answer on the same channel, which shows that the acks before it arrived."""
-        with lost_as_error:
+        with lost_as_error():
             await self._channel.set_qos(self._prefetch, timeout=_RPC)
 
     async def _have_acks_taken(self) -> None:
@@ -289,7 +291,7 @@ async def open_browser(
     """See `Broker.browse`. Reads from the first of `urls` that answers; one consumer holds `prefetch` at most."""
     connection = None
     try:
-        with lost_as_error:
+        with lost_as_error():
             named = [url.update_query(name="holdfast browse") for url in urls]
             connection = await connect_to_one(named, connect_timeout, tls)
             browser = AmqpBrowser(connection, queue, on_held, prefetch=prefetch)

@@ -8,6 +8,7 @@ from typing import Final, Literal, TypeAlias
 from ...events import Message
 from ..codec import Packed, unpack
 from .connection import FULL, WiredChannel, close_quietly
+from .lifetime import why_lost
 from .splitter import CLOSE, METHOD, Content
 
 Verdict: TypeAlias = Literal["confirmed", "refused", "unroutable"]
@@ -152,5 +153,4 @@ class PublishChannel:
 
     def _lost(self, closing: "asyncio.Future[None]") -> None:
         self._wire.splitter.untap(self._number)
-        error = None if closing.cancelled() else closing.exception()
-        self._confirms.lost(error or ConnectionError("the channel was closed"))
+        self._confirms.lost(why_lost(closing))

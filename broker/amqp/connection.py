@@ -228,7 +228,7 @@ async def connect_to_one(urls: Sequence[URL], timeout: float, tls: SSLContext | 
     for number, url in enumerate(urls, 1):
         connection = WiredConnection(url, context=tls)
         try:
-            with lost_as_error:
+            with lost_as_error():
                 await connection.connect(timeout)
             break
         except BaseException as error:

@@ -15,7 +15,7 @@ from ..port import Delivery, OnDelivery
 from .connection import LARGEST_PREFETCH, RPC, WiredChannel, close_quietly, untapped
 from .deliveries import TRAVEL, Deliveries
 from .errors import CONNECTION_ERRORS, Cancelled, explain
-from .lifetime import lost_as_error, while_open
+from .lifetime import lost_as_error, while_open, why_lost
 from .link import Link
 
 
@@ -72,7 +72,7 @@ class AmqpConsumer:
         self._stopping.set()
         channel, tag, self._tag = self._channel, self._tag, None
         if channel is not None and not channel.is_closed:
-            with suppress(*CONNECTION_ERRORS), lost_as_error:
+            with suppress(*CONNECTION_ERRORS), lost_as_error():
                 if tag is not None and self._queue is not None:
                     with self._link.patience.answer() as seconds:
                         await while_open(channel, self._queue.cancel(tag, timeout=seconds))
@@ -100,7 +100,7 @@ class AmqpConsumer:
             heed_cancellation()
             is_gone = False
             try:
-                with lost_as_error:
+                with lost_as_error():
                     lost = await self._attach()
                 if self._stopping.is_set():  # attached too late: the deliveries go back with the channel
                     await self._discard()
@@ -161,7 +161,7 @@ class AmqpConsumer:
     async def _restore(self, error: str) -> str:
         """The queue is gone: declare the topology again, where this process may."""
         try:
-            with lost_as_error:
+            with lost_as_error():
                 await self._redeclare()
         except (TopologyError, *CONNECTION_ERRORS) as cause:
             return f"{error}; declaring it again failed: {explain(cause)}"
@@ -186,9 +186,3 @@ def _end(lost: "asyncio.Future[None]") -> None:
 async def _loss(lost: "asyncio.Future[None]") -> BaseException:
     await asyncio.wait({lost})
     return why_lost(lost)
-
-
-def why_lost(closed: "asyncio.Future[None]") -> BaseException:
-    """Return the error that closed a channel, by its future that is done."""
-    error = None if closed.cancelled() else closed.exception()
-    return error or ConnectionError("the channel was closed")

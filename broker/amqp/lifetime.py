@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-from ...telemetry import mark_heard
+from ...telemetry import cancellations, heed_cancellation, mark_heard
 from .errors import explain
 
 T = TypeVar("T")
@@ -20,24 +20,20 @@ class Closable(Protocol):
     def closing(self) -> "asyncio.Future[None]": ...
 
 
-class LostAsError:
+class lost_as_error:  # noqa: N801 (it is used as a statement)
     """aiormq ends whoever waits on a lost channel with `CancelledError`; within this that is a `ConnectionError`,
     unless somebody really cancelled this task."""
 
-    __slots__ = ()
+    __slots__ = ("_before",)
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> None:
+        self._before = cancellations()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is not None and issubclass(kind, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task is not None and not task.cancelling():
-                raise ConnectionError("the connection was lost") from None
-
-
-lost_as_error = LostAsError()
+        if kind is not None and issubclass(kind, asyncio.CancelledError) and cancellations() <= self._before:
+            raise ConnectionError("the connection was lost") from None
 
 
 async def while_open(closable: Closable, doing: Awaitable[T]) -> T:
@@ -61,13 +57,20 @@ async def while_open(closable: Closable, doing: Awaitable[T]) -> T:
             await asyncio.wait({task}, timeout=_CANCEL_AGAIN)
 
 
+def why_lost(closed: "asyncio.Future[None]") -> Exception:
+    """Return the error that closed a channel, by its future that is done. Where the program closed the connection, that
+    is a cancellation, of nobody who waits."""
+    error = None if closed.cancelled() else closed.exception()
+    return error if isinstance(error, Exception) else ConnectionError("the channel was closed")
+
+
 async def why_closed(closable: Closable) -> str:
     """Wait until the connection or channel is closed; return why."""
+    before = cancellations()
     try:
         await closable.closing
     except asyncio.CancelledError:
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            raise
+        heed_cancellation(before)
         return "closed"
     except BaseException as error:  # noqa: BLE001 (aiormq hands on whatever ended its reader)
         return explain(error)

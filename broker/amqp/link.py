@@ -68,6 +68,7 @@ class Link:
         self._emit = emit
         self._up: asyncio.Future[WiredConnection] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
         self._refused: BrokerUnavailable | None = None
         self._was_up = False
         self.on_connect: Callable[[WiredConnection], Awaitable[None]] | None = None
@@ -83,8 +84,11 @@ class Link:
     async def connection(self) -> WiredConnection:
         """Return the open connection; wait for it as long as it takes.
 
-        Raises `BrokerUnavailable` while the broker refuses login or virtual host and there never was a connection.
+        Raises `BrokerUnavailable` while the broker refuses login or virtual host and there never was a connection, and
+        once this was closed.
         """
+        if self._is_closed:
+            raise BrokerUnavailable(f"the connection to {self} was closed by this program")
         if self._task is None:
             supervising = keep_running("connection", self._supervise, self._emit)
             self._task = asyncio.create_task(supervising, name=f"holdfast link {self._role}")
@@ -124,7 +128,7 @@ class Link:
         except CONNECTION_ERRORS:
             return  # as where connections are limited: nothing is known of the queue
         try:
-            with lost_as_error:
+            with lost_as_error():
                 channel = await connection.open_channel()
                 await while_open(connection, channel.set_qos(prefetch, timeout=RPC))
                 source = await channel.get_queue(queue, ensure=False)
@@ -140,7 +144,7 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection, and connect no more."""
-        task, self._task = self._task, None
+        task, self._task, self._is_closed = self._task, None, True
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -151,11 +155,12 @@ class Link:
             heed_cancellation()
             since = math.inf
             try:
-                with lost_as_error:
+                with lost_as_error():
                     connection = await self._connect()
                     since = loop.time()
                     await self._hold(connection)
             except CONNECTION_ERRORS as error:
+                heed_cancellation()
                 self._fail(error)
             except Exception as error:  # noqa: BLE001 (whatever it is, the connection is gone)
                 self._fail(error)

@@ -40,10 +40,13 @@ class AmqpPublisher:
         self._open: dict[Target, PublishChannel] = {}
         self._opening: dict[Target, asyncio.Task[PublishChannel]] = {}
         self._making = 0  # channels that are being opened now
+        self._is_closed = False
         self._slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def publish(self, message: Message, timeout: float | None) -> None:
         """See `Broker.publish`."""
+        if self._is_closed:
+            raise NotConnected(f"not sent to {address(message)}: this program closed its connection")
         packed = pack(message, self._link.header_budget)
         target = (message.exchange, "" if message.exchange else message.routing_key)
         if timeout is None:
@@ -69,7 +72,8 @@ class AmqpPublisher:
             ) from None
 
     async def close(self) -> None:
-        """Close the channels."""
+        """Close the channels. Who waits for a confirm waits no more."""
+        self._is_closed = True
         for task in self._opening.values():
             task.cancel()
         channels, self._open = self._open, {}
@@ -91,6 +95,11 @@ class AmqpPublisher:
                 self._link.last_error = explain(error)
             except CONNECTION_ERRORS as error:
                 self._link.last_error = explain(error)
+            if self._is_closed:
+                raise PublishTimeout(
+                    f"no confirm for {address(message)} before this program closed its connection; "
+                    "it may or may not be in a queue"
+                )
             await asyncio.sleep(0.05)
         match verdict:
             case "confirmed":
@@ -108,7 +117,7 @@ class AmqpPublisher:
         if task is None:
             task = self._opening[target] = asyncio.create_task(self._create(target))
             task.add_done_callback(lambda done: self._end(target, done))
-        with lost_as_error:
+        with lost_as_error():
             return await asyncio.shield(task)
 
     async def _create(self, target: Target) -> PublishChannel:
@@ -120,7 +129,7 @@ class AmqpPublisher:
                 heed_cancellation()
                 connection = await self._link.connection()
                 try:
-                    with lost_as_error:
+                    with lost_as_error():
                         await self._make_room(connection)
                         return await self._channel(connection, target)
                 except AMQPChannelError:

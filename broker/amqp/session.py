@@ -7,7 +7,7 @@ from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 
 from ...config import BrokerSettings
 from ...events import BrokerUnavailable, Message, TopologyError, TopologyMissing, Unroutable
-from ...telemetry import Emit, TopologyUnverified, finish, heed_cancellation, keep_running
+from ...telemetry import Emit, TopologyUnverified, cancellations, finish, heed_cancellation, keep_running
 from ..management import ManagementUnavailable
 from ..port import Attachment, Consumer, Depth, Mode, Offset, OnDelivery, OnHeld, OnLost, OnTaken
 from ..topology import Topology
@@ -45,15 +45,16 @@ class AmqpBroker:
         return self._publishing.header_budget
 
     async def declare(self, topology: Topology, mode: Mode = "declare") -> None:
+        before = cancellations()
         while True:
             try:
-                with lost_as_error:
+                with lost_as_error():
                     await self._match(topology, mode)
                 return
             except AMQPChannelError as error:
                 raise TopologyError(explain(error)) from None
             except CONNECTION_ERRORS:  # lost while declaring: what exists already may be declared again
-                heed_cancellation()
+                heed_cancellation(before)
                 await asyncio.sleep(0.05)
 
     async def _match(self, topology: Topology, mode: Mode) -> None:
@@ -88,9 +89,9 @@ class AmqpBroker:
     async def attach(
         self, queue: str, *, prefetch: int, on_taken: OnTaken, on_lost: OnLost, offset: Offset | None = None
     ) -> Attachment:
-        link = self._consuming
+        link, before = self._consuming, cancellations()
         try:
-            with lost_as_error:
+            with lost_as_error():
                 await link.try_out(queue, prefetch or LARGEST_PREFETCH)
                 connection = await link.connection()
                 channel = await connection.open_channel()
@@ -98,27 +99,28 @@ class AmqpBroker:
                 with link.asking(queue):
                     await attachment.open(connection, queue, offset)
         except ChannelNotFoundEntity as error:
-            with suppress(TopologyError, *CONNECTION_ERRORS), lost_as_error:
+            with suppress(TopologyError, *CONNECTION_ERRORS), lost_as_error():
                 await self._redeclare()
             raise TopologyMissing(explain(error)) from None
         except CONNECTION_ERRORS as error:
-            heed_cancellation()
+            heed_cancellation(before)
             raise BrokerUnavailable(f"cannot consume {queue}: {explain(error, right='read')}") from None
         return attachment
 
     async def count(self, queue: str) -> Depth | None:
+        before = cancellations()
         try:
-            with lost_as_error:
+            with lost_as_error():
                 channel = await self._idle_channel()
                 depth = await depth_of(channel, queue)
         except ChannelNotFoundEntity:
-            heed_cancellation()
+            heed_cancellation(before)
             return None
         except CONNECTION_ERRORS as error:
-            heed_cancellation()
+            heed_cancellation(before)
             raise BrokerUnavailable(f"cannot ask {self._publishing} about {queue}: {explain(error)}") from None
         self._idle.append(channel)  # not if the question ended otherwise: its answer may still come
-        heed_cancellation()
+        heed_cancellation(before)
         return depth
 
     async def _idle_channel(self) -> WiredChannel:
@@ -171,5 +173,5 @@ class AmqpBroker:
         self._redeclaring = asyncio.create_task(restoring, name="holdfast redeclare")
 
     async def _restore(self) -> None:
-        with suppress(TopologyError, *CONNECTION_ERRORS), lost_as_error:
+        with suppress(TopologyError, *CONNECTION_ERRORS), lost_as_error():
             await topologies.declare(await self._publishing.connection(), self._declared)

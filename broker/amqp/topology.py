@@ -190,7 +190,7 @@ async def _connection(settings: BrokerSettings) -> AsyncIterator[WiredConnection
     named = [URL(url) for url in settings.urls]
     connection = None
     try:
-        with lost_as_error:
+        with lost_as_error():
             named, context = addresses_now(settings, "look")
             connection = await connect_to_one(named, settings.connect_timeout, context)
             yield connection

@@ -64,10 +64,12 @@ class RedisClaims:
         await self._batches.ask(self._release, claim.key, (claim.token, self._window, int(forget)))
 
     async def close(self) -> None:
-        await self._batches.close()
-        await self._client.aclose()
-        for sentinel in sentinels_of(self._client):
-            await sentinel.aclose()
+        try:
+            await self._batches.close()
+        finally:
+            await self._client.aclose()
+            for sentinel in sentinels_of(self._client):
+                await sentinel.aclose()
 
     async def findings(self) -> list[Endangered]:
         """Return what of this server endangers the claims. Raises `StoreUnavailable`, `ConfigurationError`."""

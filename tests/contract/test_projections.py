@@ -22,6 +22,8 @@ from holdfast.testing.clock import VirtualClock
 
 ONE_OF_EACH = [each for each in keeping() if each.id in ("sqlite", "asyncpg-session", "psycopg-session")]
 
+ASYNC = [each for each in keeping() if each.id == "asyncpg-session"]
+
 
 class Paid(Event, type="paid", key="account"):
     account: str
@@ -176,6 +178,32 @@ async def test_an_event_that_fails_stops_the_projection_and_is_not_skipped(bank:
     assert (stalled.projection, stalled.position) == ("balances v1", 4)
     assert any(fact.position == 3 and fact.lag > 0 for fact in facts.of(Projected))
     assert (await balances.position(), await bank.count("accounts")) == (5, 5)
+
+
+@pytest.mark.parametrize("bank", ASYNC, indirect=True)
+async def test_a_group_of_tasks_that_fails_in_a_projection_is_a_failure_like_others(
+    bank: Bank, settings: Settings
+) -> None:
+    failures = [1, 2]
+
+    async def fail_twice(event: Any, session: Any) -> None:
+        async def fail() -> None:
+            raise ZeroDivisionError
+
+        if event.cents == 20 and failures:
+            failures.pop()
+            async with asyncio.TaskGroup() as group:  # which leaves a cancellation, up to Python 3.12
+                group.create_task(fail())
+
+    balances = Balances(bank, fail_twice)
+    await publish(bank, settings, *payments("a", 10, 20, -5))
+    facts = Facts()
+    running = asyncio.create_task(balances.projector(settings, facts).run())
+    await facts.until(Projected, lambda fact: fact.position == 3)
+    running.cancel()
+    await asyncio.wait({running})
+
+    assert await bank.count("accounts") == 3
 
 
 async def test_a_projection_cannot_publish(bank: Bank, settings: Settings) -> None:

@@ -31,7 +31,7 @@ from holdfast import (
 from holdfast.config import IdempotencySettings
 from holdfast.events import derived_id
 from holdfast.sql import Database, ddl
-from holdfast.telemetry import InboxAnswered, Paused, Settled
+from holdfast.telemetry import InboxAnswered, Paused, Settled, Stopped
 
 ONCE, AT_ONCE = Retry(attempts=1), Retry(attempts=3, backoff=fixed(0.1, jitter=False))
 SQLITE = KINDS[0]
@@ -258,6 +258,18 @@ async def test_an_event_in_another_transaction_waits_and_spends_no_attempt(
 
     assert attempts == [1]
     assert await bank.count("accounts") == 1
+
+
+@pytest.mark.parametrize("bank", [each for each in kinds() if each.id == "asyncpg-session"], indirect=True)
+async def test_a_database_that_does_not_answer_keeps_no_worker_from_its_end(bank: Bank, settings: Settings) -> None:
+    facts = Facts()
+    worker = a_ledger(settings, facts, bank, booking(bank))
+    async with running(worker), bank.transaction() as within:
+        await bank.kind.execute(within, f"lock table {bank.statements.table('cursors')} in access exclusive mode")
+        worker.stop()
+        [stopped] = await facts.until(Stopped)
+
+    assert stopped.unfinished == 0
 
 
 @pytest.mark.parametrize("bank", kinds(server=False), indirect=True)

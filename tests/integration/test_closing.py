@@ -15,7 +15,7 @@ from running import a_broker, a_worker, until_started
 from waiting import LIMIT, Facts
 from yarl import URL
 
-from holdfast import Ordered, PublishTimeout, Settings
+from holdfast import BrokerUnavailable, NotConnected, Ordered, PublishTimeout, Settings, Unroutable
 from holdfast.broker import Queue, Topology, open_broker
 from holdfast.broker.amqp.confirms import PublishChannel
 from holdfast.broker.amqp.connection import WiredConnection, close_quietly, connect_to_one
@@ -125,6 +125,30 @@ async def test_what_closes_in_a_scope_that_is_cancelled_leaves_no_connection(set
         scope.cancel()
         await through_proxy.close()
 
+    await proxy.until_connections(0)
+
+
+async def test_a_session_that_was_closed_connects_no_more(settings: Settings, proxy: Proxy) -> None:
+    through_proxy = await open_broker(through(proxy, settings), lambda _: None)
+    await through_proxy.declare(Topology())
+    await proxy.until_connections(1)
+    message = a_message(exchange="", routing_key="nobody")
+    with pytest.raises(Unroutable):
+        await through_proxy.publish(message, timeout=LIMIT)
+    proxy.swallow(Direction.TO_CLIENT)
+    waiting = asyncio.create_task(through_proxy.publish(message, timeout=None))
+    await proxy.until_withheld(Direction.TO_CLIENT)
+
+    await through_proxy.close()
+    await asyncio.wait({waiting}, timeout=LIMIT)
+    proxy.resume()
+
+    assert isinstance(waiting.exception(), PublishTimeout)
+    with pytest.raises(NotConnected, match="this program closed its connection"):
+        await through_proxy.publish(message, timeout=1)
+    with pytest.raises(BrokerUnavailable, match="was closed by this program"):
+        await through_proxy.count("nobody")
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("holdfast link")]
     await proxy.until_connections(0)
 
 
