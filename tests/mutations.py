@@ -676,15 +676,16 @@ MUTATIONS = (
         8,
         "the inbox row has a transaction of its own",
         "consumer/within.py",
-        "                    await play(self._enter(run, event), opened.execute)\n",
-        "                    await self._database.run(self._enter(run, event))\n",
+        "                async with opener.begin(self._enter(run, event)) as opened:\n",
+        "                await self._database.run(self._enter(run, event))\n"
+        "                async with opener.begin() as opened:\n",
         f"{WITHIN_POSTGRES} --timeout 90",
     ),
     Mutation(
         8,
         "a handler's events have a transaction of their own",
         "consumer/within.py",
-        "                        await play(statements.inserts(self._outgoing(run)), opened.execute)\n",
+        "                        opened.last = statements.inserts(self._outgoing(run))\n",
         "                        await self._database.run(statements.inserts(self._outgoing(run)))\n"
         "                        raise ValueError('after they were committed')\n",
         f"{WITHIN_POSTGRES} --timeout 90",
@@ -825,8 +826,10 @@ MUTATIONS = (
         8,
         "a projection skips an event that fails",
         "journal/projector.py",
-        "                        raise _Failed(call.index, call.at, call.age) from error\n            opened.flush()",
-        "                        del error\n            opened.flush()",
+        "                        raise _Failed(call.index, call.at, call.age) from error\n"
+        "            opened.last = self._move(batch)\n        return batch\n\n    def _calls",
+        "                        del error\n"
+        "            opened.last = self._move(batch)\n        return batch\n\n    def _calls",
         PROJECTIONS,
     ),
     Mutation(

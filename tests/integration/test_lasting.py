@@ -79,7 +79,7 @@ AWAITED = {
     "dead_letters/queues.py": 1,  # questions that are awaited together
     "dead_letters/receipts.py": 1,  # the receipts of an operation, which ends with their error
     "idempotency/redis/batches.py": 1,  # a batch: whoever asked has its error
-    "journal/projector.py": 2,  # waits of a projection
+    "journal/projector.py": 3,  # waits of a projection, and its turn, which it awaits
     "outbox/relay.py": 3,  # waits of a relay, and its publishes, which it awaits
     "outbox/running.py": 2,  # next to a relay: both go on after any error, and the relay polls without them
     "publisher/blocking.py": 1,  # the thread of the loop: whoever publishes has the errors, and closing joins it
