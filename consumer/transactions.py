@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .parts import Job, Part
     from .within import DatabaseAvailability, Within
 
-_NOTING = 10.0  # seconds in which a relay notes what is in flight, and what was cancelled ends
+_NOTING = 2.5  # seconds in which a relay notes what it sent, after the half lease that a publish may take
 
 
 class Transactions:
@@ -130,5 +130,6 @@ class Transactions:
             relay.stop()
         for task in self._working:
             task.cancel()
-        await end((*self._companions, *self._relaying, *self._working), patience=_NOTING)
+        patience = self._settings.sql.lease / 2 + _NOTING
+        await end((*self._companions, *self._relaying, *self._working), patience=patience)
         await asyncio.gather(*(database.stop_recovery() for database in self.databases.values()))

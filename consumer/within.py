@@ -91,7 +91,7 @@ class Within:
 
     def function(self) -> Callable[[Any, Context], Any]:
         """Return the user's function as one of event and context, which opens the transaction it runs in."""
-        opener, function, statements = self._database.opener, self._called(), self._statements
+        opener, function = self._database.opener, self._called()
         is_ours = self._spec.enter is not None
 
         if isinstance(opener, OpenerAsync):
@@ -110,9 +110,10 @@ class Within:
                     finally:
                         RUNNING.reset(token)
                     self._check(opened)
-                    if run.events or h.FOLLOW in run.carried:
+                    if h.FOLLOW in run.carried:
+                        await opened.flush()
                         await self._open(run)
-                        opened.last = statements.inserts(self._outgoing(run))
+                    opened.last = self._publishing(run)
 
             return on_loop
 
@@ -131,9 +132,10 @@ class Within:
                 finally:
                     RUNNING.reset(token)
                 self._check(opened)
-                if run.events or h.FOLLOW in run.carried:
-                    self._open_from_thread(run)
-                    opened.last = statements.inserts(self._outgoing(run))
+                if h.FOLLOW in run.carried:
+                    opened.flush()
+                    asyncio.run_coroutine_threadsafe(self._open(run), self._loop).result()
+                opened.last = self._publishing(run)
 
         return in_thread
 
@@ -218,16 +220,14 @@ class Within:
         digest, fingerprint = digests_of(self._spec, run.incoming, event)
         return {"queue": self._spec.queue, "event": digest, "fingerprint": fingerprint}
 
-    def _open_from_thread(self, run: Run) -> None:
-        if h.FOLLOW in run.carried:
-            asyncio.run_coroutine_threadsafe(self._open(run), self._loop).result()
-
     async def _open(self, run: Run) -> None:
         """Put what the transaction of a followed event publishes on the board, before it can commit."""
         await self._follower.open(run, [(envelope.metadata, delay) for envelope, delay, *_ in run.events or ()])
 
-    def _outgoing(self, run: Run) -> list[Outgoing]:
-        return [Outgoing(*each) for each in run.events or ()]
+    def _publishing(self, run: Run) -> Steps[None]:
+        """Write what was published, also what was as the session sent what it had kept back."""
+        if run.events:
+            yield from self._statements.inserts([Outgoing(*each) for each in run.events])
 
     def _check(self, opened: Opened | OpenedAsync) -> None:
         if not opened.is_open():

@@ -11,7 +11,7 @@ from ..broker import Clock, Pause, sleep
 from ..config import Settings
 from ..events import Event, HoldfastError
 from ..sql import Database, OpenerAsync, Row, Steps, first_line, in_thread, silenced, trouble
-from ..telemetry import Emit, Projected, ProjectionStalled, heed_cancellation
+from ..telemetry import Emit, Projected, ProjectionStalled, cancellations, heed_cancellation
 from .projection import Projection
 from .recorded import Recorded, recorded_of
 
@@ -102,8 +102,9 @@ class Projector:
 
     async def drain(self) -> None:
         """Handle all events that there are, or all before the first that fails."""
+        before = cancellations()
         while True:
-            heed_cancellation()
+            heed_cancellation(before)
             try:
                 if not await self._apart():
                     return

@@ -200,10 +200,10 @@ class Publisher:
             declaration = broker.declare(topology, settings.topology)
             self._declaring = asyncio.ensure_future(declaration)
             self._declaring.add_done_callback(mark_heard)  # the publishes that wait for it may all be over
-        with suppress(TimeoutError):  # the publish that follows says what is wrong
-            async with asyncio.timeout(timeout):
-                await asyncio.shield(self._declaring)
-                self._has_ladder = True
+        done, _ = await asyncio.wait({self._declaring}, timeout=timeout)
+        if done and not self._declaring.cancelled():  # or else the publish that follows says what is wrong
+            self._declaring.result()
+            self._has_ladder = True
 
 
 def _seconds_until(at: datetime, delay: float | None, now: datetime) -> float:

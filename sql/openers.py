@@ -6,7 +6,7 @@ commits at its end, or rolls back on an error.
 
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -49,6 +49,10 @@ class Opened:
     last: Steps[Any] = field(default_factory=nothing)
 
 
+async def _nothing() -> None:
+    pass
+
+
 @dataclass(slots=True)
 class OpenedAsync:
     """A transaction on the loop. See `Opened`."""
@@ -56,6 +60,7 @@ class OpenedAsync:
     user: Any
     execute: ExecuteAsync
     is_open: Callable[[], bool]
+    flush: Callable[[], Awaitable[None]] = _nothing
     first: Any = None
     last: Steps[Any] = field(default_factory=nothing)
 
@@ -119,7 +124,7 @@ class Alchemy(_Opener):
             if self.sessions is None:
                 yield Opened(connection, execute, lambda: outer.is_active)
                 return
-            with self.sessions(bind=connection) as session:
+            with closing(self.sessions(bind=connection)) as session:
                 inner = session.begin()
                 yield Opened(session, execute, lambda: outer.is_active and inner.is_active, session.flush)
                 session.commit()
@@ -148,13 +153,14 @@ class AlchemyAsync:
         def session(bind: Any) -> Any:
             nonlocal user
             user = sessions(bind=AsyncConnection(self.engine, bind))
-            return user.sync_session
+            return _Awaited(user) if _has_its_own(type(user)) else user.sync_session
 
         opening = Alchemy(self.engine.sync_engine, None if sessions is None else session).begin(first)
         opened = await greenlet_spawn(opening.__enter__)
         if sessions is None:
             user = AsyncConnection(self.engine, opened.user)
-        theirs = OpenedAsync(user, partial(greenlet_spawn, opened.execute), opened.is_open, opened.first)
+        execute, flush = partial(greenlet_spawn, opened.execute), partial(greenlet_spawn, opened.flush)
+        theirs = OpenedAsync(user, execute, opened.is_open, flush, opened.first)
         try:
             yield theirs
         except BaseException as error:
@@ -163,6 +169,25 @@ class AlchemyAsync:
         else:
             opened.last = theirs.last
             await greenlet_spawn(opening.__exit__, None, None, None)
+
+
+def _has_its_own(kind: type) -> bool:
+    """Whether a class of asynchronous sessions begins or ends them in a way of its own."""
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    return any(getattr(kind, name) is not getattr(AsyncSession, name) for name in ("begin", "flush", "commit", "close"))
+
+
+class _Awaited:
+    """An asynchronous session as one of a greenlet: its own methods are called, and awaited there."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        from sqlalchemy.util import await_only
+
+        return lambda: await_only(getattr(self._session, name)())
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class Link:
         self._emit = emit
         self._up: asyncio.Future[WiredConnection] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
-        self._is_closed = False
+        self._closed: BrokerUnavailable | None = None
         self._refused: BrokerUnavailable | None = None
         self._was_up = False
         self.on_connect: Callable[[WiredConnection], Awaitable[None]] | None = None
@@ -87,8 +87,8 @@ class Link:
         Raises `BrokerUnavailable` while the broker refuses login or virtual host and there never was a connection, and
         once this was closed.
         """
-        if self._is_closed:
-            raise BrokerUnavailable(f"the connection to {self} was closed by this program")
+        if self._closed is not None:
+            raise self._closed
         if self._task is None:
             supervising = keep_running("connection", self._supervise, self._emit)
             self._task = asyncio.create_task(supervising, name=f"holdfast link {self._role}")
@@ -144,10 +144,12 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection, and connect no more."""
-        task, self._task, self._is_closed = self._task, None, True
+        self._closed = BrokerUnavailable(f"the connection to {self} was closed by this program")
+        task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        self._tell(self._closed)
 
     async def _supervise(self) -> None:
         failures, loop = 0, asyncio.get_running_loop()
@@ -217,7 +219,11 @@ class Link:
 
     def _refuse(self) -> None:
         self._refused = BrokerUnavailable(f"{self} refused this client: {self.last_error}")
-        self._up.set_exception(self._refused)
+        self._tell(self._refused)
+
+    def _tell(self, error: BrokerUnavailable) -> None:
+        """Raise an error to all who wait for a connection."""
+        self._up.set_exception(error)
         self._up.exception()  # retrieved: whoever waits gets it, and no one must
         self._up = asyncio.get_running_loop().create_future()
 

@@ -45,8 +45,7 @@ class AmqpPublisher:
 
     async def publish(self, message: Message, timeout: float | None) -> None:
         """See `Broker.publish`."""
-        if self._is_closed:
-            raise NotConnected(f"not sent to {address(message)}: this program closed its connection")
+        self._check_open(message, is_sent=False)
         packed = pack(message, self._link.header_budget)
         target = (message.exchange, "" if message.exchange else message.routing_key)
         if timeout is None:
@@ -81,12 +80,15 @@ class AmqpPublisher:
 
     async def _confirm(self, message: Message, packed: Packed, target: Target) -> None:
         """Publish until the broker said yes or no; what a lost channel left unknown is sent again."""
+        is_sent = False
         while True:
+            self._check_open(message, is_sent)
             try:
                 channel = self._open.get(target)
                 if channel is None:
                     channel = await self._opened(target)
                     packed = pack(message, self._link.header_budget)  # the broker says only now how much it takes
+                is_sent = True
                 verdict = await channel.send(message, packed)
                 break
             except AMQPChannelError as error:
@@ -95,11 +97,6 @@ class AmqpPublisher:
                 self._link.last_error = explain(error)
             except CONNECTION_ERRORS as error:
                 self._link.last_error = explain(error)
-            if self._is_closed:
-                raise PublishTimeout(
-                    f"no confirm for {address(message)} before this program closed its connection; "
-                    "it may or may not be in a queue"
-                )
             await asyncio.sleep(0.05)
         match verdict:
             case "confirmed":
@@ -110,6 +107,16 @@ class AmqpPublisher:
                 raise PublishRefused(f"the broker refused {address(message)} (basic.nack); is a queue full?")
             case _:
                 assert_never(verdict)
+
+    def _check_open(self, message: Message, is_sent: bool) -> None:
+        """Raise the error of a message that is not confirmed when the program closes the connection."""
+        if self._is_closed and is_sent:
+            raise PublishTimeout(
+                f"no confirm for {address(message)} before this program closed its connection; "
+                "it may or may not be in a queue"
+            )
+        if self._is_closed:
+            raise NotConnected(f"not sent to {address(message)}: this program closed its connection")
 
     async def _opened(self, target: Target) -> PublishChannel:
         """Wait for the channel of a target, which all who publish to it share."""

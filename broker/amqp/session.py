@@ -173,5 +173,5 @@ class AmqpBroker:
         self._redeclaring = asyncio.create_task(restoring, name="holdfast redeclare")
 
     async def _restore(self) -> None:
-        with suppress(TopologyError, *CONNECTION_ERRORS), lost_as_error():
+        with suppress(TopologyError, BrokerUnavailable, *CONNECTION_ERRORS), lost_as_error():
             await topologies.declare(await self._publishing.connection(), self._declared)

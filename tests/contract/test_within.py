@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,10 @@ import pytest
 from databases import KINDS, Bank, a_bank, a_lock, banks, kinds, openers
 from pydantic import SecretStr
 from running import a_worker, publish_all, running
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Column, Connection, Integer, String, Table, create_engine, text
+from sqlalchemy.event import listens_for
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import registry
 from waiting import LIMIT, Facts
 
 from holdfast import (
@@ -36,10 +39,17 @@ from holdfast.telemetry import InboxAnswered, Paused, Settled, Stopped
 ONCE, AT_ONCE = Retry(attempts=1), Retry(attempts=3, backoff=fixed(0.1, jitter=False))
 SQLITE = KINDS[0]
 
+SESSIONS = [each for each in kinds() if each.id in ("sqlite-session", "sqlite-async-session", "asyncpg-session")]
+
 bank = banks(kinds())
 
 
 class Paid(Event, type="paid", key="account"):
+    account: str
+    cents: int
+
+
+class Kept(Event, type="kept", key="account"):
     account: str
     cents: int
 
@@ -260,7 +270,100 @@ async def test_an_event_in_another_transaction_waits_and_spends_no_attempt(
     assert await bank.count("accounts") == 1
 
 
-@pytest.mark.parametrize("bank", [each for each in kinds() if each.id == "asyncpg-session"], indirect=True)
+class Entry:
+    """A row of the accounts, as the ORM maps it."""
+
+    def __init__(self, account: str, cents: int) -> None:
+        self.account, self.cents = account, cents
+
+
+@contextmanager
+def mapped(bank: Bank) -> Iterator[None]:
+    schema, _, name = bank.accounts.rpartition(".")
+    columns = Column("account", String, primary_key=True), Column("cents", Integer)
+    mapping = registry()
+    mapping.map_imperatively(Entry, Table(name, mapping.metadata, *columns, schema=schema or None))
+    try:
+        yield
+    finally:
+        mapping.dispose()
+
+
+def keeping_back(bank: Bank, facts: Facts, settings: Settings) -> Worker:
+    """A worker whose handler publishes when its session sends what it kept back: at the end."""
+
+    def keep(event: Kept, ctx: Context, session: Any) -> None:
+        @listens_for(getattr(session, "sync_session", session), "before_flush")
+        def publish(*_: object) -> None:
+            ctx.publish(Booked(account=event.account))
+
+        session.add(Entry(event.account, event.cents))
+
+    async def on_loop(event: Kept, ctx: Context, session: Any) -> None:
+        keep(event, ctx, session)
+
+    worker = a_ledger(settings, facts, bank, booking(bank))
+    ours = on_loop if bank.database.is_async else keep
+    worker.handler(Kept, name="keep", within=bank.database, retry=ONCE)(ours)
+    return worker
+
+
+@pytest.mark.parametrize("bank", SESSIONS, indirect=True)
+@pytest.mark.parametrize("is_followed", [False, True], ids=["unfollowed", "followed"])
+async def test_what_is_published_as_the_session_flushes_is_committed_too(
+    bank: Bank, settings: Settings, is_followed: bool
+) -> None:
+    facts = Facts()
+    if is_followed:
+        url = SecretStr(f"memory://{settings.broker.exchange}")
+        settings = settings.model_copy(update={"idempotency": IdempotencySettings(url=url)})
+
+    with mapped(bank):
+        async with running(keeping_back(bank, facts, settings)), Publisher(settings) as publisher:
+            sent = await publisher.publish(Kept(account="a", cents=5), follow=is_followed)
+            [event] = await relayed(facts)
+            if is_followed:
+                async with Following(settings) as following:
+                    progress = await following.until_done(sent.follow, within=LIMIT)
+                assert progress == Progress("done", handled=2)
+
+    assert event.metadata.causation_id == sent.event_id
+    assert await bank.ask(f"select account, cents from {bank.accounts}") == [("a", 5)]
+
+
+@pytest.mark.parametrize("bank", [each for each in SESSIONS if each.id == "asyncpg-session"], indirect=True)
+async def test_a_class_of_sessions_with_ways_of_its_own_keeps_them(bank: Bank, settings: Settings) -> None:
+    facts, called = Facts(), list[str]()
+
+    class Own(AsyncSession):
+        async def commit(self) -> None:
+            if self.info.get("books"):
+                called.append("commit")
+                await self.execute(text(f"insert into {bank.accounts} values ('own', 1)"))
+            await super().commit()
+
+        async def close(self) -> None:
+            if self.info.get("books"):
+                called.append("close")
+            await super().close()
+
+    engine: Any = bank.database.opener.engine  # type: ignore[union-attr]
+    worker = a_worker(settings, facts)
+
+    @worker.handler(Paid, within=Database(async_sessionmaker(engine, class_=Own)), name="book")
+    async def book(event: Paid, ctx: Context, session: Own) -> None:
+        session.info["books"] = True
+        await session.execute(text(f"insert into {bank.accounts} values ('a', 5)"))
+
+    async with running(worker):
+        await publish(settings, Paid(account="a", cents=5))
+        await booked(facts, "handled")
+
+    assert called == ["commit", "close"]
+    assert await bank.ask(f"select account, cents from {bank.accounts} order by 1") == [("a", 5), ("own", 1)]
+
+
+@pytest.mark.parametrize("bank", [each for each in SESSIONS if each.id == "asyncpg-session"], indirect=True)
 async def test_a_database_that_does_not_answer_keeps_no_worker_from_its_end(bank: Bank, settings: Settings) -> None:
     facts = Facts()
     worker = a_ledger(settings, facts, bank, booking(bank))
