@@ -289,8 +289,14 @@ def mapped(bank: Bank) -> Iterator[None]:
         mapping.dispose()
 
 
-def keeping_back(bank: Bank, facts: Facts, settings: Settings) -> Worker:
-    """A worker whose handler publishes when its session sends what it kept back: at the end."""
+def keeping_back(bank: Bank, facts: Facts, settings: Settings, go: asyncio.Event) -> Worker:
+    """A worker whose handler publishes when its session sends what it kept back: at the end. What it publishes waits
+    for `go`."""
+    worker = a_worker(settings, facts)
+
+    @worker.handler(Booked, idempotent=False)
+    async def watch(event: Booked) -> None:
+        await go.wait()
 
     def keep(event: Kept, ctx: Context, session: Any) -> None:
         @listens_for(getattr(session, "sync_session", session), "before_flush")
@@ -302,7 +308,6 @@ def keeping_back(bank: Bank, facts: Facts, settings: Settings) -> Worker:
     async def on_loop(event: Kept, ctx: Context, session: Any) -> None:
         keep(event, ctx, session)
 
-    worker = a_ledger(settings, facts, bank, booking(bank))
     ours = on_loop if bank.database.is_async else keep
     worker.handler(Kept, name="keep", within=bank.database, retry=ONCE)(ours)
     return worker
@@ -313,22 +318,28 @@ def keeping_back(bank: Bank, facts: Facts, settings: Settings) -> Worker:
 async def test_what_is_published_as_the_session_flushes_is_committed_too(
     bank: Bank, settings: Settings, is_followed: bool
 ) -> None:
-    facts = Facts()
+    facts, go = Facts(), asyncio.Event()
     if is_followed:
         url = SecretStr(f"memory://{settings.broker.exchange}")
         settings = settings.model_copy(update={"idempotency": IdempotencySettings(url=url)})
 
     with mapped(bank):
-        async with running(keeping_back(bank, facts, settings)), Publisher(settings) as publisher:
+        async with (
+            running(keeping_back(bank, facts, settings, go)),
+            Publisher(settings) as publisher,
+            Following(settings) as following,
+        ):
             sent = await publisher.publish(Kept(account="a", cents=5), follow=is_followed)
+            await facts.until(Settled, lambda fact: fact.handler == "keep")
+            meanwhile = await following.progress(sent.follow)
+            go.set()
             [event] = await relayed(facts)
-            if is_followed:
-                async with Following(settings) as following:
-                    progress = await following.until_done(sent.follow, within=LIMIT)
-                assert progress == Progress("done", handled=2)
+            progress = await following.until_done(sent.follow, within=LIMIT) if is_followed else meanwhile
 
     assert event.metadata.causation_id == sent.event_id
     assert await bank.ask(f"select account, cents from {bank.accounts}") == [("a", 5)]
+    if is_followed:
+        assert (meanwhile.state, progress) == ("open", Progress("done", handled=2))
 
 
 @pytest.mark.parametrize("bank", [each for each in SESSIONS if each.id == "asyncpg-session"], indirect=True)
