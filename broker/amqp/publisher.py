@@ -9,7 +9,7 @@ from typing import TypeAlias, assert_never
 
 from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 
-from ...events import Message, NotConnected, PublishRefused, PublishTimeout, Unroutable
+from ...events import Message, NotConnected, PublishError, PublishRefused, PublishTimeout, Unroutable
 from ...telemetry import Emit, PublishingHeld, PublishingResumed, heed_cancellation, mark_heard
 from ..codec import Packed, address, pack
 from .confirms import PublishChannel
@@ -45,7 +45,8 @@ class AmqpPublisher:
 
     async def publish(self, message: Message, timeout: float | None) -> None:
         """See `Broker.publish`."""
-        self._check_open(message, is_sent=False)
+        if self._is_closed:
+            raise _unconfirmed(message, is_sent=False)
         packed = pack(message, self._link.header_budget)
         target = (message.exchange, "" if message.exchange else message.routing_key)
         if timeout is None:
@@ -82,7 +83,8 @@ class AmqpPublisher:
         """Publish until the broker said yes or no; what a lost channel left unknown is sent again."""
         is_sent = False
         while True:
-            self._check_open(message, is_sent)
+            if self._is_closed:
+                raise _unconfirmed(message, is_sent=is_sent)
             try:
                 channel = self._open.get(target)
                 if channel is None:
@@ -107,16 +109,6 @@ class AmqpPublisher:
                 raise PublishRefused(f"the broker refused {address(message)} (basic.nack); is a queue full?")
             case _:
                 assert_never(verdict)
-
-    def _check_open(self, message: Message, is_sent: bool) -> None:
-        """Raise the error of a message that is not confirmed when the program closes the connection."""
-        if self._is_closed and is_sent:
-            raise PublishTimeout(
-                f"no confirm for {address(message)} before this program closed its connection; "
-                "it may or may not be in a queue"
-            )
-        if self._is_closed:
-            raise NotConnected(f"not sent to {address(message)}: this program closed its connection")
 
     async def _opened(self, target: Target) -> PublishChannel:
         """Wait for the channel of a target, which all who publish to it share."""
@@ -193,3 +185,13 @@ class AmqpPublisher:
     def _forget(self, target: Target, channel: PublishChannel) -> None:
         if self._open.get(target) is channel:
             del self._open[target]
+
+
+def _unconfirmed(message: Message, *, is_sent: bool) -> PublishError:
+    """Return the error of a message that is not confirmed when the program closes the connection."""
+    if is_sent:
+        return PublishTimeout(
+            f"no confirm for {address(message)} before this program closed its connection; "
+            "it may or may not be in a queue"
+        )
+    return NotConnected(f"not sent to {address(message)}: this program closed its connection")
