@@ -225,7 +225,7 @@ class Within:
         await self._follower.open(run, [(envelope.metadata, delay) for envelope, delay, *_ in run.events or ()])
 
     def _publishing(self, run: Run) -> Steps[None]:
-        """Write what was published, also what was as the session sent what it had kept back."""
+        """Write what the handler has published, also while its session was flushed."""
         if run.events:
             yield from self._statements.inserts([Outgoing(*each) for each in run.events])
 

@@ -121,6 +121,7 @@ class AmqpConsumer:
             if self._stopping.is_set():
                 return
             await self._discard()
+            heed_cancellation()
             delay = RECONNECT.seconds(failures, random.random())
             failures += 1
             self._emit(Detached(self._name, error, delay))

@@ -9,7 +9,7 @@ from typing import TypeAlias, assert_never
 
 from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 
-from ...events import Message, NotConnected, PublishError, PublishRefused, PublishTimeout, Unroutable
+from ...events import BrokerUnavailable, Message, NotConnected, PublishError, PublishRefused, PublishTimeout, Unroutable
 from ...telemetry import Emit, PublishingHeld, PublishingResumed, heed_cancellation, mark_heard
 from ..codec import Packed, address, pack
 from .confirms import PublishChannel
@@ -60,6 +60,10 @@ class AmqpPublisher:
                 async with self._slots:
                     is_sent = True
                     await self._confirm(message, packed, target)
+        except BrokerUnavailable:
+            if self._is_closed:
+                raise _unconfirmed(message, is_sent=is_sent) from None
+            raise
         except TimeoutError:
             if is_sent or self._link.connected:
                 why = f" ({self._link.last_error})" if target in self._opening else ""

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import trouble
-from ..openers import Opened, _Opener
+from ..openers import BaseOpener, Opened
 from ..statements import Params, Row, in_percent
 from ..steps import Execute
 
 
-class Django(_Opener):
+class Django(BaseOpener):
     """A database of Django's settings, by its alias. Each thread has a connection of its own, which lives as long as
     Django's `CONN_MAX_AGE` says, and no longer than until the database was unavailable."""
 

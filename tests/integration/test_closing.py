@@ -152,6 +152,21 @@ async def test_a_session_that_was_closed_connects_no_more(settings: Settings, pr
     await proxy.until_connections(0)
 
 
+async def test_who_waits_for_a_connection_as_the_session_closes_has_sent_nothing(
+    settings: Settings, proxy: Proxy
+) -> None:
+    facts = Facts()
+    await proxy.refuse()
+    through_proxy = await open_broker(through(proxy, settings), facts.record)
+    waiting = asyncio.create_task(through_proxy.publish(a_message(exchange="", routing_key="nobody"), timeout=LIMIT))
+    await facts.until(Disconnected)
+
+    await through_proxy.close()
+    await asyncio.wait({waiting}, timeout=LIMIT / 2)
+
+    assert isinstance(waiting.exception(), NotConnected)
+
+
 async def test_a_channel_that_closes_slowly_leaves_its_connection(settings: Settings, proxy: Proxy) -> None:
     facts, kept, deleted = Facts(), f"{settings.broker.exchange}.kept", f"{settings.broker.exchange}.deleted"
     queues = tuple(Queue(name, {"x-queue-type": "classic"}) for name in (kept, deleted))
