@@ -10,13 +10,13 @@ from typing import Any
 from ..broker import Clock, Pause, sleep
 from ..config import Settings
 from ..events import Event, HoldfastError
-from ..sql import Database, OpenerAsync, Row, Steps, first_line, in_thread, silenced, trouble
+from ..sql import Database, OpenerAsync, Row, Steps, bounded, first_line, in_thread, silenced, trouble
 from ..telemetry import Emit, Projected, ProjectionStalled, cancellations, heed_cancellation
 from .projection import Projection
 from .recorded import Recorded, recorded_of
 
 _MOST = 500  # events of one transaction
-_PATIENCE = 60.0  # seconds after which PostgreSQL ends the transaction of a process that was frozen
+_PATIENCE = 60.0  # seconds for which PostgreSQL waits for a process within a transaction
 _FIRST_LOOK = 0.02
 _AGAIN = Pause(0.5, 60.0)
 
@@ -207,9 +207,12 @@ class Projector:
         yield self._history.enter_projection, {"name": self._projection.cursor}
 
     def _read(self) -> Steps[_Batch | None]:
+        return bounded(self._begin(), self._database.dialect, _PATIENCE)
+
+    def _begin(self) -> Steps[_Batch | None]:
         """Lock the row of the projection, and read what comes after its position; None while another process has it."""
-        history, patience = self._history, str(round(1000 * _PATIENCE))
-        rows = yield history.projection, {"name": self._projection.cursor, "patience": patience}
+        history = self._history
+        rows = yield history.projection, {"name": self._projection.cursor}
         if not rows:
             return None
         after = rows[0][0]

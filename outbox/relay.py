@@ -80,7 +80,7 @@ class Relay:
         """Seconds that one publish may take: what is sent by `send_until` is confirmed while the leases last."""
         kept = database.kept(settings.sql.schema) if settings.sql.keeps else None
         self._statements = kept or database.statements(settings.sql.schema)
-        self._sequencer = None if kept is None else Sequencer(kept, settings.sql.lease)
+        self._sequencer = None if kept is None else Sequencer(kept)
         self.leases = Leases(database, self._statements, settings.sql.lease)
         self._requests = Requests(settings, clock, emit)
         self._wake = asyncio.Event()

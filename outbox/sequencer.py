@@ -15,11 +15,10 @@ class Sequencer:
     no other event.
     """
 
-    def __init__(self, statements: Kept, lease: float) -> None:
+    def __init__(self, statements: Kept) -> None:
         self.fresh = 0
         """How many positions were given last."""
         self._statements = statements
-        self._patience = {"patience": str(round(1000 * lease))}
         self._above = 1  # about how many events with positions are above the floor
         self._highest = 0
         self._writing: set[str] | None = None
@@ -28,7 +27,7 @@ class Sequencer:
         """Give positions to at most `CHUNK` events."""
         is_due, statements = self._above > (CHUNK if self.fresh else 0), self._statements
         self.fresh = 0
-        if not (yield statements.sequencer, self._patience):
+        if not (yield statements.sequencer, {}):
             return
         floor = (yield from self._look()) if is_due else None
         self.fresh = len((yield statements.sequence, {}))

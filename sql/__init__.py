@@ -37,6 +37,7 @@ from .statements import Row as Row
 from .statements import Statements as Statements
 from .statements import shard_of as shard_of
 from .steps import Steps as Steps
+from .steps import bounded as bounded
 from .steps import in_thread as in_thread
 from .steps import play as play
 from .steps import play_in_thread as play_in_thread

@@ -12,7 +12,7 @@ from .history import History
 from .kept import Kept
 from .openers import Alchemy, AlchemyAsync, Asyncpg, Opener, OpenerAsync, Psycopg, PsycopgAsync, Sqlite
 from .statements import VERSION, Statements
-from .steps import Steps, in_thread
+from .steps import Steps, bounded, in_thread
 
 if TYPE_CHECKING:
     import sqlite3
@@ -34,6 +34,8 @@ _DRIVERS = {
     "mysql": ("MySQL", "mysql", ("asyncmy", "aiomysql")),
 }
 """For each dialect its name, our extra for it, and the drivers that a URL without one may have."""
+
+_PATIENCE = 5.0  # seconds for which PostgreSQL waits for a process within a transaction of ours
 
 _UNPREPARED: dict[str, dict[str, Any]] = {
     "asyncpg": {
@@ -232,6 +234,7 @@ class Database(Generic[S]):
         Raises:
             DatabaseUnavailable: The database cannot be reached.
         """
+        steps = bounded(steps, self.dialect, _PATIENCE)
         try:
             if isinstance(self.opener, OpenerAsync):
                 async with self.opener.begin(steps) as opened:

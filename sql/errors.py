@@ -11,7 +11,8 @@ Trouble: TypeAlias = Literal["again", "conflict", "unavailable"]
 MAKE_TABLES = "Holdfast's tables are not in this database: make them with `holdfast sql schema --apply`"
 
 _AGAIN = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
-_UNAVAILABLE = ("08", "57P", "53300")  # connection exceptions, the server stops or starts, too many connections
+# Connection exceptions, silence within a transaction, the server stops or starts, too many connections.
+_UNAVAILABLE = ("08", "25P03", "57P", "53300")
 _POOLED = {"42P05", "26000"}  # a prepared statement is another connection's
 # Numbers of MySQL and MariaDB for the same.
 _MYSQL = {"MySQLdb", "aiomysql", "asyncmy", "pymysql"}

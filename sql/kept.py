@@ -43,18 +43,12 @@ class Kept(Statements):
 
     @cached_property
     def sequencer(self) -> str:
-        """Lock the row of the sequencer. Returns nothing while another transaction has it.
-
-        PostgreSQL ends a transaction whose process was frozen for longer than `patience` milliseconds.
-        """
+        """Lock the row of the sequencer. Returns nothing while another transaction has it."""
         return self._locking("select position", "name = 'sequencer'")
 
     def _locking(self, select: str, where: str) -> str:
-        cursors = self.table("cursors")
-        if not self._is_postgres:
-            return f"{select}, :patience from {cursors} where {where}"
-        limit = "set_config('idle_in_transaction_session_timeout', cast(:patience as text), true)"
-        return f"{select}, {limit} from {cursors} where {where} for update skip locked"
+        lock = " for update skip locked" if self._is_postgres else ""
+        return f"{select} from {self.table('cursors')} where {where}{lock}"
 
     @cached_property
     def sequence(self) -> str:

@@ -10,6 +10,10 @@ from typing import Any, TypeAlias, TypeVar
 from ..telemetry import mark_heard
 from .statements import Params, Row
 
+_LIMITS = (
+    "select set_config('idle_in_transaction_session_timeout', cast(:limit as text), true), "
+    "set_config('tcp_user_timeout', cast(:limit as text), true)"
+)
 _TO_END = 1.0  # seconds in which a thread gives its connection back, once its caller is cancelled
 
 T = TypeVar("T")
@@ -21,6 +25,17 @@ ExecuteAsync: TypeAlias = Callable[[str, Params], Awaitable[list[Row]]]
 def nothing() -> Steps[None]:
     """Take no step."""
     yield from ()
+
+
+def bounded(steps: Steps[T], dialect: str, seconds: float) -> Steps[T]:
+    """Take the steps in a transaction that PostgreSQL ends where its process is silent for `seconds`, or takes in
+    nothing of what is sent to it.
+
+    A process that is frozen or cut off would keep the rows that it has locked, and all others would wait for them.
+    """
+    if dialect == "postgresql":
+        yield _LIMITS, {"limit": str(round(1000 * seconds))}
+    return (yield from steps)
 
 
 async def play(steps: Steps[T], execute: ExecuteAsync) -> T:

@@ -16,7 +16,7 @@ from holdfast.broker import REAL, Broker
 from holdfast.events import Message, headers
 from holdfast.outbox import Relay
 from holdfast.outbox.running import Swept, sweep
-from holdfast.sql import Outbox
+from holdfast.sql import OpenerAsync, Outbox, Steps, bounded
 from holdfast.telemetry import OutboxCounted, Spans
 
 POSTGRES = [each for each in keeping(server=True) if each.id == "asyncpg-session"]
@@ -202,9 +202,12 @@ async def test_a_sequencer_that_was_frozen_is_ended_by_the_database(
         await relay.drain()
         return bool(port.sent)
 
+    def locked() -> Steps[None]:
+        yield kept.sequencer, {}
+
+    opener = cast(OpenerAsync, bank.database.opener)
     with suppress(Exception):  # its connection is closed
-        async with bank.transaction() as frozen:
-            await frozen.execute(_text(kept.sequencer), {"patience": "300"})
+        async with opener.begin(bounded(locked(), "postgresql", 0.3)):
             await relay.drain()
             sent_meanwhile = len(port.sent)
             await eventually(drained)

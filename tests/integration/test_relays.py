@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from outboxes import Counted, Outboxes, outboxes
-from proxy import proxy_to
+from proxy import Direction, proxy_to
 from scraping import total
 from waiting import eventually
 
@@ -66,6 +66,26 @@ async def test_a_relay_frozen_past_its_lease_neither_overtakes_nor_deletes(site:
         await site.until_more(EACH)
 
     await site.account()
+
+
+async def test_a_relay_that_is_cut_off_within_a_transaction_stops_no_other(site: Outboxes) -> None:
+    async with proxy_to(site.url) as proxy:
+
+        def silence(data: bytes, direction: Direction) -> bytes:
+            if direction is Direction.TO_SERVER and b"delete from" in data:
+                proxy.swallow(Direction.TO_CLIENT)
+            return data
+
+        proxy.alter = silence
+        site.relay(HOLDFAST_SQL__URL=proxy.url(site.url).replace("postgresql:", "postgresql+psycopg:"))
+        await site.shards_held(1)
+
+        async with site.written():
+            await proxy.until_withheld(Direction.TO_CLIENT)
+            site.relay()
+            await site.until_more(EACH)
+
+        await site.account()
 
 
 async def test_a_transaction_that_is_open_for_long_delays_nobody_and_is_sent_late(
