@@ -205,7 +205,7 @@ async def test_a_sequencer_that_was_frozen_is_ended_by_the_database(
     def locked() -> Steps[None]:
         yield kept.sequencer, {}
 
-    opener = cast(OpenerAsync, bank.database.opener)
+    opener = cast("OpenerAsync", bank.database.opener)
     with suppress(Exception):  # its connection is closed
         async with opener.begin(bounded(locked(), "postgresql", 0.3)):
             await relay.drain()
