@@ -14,7 +14,7 @@ from running import a_broker
 
 from holdfast import Settings
 from holdfast.broker import Binding, Exchange, Queue, Topology
-from holdfast.broker.ladder import UNROUTED
+from holdfast.broker.ladder import UNROUTED, level_name, levels_for
 
 
 @pytest.fixture
@@ -46,13 +46,21 @@ async def test_everything_on_the_page_works(
         )
         await broker.declare(Topology((exchange,), (queue,), (Binding(exchange.name, queue.name, "#"),)))
 
-    async with a_channel(settings) as channel:  # as on a broker of the reader's own, which no test has used before
-        with suppress(aiormq.exceptions.ChannelNotFoundEntity):
-            await channel.queue_purge(UNROUTED)
+    await purge(settings, UNROUTED)  # as on a broker of the reader's own, which no test has used before
 
     with a_terminal(tmp_path, reader) as run:
         for step in steps(page):
             run(step)
+
+    for level in range(levels_for(float(reader["HOLDFAST_BROKER__MAX_DELAY"]))):  # it would come to a later test
+        await purge(settings, level_name(level))
+
+
+async def purge(settings: Settings, queue: str) -> None:
+    """Empty a queue, if it is there."""
+    async with a_channel(settings) as channel:
+        with suppress(aiormq.exceptions.ChannelNotFoundEntity):
+            await channel.queue_purge(queue)
 
 
 def test_the_web_application_of_the_documentation_publishes(
