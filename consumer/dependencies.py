@@ -37,6 +37,9 @@ class Dependencies:
     With `relays_at_once` the events that a handler's transaction commits are sent before its delivery ends.
     `companions` receives what runs next to handlers in their databases; without it each runs by itself. `jobs` receives
     what is included besides handlers, which then work when a transaction has committed.
+
+    A run that `rehearses` leaves databases as they are: nothing is sent from them, no limit of a saga fires, and the
+    transaction of each handler is rolled back at its end. What it published is then published as outside of one.
     """
 
     settings: Settings | None = None
@@ -50,3 +53,4 @@ class Dependencies:
     relays_at_once: bool = False
     companions: list[Companion] | None = None
     jobs: list[Job] | None = None
+    rehearses: bool = False

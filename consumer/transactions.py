@@ -61,7 +61,7 @@ class Transactions:
             settings, emit, clock, luck = self._settings, self._emit, self._given.clock, self._given.luck
             relay = outbox.Relay(database, broker, settings, emit=emit, spans=self._spans, clock=clock, luck=luck)
             self._relays[database] = relay
-            if not self._given.relays_at_once:
+            if not (self._given.relays_at_once or self._given.rehearses):
                 relaying = keep_running("relay", partial(outbox.relaying, relay, settings, emit, clock), emit)
                 name = f"holdfast relay of {database.name}"
                 self._relaying.append(asyncio.create_task(relaying, name=name))
@@ -72,6 +72,7 @@ class Transactions:
         for companion in companions:
             if self._given.companions is not None:
                 self._given.companions.append(companion)
+            if self._given.companions is not None or self._given.rehearses:
                 continue
             running = keep_running("sagas", companion.run, self._emit)
             self._companions.append(asyncio.create_task(running, name="holdfast sagas"))
@@ -115,7 +116,8 @@ class Transactions:
             return None
         from .within import Within
 
-        return Within(spec, self.databases[spec.within], self._committed(spec.within), self._emit, follower)
+        committed = None if self._given.rehearses else self._committed(spec.within)
+        return Within(spec, self.databases[spec.within], committed, self._emit, follower)
 
     def missing(self) -> tuple[str, ...]:
         """Return what keeps the relays and the parts from being ready."""

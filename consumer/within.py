@@ -11,6 +11,7 @@ from ..config import SqlSettings
 from ..events import HoldfastError
 from ..events import headers as h
 from ..idempotency import Availability
+from ..publisher import message_for
 from ..sql import (
     Database,
     DatabaseUnavailable,
@@ -28,7 +29,7 @@ from ..sql import (
 )
 from ..telemetry import Emit, InboxAnswered
 from .claims import digests_of
-from .context import RUNNING, Context, run_of
+from .context import RUNNING, Context, run_of, settings_of
 from .errors import FingerprintMismatch, WorkNotDone
 from .following import Follower
 from .handler import Handler, HandlerSpec
@@ -69,14 +70,19 @@ class DatabaseAvailability(Availability):
         await self.database.check(self.settings.schema, keeps=self.settings.keeps)
 
 
+class _RolledBack(Exception):
+    """The end of a rehearsal's transaction."""
+
+
 class Within:
-    """Runs one handler's function in transactions of its database; `committed` is called when one has events."""
+    """Runs one handler's function in transactions of its database; `committed` is called when one has events. Without
+    it, each transaction is rolled back at its end."""
 
     def __init__(
         self,
         spec: HandlerSpec,
         available: DatabaseAvailability,
-        committed: Callable[[], Awaitable[None]],
+        committed: Callable[[], Awaitable[None]] | None,
         emit: Emit,
         follower: Follower,
     ) -> None:
@@ -160,6 +166,10 @@ class Within:
                 try:
                     await transact(event, context)
                     break
+                except _RolledBack:
+                    settings = settings_of(context)
+                    run.pending += [message_for(envelope, settings, delay) for envelope, delay, *_ in run.events or ()]
+                    return
                 except Exception as error:
                     if await self._runs_again(error, run, tries):
                         continue
@@ -171,7 +181,7 @@ class Within:
                         self._emit(InboxAnswered(self._spec.queue, run.inbox))
             for fact in run.facts:
                 self._emit(fact)
-            if run.events:
+            if run.events and self._committed is not None:
                 await self._committed()
 
         return call
@@ -228,6 +238,8 @@ class Within:
         """Write what the handler has published, also while its session was flushed."""
         if run.events:
             yield from self._statements.inserts([Outgoing(*each) for each in run.events])
+        if self._committed is None:
+            raise _RolledBack
 
     def _check(self, opened: Opened | OpenedAsync) -> None:
         if not opened.is_open():

@@ -800,6 +800,22 @@ MUTATIONS = (
     ),
     Mutation(
         8,
+        "a rehearsal sends what waits in the database",
+        "cli/dead/rehearsal.py",
+        "Dependencies(rehearses=True)",
+        "Dependencies()",
+        "tests/integration/test_rehearsals.py -k rolled_back",
+    ),
+    Mutation(
+        8,
+        "a rehearsal commits what the handler did",
+        "consumer/within.py",
+        "            raise _RolledBack\n",
+        "            return\n",
+        "tests/contract/test_within.py -k rehearsal",
+    ),
+    Mutation(
+        8,
         "a process that is frozen within a transaction keeps what it has locked",
         "sql/steps.py",
         "set_config('idle_in_transaction_session_timeout', cast(:limit as text), true)",

@@ -130,7 +130,7 @@ async def check(
     run: o.Run = False, cached: o.Cached = False, worn: o.Worn = False,
 ) -> int:  # fmt: skip
     """Try letters against today's models without touching them. With --run the handler really runs, here: what it
-    publishes is caught and counted, whatever else it does is done."""
+    publishes is caught and counted, its transaction (within=) is rolled back, whatever else it does is done."""
     from .rehearsal import check_letters
 
     name = await session.read(queue, cached=cached, worn=worn)

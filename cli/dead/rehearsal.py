@@ -1,7 +1,7 @@
 """Letters against today's code: `holdfast dead check`, the check before an edit, and the same for the page.
 
-A handler runs on letters in the process of `dead check --run`, with the in-memory broker, which catches its publishes.
-The page starts that command, so the handler cannot hurt the page."""
+A handler runs on letters in the process of `dead check --run`, with the in-memory broker, which catches its publishes;
+its transactions are rolled back. The page starts that command, so the handler cannot hurt the page."""
 
 import asyncio
 import json
@@ -19,9 +19,9 @@ from typing import IO
 
 from pydantic import SecretStr
 
-from ...broker import Binding, Delivery, Queue, Topology, open_broker
+from ...broker import Binding, Delivery, Queue, Topology, open_broker, owning_queue
 from ...config import Settings
-from ...consumer import HandlerSpec
+from ...consumer import Dependencies, HandlerSpec
 from ...dead_letters import Edit, Forecast, Index, Letter, Reader, Rehearsal, Selection, forecast, replayed, target_of
 from ...events import ConfigurationError, read_incoming
 from ...telemetry import Fact, Settled, neutral
@@ -33,8 +33,8 @@ _CAUGHT = "holdfast.rehearsal"
 
 
 def handler_of(worker: str, queue: str) -> HandlerSpec:
-    """Return the handler that takes messages of a queue. Raises `ConfigurationError`."""
-    specs = {spec.queue: spec for spec in load_worker(worker).handlers}
+    """Return the handler that takes messages of a queue, or of one that belongs to it. Raises `ConfigurationError`."""
+    specs, queue = {spec.queue: spec for spec in load_worker(worker).handlers}, owning_queue(queue)
     if queue not in specs:
         raise ConfigurationError(f"{worker} has no handler for queue {queue!r}; it has {', '.join(specs)}")
     return specs[queue]
@@ -89,19 +89,25 @@ def _print(read_now: Forecast, ran: Rehearsal | None) -> None:
 
 
 async def rehearse(target: str, spec: HandlerSpec, letters: Sequence[Letter]) -> Rehearsal:
-    """Run the handler on each letter, once. Its lifespan and middleware run as well; its effects are real."""
+    """Run the handler on each letter, once. Its lifespan and middleware run as well; its effects are real, but for those
+    in its transaction, which is rolled back."""
     worker = load_worker(target)
-    ran, caught = Rehearsal(), Counter[str]()
+    ran, caught, ended = Rehearsal(), Counter[str](), Counter[str]()
+    of_event = Counter(letter.event_id for letter in letters)
 
     def count(fact: Fact) -> None:
         if not isinstance(fact, Settled) or fact.outcome == "given_back":
             return
+        event_id = fact.metadata.event_id
+        if ended[event_id] >= max(1, of_event[event_id]):  # it waited, and ran again
+            return
+        ended[event_id] += 1
         if fact.outcome in ("handled", "duplicate"):
             ran.handled += 1
         else:
             ran.failed += 1
-            ran.errors.append(f"{fact.error_type}: {fact.error}")
-        if ran.handled + ran.failed >= len(letters):
+            ran.errors.append(f"{fact.error_type}: {fact.error}" if fact.error_type else "it would wait")
+        if ended.total() >= len(letters):
             worker.stop(now=True)
 
     def catch(delivery: Delivery) -> None:
@@ -110,15 +116,17 @@ async def rehearse(target: str, spec: HandlerSpec, letters: Sequence[Letter]) ->
     settings = _in_memory(worker.settings)
     worker.configure(settings=settings, listeners=[count])
     broker = await open_broker(settings, lambda fact: None)
-    running = asyncio.create_task(worker.run(only=[spec.name]))
+    [alone] = worker.selected([spec.name])
+    alone.retry = replace(alone.retry, attempts=1, immediate=0)
+    running = asyncio.create_task(worker.run(only=[spec.name], dependencies=Dependencies(rehearses=True)))
     try:
         while not worker.health().ready and not running.done():  # noqa: ASYNC110 (it is asked, and sets no event)
             await asyncio.sleep(0.01)
         caught_all = Binding(settings.broker.exchange, _CAUGHT, "#")
         await broker.declare(Topology(queues=(Queue(_CAUGHT),), bindings=(caught_all,)))
         await broker.consume(_CAUGHT, prefetch=0, on_delivery=catch)
-        for letter in letters:
-            message = replayed(letter, operation="rehearsal", target=spec.queue, forced=True)
+        for number, letter in enumerate(letters):  # each by itself, also where two are of one event
+            message = replayed(letter, operation=f"rehearsal-{number}", target=spec.queue, forced=True)
             await broker.publish(message, timeout=None)
         await asyncio.wait({running})
     finally:

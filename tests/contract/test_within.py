@@ -32,8 +32,9 @@ from holdfast import (
     fixed,
 )
 from holdfast.config import IdempotencySettings
-from holdfast.events import derived_id
-from holdfast.sql import Database, ddl
+from holdfast.consumer import Dependencies
+from holdfast.events import derived_id, seal
+from holdfast.sql import Database, Outgoing, Steps, ddl
 from holdfast.telemetry import InboxAnswered, Paused, Settled, Stopped
 
 ONCE, AT_ONCE = Retry(attempts=1), Retry(attempts=3, backoff=fixed(0.1, jitter=False))
@@ -115,6 +116,26 @@ async def test_effect_inbox_row_and_events_are_committed_together(bank: Bank, se
     assert (event.metadata.key, event.metadata.causation_id) == ("a", sent.event_id)
     assert event.metadata.caused_by == f"{settings.broker.exchange}.w.book"
     assert event.metadata.event_id == derived_id(sent.event_id, "book", 0)
+
+
+@pytest.mark.parametrize("bank", openers(), indirect=True)
+async def test_a_rehearsal_leaves_the_database_as_it_is_and_publishes_all_the_same(
+    bank: Bank, settings: Settings
+) -> None:
+    facts = Facts()
+
+    def write() -> Steps[None]:
+        yield bank.statements.insert([Outgoing(seal(Booked(account="waits"), source="shop"))])
+
+    await bank.database.run(write())
+    async with running(a_ledger(settings, facts, bank, booking(bank)), dependencies=Dependencies(rehearses=True)):
+        sent = await publish(settings, Paid(account="a", cents=5))
+        await publish(settings, Paid(account="a", cents=5), sent)
+        await booked(facts, "handled", count=2)
+        [first, second] = await facts.until(Settled, lambda fact: fact.handler == "watch", count=2)
+
+    assert [await bank.count(table) for table in ("inbox", "events", "accounts")] == [0, 1, 0]
+    assert {first.metadata.event_id, second.metadata.event_id} == {derived_id(sent.event_id, "book", 0)}
 
 
 @pytest.mark.parametrize("bank", openers(), indirect=True)
