@@ -24,6 +24,7 @@ from ..sql import (
     Steps,
     TransactionEnded,
     first_line,
+    is_aborted,
     is_locked,
     trouble,
 )
@@ -119,7 +120,7 @@ class Within:
                     if h.FOLLOW in run.carried:
                         await opened.flush()
                         await self._open(run)
-                    opened.last = self._publishing(run)
+                    opened.last = self._publishing(run, event)
 
             return on_loop
 
@@ -141,7 +142,7 @@ class Within:
                 if h.FOLLOW in run.carried:
                     opened.flush()
                     asyncio.run_coroutine_threadsafe(self._open(run), self._loop).result()
-                opened.last = self._publishing(run)
+                opened.last = self._publishing(run, event)
 
         return in_thread
 
@@ -175,6 +176,8 @@ class Within:
                         continue
                     if isinstance(error, TransactionEnded):  # if it was a commit, the inbox row must not stay
                         await self._database.run(self._withdraw(run, event))
+                    if is_aborted(error) and run.raised is None:
+                        raise self._ended() from error
                     raise
                 finally:
                     if run.inbox is not None:
@@ -234,18 +237,35 @@ class Within:
         """Put what the transaction of a followed event publishes on the board, before it can commit."""
         await self._follower.open(run, [(envelope.metadata, delay) for envelope, delay, *_ in run.events or ()])
 
-    def _publishing(self, run: Run) -> Steps[None]:
+    def _publishing(self, run: Run, event: Any) -> Steps[None]:
         """Write what the handler has published, also while its session was flushed."""
         if run.events:
             yield from self._statements.inserts([Outgoing(*each) for each in run.events])
+        if (proof := self._proof(run, event)) is not None and not (yield proof):
+            raise self._ended()
         if self._committed is None:
             raise _RolledBack
 
     def _check(self, opened: Opened | OpenedAsync) -> None:
         if not opened.is_open():
-            raise TransactionEnded(
-                f"handler {self._spec.name!r} ended the transaction it runs in; leave commit and rollback to Holdfast"
-            )
+            raise self._ended()
+
+    def _proof(self, run: Run, event: Any) -> tuple[str, Params] | None:
+        """Return a statement by which the transaction is seen to stand, where no other shows it.
+
+        A function may catch the error of a statement of its own. PostgreSQL has ended the transaction then, and answers
+        a commit without an error; MySQL, after a deadlock, begins another.
+        """
+        is_shown = self._database.dialect == "postgresql" and bool(run.events)
+        if is_shown or self._spec.enter is not None:
+            return None
+        return (self._statements.known, self._row(run, event)) if self._spec.idempotent else ("select 1", {})
+
+    def _ended(self) -> TransactionEnded:
+        return TransactionEnded(
+            f"the transaction of handler {self._spec.name!r} was over before the handler was: leave commit and rollback "
+            "to Holdfast, and try a statement that may fail in a savepoint"
+        )
 
     async def _wait(self, error: Exception) -> None:
         unavailable = DatabaseUnavailable(f"database {self._database.name}: {first_line(error)}")

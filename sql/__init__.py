@@ -13,6 +13,7 @@ from .errors import OutsideTransaction as OutsideTransaction
 from .errors import TransactionEnded as TransactionEnded
 from .errors import Trouble as Trouble
 from .errors import first_line as first_line
+from .errors import is_aborted as is_aborted
 from .errors import is_locked as is_locked
 from .errors import trouble as trouble
 from .executors import Executor as Executor

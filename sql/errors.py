@@ -27,7 +27,8 @@ class DatabaseUnavailable(HoldfastError):
 
 
 class TransactionEnded(HoldfastError):
-    """A handler committed or rolled back the transaction it runs in."""
+    """The transaction of a handler was over before the handler was: it committed it or rolled it back, or caught an error
+    by which the database had ended it."""
 
 
 class Conflict(HoldfastError):
@@ -49,6 +50,11 @@ def first_line(error: BaseException) -> str:
 def is_locked(error: BaseException) -> bool:
     """Return whether SQLite found the database locked by another connection."""
     return any(_is_busy(cause) for cause in _causes(error))
+
+
+def is_aborted(error: BaseException) -> bool:
+    """Return whether PostgreSQL had ended the transaction already, because of an earlier error."""
+    return any(_state(cause) == "25P02" for cause in _causes(error))
 
 
 def trouble(error: BaseException, *, is_ours: bool = False) -> Trouble | None:

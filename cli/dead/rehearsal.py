@@ -89,8 +89,8 @@ def _print(read_now: Forecast, ran: Rehearsal | None) -> None:
 
 
 async def rehearse(target: str, spec: HandlerSpec, letters: Sequence[Letter]) -> Rehearsal:
-    """Run the handler on each letter, once. Its lifespan and middleware run as well; its effects are real, but for those
-    in its transaction, which is rolled back."""
+    """Run the handler on each letter, once. Its lifespan and middleware run as well; its effects are real, but its
+    transaction is rolled back."""
     worker = load_worker(target)
     ran, caught, ended = Rehearsal(), Counter[str](), Counter[str]()
     of_event = Counter(letter.event_id for letter in letters)

@@ -19,6 +19,11 @@ class Paid(Event, type=f"{NAME}.paid"):
     order: str
 
 
+def note(order: str) -> None:
+    with RAN.open("a") as ran:
+        ran.write(f"{order}\n")
+
+
 worker = Worker(NAME)
 
 
@@ -35,8 +40,7 @@ async def pack(event: Order, ctx: Context) -> None:
 
 @worker.handler(Order, retry=Retry(attempts=5, immediate=2, backoff=fixed(0.01)))
 async def charge(event: Order) -> None:
-    with RAN.open("a") as ran:
-        ran.write(f"{event.order}\n")
+    await asyncio.to_thread(note, event.order)
     if event.order == "fails":
         raise ConnectionError("the bank is away")
     await asyncio.sleep(0.5)

@@ -216,6 +216,39 @@ async def test_a_known_id_with_another_payload_is_dead_lettered(bank: Bank, sett
     assert await bank.count("accounts") == 1
 
 
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_a_handler_that_catches_an_error_of_the_database_is_done_only_if_its_work_is(
+    bank: Bank, settings: Settings, *, idempotent: bool
+) -> None:
+    facts, worker = Facts(), a_worker(settings, Facts())
+    worker.configure(listeners=[facts.record])
+    book = bank.catching(f"insert into {bank.accounts} values ('a', 5)", "insert into nowhere values (1)")
+    worker.handler(Paid, name="book", within=bank.database, retry=ONCE, idempotent=idempotent)(book)
+
+    async with running(worker):
+        await publish_all(settings, [Paid(account="a", cents=5)])
+        [ended] = await facts.until(Settled)
+
+    done = 0 if bank.database.dialect == "postgresql" else 1  # PostgreSQL ends a transaction by any error
+    assert (ended.outcome, await bank.count("accounts")) == (("dead_lettered", "handled")[done], done)
+    assert await bank.count("inbox") == (done if idempotent else 0)
+    assert done or "savepoint" in str(ended.error)
+
+
+async def test_a_handler_that_rolls_back_by_a_statement_is_not_taken_for_done(bank: Bank, settings: Settings) -> None:
+    facts, worker = Facts(), a_worker(settings, Facts())
+    worker.configure(listeners=[facts.record])
+    book = bank.catching(f"insert into {bank.accounts} values ('a', 5)", "rollback")
+    worker.handler(Paid, name="book", within=bank.database, retry=ONCE)(book)
+
+    async with running(worker):
+        await publish_all(settings, [Paid(account="a", cents=5)])
+        [dead] = await booked(facts, "dead_lettered")
+
+    assert "rollback" in str(dead.error)
+    assert [await bank.count(table) for table in ("inbox", "accounts")] == [0, 0]
+
+
 async def test_a_handler_that_commits_fails_and_is_not_taken_for_done(bank: Bank, settings: Settings) -> None:
     facts, worker = Facts(), a_worker(settings, Facts())
     worker.configure(listeners=[facts.record])

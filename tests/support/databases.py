@@ -8,7 +8,7 @@ import inspect
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -89,6 +89,22 @@ class Bank:
                 return lambda event, ctx: handler(event, ctx, connections[alias])
             case _:
                 return handler
+
+    def catching(self, *statements: str) -> Callable[..., Any]:
+        """A handler that catches what its statements raise."""
+        execute = self.kind.execute
+
+        async def on_loop(event: Any, ctx: Context, session: Any) -> None:
+            for statement in statements:
+                with suppress(Exception):
+                    await execute(session, statement)
+
+        def in_thread(event: Any, ctx: Context, session: Any) -> None:
+            for statement in statements:
+                with suppress(Exception):
+                    execute(session, statement)
+
+        return on_loop if self.database.is_async else self.finding_session(in_thread)
 
     def committing(self) -> Callable[..., Any]:
         """A handler that commits, as it must not."""
