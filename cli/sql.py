@@ -71,7 +71,7 @@ async def _apply(settings: Settings, *, journal: bool) -> str:
             yield statement, {}
 
     async with opened(settings) as database:
-        await database.run(steps(database))
+        await database.run(steps(database), within=None)
         return database.name
 
 

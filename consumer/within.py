@@ -176,8 +176,7 @@ class Within:
                         continue
                     if isinstance(error, TransactionEnded):  # if it was a commit, the inbox row must not stay
                         await self._database.run(self._withdraw(run, event))
-                    if is_aborted(error) and run.raised is None:
-                        raise self._ended() from error
+                    self._explain(error, run)
                     raise
                 finally:
                     if run.inbox is not None:
@@ -263,9 +262,14 @@ class Within:
 
     def _ended(self) -> TransactionEnded:
         return TransactionEnded(
-            f"the transaction of handler {self._spec.name!r} was over before the handler was: leave commit and rollback "
-            "to Holdfast, and try a statement that may fail in a savepoint"
+            f"the transaction of handler {self._spec.name!r} was over before the handler was: leave commit and "
+            "rollback to Holdfast, and try a statement that may fail in a savepoint"
         )
+
+    def _explain(self, error: Exception, run: Run) -> None:
+        """Raise what the first statement of ours says that a transaction which was over had to refuse."""
+        if is_aborted(error) and run.raised is None:
+            raise self._ended() from error
 
     async def _wait(self, error: Exception) -> None:
         unavailable = DatabaseUnavailable(f"database {self._database.name}: {first_line(error)}")

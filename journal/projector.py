@@ -2,7 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,8 +13,22 @@ from typing import Any
 from ..broker import Clock, Pause, sleep
 from ..config import Settings
 from ..events import Event, HoldfastError
-from ..sql import Database, OpenerAsync, Row, Steps, bounded, first_line, in_thread, silenced, trouble
-from ..telemetry import Emit, Projected, ProjectionStalled, cancellations, heed_cancellation
+from ..sql import (
+    ANSWER,
+    Database,
+    Opened,
+    OpenedAsync,
+    OpenerAsync,
+    Row,
+    Steps,
+    TransactionEnded,
+    bounded,
+    first_line,
+    in_thread,
+    silenced,
+    trouble,
+)
+from ..telemetry import Emit, Projected, ProjectionStalled, cancellations, end, heed_cancellation
 from .projection import Projection
 from .recorded import Recorded, recorded_of
 
@@ -69,6 +86,8 @@ class Projector:
         self._most = _MOST
         self._wake = asyncio.Event()
         self._is_known = False
+        self._asked_since = 0.0
+        """By the monotonic clock, since when Holdfast awaits an answer of the database."""
 
     def wake(self) -> None:
         """Look for events now."""
@@ -124,7 +143,7 @@ class Projector:
 
     def _is_alone(self, error: Exception) -> bool:
         """Whether the batch cannot be made smaller. Those before an event that fails are committed without it."""
-        if trouble(error, is_ours=True) == "unavailable":
+        if trouble(error, is_ours=not isinstance(error, _Failed)) == "unavailable":
             return True
         before = error.index if isinstance(error, _Failed) else self._most // 2
         is_alone, self._most = self._most == 1, max(before, 1)
@@ -139,9 +158,28 @@ class Projector:
             self._emit(Projected(self._projection.title, 0, position - 1, float(error.age)))
         self._emit(ProjectionStalled(self._projection.title, position, event_id, self.error, pause))
 
-    def _apart(self) -> "asyncio.Task[bool]":
-        """Take a turn in a task of its own: what the projection's functions leave of cancellations ends with it."""
-        return asyncio.create_task(self._turn(), name=f"holdfast turn of {self._projection.title}")
+    async def _apart(self) -> bool:
+        """Take a turn in a task of its own: what the projection's functions leave of cancellations ends with it. Raises
+        `TimeoutError` where the database does not answer; the functions may take any time."""
+        turn = asyncio.create_task(self._turn(), name=f"holdfast turn of {self._projection.title}")
+        self._asked_since = time.monotonic()
+        try:
+            while not turn.done() and time.monotonic() < self._asked_since + ANSWER:
+                await asyncio.wait({turn}, timeout=ANSWER)
+        finally:
+            await end({turn}, patience=0)
+        if not turn.done() or turn.cancelled():
+            raise TimeoutError(f"no answer within {ANSWER:g} s")
+        return turn.result()
+
+    @contextmanager
+    def _unasked(self) -> Iterator[None]:
+        """Note that nothing is asked of the database by Holdfast."""
+        self._asked_since = math.inf
+        try:
+            yield
+        finally:
+            self._asked_since = time.monotonic()
 
     async def _turn(self) -> bool:
         """Handle a batch. Returns whether there may be more."""
@@ -165,10 +203,11 @@ class Projector:
             batch: _Batch | None = opened.first
             if batch is None:
                 return None
-            with silenced():
+            with silenced(), self._unasked():
                 for call in self._calls(batch, opened.user):
                     try:
                         await call.run()
+                        _check(opened)
                     except Exception as error:
                         raise _Failed(call.index, call.at, call.age) from error
             opened.last = self._move(batch)
@@ -179,10 +218,11 @@ class Projector:
             batch: _Batch | None = opened.first
             if batch is None:
                 return None
-            with silenced():
+            with silenced(), self._unasked():
                 for call in self._calls(batch, opened.user):
                     try:
                         call.run()
+                        _check(opened)
                     except Exception as error:
                         raise _Failed(call.index, call.at, call.age) from error
             opened.last = self._move(batch)
@@ -216,12 +256,13 @@ class Projector:
         if not rows:
             return None
         after = rows[0][0]
-        [(last, first)] = yield history.bounds, {}
-        first = last + 1 if first is None else first
-        if 0 <= after < first - 1:
-            gone, named = f"position {after + 1} to {first - 1}", self._projection
+        [(last, first, forgot)] = yield history.bounds, {}
+        gone = max(last if first is None else first - 1, forgot)
+        if 0 <= after < gone:
+            named = self._projection
             raise HoldfastError(
-                f"the events from {gone} were deleted before it read them; make it of those that are left: "
+                f"the events from position {after + 1} to {gone} were deleted before it read them; make it of those "
+                "that are left: "
                 f"holdfast journal rebuild {named.name} --version {named.version}"
             )
         page = yield history.page, {"after": str(after), "types": self._types, "most": self._most}
@@ -231,3 +272,11 @@ class Projector:
 
     def _move(self, batch: _Batch) -> Steps[None]:
         yield self._history.move_projection, {"name": self._projection.cursor, "position": str(batch.position)}
+
+
+def _check(opened: Opened | OpenedAsync) -> None:
+    if not opened.is_open():
+        raise TransactionEnded(
+            "the transaction was over before the function was: leave commit and rollback to Holdfast, and try a "
+            "statement that may fail in a savepoint"
+        )

@@ -164,7 +164,8 @@ class Relay:
         """
         if self.leases.is_due:
             await self.leases.keep()
-        if time.monotonic() >= self._count_due:
+        if (now := time.monotonic()) >= self._count_due:
+            self._count_due = now + _COUNT_EVERY  # also where it fails: the turns between two counts send
             await self._count()
         failure: Exception | None = None
         sent = 0
@@ -292,7 +293,7 @@ class Relay:
 
     async def _count(self) -> None:
         pending, oldest, held = await self.database.run(self._figures())
-        self._oldest, self._count_due = oldest, time.monotonic() + _COUNT_EVERY
+        self._oldest = oldest
         self._emit(OutboxCounted(self.database.name, pending, oldest, held, len(self.leases.shards)))
 
     def _figures(self) -> Steps[tuple[int, float, int]]:

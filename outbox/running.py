@@ -95,7 +95,10 @@ async def sweep(relay: Relay, settings: Settings) -> Swept:
 
 def _forget(statements: Kept, keep: float) -> Steps[int]:
     """Delete the first events that were sent and are kept no longer."""
-    seqs = json.dumps([seq for (seq,) in (yield statements.past, {"keep": keep})])
+    past = yield statements.past, {"keep": keep}
+    seqs = json.dumps([seq for seq, _ in past])
+    if past:
+        yield statements.forgot, {"position": str(max(position for _, position in past))}
     yield statements.forget_positions, {"seqs": seqs}
     return len((yield statements.forget_events, {"seqs": seqs}))
 

@@ -84,8 +84,10 @@ class Upkeep(Store):
         return (yield f"{select} group by stage, state_version order by stage, state_version", self._own)
 
     def forget(self, keep: float) -> Steps[int]:
-        """Delete sagas that ended more than `keep` seconds ago, a thousand at most. Returns how many."""
+        """Delete sagas that ended more than `keep` seconds ago, a thousand at most. Returns how many. One that a late
+        event has locked is left to the next time."""
         is_old = f"where saga = :saga and ended_at < {self.statements.ago('keep')} order by ended_at limit 1000"
+        is_old += " for update skip locked" if self.statements.dialect == "postgresql" else ""
         delete = f"delete from {self._sagas} where {self.statements.among(f'from {self._sagas} {is_old}')}"
         ended = yield f"{delete} returning key, life", {"saga": self.saga, "keep": keep}
         if ended:

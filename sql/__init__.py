@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..events import ConfigurationError
+from .database import ANSWER as ANSWER
 from .database import Database as Database
 from .dialects import statements_of as statements_of
 from .errors import Conflict as Conflict

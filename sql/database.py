@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from uuid import uuid4
 
 from ..events import ConfigurationError
+from ..telemetry import in_time
 from .dialects import DIALECTS, dialect_of, statements_of
 from .errors import DatabaseUnavailable, first_line, is_locked, trouble
 from .history import History
 from .kept import Kept
 from .openers import Alchemy, AlchemyAsync, Asyncpg, Opener, OpenerAsync, Psycopg, PsycopgAsync, Sqlite
 from .statements import VERSION, Statements
-from .steps import Steps, bounded, in_thread
+from .steps import Steps, bounded, in_thread, read_committed
 
 if TYPE_CHECKING:
     import sqlite3
@@ -35,6 +36,7 @@ _DRIVERS = {
 }
 """For each dialect its name, our extra for it, and the drivers that a URL without one may have."""
 
+ANSWER = 60.0  # seconds until a database that does not answer counts as unavailable: its server may be gone
 _PATIENCE = 5.0  # seconds for which PostgreSQL waits for a process within a transaction of ours
 
 _UNPREPARED: dict[str, dict[str, Any]] = {
@@ -222,29 +224,33 @@ class Database(Generic[S]):
         """
         return Kept(self.dialect, schema)
 
-    async def run(self, steps: Steps[T]) -> T:
+    async def run(self, steps: Steps[T], *, within: float | None = ANSWER) -> T:
         """Take steps in a transaction of their own. Raises what the driver raises.
 
         Args:
             steps: Statements, one after the other, and what they end in.
+            within: Seconds until the database counts as unavailable; None for statements that may take any time.
 
         Returns:
             What the steps end in.
 
         Raises:
-            DatabaseUnavailable: The database cannot be reached.
+            DatabaseUnavailable: The database cannot be reached, or has not answered.
         """
-        steps = bounded(steps, self.dialect, _PATIENCE)
+        steps = read_committed(bounded(steps, self.dialect, _PATIENCE), self.dialect)
         try:
-            if isinstance(self.opener, OpenerAsync):
-                async with self.opener.begin(steps) as opened:
-                    result: T = opened.first
-                return result
-            return await in_thread(self._run_in_thread, self.opener, steps)
+            return await in_time(self._take(steps), within)
         except Exception as error:
             if trouble(error, is_ours=True) == "unavailable" or is_locked(error):
                 raise DatabaseUnavailable(f"database {self.name}: {first_line(error)}") from error
             raise
+
+    async def _take(self, steps: Steps[T]) -> T:
+        if isinstance(self.opener, OpenerAsync):
+            async with self.opener.begin(steps) as opened:
+                result: T = opened.first
+            return result
+        return await in_thread(self._run_in_thread, self.opener, steps)
 
     @staticmethod
     def _run_in_thread(opener: Opener, steps: Steps[T]) -> T:

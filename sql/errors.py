@@ -11,8 +11,8 @@ Trouble: TypeAlias = Literal["again", "conflict", "unavailable"]
 MAKE_TABLES = "Holdfast's tables are not in this database: make them with `holdfast sql schema --apply`"
 
 _AGAIN = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
-# Connection exceptions, silence within a transaction, the server stops or starts, too many connections.
-_UNAVAILABLE = ("08", "25P03", "57P", "53300")
+_UNAVAILABLE = ("08", "57P", "53300")  # connection exceptions, the server stops or starts, too many connections
+_SILENT = "25P03"  # the process was silent within a transaction for longer than the server allows
 _POOLED = {"42P05", "26000"}  # a prepared statement is another connection's
 # Numbers of MySQL and MariaDB for the same.
 _MYSQL = {"MySQLdb", "aiomysql", "asyncmy", "pymysql"}
@@ -27,8 +27,8 @@ class DatabaseUnavailable(HoldfastError):
 
 
 class TransactionEnded(HoldfastError):
-    """The transaction of a handler was over before the handler was: it committed it or rolled it back, or caught an error
-    by which the database had ended it."""
+    """The transaction of a handler or a projection was over before they were: they committed it or rolled it back, or
+    caught an error by which the database had ended it."""
 
 
 class Conflict(HoldfastError):
@@ -72,7 +72,7 @@ def trouble(error: BaseException, *, is_ours: bool = False) -> Trouble | None:
             return "conflict"
         if state.startswith(_UNAVAILABLE) or number in _MYSQL_UNAVAILABLE or _is_lost(cause, state):
             return "unavailable"
-        if is_ours and isinstance(cause, OSError):
+        if is_ours and (state == _SILENT or isinstance(cause, OSError)):
             return "unavailable"
     return None
 

@@ -42,14 +42,14 @@ class History(Kept):
     @cached_property
     def projection(self) -> str:
         """Return the position of a projection and lock its row. Returns nothing while another transaction has it."""
-        return self._locking("select position", "name = :name")
+        return self._locking("name = :name")
 
     @cached_property
     def bounds(self) -> str:
-        """Return the last position that was given, and the first that is kept."""
+        """Return the last position that was given, the first that is kept, and the last that was forgotten."""
         cursors, positions = self.table("cursors"), self.table("positions")
-        last = f"(select position from {cursors} where name = 'sequencer')"
-        return f"select {last}, (select min(position) from {positions})"
+        last, forgot = (f"(select position from {cursors} where name = '{name}')" for name in ("sequencer", "sweeper"))
+        return f"select {last}, (select min(position) from {positions}), {forgot}"
 
     def select(self, *conditions: str, last: bool = False) -> str:
         """Return events with their positions, in that order, each with its age in seconds; with `last`, backwards.

@@ -44,11 +44,13 @@ class Kept(Statements):
     @cached_property
     def sequencer(self) -> str:
         """Lock the row of the sequencer. Returns nothing while another transaction has it."""
-        return self._locking("select position", "name = 'sequencer'")
+        return self._locking("name = 'sequencer'")
 
-    def _locking(self, select: str, where: str) -> str:
-        lock = " for update skip locked" if self._is_postgres else ""
-        return f"{select} from {self.table('cursors')} where {where}{lock}"
+    def _locking(self, where: str) -> str:
+        """A row of the cursors, locked. SQLite's drivers begin a transaction for no other statement than a change."""
+        if not self._is_postgres:
+            return f"update {self.table('cursors')} set position = position where {where} returning position"
+        return f"select position from {self.table('cursors')} where {where} for update skip locked"
 
     @cached_property
     def sequence(self) -> str:
@@ -131,10 +133,16 @@ class Kept(Statements):
         """Return the first events that were sent and are kept no longer, a thousand at most."""
         positions, unsent = self.table("positions"), self.waiting
         return (
-            f"select first.seq from (select p.seq from {positions} p where not exists "
+            f"select first.seq, first.position from (select p.seq, p.position from {positions} p where not exists "
             f"(select 1 from {unsent} u where u.seq = p.seq) order by p.position limit 1000) first "
             f"join {self.table('events')} e on e.seq = first.seq where e.written_at < {self.ago('keep')}"
         )
+
+    @cached_property
+    def forgot(self) -> str:
+        """Note the last position that was forgotten. Those before it may still be there: they were not sent."""
+        last = self._whole("position")
+        return f"update {self.table('cursors')} set position = {last} where name = 'sweeper' and position < {last}"
 
     @cached_property
     def forget_positions(self) -> str:

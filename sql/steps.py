@@ -38,6 +38,14 @@ def bounded(steps: Steps[T], dialect: str, seconds: float) -> Steps[T]:
     return (yield from steps)
 
 
+def read_committed(steps: Steps[T], dialect: str) -> Steps[T]:
+    """Take the steps in a transaction in which PostgreSQL looks anew for each of them, whatever the user's default is:
+    what has committed since the transaction began is seen."""
+    if dialect == "postgresql":
+        yield "set transaction isolation level read committed", {}
+    return (yield from steps)
+
+
 async def play(steps: Steps[T], execute: ExecuteAsync) -> T:
     """Take the steps one by one. Returns what the generator returns."""
     try:

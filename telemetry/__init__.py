@@ -26,6 +26,7 @@ from .supervision import cancellations as cancellations
 from .supervision import end as end
 from .supervision import finish as finish
 from .supervision import heed_cancellation as heed_cancellation
+from .supervision import in_time as in_time
 from .supervision import keep_running as keep_running
 from .supervision import keep_turning as keep_turning
 from .supervision import mark_heard as mark_heard

@@ -70,6 +70,20 @@ async def end(tasks: Iterable["asyncio.Task[Any]"], *, patience: float) -> None:
             task.cancel()
 
 
+async def in_time(work: Awaitable[T], seconds: float | None) -> T:
+    """Return what `work` returns. Raises `TimeoutError` after so many seconds, also where a driver does not let it end.
+
+    It has a task of its own, which is cancelled with this one."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    finally:
+        await end({task}, patience=0)
+    if not task.done() or task.cancelled():
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return task.result()
+
+
 def cancellations() -> int:
     """Return how often this task was cancelled. A `TaskGroup` of the caller that failed may have left one: up to Python
     3.12 it does, and nobody asks for it any more."""

@@ -62,7 +62,7 @@ async def _tail(filters: dict[str, str], limit: int, show: Callable[[Recorded], 
     async with a_reader() as reader:
         conditions = _conditions(filters)
         events = await reader.events(*conditions, "1 = 1", params=filters, most=limit, last=True)
-        [(position, _)] = await reader.ask(reader.history.bounds) if not events else [(events[-1].position, 0)]
+        [(position, *_)] = await reader.ask(reader.history.bounds) if not events else [(events[-1].position,)]
         while True:
             for event in events:
                 show(event)
@@ -151,7 +151,7 @@ def print_status(*, as_json: bool) -> None:
     async def read() -> dict[str, Any]:
         async with a_reader() as reader:
             history = reader.history
-            [(last, first)] = await reader.ask(history.bounds)
+            [(last, first, _)] = await reader.ask(history.bounds)
             [(pending, oldest, held)] = await reader.ask(history.figures)
             rows = await reader.ask(history.readers)
         return {

@@ -216,6 +216,27 @@ async def test_a_sequencer_that_was_frozen_is_ended_by_the_database(
     assert port.numbers() == {"a": [0]}
 
 
+class Uncounted(Relay):
+    """A relay for which the database has no time to count what waits."""
+
+    def _figures(self) -> Any:
+        yield "select 1 from nowhere", {}
+
+
+async def test_a_relay_sends_where_what_waits_cannot_be_counted(
+    bank: Bank, port: Confirming, settings: Settings
+) -> None:
+    await publish(bank, settings, *counts("a", 0))
+    broker, emit = cast("Broker", port), Facts().record
+    relay = Uncounted(bank.database, broker, settings, emit=emit, spans=Spans(), clock=REAL, luck=lambda: 0.0)
+
+    with pytest.raises(Exception, match="nowhere"):
+        await relay.drain()
+    await relay.drain()
+
+    assert port.numbers() == {"a": [0]}
+
+
 class Crowd:
     """Eight writers that count up, some of the time in vain, two relays, a long transaction and a reader."""
 
@@ -303,6 +324,8 @@ async def test_events_are_deleted_once_they_were_kept_for_long_enough(
 
     assert swept == Swept(0, 2)
     assert [(position, key) for position, _, key, _ in await history(bank)] == [(2, "a"), (4, "b")]
+    [(last, first, forgot)] = await bank.ask(bank.database.history(settings.sql.schema).bounds)
+    assert (last, first, forgot) == (4, 2, 3)
 
 
 async def test_programs_agree_whether_events_are_kept(bank: Bank, settings: Settings) -> None:

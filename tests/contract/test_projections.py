@@ -9,17 +9,20 @@ from typing import Any, cast
 import pytest
 from databases import Bank, banks, keeping
 from running import a_worker, running
-from waiting import Facts
+from waiting import LIMIT, Facts
 
 from holdfast import ConfigurationError, Event, Settings
 from holdfast.broker import REAL, Broker
 from holdfast.journal import Journal, Projection, Recorded
 from holdfast.journal.projector import Projector
 from holdfast.outbox import Relay
-from holdfast.sql import Outbox
+from holdfast.sql import Outbox, Steps
 from holdfast.telemetry import Projected, ProjectionStalled, Spans
 from holdfast.testing.clock import VirtualClock
 
+EACH_LOCK = [
+    each for each in keeping() if each.id in ("sqlite", "sqlite-session", "asyncpg-session", "psycopg-session")
+]
 ONE_OF_EACH = [each for each in keeping() if each.id in ("sqlite", "asyncpg-session", "psycopg-session")]
 
 ASYNC = [each for each in keeping() if each.id == "asyncpg-session"]
@@ -249,7 +252,7 @@ async def test_a_projection_that_is_made_anew_begins_with_nothing(bank: Bank, se
     assert [at.position for at in balances.seen] == [1, 2, 1, 2]
 
 
-@pytest.mark.parametrize("bank", ONE_OF_EACH, indirect=True)
+@pytest.mark.parametrize("bank", EACH_LOCK, indirect=True)
 async def test_more_events_than_fit_in_a_batch_are_all_handled_once(bank: Bank, settings: Settings) -> None:
     balances = Balances(bank)
     await publish(bank, settings, *payments("a", *[1] * 1100))
@@ -357,6 +360,58 @@ async def test_events_that_were_deleted_before_they_were_read_are_named(bank: Ba
 
 
 @pytest.mark.parametrize("bank", ONE_OF_EACH, indirect=True)
+async def test_events_that_were_deleted_behind_one_that_is_held_are_named_too(bank: Bank, settings: Settings) -> None:
+    facts, balances, kept = Facts(), Balances(bank), bank.database.kept(settings.sql.schema)
+    await publish(bank, settings, *payments("a", 1, 2, 3, 4))
+    projector = balances.projector(settings, facts)
+    await bank.ask(f"delete from {bank.statements.table('positions')} where position in (2, 3)")
+
+    def note(position: int) -> Steps[None]:
+        yield kept.forgot, {"position": str(position)}
+
+    await bank.database.run(note(3))
+    begun = f"(name, position) values ('{balances.projection.cursor}', 1)"
+    await bank.ask(f"insert into {bank.statements.table('cursors')} {begun}")
+
+    await projector.drain()
+
+    [stalled] = facts.of(ProjectionStalled)
+    assert "the events from position 2 to 3 were deleted" in stalled.error
+
+
+@pytest.mark.parametrize("bank", ONE_OF_EACH, indirect=True)
+@pytest.mark.parametrize("failure", [TimeoutError, ConnectionError, ZeroDivisionError])
+async def test_the_events_before_one_whose_function_raises_are_committed(
+    bank: Bank, settings: Settings, failure: type[Exception]
+) -> None:
+    def fail(event: Any, session: Any) -> None:
+        if event.cents == 4:
+            raise failure
+
+    facts, balances = Facts(), Balances(bank, fail)
+    await publish(bank, settings, *payments("a", 1, 2, 3, 4, 5))
+
+    await balances.projector(settings, facts).drain()
+
+    assert [(account, int(total)) for account, total in await balances.rows()] == [("a", 6)]
+    assert (await balances.position(), facts.of(ProjectionStalled)[0].position) == (3, 4)
+
+
+@pytest.mark.parametrize("bank", keeping(server=False), indirect=True)
+async def test_a_function_that_rolls_back_loses_no_event_of_its_projection(bank: Bank, settings: Settings) -> None:
+    def roll_back(event: Any, session: Any) -> Any:
+        return bank.kind.execute(session, "rollback") if event.cents == 4 else None
+
+    facts, balances = Facts(), Balances(bank, roll_back)
+    await publish(bank, settings, *payments("a", 1, 2, 3, 4, 5))
+
+    await balances.projector(settings, facts).drain()
+
+    assert facts.of(ProjectionStalled)
+    assert await balances.position() <= len(await bank.ask(f"select 1 from {bank.accounts}"))
+
+
+@pytest.mark.parametrize("bank", ONE_OF_EACH, indirect=True)
 @pytest.mark.parametrize("read", [(), (1,)])
 async def test_a_projection_skips_no_event_where_all_were_deleted(
     bank: Bank, settings: Settings, read: tuple[int, ...]
@@ -396,13 +451,15 @@ class WokenWhileItReads(Projector):
     """A projection that finds nothing, and is woken before it says so."""
 
     turns = 0
+    looked = asyncio.Event()
 
     async def _turn(self) -> bool:
         self.turns += 1
         if self.turns == 1:
             self.wake()
         else:
-            raise asyncio.CancelledError
+            self.looked.set()
+            await asyncio.Event().wait()
         return False
 
 
@@ -412,8 +469,11 @@ async def test_a_projection_that_is_woken_while_it_reads_looks_again(bank: Bank,
     balances = Balances(bank)
     projector = WokenWhileItReads(balances.projection, bank.database, settings, Facts().record, stands_still)
 
+    running = asyncio.create_task(projector.run())
+    await asyncio.wait_for(projector.looked.wait(), LIMIT)
+    running.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(projector.run(), 10)
+        await running
 
     assert projector.turns == 2
 

@@ -88,7 +88,7 @@ AWAITED = {
     "sql/steps.py": 1,  # what a thread does: the caller has its error
     "sql/waker.py": 1,  # a notification: the relay polls without it
     "telemetry/http.py": 1,  # a page that a request awaits
-    "telemetry/supervision.py": 1,  # what comes to its end: whoever closes awaits it, cancelled or not
+    "telemetry/supervision.py": 2,  # what comes to its end, or is given up: whoever asked for it awaits it
 }
 """The tasks and threads that end: how many a file begins, and where their errors go."""
 

@@ -9,7 +9,7 @@ import pytest
 from proxy import Direction, Proxy, proxy_to
 from waiting import LIMIT
 
-from holdfast.sql import Database, Steps
+from holdfast.sql import Database, DatabaseUnavailable, Steps
 
 LARGE = "select repeat('x', 1000000) from generate_series(1, 100)"
 
@@ -56,6 +56,28 @@ async def test_what_a_silent_process_has_locked_is_free_soon(postgres_url: str, 
         pool.terminate()
         with suppress(Exception):
             await silent
+
+
+async def test_a_database_that_falls_silent_counts_as_unavailable(postgres_url: str, table: str, proxy: Proxy) -> None:
+    def steps() -> Steps[None]:
+        yield f"select from {table}", {}
+        proxy.swallow(Direction.TO_CLIENT)
+        yield f"select from {table}", {}
+
+    async with asyncpg.create_pool(proxy.url(postgres_url), min_size=1) as pool:
+        with pytest.raises(DatabaseUnavailable, match=r"no answer within 0.5 s"):
+            await Database.asyncpg(pool).run(steps(), within=0.5)
+        pool.terminate()
+
+
+async def test_a_transaction_of_ours_sees_what_commits_meanwhile_whatever_the_default(postgres_url: str) -> None:
+    def steps() -> Steps[str]:
+        [(level,)] = yield "show transaction_isolation", {}
+        return str(level)
+
+    strict = {"default_transaction_isolation": "serializable"}
+    async with asyncpg.create_pool(postgres_url, min_size=1, server_settings=strict) as pool:
+        assert await Database.asyncpg(pool).run(steps()) == "read committed"
 
 
 async def test_so_is_what_a_process_has_locked_that_takes_in_nothing(
