@@ -828,7 +828,7 @@ MUTATIONS = (
         "sql/kept.py",
         "update {self.table('cursors')} set position = position where {where} returning position",
         "select position from {self.table('cursors')} where {where}",
-        "tests/contract/test_projections.py -k more_events_than_fit",
+        "tests/contract/test_projections.py -k one_batch_on_sqlite",
     ),
     Mutation(
         8,
