@@ -22,6 +22,8 @@ from holdfast.sql.openers import AlchemyAsync
 from holdfast.telemetry import Projected, ProjectionStalled, Spans
 from holdfast.testing.clock import VirtualClock
 
+BARE = ("sqlite", "asyncpg", "psycopg-async", "psycopg")
+"""The kinds whose connections say whether they are in a transaction."""
 ONE_OF_EACH = [each for each in keeping() if each.id in ("sqlite", "asyncpg-session", "psycopg-session")]
 
 ASYNC = [each for each in keeping() if each.id == "asyncpg-session"]
@@ -423,7 +425,7 @@ async def test_the_events_before_one_whose_function_raises_are_committed(
     assert (await balances.position(), facts.of(ProjectionStalled)[0].position) == (3, 4)
 
 
-@pytest.mark.parametrize("bank", keeping(server=False), indirect=True)
+@pytest.mark.parametrize("bank", [each for each in keeping() if each.id in BARE], indirect=True)
 async def test_a_function_that_rolls_back_loses_no_event_of_its_projection(bank: Bank, settings: Settings) -> None:
     def roll_back(event: Any, session: Any) -> Any:
         return bank.kind.execute(session, "rollback") if event.cents == 4 else None
