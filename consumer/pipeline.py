@@ -19,6 +19,7 @@ from .outcome import (
     GIVE_BACK,
     HANDLED,
     RUN,
+    Ack,
     AlreadyDone,
     Decision,
     Ending,
@@ -122,6 +123,8 @@ class Pipeline:
 
     async def _finish(self, flight: InFlight, ran: Ran, ending: Ending) -> None:
         """The end of a delivery: make its outcome durable, ack, emit."""
+        if flight.slot.is_alone and not isinstance(ending, Ack):
+            flight.slot.close()  # the broker may take long to confirm its copy: others run meanwhile
         completion = None
         try:
             if headers.FOLLOW in flight.incoming.message.headers:

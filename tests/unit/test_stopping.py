@@ -16,6 +16,7 @@ from running import a_broker, take
 from waiting import Facts
 
 from holdfast import Publisher, Reject, Retry
+from holdfast.broker.memory import shared
 from holdfast.events import headers as h
 from holdfast.events import seal, to_message
 from holdfast.idempotency import (
@@ -26,7 +27,17 @@ from holdfast.idempotency import (
     claim_key,
     fingerprint_of,
 )
-from holdfast.telemetry import CrashSuspected, Draining, Paused, PipelineFailed, Settled, Started, Stopped, keep_running
+from holdfast.telemetry import (
+    CopyHeld,
+    CrashSuspected,
+    Draining,
+    Paused,
+    PipelineFailed,
+    Settled,
+    Started,
+    Stopped,
+    keep_running,
+)
 
 
 class SlowRelease(MemoryClaims):
@@ -72,6 +83,27 @@ async def test_a_stop_while_a_suspect_waits_to_be_alone_releases_every_claim() -
     assert not offline.of(PipelineFailed)
     assert [fact.outcome for fact in offline.of(Settled)] == ["given_back", "given_back"]
     assert left == ["resting"]
+
+
+async def test_others_run_while_the_dead_letter_of_a_suspect_waits_for_its_confirm() -> None:
+    offline = an_offline_worker()
+
+    @offline.worker.handler(Paid)
+    async def handle(event: Paid) -> None:
+        if event.order == "suspect":
+            raise Reject("no")
+
+    async with offline.running():
+        dead = shared(str(offline.settings.claims_url)).queues["w.handle.dead"]
+        dead._max_length, dead._rejects = 0, True
+        await _claimed(offline, "suspect", b"is dead-")
+        await offline.facts.until(CopyHeld)
+        await offline.publish("innocent")
+        [first] = await offline.facts.settled()
+        dead._max_length, dead._rejects = None, False
+        await offline.facts.settled("dead_lettered")
+
+    assert first.outcome == "handled"
 
 
 async def test_who_holds_an_event_has_the_time_of_each_of_its_runs_in_place() -> None:
