@@ -6,9 +6,9 @@ more acks than that can be on their way: each handler remembers a few times as m
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextvars import Context
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from ..broker import Delivery
 from ..events import Envelope, Headers, Incoming, Message, Metadata, headers
@@ -18,6 +18,8 @@ from .claims import NOT_CLAIMED, Claimed
 from .slots import Slot
 
 Identity: TypeAlias = tuple[object, ...]
+
+_LOOK_AGAIN: Final = 1.0  # seconds between two looks at what is in flight
 
 
 def identity_of(message: Message) -> Identity | None:
@@ -84,6 +86,13 @@ class InFlight:
         """Cancel the task of this delivery."""
         self.cancelled_for = reason
         self.task.cancel()
+
+
+async def until_ended(running: Callable[[], Collection["asyncio.Task[None]"]]) -> None:
+    """Return once nothing is `running`. It is asked again and again: a delivery whose handler is abandoned goes on in
+    another task."""
+    while tasks := running():
+        await asyncio.wait(tasks, timeout=_LOOK_AGAIN)
 
 
 class Turn(Protocol):

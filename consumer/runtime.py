@@ -27,7 +27,7 @@ from .context import Surroundings
 from .dependencies import Dependencies, Tools
 from .following import Follower
 from .handler import HandlerSpec, Middleware, sources_of, topology_of
-from .in_flight import InFlight
+from .in_flight import InFlight, until_ended
 from .interruption import Interruption
 from .ordering.desk import PREFETCH
 from .ordering.partitions import Partitions
@@ -252,12 +252,11 @@ class Runtime:
 
     async def _finish(self, grace: float) -> int:
         """Wait for the deliveries in flight, at most `grace` seconds. Returns how many were cancelled."""
-        if running := self._in_flight():
-            stopping = asyncio.create_task(self._stop_now.wait())
-            ended = asyncio.create_task(asyncio.wait(running))
-            await asyncio.wait({stopping, ended}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            ended.cancel()
+        stopping = asyncio.create_task(self._stop_now.wait())
+        ended = asyncio.create_task(until_ended(self._in_flight))
+        await asyncio.wait({stopping, ended}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        ended.cancel()
         left = {task: flight for task, flight in self._in_flight().items() if not task.done()}
         for flight in left.values():
             flight.cancel("stop")

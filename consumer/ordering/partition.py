@@ -8,6 +8,7 @@ from typing import Any
 from ...broker import RECONNECT, STEADY, Broker
 from ...events import HoldfastError
 from ...telemetry import Attached, Detached, keep_running
+from ..in_flight import until_ended
 from ..pipeline import Pipeline
 from .desk import Desk
 from .ownership import Left, Owner, Ownership
@@ -119,8 +120,7 @@ class Partition:
 
     async def _until_settled(self, owner: Owner) -> None:
         """Return once what runs has ended, or nobody waits for it any more."""
-        if running := owner.running(self._pipeline.in_flight):
-            await _first(asyncio.wait(running), self._now.wait())
+        await _first(until_ended(lambda: owner.running(self._pipeline.in_flight)), self._now.wait())
 
 
 async def _first(*waits: Coroutine[Any, Any, object]) -> None:

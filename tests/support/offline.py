@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from builders import some_settings
@@ -30,8 +31,8 @@ class OfflineWorker:
         self.began = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        dependencies = Dependencies(open_claims=lambda settings, emit: self._open(emit))
+    async def running(self, dependencies: Dependencies = Dependencies()) -> AsyncIterator[None]:  # noqa: B008 (frozen)
+        dependencies = replace(dependencies, open_claims=lambda settings, emit: self._open(emit))
         task = asyncio.create_task(self.worker.run(dependencies=dependencies))
         await until_started(self.worker, task)
         try:
@@ -56,7 +57,7 @@ class OfflineWorker:
         return OpenClaims(self.claims, lease, nothing, share(str(self.settings.claims_url), self.claims).board)
 
 
-def an_offline_worker(claims: type[MemoryClaims] = MemoryClaims) -> OfflineWorker:
+def an_offline_worker(claims: type[MemoryClaims] = MemoryClaims, *, grace: float = 0.1) -> OfflineWorker:
     url = f"memory://{uuid7()}"
-    settings = some_settings(broker={"url": url}, idempotency={"url": url}, worker={"grace": 0.1}, http={"port": 0})
+    settings = some_settings(broker={"url": url}, idempotency={"url": url}, worker={"grace": grace}, http={"port": 0})
     return OfflineWorker(settings, claims(ttl=1000, clock=asyncio.get_running_loop().time))

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -588,6 +589,34 @@ async def test_a_connection_that_is_lost_while_claims_are_unavailable_stops_no_k
         brokers[0].lose_connection()
         may_end.set()
         await eventually(lambda: shop.handled["a"], [0])
+
+
+async def test_an_abandoned_handler_keeps_its_queue_from_no_owner(unique: str) -> None:
+    """The owner leaves its queue for the claim store, and waits for a handler that never ends."""
+    shop, facts = Shop(), Facts()
+    begun, may_end = asyncio.Event(), asyncio.Event()
+    shop.worker.configure(settings=settings_for(f"memory://{unique}", "events"), listeners=[facts.record])
+
+    @shop.worker.handler(Other, ordered=True, timeout=0.5, retry=Retry(attempts=1))
+    async def stubborn(event: Other) -> None:
+        begun.set()
+        while event.order == "a" and not may_end.is_set():
+            with suppress(asyncio.CancelledError):
+                await may_end.wait()
+        shop.handled[event.order].append(0)
+
+    async with running(shop.worker, dependencies=Dependencies(cancel_grace=0.1)):
+        runtime = shop.worker._runtime
+        assert runtime is not None
+        await publish_all(runtime._settings, [Other(order="a")])
+        await begun.wait()
+        runtime._claims.mark_unavailable(StoreUnavailable("out of order"))
+        await facts.until(Paused)
+        try:
+            await publish_all(runtime._settings, [Other(order="b")])
+            await eventually(lambda: shop.handled["b"], [0])
+        finally:
+            may_end.set()
 
 
 def first_times(numbers: list[int]) -> list[int]:

@@ -17,6 +17,7 @@ from waiting import Facts
 
 from holdfast import Publisher, Reject, Retry
 from holdfast.broker.memory import shared
+from holdfast.consumer import Dependencies
 from holdfast.events import headers as h
 from holdfast.events import seal, to_message
 from holdfast.idempotency import (
@@ -104,6 +105,29 @@ async def test_others_run_while_the_dead_letter_of_a_suspect_waits_for_its_confi
         await offline.facts.settled("dead_lettered")
 
     assert first.outcome == "handled"
+
+
+async def test_a_stop_waits_no_longer_for_a_handler_that_is_abandoned_meanwhile() -> None:
+    offline = an_offline_worker(grace=3600)
+    began, go = asyncio.Event(), asyncio.Event()
+
+    @offline.worker.handler(Paid, timeout=0.1, retry=Retry(attempts=1))
+    async def handle(event: Paid) -> None:
+        began.set()
+        while not go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go.wait()
+
+    async with offline.running(Dependencies(cancel_grace=0.1)):
+        await offline.publish("o-1")
+        await began.wait()
+        offline.worker.stop()
+        try:
+            await offline.facts.until(Stopped)
+        finally:
+            go.set()
+
+    assert [fact.outcome for fact in offline.of(Settled)] == ["dead_lettered"]
 
 
 async def test_who_holds_an_event_has_the_time_of_each_of_its_runs_in_place() -> None:
