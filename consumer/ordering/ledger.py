@@ -42,6 +42,11 @@ class Entry:
     tag: int
     redelivered: bool
 
+    @property
+    def is_of_no_owner(self) -> bool:
+        """Whether it is a mark of a worker that was in line, or had begun to read the ledger."""
+        return self.kind in ("record", "sentinel") and not self.epoch
+
 
 def mark(queue: str, kind: Kind, epoch: int = 0) -> Message:
     """Return a record, sentinel or poke for a queue."""

@@ -74,6 +74,7 @@ class Ownership:
         self._admit = admit
         self._desk = desk
         self._broker = broker
+        self._in_line = mark(desk.ledger, "record")
         self._end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._ledger: Attachment | None = None
         self._queue: Attachment | None = None
@@ -96,9 +97,8 @@ class Ownership:
 
     async def join(self) -> None:
         """Get in line for the ledger, which has an entry at least: who is first in line gets one."""
-        ledger = self._desk.ledger
-        self._ledger = await self._attach(ledger, 0, self._from_ledger)
-        await self._publish(mark(ledger, "record"))
+        self._ledger = await self._attach(self._desk.ledger, 0, self._from_ledger)
+        await self._publish(self._in_line)
 
     async def become_owner(self) -> None:
         """Return once this worker owns the queue and knows all that its predecessors had. Raises `Left`."""
@@ -147,7 +147,8 @@ class Ownership:
             ) from None
 
     async def _read_up_to(self, last: Message, take: Callable[[Entry], None]) -> Entry:
-        """Publish a mark to the ledger, take all that comes before it, letters last, and return the mark."""
+        """Publish a mark to the ledger, take all that comes before it, letters last, and return the mark. Marks of no
+        owner are removed at once: there may be more of them than RabbitMQ lends."""
         await self._publish(last)
         arrivals, letters = self._from_ledger, list[Entry]()
         while True:
@@ -157,6 +158,9 @@ class Ownership:
                     for letter in letters:
                         take(letter)
                     return entry
+                if entry.is_of_no_owner and entry.message.message_id != self._in_line.message_id:
+                    self._remove(entry)
+                    continue
                 (letters.append if entry.kind == "letter" else take)(entry)
             if len(letters) > _LETTERS:
                 await self._put_behind(letters)
@@ -169,8 +173,11 @@ class Ownership:
         copies = [rewritten(letter.message, letter.revision, self._desk.ledger, 0) for letter in letters]
         await self._until(asyncio.gather(*(self._broker.publish(copy, timeout=None) for copy in copies)))
         for letter in letters:
-            if self._ledger is not None:
-                self._ledger.remove(letter.tag)
+            self._remove(letter)
+
+    def _remove(self, entry: Entry) -> None:
+        if self._ledger is not None:
+            self._ledger.remove(entry.tag)
 
     async def _attach(self, queue: str, prefetch: int, into: Arrivals) -> Attachment:
         def lost(reason: str) -> None:

@@ -19,7 +19,7 @@ from holdfast.broker.memory import MemoryBroker, shared
 from holdfast.broker.memory.attachment import MemoryAttachment
 from holdfast.consumer import Dependencies
 from holdfast.consumer.ordering.commands import command
-from holdfast.consumer.ordering.ledger import entry_headers, item_of, mark, read_entry
+from holdfast.consumer.ordering.ledger import Kind, entry_headers, item_of, mark, read_entry
 from holdfast.consumer.ordering.partitions import Partitions
 from holdfast.consumer.ordering.tenure import Tenure
 from holdfast.events import Message, read_incoming
@@ -398,6 +398,23 @@ async def test_a_new_owner_reads_its_ledger_however_many_letters_were_replayed(u
         await eventually(lambda: len(shop.handled), 5_000)
 
     assert shop.handled == {f"k{number}": [number] for number in range(5_000)}
+
+
+MARKS: tuple[Kind, ...] = ("record", "sentinel")
+
+
+async def test_a_new_owner_reads_its_ledger_however_many_marks_others_left_in_it(unique: str) -> None:
+    """As workers do that may not own the queue: with all of them in hand, it would never be given its own mark."""
+    shop, settings, brokers = Shop(), settings_for(f"memory://{unique}", "events"), list[Noting]()
+    shop.worker.configure(settings=settings)
+    records, sentinels = ([mark("shop.project.ledger", kind) for _ in range(2_500)] for kind in MARKS)
+
+    async with (
+        a_ledger(settings, shop.worker, [*records, *sentinels]),
+        running(shop.worker, dependencies=Narrow.opening(brokers)),
+    ):
+        await publish_all(settings, [Placed(order="a", number=0)])
+        await eventually(lambda: shop.handled["a"], [0])
 
 
 def ledger_of(h: Harness) -> set[str | None]:

@@ -267,6 +267,20 @@ async def test_another_number_of_partitions_is_refused(unique: str, had: int, wa
     assert shop.handled == {order: [0] for order in ORDERS}
 
 
+async def test_workers_that_may_not_own_a_queue_leave_few_marks_in_its_ledger(unique: str) -> None:
+    shop = Shop(unique, partitions=4)
+
+    async with a_broker(shop.settings) as broker:
+        async with running(shop.worker()):
+            await shop.publish("a", range(1))
+            await shop.until_handled("a", 1)
+        async with started(shop.with_partitions(1).worker()):
+            await shop.facts.until(Detached, count=4)
+        left = await broker.count(ledger_queue("shop.project"))
+
+    assert left is not None and left.ready == 3  # the record of the owner, one to be in line, and a mark
+
+
 async def test_a_handler_that_gets_partitions_keeps_the_order_of_what_waits(unique: str) -> None:
     """Of each key something is left behind: `a` is held by a dead letter, and `b` waits for an hour."""
     shop = Shop(unique, partitions=1)
