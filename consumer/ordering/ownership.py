@@ -152,6 +152,7 @@ class Ownership:
         await self._publish(last)
         arrivals, letters = self._from_ledger, list[Entry]()
         while True:
+            arrivals.arrived.clear()
             while arrivals.came:
                 entry = read_entry(*arrivals.came.popleft())
                 if entry.message.message_id == last.message_id:
@@ -165,7 +166,6 @@ class Ownership:
             if len(letters) > _LETTERS:
                 await self._put_behind(letters)
                 letters = []
-            arrivals.arrived.clear()
             await self._until(arrivals.arrived.wait())
 
     async def _put_behind(self, letters: Iterable[Entry]) -> None:

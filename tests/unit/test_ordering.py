@@ -14,7 +14,7 @@ from running import publish_all, running, settings_for
 from waiting import Facts, eventually
 
 from holdfast import Context, Event, Ordered, Reject, Retry, RetryLater, Settings, Worker, fixed
-from holdfast.broker import REAL, Attachment, Timer
+from holdfast.broker import REAL, Attachment, OnTaken, Timer
 from holdfast.broker.memory import MemoryBroker, shared
 from holdfast.broker.memory.attachment import MemoryAttachment
 from holdfast.consumer import Dependencies
@@ -398,6 +398,43 @@ async def test_a_new_owner_reads_its_ledger_however_many_letters_were_replayed(u
         await eventually(lambda: len(shop.handled), 5_000)
 
     assert shop.handled == {f"k{number}": [number] for number in range(5_000)}
+
+
+class Late(Noting):
+    """Delivers the mark of a new owner only while that writes letters anew."""
+
+    def __init__(self, url: str, emit: Emit) -> None:
+        super().__init__(url, emit)
+        self._held: list[Callable[[], None]] = []
+
+    async def attach(self, queue: str, *, on_taken: OnTaken, **more: Any) -> Attachment:
+        def taken(message: Message, tag: int, redelivered: bool) -> None:
+            deliver = partial(on_taken, message, tag, redelivered)
+            if message.headers.get("holdfast-ledger") == "sentinel":
+                self._held.append(deliver)
+            else:
+                deliver()
+
+        return await super().attach(queue, on_taken=taken, **more)
+
+    async def publish(self, message: Message, *, timeout: float | None) -> None:
+        while self._held and message.headers.get("holdfast-ledger") == "letter":
+            self._held.pop()()
+        await super().publish(message, timeout=timeout)
+
+
+async def test_a_new_owner_sees_the_mark_that_comes_while_it_writes_letters_anew(unique: str) -> None:
+    shop, settings, brokers = Shop(), settings_for(f"memory://{unique}", "events"), list[Noting]()
+    shop.worker.configure(settings=settings)
+
+    entries = [parked("shop.project", Placed(order=f"k{number}", number=0), f"k{number}", 1) for number in range(2_100)]
+    letters = [replace(entry, headers={**entry.headers, "holdfast-ledger": "letter"}) for entry in entries]
+
+    async with (
+        a_ledger(settings, shop.worker, letters),
+        running(shop.worker, dependencies=Late.opening(brokers)),
+    ):
+        await eventually(lambda: len(shop.handled), 2_100)
 
 
 MARKS: tuple[Kind, ...] = ("record", "sentinel")
