@@ -40,6 +40,7 @@ from .ids import derived_id as derived_id
 from .ids import uuid7 as uuid7
 from .incoming import Incoming as Incoming
 from .incoming import Names as Names
+from .incoming import is_short as is_short
 from .incoming import metadata_headers as metadata_headers
 from .incoming import origin as origin
 from .incoming import read_foreign as read_foreign

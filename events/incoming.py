@@ -168,7 +168,7 @@ def read_history(message: Message) -> History:
 def origin(message: Message) -> tuple[str, str]:
     """Return the exchange and routing key with which the message was first published, also after delays."""
     exchange, key = message.headers.get(h.EXCHANGE), message.headers.get(h.ROUTING_KEY)
-    if _is_short(exchange) and _is_short(key):
+    if is_short(exchange) and is_short(key):
         return exchange, key
     return message.exchange, message.routing_key
 
@@ -211,10 +211,10 @@ def _identifier(value: object) -> str | None:
 
 
 def _text(value: object, limit: int = MAX_TEXT) -> str | None:
-    return value if _is_short(value, limit) and value else None
+    return value if is_short(value, limit) and value else None
 
 
-def _is_short(value: object, limit: int = MAX_TEXT) -> TypeGuard[str]:
+def is_short(value: object, limit: int = MAX_TEXT) -> TypeGuard[str]:
     """Return whether it is a text of at most `limit` bytes. One with half a surrogate pair cannot be written again."""
     if not isinstance(value, str) or len(value) > limit:
         return False

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ...broker import Existing
-from ...events import ConfigurationError, DecodeError, Event, Incoming, Kind
+from ...events import ConfigurationError, DecodeError, Event, Incoming, Kind, is_short
 
 if TYPE_CHECKING:
     from ..options import HandlerOptions
@@ -27,7 +27,8 @@ class Ordered:
     """How a handler keeps the events of one key in order.
 
     Args:
-        by: What names the key: a field, or a function of the event. By default the event's own `key`.
+        by: What names the key: a field, or a function of the event. By default the event's own `key`. An event whose
+            key is empty, or has more than 255 bytes, is refused.
         partitions: Among how many queues the keys are divided: 1, or a power of two up to 64. Each has one owner at a
             time, so as many workers can handle events at once.
         when_dead: "hold": a dead letter holds up the later events of its key until it is replayed or skipped.
@@ -69,7 +70,9 @@ class Ordered:
 
 
 def _text(key: object) -> str:
-    return "" if key is None else str(key)
+    """Return a key as text; "" for one that is none, or that does not fit the headers of an entry and a dead letter."""
+    text = "" if key is None else str(key)
+    return text if is_short(text) else ""
 
 
 def check_ordered(options: "HandlerOptions", kinds: Mapping[str, tuple[Kind, ...]], where: str) -> Ordered | None:

@@ -81,7 +81,7 @@ def keyed(handler: Handler) -> Handler:
 
     async def run(event: Any, context: Context) -> Any:
         if not context.key:
-            raise Reject("the handler is ordered, and the key of this event is empty or cannot be had")
+            raise Reject("the handler is ordered, and the key of this event is empty, too long or cannot be had")
         return await handler(event, context)
 
     return run

@@ -490,6 +490,24 @@ async def test_an_event_without_a_key_is_refused() -> None:
         assert [dead.reason for dead in h.dead_letters] == ["refused"]
 
 
+@pytest.mark.parametrize("key", ["k" * 256, "k" * 1_000_000, "\ud800"], ids=["long", "longer", "half-a-pair"])
+@pytest.mark.parametrize("partitions", [1, 4])
+async def test_an_event_whose_key_fits_no_header_is_refused(partitions: int, key: str) -> None:
+    worker, seen = Worker("shop"), list[int]()
+
+    @worker.handler(Placed, ordered=Ordered(by=lambda event: event.order or key, partitions=partitions))
+    async def project(event: Placed) -> None:
+        seen.append(event.number)
+
+    async with Harness(worker) as h:
+        await h.publish(Placed(order="", number=0))
+        await h.publish(Placed(order="k" * 255, number=1))
+        await h.settle()
+
+        assert [dead.reason for dead in h.dead_letters] == ["refused"]
+        assert seen == [1]
+
+
 async def test_what_an_ordered_handler_publishes_leaves_in_order() -> None:
     worker = Worker("shop")
     seen = []
