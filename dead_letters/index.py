@@ -15,7 +15,7 @@ from ..events import ConfigurationError, Names
 from ..events import headers as h
 from .archive import from_json, to_json
 from .files import database
-from .letter import NO_NAMES, REASONS, Letter, read_letter
+from .letter import NO_NAMES, REASONS, Letter, base_of, read_letter
 from .selection import Selection
 
 BATCH = 500
@@ -120,6 +120,13 @@ class Index:
     def chosen(self, selection: Selection) -> list[tuple[str, str]]:
         """The keys of the selected letters in the order of the queue, each with the fingerprint of its failure."""
         return self._select("key, fingerprint", selection).fetchall()
+
+    def alike(self, keys: Iterable[str]) -> list[str]:
+        """The keys of other letters, each alike in everything to one of these."""
+        own = set(keys)
+        bases = set(map(base_of, own))
+        rows = self._db.execute("SELECT key FROM letters ORDER BY position")
+        return [key for (key,) in rows if key not in own and base_of(key) in bases]
 
     def letters(self, selection: Selection, *, skip: int = 0, order: str = "queue") -> Iterator[Letter]:
         """The selected letters in one of `ORDERS`, that of the queue as a rule, without the first `skip`."""

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -79,11 +80,34 @@ def key_of(message: Message) -> str:
     return hashlib.blake2b(json.dumps(whole, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def next_key(message: Message, alike: Counter[str]) -> str:
-    """Return the key of the next message of a queue. Of messages that are all `alike` the second key ends in `-2`."""
-    key = key_of(message)
-    alike[key] += 1
-    return key if alike[key] == 1 else f"{key}-{alike[key]}"
+def base_of(key: str) -> str:
+    """Return what the keys of letters that are alike in everything have in common."""
+    return key.partition("-")[0]
+
+
+class Keys:
+    """The keys of the messages of a queue, in its order. Of messages that are alike in everything the second key ends
+    in `-2`. `known` are keys that have been given before, each with whether it is to be given again: these come first,
+    in their order, and the others of them never."""
+
+    def __init__(self, known: Mapping[str, bool] | None = None) -> None:
+        self._known = known or {}
+        self._again = defaultdict[str, deque[str]](deque)
+        self._alike = Counter[str]()
+        for key, again in self._known.items():
+            if again:
+                self._again[base_of(key)].append(key)
+
+    def next(self, message: Message) -> str:
+        """Return the key of the next message."""
+        base = key_of(message)
+        if again := self._again.get(base):
+            return again.popleft()
+        while True:
+            self._alike[base] += 1
+            key = base if self._alike[base] == 1 else f"{base}-{self._alike[base]}"
+            if key not in self._known:
+                return key
 
 
 def read_letter(message: Message, *, key: str, position: int, returns: int = 0, names: Names = NO_NAMES) -> Letter:

@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS items (
     returned TEXT, error TEXT, PRIMARY KEY (operation, n));
 CREATE INDEX IF NOT EXISTS items_by_key ON items (operation, key);
 CREATE INDEX IF NOT EXISTS items_by_state ON items (operation, removed, state);
+CREATE TABLE IF NOT EXISTS spared (operation TEXT, key TEXT, PRIMARY KEY (operation, key));
 CREATE TABLE IF NOT EXISTS audit (at REAL, who TEXT, action TEXT, queue TEXT, detail TEXT);
 CREATE TABLE IF NOT EXISTS notes (queue TEXT, fingerprint TEXT, text TEXT, who TEXT, at REAL,
     PRIMARY KEY (queue, fingerprint));
@@ -116,9 +117,11 @@ class Journal:
         self._db.executescript(_SCHEMA)
 
     def begin(
-        self, kind: Kind, queue: str, letters: Iterable[tuple[str, str]], *, by: str, options: Mapping[str, Any]
-    ) -> Operation:
-        """A new operation on these letters, (key, fingerprint), and no others."""
+        self, kind: Kind, queue: str, letters: Iterable[tuple[str, str]], *, by: str, options: Mapping[str, Any],
+        spared: Iterable[str] = (),
+    ) -> Operation:  # fmt: skip
+        """A new operation on these letters, (key, fingerprint), and no others. `spared` are the keys of those others
+        that are alike in everything to one of them."""
         name, now = f"{kind}-{uuid7()[-8:]}", time.time()
         items = [(name, n, key, fingerprint) for n, (key, fingerprint) in enumerate(letters)]
         about = [name, kind, queue, json.dumps(options), len(items), by, now, now]
@@ -126,6 +129,7 @@ class Journal:
             self._db.execute("BEGIN")
             self._db.execute("INSERT INTO operations VALUES (?, ?, ?, 'paused', 'run', '', ?, ?, ?, ?, ?)", about)
             self._db.executemany("INSERT INTO items VALUES (?, ?, ?, ?, 'waiting', 0, 0, '', '')", items)
+            self._db.executemany("INSERT INTO spared VALUES (?, ?)", [(name, key) for key in spared])
         self.log(by, kind, queue, f"{name}: {len(items)} letter(s)")
         return self.operation(name)
 
@@ -164,6 +168,18 @@ class Journal:
         """The letters that were taken off their queue, as far as this tool knows."""
         return {key for (key,) in self._db.execute("SELECT key FROM items WHERE operation = ? AND removed", [name])}
 
+    def keys(self, name: str) -> dict[str, bool]:
+        """Return the keys that letters of the queue have had, each with whether it is to be given to a letter again.
+
+        Letters that are alike in everything can only be counted. Where fewer are there than are known, those that are
+        to be done come first, then those that are spared, and last those that may be off the queue: each of these that
+        is there after all the others has come back. A letter that has surely gone lends its key to no other."""
+        query = """SELECT key, rank < 3 FROM (
+            SELECT key, n, CASE WHEN removed = 2 OR state = 'gone' THEN 3 WHEN removed OR published THEN 2 ELSE 0 END
+            AS rank FROM items WHERE operation = ? UNION ALL SELECT key, 0, 1 FROM spared WHERE operation = ?)
+            ORDER BY rank, n"""
+        return {key: bool(again) for key, again in self._db.execute(query, [name, name])}
+
     def failures(self, name: str, limit: int = 20) -> list[Item]:
         """Letters that failed again, or are being retried."""
         return self._items("state IN ('failed', 'retrying') ORDER BY n LIMIT ?", [name, limit])
@@ -183,8 +199,12 @@ class Journal:
         self._set("published = 1", name, keys)
 
     def took(self, name: str, keys: Iterable[str], state: ItemState) -> None:
-        """They are off their queue; with an import: in it."""
+        """They are off their queue, or will come back to it until `settle` is called; with an import: in it."""
         self._set(f"removed = 1, state = iif(state IN ('waiting', 'sending'), '{state}', state)", name, keys)
+
+    def settle(self, name: str) -> None:
+        """What was taken off the queue is known to be off it."""
+        self._db.execute("UPDATE items SET removed = 2 WHERE operation = ? AND removed = 1", [name])
 
     def gone(self, name: str, keys: Iterable[str]) -> None:
         """They are not in the queue any more, and it was not this operation that took them."""

@@ -1,13 +1,12 @@
 """Reading a dead-letter queue into an index. The letters stay where they are."""
 
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from ..broker import Broker, Browser, Held, Topology, resting_queue
 from ..events import BrokerUnavailable, HoldfastError, TopologyDrift
 from .index import BATCH, Index
-from .letter import Letter, next_key, read_letter
+from .letter import Keys, Letter, read_letter
 
 WORN = 15  # readings after which a queue that may have RabbitMQ 4's delivery limit of 20 is left alone
 
@@ -17,14 +16,16 @@ class WornOut(HoldfastError):
 
 
 class Shelf:
-    """A queue while it is being read. `tags` are what the browser knows the letters by."""
+    """A queue while it is being read. `tags` are what the browser knows the letters by; `is_sure` is set once what was
+    removed is known to be off the queue."""
 
-    def __init__(self, index: Index, tell: Callable[[int], None]) -> None:
+    def __init__(self, index: Index, keys: Keys, tell: Callable[[int], None]) -> None:
         self.tags: dict[str, int] = {}
         self.browser: Browser
+        self.is_sure = False
         self._index = index
+        self._keys = keys
         self._tell = tell
-        self._alike = Counter[str]()
         self._fresh: list[Letter] = []
         self._complete = False
 
@@ -32,7 +33,7 @@ class Shelf:
         """A letter is lent. What arrives after the reading was complete is none of its concern."""
         if self._complete:
             return
-        key = next_key(held.message, self._alike)
+        key = self._keys.next(held.message)
         self.tags[key] = held.tag
         position, names = len(self.tags), self._index.names
         self._fresh.append(read_letter(held.message, key=key, position=position, returns=held.returns, names=names))
@@ -61,17 +62,18 @@ async def reading(
     queue: str,
     index: Index,
     *,
+    keys: Keys | None = None,
     tell: Callable[[int], None] = lambda count: None,
     worn_too: bool = False,
 ) -> AsyncIterator[Shelf]:
     """The whole queue, in `index` and on a shelf; until this ends no other tool reads it, then it is as it was.
 
-    `tell` is called with the number read so far. Raises `TopologyMissing`, `QueueInUse`, `BrokerUnavailable`, and
-    `WornOut` unless `worn_too`.
+    `keys` name its letters. `tell` is called with the number read so far. Raises `TopologyMissing`, `QueueInUse`,
+    `BrokerUnavailable`, and `WornOut` unless `worn_too`.
     """
     if index.returns >= WORN and not worn_too:
         await _check_limit(broker, queue, index.returns)
-    shelf = Shelf(index, tell)
+    shelf = Shelf(index, keys or Keys(), tell)
     shelf.browser = await broker.browse(queue, shelf.receive)
     try:
         with index.rewriting():
@@ -79,8 +81,8 @@ async def reading(
             shelf.complete()
         yield shelf
     finally:
-        is_sure = await shelf.browser.close()
-    if not is_sure:
+        shelf.is_sure = await shelf.browser.close()
+    if not shelf.is_sure:
         raise BrokerUnavailable(f"the connection was lost; what was taken off {queue} may be back in it")
 
 

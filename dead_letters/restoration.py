@@ -1,14 +1,13 @@
 """The import of an archive: its letters are put back into their dead-letter queue, unless they are in it."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..events import BrokerUnavailable, Message
 from ..events import headers as h
 from .archive import lines_of
-from .letter import Letter, next_key, read_letter
+from .letter import Keys, Letter, read_letter
 from .reader import Shelf, reading
 from .runner import BATCH, HOLD, OperationRunner, Stopped, raise_any
 
@@ -81,7 +80,7 @@ class RestoreRunner(OperationRunner):
 
 def letters_for(path: Path, queue: str, to: str | None) -> Iterator[tuple[str, Message]]:
     """The letters of an archive that go to this queue (all of them where they go `to` it), with their keys there."""
-    alike = Counter[str]()
+    keys = Keys()
     for named, message in lines_of(path):
         if to or named == queue:
-            yield next_key(message, alike), message
+            yield keys.next(message), message

@@ -8,8 +8,8 @@ quarter of an hour at most: RabbitMQ takes deliveries back after half an hour.
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ..telemetry import cancellations, heed_cancellation
 from .actions import Action
 from .files import locked
 from .index import Index
-from .letter import Letter
+from .letter import Keys, Letter
 from .operations import Item, ItemState, Journal, Kind, Operation
 from .reader import Shelf, reading
 from .receipts import receiving
@@ -130,11 +130,9 @@ class OperationRunner:
 
     async def _pass(self) -> bool:
         """Once through the queue. False where it has to be looked at again, even if nothing is left to do."""
-        queue, name = self.operation.queue, self.name
+        name = self.name
         until = asyncio.get_running_loop().time() + HOLD
-        async with reading(self.broker, queue, self.index, worn_too=True) as shelf:
-            self.journal.change(name, "running")
-            await self._clear(shelf)
+        async with self._holding() as shelf:
             left = self.journal.left(name)
             missing = [item for item in left if item.key not in shelf.tags]
             self.journal.took(name, [item.key for item in missing if item.published], self.after)
@@ -146,6 +144,21 @@ class OperationRunner:
                     break
                 await self._between(batch, is_canary=is_canary)
         return True
+
+    @asynccontextmanager
+    async def _holding(self) -> AsyncIterator[Shelf]:
+        """The queue, read and cleared. What was taken off it is in doubt until its reader was closed, in this pass or
+        a later one."""
+        cleared, keys = None, Keys(self.journal.keys(self.name))
+        try:
+            async with reading(self.broker, self.operation.queue, self.index, keys=keys, worn_too=True) as shelf:
+                self.journal.change(self.name, "running")
+                await self._clear(shelf)
+                cleared = shelf
+                yield shelf
+        finally:
+            if cleared is not None and cleared.is_sure:
+                self.journal.settle(self.name)
 
     async def _clear(self, shelf: Shelf) -> None:
         """Take away what has its outcome and is in the queue all the same: the connection was lost on the way."""

@@ -133,7 +133,8 @@ class DeadLetters:
             raise ConfigurationError(f"no letter in {queue} matches")
         if kind != "discard":
             target_of(next(index.letters(selection)), queue, str(options["to"]) if options.get("to") else None)
-        return self.journal.begin(kind, queue, chosen, by=self.by, options=options)
+        spared = index.alike(key for key, _ in chosen)
+        return self.journal.begin(kind, queue, chosen, by=self.by, options=options, spared=spared)
 
     def archive_of(self, operation: Operation) -> Path:
         """The file in which an operation keeps what it takes away; with an import, where it takes it from."""
