@@ -1,6 +1,5 @@
 """What forms ask for: the actions of an operator, each in the audit log, and another reading of a queue."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -23,7 +22,7 @@ MOST = 1_000  # letters that the handler is run on
 async def replay(visit: Visit) -> Response:
     """Show what is about to be replayed, and with POST replay it."""
     fields = visit.fields
-    selection = replace(visit.selection, limit=number(fields.get("limit", "")) or None)
+    selection = replace(visit.selection, limit=_limit(fields))
     to, pace = fields.get("to") or None, _pace(fields)
     if visit.is_asked or "dry_run" in fields:
         return _ask_first(visit, "replay.html", selection)
@@ -95,7 +94,7 @@ async def run(visit: Visit) -> Response:
         raise HTTPException(404, NO_WORKER)
     if "understood" not in visit.fields:
         raise ConfigurationError("tick that you know what else the handler does")
-    some = replace(selection, limit=min(number(visit.fields.get("limit", "")) or USUAL, MOST))
+    some = replace(selection, limit=min(_limit(visit.fields) or USUAL, MOST))
     chosen = urlencode(selection.pairs()) or "all"
     service.journal.log(service.by, "run", queue, f"the handler, on at most {some.limit} letter(s): {chosen}")
     visit.page.background.rehearse(run_name(queue), (queue, selection), lambda: rehearse(queue, some))
@@ -150,19 +149,26 @@ def _begin(visit: Visit, operation: Operation, pace: Pace = Pace()) -> Response:
 
 
 def _pace(fields: Mapping[str, str]) -> Pace:
-    rate, wait = _positive(fields, "rate", "letters a second"), _positive(fields, "wait", "seconds")
+    rate, wait = _amount(fields, "rate", "letters a second"), _amount(fields, "wait", "seconds")
     pace = Pace(rate=rate, canary="at_once" not in fields, keep_going="keep_going" in fields)
     return pace if wait is None else replace(pace, wait=wait)
 
 
-def _positive(fields: Mapping[str, str], name: str, what: str) -> float | None:
+def _amount(fields: Mapping[str, str], name: str, what: str) -> float | None:
+    """Read a number, which `Pace` judges; None where the field is empty."""
+    text = fields.get(name, "").strip()
     try:
-        value = float(fields.get(name) or 0)
+        return float(text) if text else None
     except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise ConfigurationError(f"{name}={fields[name][:40]!r} is not a number of {what}")
-    return value or None
+        raise ConfigurationError(f"{name}={text[:40]!r} is not a number of {what}") from None
+
+
+def _limit(fields: Mapping[str, str]) -> int | None:
+    """Read how many letters it may be at most; None where the field is empty."""
+    text = fields.get("limit", "").strip()
+    if text and not number(text):
+        raise ConfigurationError(f"limit={text[:40]!r} is not a whole number of letters, from 1 to 9999999")
+    return number(text) or None
 
 
 def _headers(text: str) -> dict[str, str | None]:

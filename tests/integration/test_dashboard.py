@@ -19,7 +19,7 @@ from holdfast.broker import Queue, Topology
 from holdfast.cli.dead.rehearsal import rehearse_in_child
 from holdfast.config import DashboardSettings
 from holdfast.dashboard import Access, listen
-from holdfast.dead_letters import DeadLetters, Edit, Letter, Selection
+from holdfast.dead_letters import DeadLetters, Edit, Letter, Rehearsal, Selection
 from holdfast.dead_letters.archive import from_line
 from holdfast.events import ConfigurationError, HoldfastError, Message
 from holdfast.telemetry import Connected, Disconnected
@@ -309,6 +309,44 @@ async def test_letters_are_exported_as_they_are_and_stay(morgue: Morgue, desk: D
     assert [from_line(line)[0].body for line in every.text.splitlines()] == [first.message.body, second.message.body]
     assert [from_line(line)[1] for line in one.text.splitlines()] == [{"key": second.key, "queue": morgue.dead}]
     assert len(await contents(desk, morgue.dead)) == 2
+
+
+@pytest.mark.parametrize("limit", ["1,000", "1 000", "-5", "0", "abc", "1.5"])
+async def test_a_limit_that_is_no_whole_number_is_refused_and_nothing_is_done(
+    limit: str, morgue: Morgue, desk: DeadLetters
+) -> None:
+    async def rehearse(queue: str, selection: Selection) -> Rehearsal:
+        return Rehearsal()
+
+    await morgue.fill("o-1")
+    await desk.read(morgue.dead)
+
+    async with a_visitor(desk, rehearse=rehearse) as visitor:
+        await visitor.get(f"/queues/{morgue.dead}/replay")
+        replayed = await visitor.post(f"/queues/{morgue.dead}/replay", limit=limit)
+        shown = await visitor.post(f"/queues/{morgue.dead}/replay", limit=limit, dry_run="1")
+        ran = await visitor.post(f"/queues/{morgue.dead}/check/run", limit=limit, understood="1")
+
+    assert [answer.status_code for answer in (replayed, shown, ran)] == [400] * 3
+    assert all("is not a whole number of letters" in answer.text for answer in (replayed, shown, ran))
+    assert desk.journal.operations() == []
+
+
+async def test_zero_letters_a_second_are_refused_and_zero_seconds_do_not_wait(
+    morgue: Morgue, desk: DeadLetters
+) -> None:
+    await morgue.fill("o-1", "o-2")
+    await desk.read(morgue.dead)
+
+    async with a_visitor(desk) as visitor:
+        await visitor.get(f"/queues/{morgue.dead}/replay")
+        refused = await visitor.post(f"/queues/{morgue.dead}/replay", rate="0")
+        begun = await visitor.post(f"/queues/{morgue.dead}/replay", wait="0")
+        name = begun.headers["location"].rpartition("/")[2]
+        await eventually(lambda: desk.journal.operation(name).state == "waiting")
+
+    assert refused.status_code == 400 and "rate=0 is not a number of letters a second" in refused.text
+    assert [operation.counts for operation in desk.journal.operations()] == [{"sent": 2}]
 
 
 async def test_a_dry_run_names_the_letters_and_where_they_would_go_and_sends_none(
