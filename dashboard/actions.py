@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ..dead_letters import Edit, Letter, Operation, Pace, Selection, target_of
+from ..dead_letters import Chosen, Edit, Letter, Operation, Pace, Selection, target_of
 from ..events import ConfigurationError, HoldfastError
 from .page import Visit, number
 from .pages import NO_WORKER, USUAL, archive_of, run_name
@@ -26,6 +26,7 @@ async def replay(visit: Visit) -> Response:
     to, pace = fields.get("to") or None, _pace(fields)
     if visit.is_asked or "dry_run" in fields:
         return _ask_first(visit, "replay.html", selection)
+    _agreed(visit)
     return _begin(visit, visit.service.replay(visit.queue, selection, to=to, forced="forced" in fields), pace)
 
 
@@ -33,10 +34,10 @@ async def discard(visit: Visit) -> Response:
     """Show what is about to be archived and taken off the queue, and with POST do that."""
     if visit.is_asked:
         return _ask_first(visit, "discard.html", visit.selection)
-    count = visit.index.count(visit.selection)
-    if visit.fields.get("count") != str(count):
+    agreed = _agreed(visit)
+    if visit.fields.get("count") != str(count := len(agreed.letters)):
         raise ConfigurationError(f"type the number of letters, {count}, to discard them")
-    return _begin(visit, visit.service.discard(visit.queue, visit.selection))
+    return _begin(visit, visit.service.discard(visit.queue, agreed))
 
 
 async def edit(visit: Visit) -> Response:
@@ -53,9 +54,13 @@ async def edit(visit: Visit) -> Response:
 async def edit_each(visit: Visit) -> Response:
     """Show how the selected letters can be edited together, and with POST check that and replay them as new events."""
     index, selection = visit.index, visit.selection
-    begin = partial(visit.service.edit_each, visit.queue, selection)
-    form = {"find": "", "put": ""}
-    return _edit(visit, "edits.html", form, index.letters(selection), begin, count=index.count(selection))
+    chosen = index.choose(selection)
+
+    def begin(changed: Edit, *, to: str | None) -> Operation:
+        return visit.service.edit_each(visit.queue, _agreed(visit), changed, to=to)
+
+    form, shown = {"find": "", "put": ""}, {"count": len(chosen.letters), "digest": chosen.digest}
+    return _edit(visit, "edits.html", form, index.letters(selection), begin, **shown)
 
 
 def _edit(
@@ -139,8 +144,21 @@ def _ask_first(visit: Visit, template: str, selection: Selection) -> Response:
     index, fields = visit.index, visit.fields
     meant = list(islice(index.letters(selection), SHOWN)) if fields else []
     target = target_of(meant[0], visit.queue, fields.get("to") or None) if meant else ""
-    count, groups = index.count(selection), index.groups(selection)
-    return visit.show(template, count=count, groups=groups, meant=meant, fields=fields, target=target)
+    count, groups, digest = index.count(selection), index.groups(selection), index.choose(visit.selection).digest
+    return visit.show(
+        template, count=count, groups=groups, meant=meant, fields=fields, target=target, digest=digest,
+    )  # fmt: skip
+
+
+def _agreed(visit: Visit) -> Chosen:
+    """Return the letters that are selected. Raises `ConfigurationError` where they are not those that the form was
+    shown with: the queue was read again meanwhile."""
+    chosen = visit.index.choose(visit.selection)
+    if visit.fields.get("digest") != chosen.digest:
+        raise ConfigurationError(
+            f"the letters have changed since they were shown: they are {len(chosen.letters):,} now; look at them again"
+        )
+    return chosen
 
 
 def _begin(visit: Visit, operation: Operation, pace: Pace = Pace()) -> Response:  # noqa: B008 (frozen)

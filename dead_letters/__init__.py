@@ -3,6 +3,7 @@
 from . import view as view
 from .files import file_name as file_name
 from .index import ORDERS as ORDERS
+from .index import Chosen as Chosen
 from .index import Group as Group
 from .index import Index as Index
 from .letter import Letter as Letter

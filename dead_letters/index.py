@@ -1,5 +1,6 @@
 """An index of a dead-letter queue: a SQLite file that is filled by reading the queue, and can be at any time."""
 
+import hashlib
 import json
 import sqlite3
 import time
@@ -69,6 +70,22 @@ class Group:
     chain: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Letters that were selected, fixed: the key of each and the fingerprint of its failure, in the order of the queue.
+    `first` is None where there are none; `alike` has the keys of others, each alike in everything to one of them."""
+
+    letters: tuple[tuple[str, str], ...]
+    first: Letter | None
+    alike: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """What is the same as long as the letters are the same."""
+        keys = " ".join(sorted(key for key, _ in self.letters))
+        return hashlib.blake2b(keys.encode(), digest_size=16).hexdigest()
+
+
 class Index:
     """One queue's letters. With the path None in memory. Times are UTC. `names`: see `read_letter`."""
 
@@ -117,16 +134,14 @@ class Index:
         [count] = self._db.execute(f"SELECT count(*) FROM letters WHERE {where}", values).fetchone()
         return int(count if selection.limit is None else min(count, selection.limit))
 
-    def chosen(self, selection: Selection) -> list[tuple[str, str]]:
-        """The keys of the selected letters in the order of the queue, each with the fingerprint of its failure."""
-        return self._select("key, fingerprint", selection).fetchall()
-
-    def alike(self, keys: Iterable[str]) -> list[str]:
-        """The keys of other letters, each alike in everything to one of these."""
-        own = set(keys)
-        bases = set(map(base_of, own))
+    def choose(self, selection: Selection) -> Chosen:
+        """The letters that are selected now; another reading does not change them."""
+        letters = tuple(self._select("key, fingerprint", selection))
+        keys = {key for key, _ in letters}
+        bases = set(map(base_of, keys))
         rows = self._db.execute("SELECT key FROM letters ORDER BY position")
-        return [key for (key,) in rows if key not in own and base_of(key) in bases]
+        alike = tuple(key for (key,) in rows if key not in keys and base_of(key) in bases)
+        return Chosen(letters, self.get(letters[0][0]) if letters else None, alike)
 
     def letters(self, selection: Selection, *, skip: int = 0, order: str = "queue") -> Iterator[Letter]:
         """The selected letters in one of `ORDERS`, that of the queue as a rule, without the first `skip`."""

@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from ..broker import Broker, Depth
 from ..config import Settings
@@ -16,7 +17,7 @@ from ..events import ConfigurationError, QueueInUse
 from .actions import action_of
 from .archive import from_line, lines_of, to_line
 from .files import file_name, folder_of, is_locked, write_lines
-from .index import Index
+from .index import Chosen, Index
 from .operations import Journal, Kind, Operation, Request
 from .outage import Outage
 from .queues import DeadQueue, known_queues, resolve, several
@@ -27,6 +28,9 @@ from .runner import OperationRunner, Pace
 from .selection import Selection
 
 Tell = Callable[[], None]
+Letters: TypeAlias = Selection | Chosen
+"""What an operation is to work on: letters that are selected, by the last reading, or that were chosen before."""
+
 SOON_READ = 5_000
 
 
@@ -108,33 +112,31 @@ class DeadLetters:
     def _index_file(self, queue: str) -> Path:
         return self.folder / f"{file_name(queue)}.index.sqlite"
 
-    def replay(self, queue: str, selection: Selection, *, to: str | None = None, forced: bool = False) -> Operation:
-        """Fix the set of letters to replay: those selected, by the last reading. Nothing is touched before `work`."""
-        return self._begin("replay", queue, selection, {"to": to, "forced": forced})
+    def replay(self, queue: str, letters: Letters, *, to: str | None = None, forced: bool = False) -> Operation:
+        """Fix the set of letters to replay. Nothing is touched before `work`."""
+        return self._begin("replay", queue, letters, {"to": to, "forced": forced})
 
-    def discard(self, queue: str, selection: Selection) -> Operation:
+    def discard(self, queue: str, letters: Letters) -> Operation:
         """Fix the set of letters to discard. `archive_of` says where they will be kept."""
-        return self._begin("discard", queue, selection, {})
+        return self._begin("discard", queue, letters, {})
 
     def edit(self, queue: str, key: str, edit: Edit, *, to: str | None = None) -> Operation:
         """Fix what one letter is to become."""
         return self.edit_each(queue, Selection(id=(self.index(queue).only(key).key,)), edit, to=to)
 
-    def edit_each(self, queue: str, selection: Selection, edit: Edit, *, to: str | None = None) -> Operation:
-        """Fix what each of the selected letters is to become."""
+    def edit_each(self, queue: str, letters: Letters, edit: Edit, *, to: str | None = None) -> Operation:
+        """Fix what each of the letters is to become."""
         body = None if edit.body is None else base64.b64encode(edit.body).decode()
         options = {"body": body, "headers": dict(edit.headers), "find": edit.find, "put": edit.put, "to": to}
-        return self._begin("edit", queue, selection, options)
+        return self._begin("edit", queue, letters, options)
 
-    def _begin(self, kind: Kind, queue: str, selection: Selection, options: Mapping[str, object]) -> Operation:
-        index = self.index(queue)
-        chosen = index.chosen(selection)
-        if not chosen:
+    def _begin(self, kind: Kind, queue: str, letters: Letters, options: Mapping[str, object]) -> Operation:
+        chosen = letters if isinstance(letters, Chosen) else self.index(queue).choose(letters)
+        if chosen.first is None:
             raise ConfigurationError(f"no letter in {queue} matches")
         if kind != "discard":
-            target_of(next(index.letters(selection)), queue, str(options["to"]) if options.get("to") else None)
-        spared = index.alike(key for key, _ in chosen)
-        return self.journal.begin(kind, queue, chosen, by=self.by, options=options, spared=spared)
+            target_of(chosen.first, queue, str(options["to"]) if options.get("to") else None)
+        return self.journal.begin(kind, queue, chosen.letters, by=self.by, options=options, spared=chosen.alike)
 
     def archive_of(self, operation: Operation) -> Path:
         """The file in which an operation keeps what it takes away; with an import, where it takes it from."""

@@ -72,9 +72,9 @@ async def replay(
     worker reports. Ctrl-C pauses; `dead resume` goes on. Exit 0 when every outcome is known and none is a failure, or
     with --wait 0 when all are sent."""
     name = await session.read(queue, worn=worn)
-    if not session.consents(name, selection, "replay", to=to, dry_run=dry_run, yes=yes):
+    if (chosen := session.choose(name, selection, "replay", to=to, dry_run=dry_run, yes=yes)) is None:
         return 0
-    return await session.carry_out(session.service.replay(name, selection, to=to, forced=force), pace)
+    return await session.carry_out(session.service.replay(name, chosen, to=to, forced=force), pace)
 
 
 @dead_app.command(
@@ -88,9 +88,9 @@ async def discard(
 ) -> int:  # fmt: skip
     """Discard letters. Each is on disk, in an archive that `dead import` reads, before it leaves its queue."""
     name = await session.read(queue, worn=worn)
-    if not session.consents(name, selection, "discard", dry_run=dry_run, yes=yes):
+    if (chosen := session.choose(name, selection, "discard", dry_run=dry_run, yes=yes)) is None:
         return 0
-    return await session.carry_out(session.service.discard(name, selection))
+    return await session.carry_out(session.service.discard(name, chosen))
 
 
 @dead_app.command(
@@ -116,8 +116,9 @@ async def edit(
     name = await session.read(queue, worn=worn)
     original = session.service.index(name).only(letter)
     reader_of(worker, name, to)(original, edited)
-    session.consents(name, Selection(id=(original.key,)), "edit", to=to, yes=yes)
-    return await session.carry_out(session.service.edit(name, original.key, edited, to=to), Pace(wait=wait))
+    if (chosen := session.choose(name, Selection(id=(original.key,)), "edit", to=to, yes=yes)) is None:
+        return 0
+    return await session.carry_out(session.service.edit_each(name, chosen, edited, to=to), Pace(wait=wait))
 
 
 @dead_app.command(

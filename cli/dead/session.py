@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ...broker import REGISTRY, open_broker
 from ...config import LogSettings, load_settings
-from ...dead_letters import DeadLetters, Edit, Operation, Outage, Pace, Request, Selection, target_of
+from ...dead_letters import Chosen, DeadLetters, Edit, Operation, Outage, Pace, Request, Selection, target_of
 from ...dead_letters.view import letter_json
 from ...events import BrokerUnavailable, ConfigurationError, HoldfastError
 from ...telemetry import configure_logging, mark_heard, neutral
@@ -116,19 +116,20 @@ class Session:
             print(nothing, file=sys.stderr)
         return 0
 
-    def consents(
+    def choose(
         self, queue: str, selection: Selection, kind: str, *, to: str | None = None, dry_run: bool = False, yes: bool
-    ) -> bool:
-        """Return whether to go on with letters, after a person has seen which they are and was asked. Where it is a dry
+    ) -> Chosen | None:
+        """Return the letters to go on with, after a person has seen which they are and was asked. Where it is a dry
         run, or nothing is selected, they are only shown."""
         index = self.service.index(queue)
-        count, first = index.count(selection), next(index.letters(selection), None)
+        chosen = index.choose(selection)
+        count, first = len(chosen.letters), chosen.first
         if first is not None and not dry_run:
             if not yes:
                 target = "" if kind == "discard" else target_of(first, queue, to)
                 question = _QUESTIONS[kind].format(count=count, target=target, key=first.key)
                 self.confirm(question, groups_table(index.groups(selection)))
-            return True
+            return chosen
         if self.as_json:
             letters = map(letter_json, index.letters(selection))
             print_json_with({"queue": queue, "dry_run": True}, "letters", letters)
@@ -136,7 +137,7 @@ class Session:
             print(f"{count:,} letter(s) of {neutral(queue)} would be {_DONE[kind]}")
             if count:
                 console().print(groups_table(index.groups(selection)))
-        return False
+        return None
 
     def confirm(self, question: str, *shown: Table) -> None:
         """Ask a person, who is shown something first. Raises `ConfigurationError` where nobody can be asked, or says

@@ -277,6 +277,31 @@ async def test_a_discard_wants_the_number_typed_and_keeps_an_archive(morgue: Mor
     assert "discard" in audit.text
 
 
+@pytest.mark.parametrize(
+    ("what", "form"),
+    [("replay", {}), ("replay", {"limit": "1"}), ("discard", {"count": "2"}), ("edit", {"find": "o-", "put": "p-"})],
+)
+async def test_letters_that_changed_after_they_were_shown_are_shown_again(
+    what: str, form: dict[str, str], morgue: Morgue, desk: DeadLetters
+) -> None:
+    """For the discard somebody guesses their number."""
+    await morgue.fill("o-1")
+    await desk.read(morgue.dead)
+    address = f"/queues/{morgue.dead}/{what}"
+
+    async with a_visitor(desk) as visitor:
+        await visitor.get(address)
+        await morgue.fill("o-2")
+        await desk.read(morgue.dead)
+        refused = await visitor.post(address, **form)
+        before = desk.journal.operations()
+        await visitor.get(address)
+        begun = await visitor.post(address, **form)
+
+    assert refused.status_code == 400 and "they are 2 now" in refused.text
+    assert (before, begun.status_code) == ([], 303)
+
+
 async def test_what_was_discarded_is_restored_from_its_archive(morgue: Morgue, desk: DeadLetters) -> None:
     await morgue.fill("o-1", "o-2")
     await desk.read(morgue.dead)

@@ -258,18 +258,50 @@ def test_cancel_ends_an_operation_for_good(folder: Path, env: dict[str, str], de
     assert resumed.returncode == 1 and "is cancelled" in resumed.stderr
 
 
-def test_on_a_terminal_it_asks_first(folder: Path, env: dict[str, str], dead: Run, unique: str) -> None:
-    kill_orders(folder, env, unique, "a")
-    command = [sys.executable, "-m", "holdfast", "dead", "discard", f"{unique}.charge"]
+def on_a_terminal(
+    *arguments: str, answer: bytes, folder: Path, env: dict[str, str], meanwhile: Callable[[], object] = lambda: None
+) -> tuple[int, bytes]:
+    """Run `holdfast dead` on a terminal, and answer its question after what happens `meanwhile`. Returns its exit code
+    and what it had written before it was answered."""
+    command = [sys.executable, "-m", "holdfast", "dead", *arguments]
     master, slave = pty.openpty()
     with subprocess.Popen(command, cwd=folder, env=env, stdin=slave, stdout=slave, stderr=slave) as asked:
         os.close(slave)
         screen = b""
         while b"[y/N]" not in screen:
             screen += os.read(master, 4096)
-        os.write(master, b"n\n")
+        meanwhile()
+        os.write(master, answer + b"\n")
         code = asked.wait(60)
     os.close(master)
+    return code, screen
+
+
+@pytest.mark.parametrize("kind", ["replay", "discard"])
+def test_what_dies_while_it_asks_is_not_among_the_letters_that_it_named(
+    kind: str, folder: Path, env: dict[str, str], dead: Run, unique: str
+) -> None:
+    """Another tool reads the queue again, and so the index that both have."""
+
+    def another_dies_and_is_read() -> None:
+        kill_orders(folder, env, unique, "late")
+        assert len(told(dead("show", f"{unique}.charge", "--json"))["letters"]) == 2
+
+    kill_orders(folder, env, unique, "a")
+    wait = ["--wait", "0"] if kind == "replay" else []
+
+    code, screen = on_a_terminal(
+        kind, f"{unique}.charge", *wait, answer=b"y", folder=folder, env=env, meanwhile=another_dies_and_is_read
+    )
+
+    [operation] = told(dead("operations", "--json"))
+    assert (code, b"1 letter(s)" in screen, operation["total"]) == (0, True, 1)
+
+
+def test_on_a_terminal_it_asks_first(folder: Path, env: dict[str, str], dead: Run, unique: str) -> None:
+    kill_orders(folder, env, unique, "a")
+
+    code, screen = on_a_terminal("discard", f"{unique}.charge", answer=b"n", folder=folder, env=env)
 
     assert code == 1
     assert b"Discard 1 letter(s)" in screen

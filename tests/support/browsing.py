@@ -14,7 +14,7 @@ from holdfast.dashboard import Access, create_app, listen, serve
 from holdfast.dead_letters import DeadLetters
 
 BASE = "http://127.0.0.1:9465"
-_CSRF = re.compile(r'name="csrf" value="([0-9a-f]+)"')
+_HIDDEN = re.compile(r'type="hidden" name="(\w+)" value="([0-9a-f]+)"')
 
 
 class Visitor:
@@ -22,17 +22,16 @@ class Visitor:
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.client = client
-        self.csrf = ""
+        self.hidden = dict[str, str]()
 
     async def get(self, path: str) -> httpx.Response:
         answer = await self.client.get(path, follow_redirects=True)
-        if (found := _CSRF.search(answer.text)) is not None:
-            self.csrf = found[1]
+        self.hidden |= _HIDDEN.findall(answer.text)
         return answer
 
     async def post(self, path: str, headers: dict[str, str] | None = None, /, **fields: str) -> httpx.Response:
         """Send a form as the page would have it sent."""
-        data = {"csrf": self.csrf} | fields
+        data = self.hidden | fields
         return await self.client.post(path, data=data, headers={"origin": BASE} | (headers or {}))
 
 

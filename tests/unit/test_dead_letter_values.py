@@ -286,7 +286,7 @@ def test_a_pace_that_is_no_number_is_refused(pace: dict[str, float]) -> None:
 
 def keys(index: Index, selection: Selection) -> list[str]:
     """The keys of the letters that are selected."""
-    return [key for key, _ in index.chosen(selection)]
+    return [key for key, _ in index.choose(selection).letters]
 
 
 def _some_letter(n: int) -> Message:
