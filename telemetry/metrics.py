@@ -235,7 +235,7 @@ class Metrics:
     def _started(self, fact: facts.Started) -> None:
         self._registered |= frozenset(fact.event_types)
         self._add(f.UNROUTED, ())
-        for role in ("consume", "publish"):
+        for role in ("consume", "publish") if fact.queues else ("publish",):
             self._add(f.CONNECTED, role)
             self._add(f.RECONNECTS, role)
 

@@ -210,6 +210,20 @@ def test_connections_and_consumers_are_seen_to_go_and_to_come_back() -> None:
     assert registry.get_sample_value("holdfast_broker_reconnects_total", {"role": "publish"}) == 0
 
 
+@pytest.mark.parametrize(("queues", "consuming"), [(("q",), 0), ((), None)])
+def test_a_worker_that_consumes_no_queue_has_no_lost_connection_to_consume(
+    queues: tuple[str, ...], consuming: int | None
+) -> None:
+    """A worker with projections alone never opens it: the alarm of a lost connection would not end."""
+    metrics = Metrics()
+    registry = registry_of(metrics)
+
+    metrics(Started("w", queues, 1))
+
+    seen = [registry.get_sample_value("holdfast_broker_connected", {"role": role}) for role in ("consume", "publish")]
+    assert seen == [consuming, 0]
+
+
 @pytest.mark.parametrize(
     ("url", "vhost"), [("amqp://h", "/"), ("amqp://h/", "/"), ("amqp://h/%2F", "/"), ("amqps://h:1/a%2Fb", "a/b")]
 )
