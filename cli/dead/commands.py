@@ -168,7 +168,11 @@ async def import_(
     if not yes:
         session.confirm(f"Put the letters of {file} back into their dead-letter queues?")
     begun = await session.service.restore(file, to=to)
-    return session.imported([await session.work(operation) for operation in begun])
+    for number, operation in enumerate(begun):
+        begun[number] = await session.work(operation)
+        if begun[number].state in ("paused", "cancelled"):
+            break
+    return session.imported(begun)
 
 
 @dead_app.command(short_help="what was begun, and how it stands")

@@ -6,6 +6,7 @@ import json
 import signal
 import sqlite3
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,40 @@ async def test_an_import_whose_tool_is_killed_goes_on_and_restores_each_letter_o
     assert (operation["kind"], operation["state"], operation["is_running"]) == ("import", "running", False)
     assert done.returncode == 0, done.stderr
     assert sorted(letter.message.body for letter in letters) == sorted(bodies)
+
+
+async def test_ctrl_c_pauses_the_import_of_one_queue_and_begins_no_other(
+    settings: Settings, unique: str, tmp_path: Path, env: dict[str, str]
+) -> None:
+    """The first queue is read by another tool, so that its import waits."""
+    queues, archive = [f"{unique}.a", f"{unique}.b"], tmp_path / "both.ndjson"
+    async with a_desk(settings, tmp_path / "other") as desk:
+        for queue in queues:
+            await lay_out(settings, queue, 1)
+            with archive.open("a") as file:
+                file.write((await discarded(desk, queue)).read_text())
+        browser = await desk.broker.browse(f"{queues[0]}.dead", lambda held: None)
+        await browser.caught_up()
+        with Running("dead", "import", str(archive), "--yes", folder=tmp_path, env=env, own_group=True) as tool:
+            await eventually(lambda: waits(tmp_path))
+
+            code = await asyncio.to_thread(tool.stop, signal.SIGINT)
+
+        await browser.close()
+        left = [len(await contents(desk, f"{queue}.dead")) for queue in queues]
+    listed = await asyncio.to_thread(holdfast, "dead", "operations", "--json", folder=tmp_path, env=env)
+    operations = json.loads(listed.stdout)
+    assert (code, left) == (1, [0, 0])
+    assert [operation["state"] for operation in operations] == ["paused", "paused"]
+    assert all(f"holdfast dead resume {operation['id']}" in tool.log for operation in operations)
+
+
+def waits(folder: Path) -> bool:
+    """Whether the journal in this folder has an operation that waits for its queue."""
+    for path in folder.glob("state/*/journal.sqlite"):
+        with suppress(sqlite3.Error), sqlite3.connect(path) as db:
+            return bool(db.execute("SELECT 1 FROM operations WHERE detail LIKE 'waiting: %'").fetchone())
+    return False
 
 
 async def test_what_a_killed_import_had_on_its_way_is_taken_back_when_it_comes_late(
