@@ -96,3 +96,17 @@ async def test_a_letter_published_and_not_taken_is_not_mistaken_for_one_left(tmp
 
         there = await counted(desk, "q"), await counted(desk, DEAD)
     assert (ended.counts, there) == ({"sent": 2}, (1, 0))
+
+
+async def test_what_is_surely_taken_is_settled_and_what_is_in_doubt_is_not(tmp_path: Path) -> None:
+    async with with_alike(2, tmp_path) as desk:
+        operation = desk.replay(DEAD, Selection())
+        first, second = [item.key for item in desk.journal.left(operation.id)]
+        desk.journal.took(operation.id, [first], "sent")
+        in_doubt = desk.journal.keys(operation.id)
+
+        await desk.work(operation, SENT).run()
+
+        settled = desk.journal.keys(operation.id)
+    assert in_doubt == {second: True, first: True} and list(in_doubt) == [second, first]
+    assert settled == {first: False, second: False}
