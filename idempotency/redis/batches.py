@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any, Final, TypeAlias
 
+from redis.exceptions import ResponseError
+
 from ..availability import StoreUnavailable
 from . import lua
 from .errors import TRANSIENT, unavailable
@@ -45,6 +47,8 @@ class Batches:
         self._open: dict[lua.Script, Group] = {}  # of those that wait, the ones with room
         self._script_of: dict[str, lua.Script] = {}  # of each key in an open group
         self._task: asyncio.Task[None] | None = None
+        self.is_refused = False
+        """Whether the server refused a run: it may have been demoted, and its address lead to another one by now."""
 
     def ask(self, script: lua.Script, key: str, arguments: Sequence[bytes | int]) -> "asyncio.Future[Any]":
         """Return a future of the script's answer for one key. It may raise `StoreUnavailable`.
@@ -90,6 +94,7 @@ class Batches:
                         for future, answer in zip(group.futures, each, strict=False):
                             if isinstance(answer, Exception):
                                 _fail(future, answer)
+                                self.is_refused = self.is_refused or isinstance(answer, ResponseError)
                             elif not future.done():
                                 future.set_result(answer)
                 batch = again

@@ -27,10 +27,7 @@ class RedisHeart:
         try:
             self._run("DEL", heartbeat_key(self._prefix, owner))
         finally:
-            if self._client is not None:
-                for client in (self._client, *sentinels_of(self._client)):
-                    client.close()
-            self._client = None
+            self._close()
 
     def _run(self, *command: str | int, when_full: tuple[str | int, ...] = ()) -> Any:
         try:
@@ -43,4 +40,11 @@ class RedisHeart:
                     raise
                 return self._client.execute_command(*when_full)
         except FAULTS as error:
+            self._close()  # a server that was demoted keeps its connections, and its address may lead to another one
             raise unavailable(error) from None
+
+    def _close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            for connected in (client, *sentinels_of(client)):
+                connected.close()

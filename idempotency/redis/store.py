@@ -91,6 +91,9 @@ class RedisClaims:
         """Run scripts in one pipeline. Returns a reply or an error for each."""
         try:
             async with asyncio.timeout(self._answer_limit):
+                if self._batches.is_refused:
+                    await self._client.aclose()  # it connects anew
+                    self._batches.is_refused = False
                 pipeline = self._client.pipeline(transaction=False)
                 for group in groups:
                     name, script = ("EVAL", group.script.source) if full else ("EVALSHA", group.script.sha)

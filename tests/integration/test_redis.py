@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -187,6 +187,34 @@ async def test_a_batch_sent_into_a_failover_is_answered_by_the_new_master(tmp_pa
 
 async def _has_replica(sentinel: int) -> bool:
     return "num-slaves\n1" in await asyncio.to_thread(ask, sentinel, "sentinel", "master", "orders")
+
+
+@pytest.mark.parametrize("ask_first", [RedisClaims.claim, RedisClaims.complete], ids=lambda step: step.__name__)
+async def test_an_address_that_leads_to_another_server_is_followed_there(
+    ask_first: Callable[[RedisClaims, Claim], Awaitable[object]], tmp_path: Path
+) -> None:
+    """The first server is demoted, and keeps its connections: claims are refused key by key, completions at once."""
+    with a_redis(tmp_path) as old, a_redis(tmp_path) as new:
+        async with proxy_to(f"redis://127.0.0.1:{old}/0") as proxy:
+            url = proxy.url("redis:///0")
+            store, heart = (kind(url, IdempotencySettings()) for kind in (RedisClaims, RedisHeart))
+            try:
+                await asyncio.gather(store.claim(a_claim("before")), asyncio.to_thread(heart.beat, A, 30))
+                proxy.lead_to(new)
+                await asyncio.to_thread(ask, old, "replicaof", "127.0.0.1", str(new))
+
+                with pytest.raises(StoreUnavailable):
+                    await ask_first(store, a_claim("refused"))
+                with pytest.raises(StoreUnavailable):
+                    await asyncio.to_thread(heart.beat, A, 30)
+                answer = await store.claim(a_claim("after"))
+                await asyncio.to_thread(heart.beat, A, 30)
+            finally:
+                await store.close()
+            keys = await asyncio.to_thread(ask, new, "dbsize")
+
+    assert answer == Acquired()
+    assert keys == "2\n"
 
 
 async def test_a_cancelled_call_leaves_its_reply_to_nobody(redis_url: str, unique: str) -> None:

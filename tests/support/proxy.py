@@ -56,6 +56,10 @@ class Proxy:
         credentials, at, _ = parts.netloc.rpartition("@")
         return parts._replace(netloc=f"{credentials}{at}{LOOPBACK}:{self._port}").geturl()
 
+    def lead_to(self, port: int) -> None:
+        """Forward new connections to another server of the same host; those there are live on."""
+        self._target = (self._target[0], port)
+
     def cut(self) -> None:
         """Abort every connection there is with a reset; new ones are welcome."""
         for link in self._links:
