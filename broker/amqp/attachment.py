@@ -67,7 +67,6 @@ class AmqpAttachment:
     async def _discard(self, timeout: float = 2) -> None:
         self._deliveries.close()
         await close_quietly(self._channel, timeout)
-        self._channel.wire.splitter.untap(self._channel.below.number)
 
     def _cancelled(self) -> None:
         """The broker consumes no more for us, and may have made another consumer the active one: what is in hand goes

@@ -152,5 +152,4 @@ class PublishChannel:
             self._transport.write(b"".join(frames))
 
     def _lost(self, closing: "asyncio.Future[None]") -> None:
-        self._wire.splitter.untap(self._number)
         self._confirms.lost(why_lost(closing))

@@ -176,7 +176,6 @@ class AmqpConsumer:
             deliveries.close()
         if channel is not None:
             await close_quietly(channel, min(timeout, self._link.patience.seconds))
-            channel.wire.splitter.untap(channel.below.number)
 
 
 def _end(lost: "asyncio.Future[None]") -> None:

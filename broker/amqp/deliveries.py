@@ -115,14 +115,19 @@ class Deliveries:
         self._settled.append((asyncio.get_running_loop().time(), waiting))
 
     def close(self, _: object = None) -> None:
-        """Settle nothing more."""
+        """Settle nothing more, and hand on nothing more: what still comes returns with the channel."""
         self.is_closed = True
+        self._on_message = _drop
 
     @property
     def is_busy(self) -> bool:
         """Whether so much was settled a moment ago that some of it may still wait in the broker's channel."""
         since = asyncio.get_running_loop().time() - TRAVEL
         return sum(count for time, count in self._settled if time > since) >= _ON_THEIR_WAY
+
+
+def _drop(message: Message, tag: int, redelivered: bool) -> None:
+    """Take what nobody waits for."""
 
 
 def _whole_content(data: bytes, channel: int, at: int) -> tuple[bytes, bytes, int] | None:

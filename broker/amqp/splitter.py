@@ -26,8 +26,9 @@ CLOSE: Final = b"\x00\x14\x00\x28"
 BODY_SIZE: Final = struct.Struct(">Q")
 BODY_SIZE_AT: Final = 4  # in the payload of a header frame
 _KINDS: Final = frozenset((METHOD, HEADER, BODY, BEAT))
-_CLOSES: Final = (CLOSE, b"\x00\x0a\x00\x32")  # and `connection.close`
-_TEXT_AT: Final = 6  # in the payload of both, past class, method and code
+_CLOSE_OK: Final = b"\x00\x14\x00\x29"
+_LAST: Final = (CLOSE, _CLOSE_OK, b"\x00\x0a\x00\x32")  # of a channel; and `connection.close`
+_TEXT_AT: Final = 6  # in the payload of those with a text, past class, method and code
 
 
 class Tap(Protocol):
@@ -59,12 +60,9 @@ class Splitter:
         """The payload that the peer never exceeds, in bytes."""
 
     def tap(self, channel: int, tap: Tap) -> None:
-        """Let `tap` take frames of a channel."""
+        """Let `tap` take frames of a channel, up to the last one: the broker closes it, or confirms that it is closed.
+        Of a channel that was given up aiormq reads nothing more, and what came would hold up all others."""
         self._taps[channel] = tap
-
-    def untap(self, channel: int) -> None:
-        """Pass the channel's frames on again."""
-        self._taps.pop(channel, None)
 
     def feed(self, data: bytes) -> None:  # noqa: C901 (one loop over bytes, run for each frame)
         """Split `data`, which may begin and end within a frame."""
@@ -98,7 +96,8 @@ class Splitter:
                     self._hand_on(data[passed:at])
                 at = passed = taken
             else:
-                if kind == METHOD and data[at + 7 : at + 11] in _CLOSES:
+                if kind == METHOD and data[at + 7 : at + 11] in _LAST:
+                    taps.pop(channel, None)
                     data = _legible(data, at + 7 + _TEXT_AT, end)
                 at = end + 1
         if self._raw:

@@ -15,6 +15,8 @@ from holdfast.broker.amqp.confirms import Confirms
 from holdfast.broker.amqp.splitter import Splitter, Tap
 from holdfast.events import Message
 
+_LAST = (spec.Channel.Close, spec.Channel.CloseOk, spec.Connection.Close)
+
 
 def frames(data: bytes) -> None:
     """A stream of frames is split alike wherever it is cut, every byte of it is taken or passed on, and deliveries
@@ -51,7 +53,7 @@ def feed(stream: bytes, cuts: list[int], tap: Tap, passed: list[bytes]) -> None:
 def deliveries_of(stream: bytes) -> tuple[list[tuple[bytes, int]], bytes] | None:
     """Body and tag of each delivery on channel 1, and all other frames, by pamqp; None for an unlawful stream."""
     found: list[tuple[bytes, int]] = []
-    others, at, tag, missing, body = b"", 0, None, None, b""
+    others, at, tag, missing, body, is_closed = b"", 0, None, None, b"", False
     while at < len(stream):
         try:
             size, channel, frame = pamqp.frame.unmarshal(stream[at:])
@@ -59,9 +61,10 @@ def deliveries_of(stream: bytes) -> tuple[list[tuple[bytes, int]], bytes] | None
             return None
         if size <= 0 or size > 131_080 or at + size > len(stream) or stream[at + size - 1] != 0xCE:
             return None
+        is_closed = is_closed or (channel == 1 and isinstance(frame, _LAST))
         is_content = isinstance(frame, ContentHeader | ContentBody)
         if channel == 1 and isinstance(frame, spec.Basic.Deliver):
-            if not is_lawful(frame, stream[at : at + size]):
+            if is_closed or not is_lawful(frame, stream[at : at + size]):
                 return None
             tag, missing, body = frame.delivery_tag, None, b""
         elif channel != 1 or (not is_content and stream[at] != 8):

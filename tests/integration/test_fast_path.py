@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator
 import pytest
 from breaking import a_channel, delete, through, with_broker, with_worker
 from proxy import Direction, Proxy, proxy_to
-from running import a_broker, a_worker, publish_all, running
-from waiting import LIMIT, Facts, Tally
+from running import a_broker, a_worker, depth, publish_all, running
+from waiting import LIMIT, Arrivals, Facts, Tally, eventually
 
 from holdfast import Event, Metadata, Publisher, PublishRefused, Settings, Unroutable
-from holdfast.broker import Binding, Delivery, Exchange, Queue, Topology
+from holdfast.broker import Binding, Delivery, Exchange, Queue, Topology, resting_queue
+from holdfast.events import Message
 from holdfast.telemetry import Attached, Detached, Disconnected
+
+_CONSUME = b"\x00\x3c\x00\x14"  # class and method
 
 
 class Paid(Event, type="paid"):
@@ -197,6 +200,41 @@ async def test_consumers_that_stop_while_their_connection_breaks_wait_for_no_ans
             await delete(settings, queues=queues)
 
     assert (len(done), len(waiting)) == (20, 0)
+
+
+async def test_what_comes_for_a_consumer_that_was_given_up_holds_up_no_other(settings: Settings, proxy: Proxy) -> None:
+    facts, late, other = Facts(), f"{settings.broker.exchange}.late", f"{settings.broker.exchange}.other"
+    given_up, came, lost = Arrivals[Message](), Arrivals[Message](), Arrivals[str]()
+
+    def withhold_the_answer(data: bytes, direction: Direction) -> bytes:
+        if direction is Direction.TO_SERVER and _CONSUME in data:
+            proxy.swallow(Direction.TO_CLIENT)
+        return data
+
+    async with a_broker(through(proxy, settings), facts) as broker:
+        await broker.declare(Topology(queues=(resting_queue(late), resting_queue(other))))
+        for queue in (late, other):
+            await asyncio.gather(*(broker.publish(Message(b"1", "", queue), timeout=10) for _ in range(20)))
+        proxy.alter = withhold_the_answer
+        opening = asyncio.create_task(
+            broker.attach(late, prefetch=20, on_taken=lambda message, *_: given_up(message), on_lost=lost)
+        )
+        await proxy.until_withheld(Direction.TO_CLIENT)
+        await eventually(lambda: depth(settings, late), 0)
+        opening.cancel()
+        await asyncio.wait({opening})
+        proxy.alter = lambda data, direction: data
+        proxy.resume()
+
+        async with asyncio.timeout(5):  # an answer may take 10 s
+            attachment = await broker.attach(
+                other, prefetch=20, on_taken=lambda message, *_: came(message), on_lost=lost
+            )
+            await came.take(20)
+        await eventually(lambda: depth(settings, late), 20)
+        await attachment.close()
+
+    assert (given_up.all, lost.all, facts.of(Disconnected)) == ([], [], [])
 
 
 def _ignore(delivery: Delivery) -> None:

@@ -57,7 +57,7 @@ OTHERS = [
     marshalled(spec.Basic.Ack(7, True), 2),
     marshalled(spec.Basic.Return(312, "NO_ROUTE", "events", "nobody"), 1),
     a_delivery(2, 9, b"of another channel"),
-    marshalled(spec.Channel.Close(406, "PRECONDITION_FAILED", 60, 80), 1),
+    marshalled(spec.Channel.Close(406, "PRECONDITION_FAILED", 60, 80), 2),
 ]
 
 
@@ -195,13 +195,25 @@ def test_a_frame_whose_end_is_not_marked_is_passed_on_with_all_that_follows() ->
     assert (stream.taken, stream.passed) == ([], broken)
 
 
-def test_an_untapped_channel_is_aiormqs_again() -> None:
-    stream, data = Stream(), a_delivery(1, 1, b"late")
+@pytest.mark.parametrize("last", [spec.Channel.Close(404, "NOT_FOUND", 60, 20), spec.Channel.CloseOk()])
+def test_a_channel_is_tapped_up_to_its_last_frame(last: Any) -> None:
+    stream, end = Stream(), marshalled(last, 1) + a_delivery(1, 1, b"of the next channel with this number")
 
-    stream.splitter.untap(1)
-    stream.feed(data)
+    stream.feed(a_delivery(1, 1, b"late") + end)
 
-    assert (stream.taken, stream.passed) == ([], data)
+    assert [message.body for message, _, _ in stream.taken] == [b"late"]
+    assert stream.passed == end
+
+
+def test_what_comes_for_closed_deliveries_is_taken_and_handed_to_nobody() -> None:
+    taken, passed = list[Taken](), list[bytes]()
+    splitter, tap = Splitter(passed.append), a_tap(lambda *one: taken.append(one))
+    splitter.tap(1, tap)
+
+    tap.close()
+    splitter.feed(a_delivery(1, 1, b"late"))
+
+    assert (taken, passed) == ([], [])
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ack", "return", "flush"]), st.integers(1, 30)), max_size=80))
