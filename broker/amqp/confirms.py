@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 from ...events import Message
 from ..codec import Packed, unpack
-from .connection import FULL, WiredChannel, close_quietly
+from .connection import WiredChannel, close_quietly
 from .lifetime import why_lost
 from .splitter import CLOSE, METHOD, Content
 
@@ -22,6 +22,10 @@ _RETURN: Final = b"\x00\x3c\x00\x32"
 _TAG_AND_FLAG: Final = struct.Struct(">QB")
 _ENOUGH: Final = 32_768  # bytes that are written without waiting for the end of the turn
 
+IN_FLIGHT = 300
+"""Publishes with a time limit that a channel may have without a verdict, also when their time is over. Copies have no
+limit: prefetch bounds them. RabbitMQ reads nothing more from a connection once 400 wait for one of its channels."""
+
 
 class Confirms:
     """A tap of a channel in confirm mode. The tags of its publishes count from 1, in the order of `expect`."""
@@ -29,28 +33,30 @@ class Confirms:
     def __init__(self) -> None:
         self.is_closed = False
         """Whether the channel is lost, or the broker has closed it (see `Deliveries`)."""
-        self.waiting: OrderedDict[int, tuple[Waiting, Named]] = OrderedDict()  # no body: a confirm may take hours
+        self.waiting: OrderedDict[int, tuple[Waiting, Named, bool]] = OrderedDict()  # no body: it may take hours
+        self.slots = asyncio.Semaphore(IN_FLIGHT)
         self._last = 0
         self._returned: set[int] = set()
         self._address = b"", b""
         self._content: Content | None = None  # of a message that is being returned, to its address
         self._loop = asyncio.get_running_loop()
 
-    def expect(self, message: Message) -> Waiting:
-        """Return the verdict on the next publish. It fails with `ConnectionError`, or the error that closed the
-        channel."""
+    def expect(self, message: Message, *, has_slot: bool = False) -> Waiting:
+        """Return the verdict on the next publish, which frees its slot. It fails with `ConnectionError`, or the error
+        that closed the channel."""
         self._last += 1
         waiting: Waiting = self._loop.create_future()
-        self.waiting[self._last] = (waiting, (message.message_id, message.exchange, message.routing_key))
+        self.waiting[self._last] = (waiting, (message.message_id, message.exchange, message.routing_key), has_slot)
         return waiting
 
     def lost(self, error: BaseException) -> None:
-        """Fail all verdicts that are missing."""
+        """Fail all verdicts that are missing. Those who wait for a slot have one, each from the one before."""
         self.is_closed = True
         waiting, self.waiting = self.waiting, OrderedDict()
-        for future, _ in waiting.values():
+        for future, _, _ in waiting.values():
             if not future.done():
                 future.set_exception(error)
+        self.slots.release()
 
     def take(self, kind: int, data: bytes, start: int, end: int) -> int:
         """See `Tap`."""
@@ -84,7 +90,9 @@ class Confirms:
         waiting = self.waiting
         one = next(iter(waiting), 0) if multiple else tag
         while one in waiting and (one <= tag or not tag):
-            future, _ = waiting.pop(one)
+            future, _, has_slot = waiting.pop(one)
+            if has_slot:
+                self.slots.release()
             if not future.done():
                 future.set_result("unroutable" if one in self._returned else verdict)
             self._returned.discard(one)
@@ -96,7 +104,7 @@ class Confirms:
         """Note a return. It comes before the confirm of the same publish, whose tag it does not name: the first that
         waits with the same id and address is meant."""
         named = (returned.message_id, returned.exchange, returned.routing_key)
-        for tag, (_, expected) in self.waiting.items():
+        for tag, (_, expected, _) in self.waiting.items():
             if tag not in self._returned and named == expected:
                 self._returned.add(tag)
                 return
@@ -110,22 +118,23 @@ class PublishChannel:
         self._channel = channel
         self._number = channel.below.number
         self._frame_max = frame_max
-        self._wire = channel.wire
+        self.wire = channel.wire
         self._transport = channel.wire.transport
         self._confirms = Confirms()
+        self.slots = self._confirms.slots
+        """One for each publish with a time limit, to be acquired before it is sent."""
         self._frames: list[bytes] = []
         self._size = 0
         channel.wire.splitter.tap(self._number, self._confirms)
         channel.closing.add_done_callback(self._lost)
 
-    async def send(self, message: Message, packed: Packed) -> Verdict:
+    async def send(self, message: Message, packed: Packed, *, has_slot: bool = False) -> Verdict:
         """Publish; return the broker's verdict. Raises one of `CONNECTION_ERRORS` if the channel is lost before."""
-        if self._transport.get_write_buffer_size() > FULL:
-            await self._wire.drained()
         if self._confirms.is_closed:
+            self.slots.release()  # the next one who waits is to see it, too
             raise ConnectionError("the channel was closed")
         frames, is_alone = packed.frames(self._number, self._frame_max), not self._confirms.waiting
-        verdict = self._confirms.expect(message)
+        verdict = self._confirms.expect(message, has_slot=has_slot)
         if not self._frames and not is_alone:
             asyncio.get_running_loop().call_soon(self._flush)
         self._frames.append(frames)

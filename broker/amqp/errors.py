@@ -5,7 +5,6 @@ import socket
 import ssl
 
 from aiormq.exceptions import (
-    AMQPChannelError,
     AMQPConnectionError,
     AMQPError,
     AuthenticationError,
@@ -80,8 +79,8 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(error, AuthenticationError | ProbableAuthenticationError | ConnectionNotAllowed)
 
 
-def publish_error(message: Message, error: AMQPChannelError) -> PublishError | None:
-    """Return the error of a publish that closed its channel; None if the channel was closed for another one."""
+def publish_error(message: Message, error: BaseException) -> PublishError | None:
+    """Return the error of a publish that closed its channel; None if the channel was closed for another reason."""
     match error:
         case ChannelNotFoundEntity() if f"'{message.exchange}'" in str(error):
             return Unroutable(f"exchange {message.exchange!r} does not exist")

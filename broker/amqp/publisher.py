@@ -11,15 +11,12 @@ from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 
 from ...events import BrokerUnavailable, Message, NotConnected, PublishError, PublishRefused, PublishTimeout, Unroutable
 from ...telemetry import Emit, PublishingHeld, PublishingResumed, heed_cancellation, mark_heard
-from ..codec import Packed, address, pack
-from .confirms import PublishChannel
-from .connection import RPC, WiredConnection, close_quietly
+from ..codec import address, pack
+from .confirms import IN_FLIGHT, PublishChannel, Verdict
+from .connection import FULL, RPC, WiredConnection, close_quietly
 from .errors import CONNECTION_ERRORS, explain, publish_error
 from .lifetime import lost_as_error, while_open
 from .link import Link
-
-IN_FLIGHT = 500
-"""Publishes with a time limit that may wait for their confirm at once. Copies have none: prefetch bounds them."""
 
 RESERVED = 3
 """Channels of a connection that are left for declaring and asking, where RabbitMQ allows few."""
@@ -41,39 +38,18 @@ class AmqpPublisher:
         self._opening: dict[Target, asyncio.Task[PublishChannel]] = {}
         self._making = 0  # channels that are being opened now
         self._is_closed = False
-        self._slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def publish(self, message: Message, timeout: float | None) -> None:
         """See `Broker.publish`."""
-        if self._is_closed:
-            raise _unconfirmed(message, is_sent=False)
-        packed = pack(message, self._link.header_budget)
-        target = (message.exchange, "" if message.exchange else message.routing_key)
-        if timeout is None:
-            await self._confirm(message, packed, target)
-            return
-        is_sent = False
-        try:
-            async with asyncio.timeout(timeout):
-                if target not in self._open and not self._link.connected:
-                    await self._link.connection()
-                async with self._slots:
-                    is_sent = True
-                    await self._confirm(message, packed, target)
-        except BrokerUnavailable:
-            if self._is_closed:
-                raise _unconfirmed(message, is_sent=is_sent) from None
-            raise
-        except TimeoutError:
-            if is_sent or self._link.connected:
-                why = f" ({self._link.last_error})" if target in self._opening else ""
-                raise PublishTimeout(
-                    f"no confirm for {address(message)} within {timeout:g} s; it may or may not be in a queue{why}"
-                ) from None
-            raise NotConnected(
-                f"not sent to {address(message)}: no connection to {self._link} within {timeout:g} s "
-                f"({self._link.last_error})"
-            ) from None
+        match await self._confirm(message, timeout):
+            case "confirmed":
+                return
+            case "unroutable":
+                raise Unroutable(f"no queue is bound for {address(message)}")
+            case "refused":
+                raise PublishRefused(f"the broker refused {address(message)} (basic.nack); is a queue full?")
+            case never:
+                assert_never(never)
 
     async def close(self) -> None:
         """Close the channels. Who waits for a confirm waits no more."""
@@ -83,36 +59,47 @@ class AmqpPublisher:
         channels, self._open = self._open, {}
         await asyncio.gather(*(channel.close(min(2, self._link.patience.seconds)) for channel in channels.values()))
 
-    async def _confirm(self, message: Message, packed: Packed, target: Target) -> None:
+    async def _confirm(self, message: Message, timeout: float | None) -> Verdict:
         """Publish until the broker said yes or no; what a lost channel left unknown is sent again."""
+        packed = pack(message, self._link.header_budget)
+        target = (message.exchange, "" if message.exchange else message.routing_key)
         is_sent = False
-        while True:
-            if self._is_closed:
-                raise _unconfirmed(message, is_sent=is_sent)
-            try:
-                channel = self._open.get(target)
-                if channel is None:
-                    channel = await self._opened(target)
-                    packed = pack(message, self._link.header_budget)  # the broker says only now how much it takes
-                is_sent = True
-                verdict = await channel.send(message, packed)
-                break
-            except AMQPChannelError as error:
-                if (cause := publish_error(message, error)) is not None:
-                    raise cause from None
-                self._link.last_error = explain(error)
-            except CONNECTION_ERRORS as error:
-                self._link.last_error = explain(error)
-            await asyncio.sleep(0.05)
-        match verdict:
-            case "confirmed":
-                return
-            case "unroutable":
-                raise Unroutable(f"no queue is bound for {address(message)}")
-            case "refused":
-                raise PublishRefused(f"the broker refused {address(message)} (basic.nack); is a queue full?")
-            case _:
-                assert_never(verdict)
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._is_closed:
+                    try:
+                        channel = self._open.get(target)
+                        if channel is None:
+                            channel = await self._opened(target)
+                            packed = pack(message, self._link.header_budget)  # the broker says only now what it takes
+                        if channel.wire.transport.get_write_buffer_size() > FULL:
+                            await channel.wire.drained()
+                        if timeout is not None:
+                            await channel.slots.acquire()
+                        is_sent = True
+                        return await channel.send(message, packed, has_slot=timeout is not None)
+                    except CONNECTION_ERRORS as error:
+                        if (cause := publish_error(message, error)) is not None:
+                            raise cause from None
+                        self._link.last_error = explain(error)
+                    await asyncio.sleep(0.05)
+        except BrokerUnavailable:
+            if not self._is_closed:
+                raise
+        except TimeoutError:
+            raise self._overdue(message, target, f"within {timeout:g} s", is_sent=is_sent) from None
+        raise _unconfirmed(message, is_sent=is_sent)
+
+    def _overdue(self, message: Message, target: Target, limit: str, *, is_sent: bool) -> PublishError:
+        """Return the error of a message whose time is over."""
+        where, error, is_opening = address(message), self._link.last_error, target in self._opening
+        if is_sent:
+            why = f" ({error})" if is_opening else ""
+            return PublishTimeout(f"no confirm for {where} {limit}; it may or may not be in a queue{why}")
+        if self._link.connected:
+            why = f"no channel was opened ({error})" if is_opening else f"{IN_FLIGHT} before it wait for their confirms"
+            return PublishTimeout(f"not sent to {where} {limit}: {why}")
+        return NotConnected(f"not sent to {where}: no connection to {self._link} {limit} ({error})")
 
     async def _opened(self, target: Target) -> PublishChannel:
         """Wait for the channel of a target, which all who publish to it share."""

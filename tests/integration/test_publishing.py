@@ -26,6 +26,7 @@ from holdfast import (
     Unroutable,
 )
 from holdfast.broker import Binding, Exchange, Queue, Topology, resting_queue
+from holdfast.broker.amqp.confirms import IN_FLIGHT
 from holdfast.events import Envelope, Message, uuid7
 from holdfast.events import headers as h
 from holdfast.telemetry import Blocked, Published, Unblocked
@@ -192,6 +193,26 @@ async def test_a_publish_survives_a_connection_that_is_cut_before_its_confirm(se
     async with a_broker(settings) as broker:
         messages = await take(broker, queue, await depth(settings, queue))
     assert metadata.event_id in [message.headers[h.EVENT_ID] for message in messages]
+
+
+async def test_publishes_behind_those_that_were_cut_off_are_sent_on_the_next_connection(settings: Settings) -> None:
+    queue, url = f"{settings.broker.exchange}.q", settings.broker.url.get_secret_value()
+    async with (
+        proxy_to(url) as proxy,
+        a_broker(with_broker(settings, url=type(settings.broker.url)(proxy.url(url)))) as broker,
+    ):
+        await broker.declare(Topology(queues=(resting_queue(queue),)))
+        await broker.publish(Message(b"1", "", queue), timeout=30)
+        proxy.swallow(Direction.TO_CLIENT)
+        asked = (broker.publish(Message(b"1", "", queue, message_id=f"{n}"), timeout=30) for n in range(3 * IN_FLIGHT))
+        publishes = asyncio.gather(*asked)
+        await proxy.until_withheld(Direction.TO_CLIENT)
+        proxy.cut()
+        proxy.resume()
+
+        await publishes
+
+    assert await depth(settings, queue) >= 3 * IN_FLIGHT
 
 
 async def test_a_refused_login_is_told_at_once(settings: Settings) -> None:
@@ -373,6 +394,29 @@ async def test_a_queue_without_a_leader_holds_up_no_publish_to_another(rabbitmq_
 
         assert [message.body for message in await take(broker, well, 1)] == [b"3"]
         assert {message.body for message in await take(broker, stuck, 2)} == {b"1", b"2"}
+
+
+async def test_publishes_that_wait_for_one_queue_leave_others_their_time(rabbitmq_node: Any, unique: str) -> None:
+    """However many they are. One behind too many of them is not sent, and its error says so."""
+    own, stuck, well = settings_for(rabbitmq_node.url, unique), f"{unique}.stuck", f"{unique}.well"
+    member = f"{{'%2F_{stuck}', node()}}"
+    async with a_broker(own) as broker:
+        await broker.declare(Topology(queues=(resting_queue(stuck), resting_queue(well))))
+        await asyncio.to_thread(rabbitmq_node.ctl, "eval", f"sys:suspend({member}).")
+        try:
+            asked = (broker.publish(Message(b"1", "", stuck, message_id=f"{n}"), timeout=1) for n in range(500))
+            errors = [str(error) for error in await asyncio.gather(*asked, return_exceptions=True)]
+            with pytest.raises(PublishTimeout, match="not sent"):
+                await broker.publish(Message(b"2", "", stuck, message_id="behind"), timeout=0.1)
+
+            await broker.publish(Message(b"3", "", well, message_id="another"), timeout=10)
+        finally:
+            await asyncio.to_thread(rabbitmq_node.ctl, "eval", f"sys:resume({member}).")
+        await broker.publish(Message(b"4", "", stuck, message_id="again"), timeout=10)
+
+        assert [message.body for message in await take(broker, well, 1)] == [b"3"]
+        assert sum("may or may not" in error for error in errors) == IN_FLIGHT
+        assert await depth(own, stuck) == IN_FLIGHT + 1
 
 
 async def until_empty(node: Any, queue: str, expected: int) -> None:

@@ -10,7 +10,7 @@ from builders import a_message
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from holdfast.broker.amqp.confirms import Confirms
+from holdfast.broker.amqp.confirms import IN_FLIGHT, Confirms
 from holdfast.broker.amqp.splitter import Splitter
 from holdfast.events import Message
 
@@ -51,6 +51,19 @@ async def test_one_ack_confirms_one_and_a_multiple_one_all_up_to_it() -> None:
     broker.says(spec.Basic.Ack(2, True))
 
     assert verdicts(waiting) == ["confirmed", "confirmed", None, "confirmed", None]
+
+
+async def test_a_slot_is_free_with_the_verdict_and_not_when_its_publish_has_given_up() -> None:
+    broker = Broker()
+    for _ in range(IN_FLIGHT):
+        await broker.confirms.slots.acquire()
+    waiting = [broker.confirms.expect(a_message(), has_slot=True) for _ in range(IN_FLIGHT)]
+
+    waiting[0].cancel()
+    before = broker.confirms.slots.locked()
+    broker.says(spec.Basic.Ack(1, False))
+
+    assert (before, broker.confirms.slots.locked()) == (True, False)
 
 
 async def test_tag_nought_with_multiple_means_all() -> None:
