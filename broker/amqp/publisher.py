@@ -21,6 +21,7 @@ from .link import Link
 RESERVED = 3
 """Channels of a connection that are left for declaring and asking, where RabbitMQ allows few."""
 
+_ENOUGH = 100  # channels to publish on, beyond which one on which nothing is in flight is closed for the next
 _AGAIN = 0.05  # seconds between two tries to open a channel
 _TRIES = 20  # until it is reported that none can be opened
 
@@ -135,14 +136,17 @@ class AmqpPublisher:
                 self._emit(PublishingResumed(name))
 
     async def _make_room(self, connection: WiredConnection) -> None:
-        """Close channels on which nothing is in flight, the earliest first, where RabbitMQ allows too few of them.
+        """Close channels on which nothing is in flight, the earliest first, where there are enough of them, as for
+        queues that take one answer each, or RabbitMQ allows no more.
 
         Raises `ConnectionError` where each has something in flight for too long."""
         most, tries = max(1, connection.channel_max - RESERVED), _TRIES
-        while len(self._open) + self._making >= most:
+        while (count := len(self._open) + self._making) >= min(most, _ENOUGH):
             idle = next((target for target, channel in self._open.items() if channel.is_idle), None)
             if idle is not None:
                 await self._open.pop(idle).close(2)
+            elif count < most:
+                return
             elif tries := tries - 1:
                 await asyncio.sleep(_AGAIN)
             else:

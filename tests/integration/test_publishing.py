@@ -419,6 +419,26 @@ async def test_publishes_that_wait_for_one_queue_leave_others_their_time(rabbitm
         assert await depth(own, stuck) == IN_FLIGHT + 1
 
 
+async def test_queues_that_are_published_to_once_leave_few_channels_open(rabbitmq_node: Any, unique: str) -> None:
+    """As those of the answers to an operator's questions, each of which has a queue of its own."""
+    own, names = settings_for(rabbitmq_node.url, unique), [f"{unique}.{number}" for number in range(110)]
+
+    def channels() -> int:
+        return len(rabbitmq_node.ctl("list_channels", "pid", "--no-table-headers").split())
+
+    async with a_broker(own) as broker:
+        await broker.declare(Topology(queues=tuple(Queue(name, {"x-queue-type": "classic"}) for name in names)))
+        before = await asyncio.to_thread(channels)
+        for name in names:
+            await broker.publish(Message(b"1", "", name), timeout=10)
+
+        async def piled() -> bool:
+            return await asyncio.to_thread(channels) > before + 100
+
+        await eventually(piled, False)
+    await delete(own, queues=tuple(names))
+
+
 async def until_empty(node: Any, queue: str, expected: int) -> None:
     def messages() -> str:
         lines = node.ctl("list_queues", "name", "messages", "--quiet", "--no-table-headers").splitlines()
