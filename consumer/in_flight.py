@@ -6,7 +6,7 @@ more acks than that can be on their way: each handler remembers a few times as m
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextvars import Context
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
@@ -110,10 +110,10 @@ class Run:
     brought an id; then the messages it published, `pending` until it has returned, the threads it runs in that have not
     ended, the calls that middleware made of it, and whether it is over.
 
-    Within a transaction, `read` is what was read with the inbox row, `events` are what it published, each with its
-    delay and with the name and the version of the aggregate that recorded it, if one did, `raised` is what its function
-    raised, `inbox` what the inbox said of its event, `incoming`, and `facts` are emitted after the commit. `turn` is
-    that of an event of an ordered handler.
+    Within a transaction, `row` is its inbox row, `read` is what was read with it, `events` are what it published, each
+    with its delay and with the name and the version of the aggregate that recorded it, if one did, `raised` is what its
+    function raised, `inbox` what the inbox said of its event, `incoming`, and `facts` are emitted after the commit.
+    `turn` is that of an event of an ordered handler.
 
     Of a followed event, `followed` are the events it published outside a transaction, each with its delay, and
     `handled_as` is the step that it takes on the board of its request once it is handled.
@@ -130,6 +130,7 @@ class Run:
         self.events: list[tuple[Envelope, float | None, str | None, int | None]] | None = None
         self.raised: Any = None
         self.read: tuple[Any, ...] | None = None
+        self.row: Mapping[str, Any] | None = None
         self.inbox: InboxResult | None = None
         self.facts: list[Fact] = []
         self.turn: Turn | None = None
@@ -139,5 +140,5 @@ class Run:
     def begin_transaction(self) -> None:
         """Forget what an earlier transaction of this run left."""
         self.events, self.raised, self.inbox, self.facts = [], None, None, []
-        self.read = None
+        self.read = self.row = None
         self.handled_as = "lost"

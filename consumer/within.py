@@ -120,7 +120,7 @@ class Within:
                     if h.FOLLOW in run.carried:
                         await opened.flush()
                         await self._open(run)
-                    opened.last = self._publishing(run, event)
+                    opened.last = self._publishing(run)
 
             return on_loop
 
@@ -142,7 +142,7 @@ class Within:
                 if h.FOLLOW in run.carried:
                     opened.flush()
                     asyncio.run_coroutine_threadsafe(self._open(run), self._loop).result()
-                opened.last = self._publishing(run, event)
+                opened.last = self._publishing(run)
 
         return in_thread
 
@@ -174,8 +174,8 @@ class Within:
                 except Exception as error:
                     if await self._runs_again(error, run, tries):
                         continue
-                    if isinstance(error, TransactionEnded):  # if it was a commit, the inbox row must not stay
-                        await self._database.run(self._withdraw(run, event))
+                    if isinstance(error, TransactionEnded) and run.row is not None:
+                        await self._database.run(self._withdraw(run.row))  # it is there if that was a commit
                     self._explain(error, run)
                     raise
                 finally:
@@ -206,7 +206,9 @@ class Within:
         """Write the inbox row, and note what it says of the event. Raises `Ended` where it is not to be handled now."""
         if not self._spec.idempotent:
             return
-        params, statement = self._row(run, event), self._statements.enter
+        digest, fingerprint = digests_of(self._spec, run.incoming, event)
+        run.row = {"queue": self._spec.queue, "event": digest, "fingerprint": fingerprint}
+        params, statement = run.row, self._statements.enter
         if self._spec.enter is not None:
             statement, more = self._spec.enter(event, self._statements.schema)
             params = {**params, **more}
@@ -218,29 +220,25 @@ class Within:
         if not known:
             run.inbox = "busy"
             raise Ended(HeldElsewhere(math.inf))
-        if bytes(known[0][0]) == params["fingerprint"]:
+        if bytes(known[0][0]) == fingerprint:
             run.inbox = "duplicate"
             raise Ended(AlreadyDone())
         run.inbox = "mismatch"
         error = FingerprintMismatch("this key came before, with another payload")
         raise Ended(Refused(error, "fingerprint-mismatch"))
 
-    def _withdraw(self, run: Run, event: Any) -> Steps[None]:
-        yield self._statements.withdraw, self._row(run, event)
-
-    def _row(self, run: Run, event: Any) -> Params:
-        digest, fingerprint = digests_of(self._spec, run.incoming, event)
-        return {"queue": self._spec.queue, "event": digest, "fingerprint": fingerprint}
+    def _withdraw(self, row: Params) -> Steps[None]:
+        yield self._statements.withdraw, row
 
     async def _open(self, run: Run) -> None:
         """Put what the transaction of a followed event publishes on the board, before it can commit."""
         await self._follower.open(run, [(envelope.metadata, delay) for envelope, delay, *_ in run.events or ()])
 
-    def _publishing(self, run: Run, event: Any) -> Steps[None]:
+    def _publishing(self, run: Run) -> Steps[None]:
         """Write what the handler has published, also while its session was flushed."""
         if run.events:
             yield from self._statements.inserts([Outgoing(*each) for each in run.events])
-        if (proof := self._proof(run, event)) is not None and not (yield proof):
+        if (proof := self._proof(run)) is not None and not (yield proof):
             raise self._ended()
         if self._committed is None:
             raise _RolledBack
@@ -249,7 +247,7 @@ class Within:
         if not opened.is_open():
             raise self._ended()
 
-    def _proof(self, run: Run, event: Any) -> tuple[str, Params] | None:
+    def _proof(self, run: Run) -> tuple[str, Params] | None:
         """Return a statement by which the transaction is seen to stand, where no other shows it.
 
         A function may catch the error of a statement of its own. PostgreSQL has ended the transaction then, and answers
@@ -258,7 +256,7 @@ class Within:
         is_shown = self._database.dialect == "postgresql" and bool(run.events)
         if is_shown or self._spec.enter is not None:
             return None
-        return (self._statements.known, self._row(run, event)) if self._spec.idempotent else ("select 1", {})
+        return ("select 1", {}) if run.row is None else (self._statements.known, run.row)
 
     def _ended(self) -> TransactionEnded:
         return TransactionEnded(

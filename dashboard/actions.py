@@ -21,6 +21,8 @@ MOST = 1_000  # letters that the handler is run on
 
 async def replay(visit: Visit) -> Response:
     """Show what is about to be replayed, and with POST replay it."""
+    if (elsewhere := _fixed(visit, "/replay")) is not None:
+        return elsewhere
     fields = visit.fields
     selection = replace(visit.selection, limit=_limit(fields))
     to, pace = fields.get("to") or None, _pace(fields)
@@ -32,6 +34,8 @@ async def replay(visit: Visit) -> Response:
 
 async def discard(visit: Visit) -> Response:
     """Show what is about to be archived and taken off the queue, and with POST do that."""
+    if (elsewhere := _fixed(visit, "/discard")) is not None:
+        return elsewhere
     if visit.is_asked:
         return _ask_first(visit, "discard.html", visit.selection)
     agreed = _agreed(visit)
@@ -53,6 +57,8 @@ async def edit(visit: Visit) -> Response:
 
 async def edit_each(visit: Visit) -> Response:
     """Show how the selected letters can be edited together, and with POST check that and replay them as new events."""
+    if (elsewhere := _fixed(visit, "/edit")) is not None:
+        return elsewhere
     index, selection = visit.index, visit.selection
     chosen = index.choose(selection)
 
@@ -148,6 +154,12 @@ def _ask_first(visit: Visit, template: str, selection: Selection) -> Response:
     return visit.show(
         template, count=count, groups=groups, meant=meant, fields=fields, target=target, digest=digest,
     )  # fmt: skip
+
+
+def _fixed(visit: Visit, below: str) -> Response | None:
+    """Lead to the address without spans of time, which are others when the form is sent."""
+    fixed = visit.selection.fixed()
+    return replace(visit, selection=fixed).back(below) if visit.is_asked and fixed != visit.selection else None
 
 
 def _agreed(visit: Visit) -> Chosen:

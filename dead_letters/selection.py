@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -50,6 +50,11 @@ class Selection:
         texts = [(name, value.strip()) for name, value in pairs if value.strip()]
         given: dict[str, Any] = {name: value for name, value in texts if name in names}
         return cls(tuple(value for name, value in texts if name == "id"), **given)
+
+    def fixed(self) -> "Selection":
+        """Return the same with spans of time counted from now on."""
+        since, until = (moment(text).isoformat() if text else None for text in (self.since, self.until))
+        return replace(self, since=since, until=until)
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return names and values, of the filters that are given."""

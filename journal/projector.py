@@ -28,7 +28,7 @@ from ..sql import (
     silenced,
     trouble,
 )
-from ..telemetry import Emit, Projected, ProjectionStalled, cancellations, end, heed_cancellation
+from ..telemetry import Emit, Projected, ProjectionStalled, cancellations, end, heed_cancellation, mark_heard
 from .projection import Projection
 from .recorded import Recorded, recorded_of
 
@@ -162,14 +162,17 @@ class Projector:
         """Take a turn in a task of its own: what the projection's functions leave of cancellations ends with it. Raises
         `TimeoutError` where the database does not answer; the functions may take any time."""
         turn = asyncio.create_task(self._turn(), name=f"holdfast turn of {self._projection.title}")
+        turn.add_done_callback(mark_heard)
         self._asked_since = time.monotonic()
         try:
-            while not turn.done() and time.monotonic() < self._asked_since + ANSWER:
+            while not turn.done():
+                if time.monotonic() >= self._asked_since + ANSWER:
+                    raise TimeoutError(f"no answer within {ANSWER:g} s")
                 await asyncio.wait({turn}, timeout=ANSWER)
         finally:
             await end({turn}, patience=0)
-        if not turn.done() or turn.cancelled():
-            raise TimeoutError(f"no answer within {ANSWER:g} s")
+        if turn.cancelled():
+            raise RuntimeError("it was cancelled from within")
         return turn.result()
 
     @contextmanager
@@ -258,17 +261,25 @@ class Projector:
         after = rows[0][0]
         [(last, first, forgot)] = yield history.bounds, {}
         gone = max(last if first is None else first - 1, forgot)
-        if 0 <= after < gone:
-            named = self._projection
-            raise HoldfastError(
-                f"the events from position {after + 1} to {gone} were deleted before it read them; make it of those "
-                "that are left: "
-                f"holdfast journal rebuild {named.name} --version {named.version}"
-            )
+        if after < 0:
+            yield history.begin_projection, {"name": self._projection.cursor, "gone": str(gone)}
+        elif after < gone:
+            [(before,)] = yield history.begun_behind, {"name": self._projection.cursor}
+            self._judge(after, gone, int(before or 0))
         page = yield history.page, {"after": str(after), "types": self._types, "most": self._most}
         is_last = len(page) < self._most
         position = max(last, page[-1][0] if page else 0) if is_last else page[-1][0]
         return _Batch(page, after < 0, position, is_last) if position > after else None
+
+    def _judge(self, after: int, gone: int, before: int) -> None:
+        """Refuse to go on where events were deleted that this projection had to read: not those up to `before`, which
+        it began without."""
+        named = self._projection
+        if gone > before:
+            raise HoldfastError(
+                f"the events from position {max(after, before) + 1} to {gone} were deleted before it read them; make "
+                f"it of those that are left: holdfast journal rebuild {named.name} --version {named.version}"
+            )
 
     def _move(self, batch: _Batch) -> Steps[None]:
         yield self._history.move_projection, {"name": self._projection.cursor, "position": str(batch.position)}

@@ -164,8 +164,7 @@ class Relay:
         """
         if self.leases.is_due:
             await self.leases.keep()
-        if (now := time.monotonic()) >= self._count_due:
-            self._count_due = now + _COUNT_EVERY  # also where it fails: the turns between two counts send
+        if time.monotonic() >= self._count_due:
             await self._count()
         failure: Exception | None = None
         sent = 0
@@ -292,7 +291,10 @@ class Relay:
             self._has_ladder = True
 
     async def _count(self) -> None:
-        pending, oldest, held = await self.database.run(self._figures())
+        try:
+            pending, oldest, held = await self.database.run(self._figures(), within=_COUNT_EVERY)
+        finally:
+            self._count_due = time.monotonic() + _COUNT_EVERY  # where it fails, the turns between two counts send
         self._oldest = oldest
         self._emit(OutboxCounted(self.database.name, pending, oldest, held, len(self.leases.shards)))
 

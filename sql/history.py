@@ -98,6 +98,15 @@ class History(Kept):
         return f"update {self.table('cursors')} set position = {self._whole('position')} where name = :name"
 
     @cached_property
+    def begin_projection(self) -> str:
+        """Note on the row of a projection up to which position events may have been deleted before it began."""
+        return f"update {self.table('cursors')} set token = :gone where name = :name"
+
+    @cached_property
+    def begun_behind(self) -> str:
+        return f"select token from {self.table('cursors')} where name = :name"
+
+    @cached_property
     def cursor(self) -> str:
         return f"select position from {self.table('cursors')} where name = :name"
 

@@ -42,6 +42,10 @@ class Kept(Statements):
         )
 
     @cached_property
+    def _oldest(self) -> str:
+        return f"(select {self.seconds(f'{self.now} - min(written_at)')} from {self._pending} where due_at is null)"
+
+    @cached_property
     def sequencer(self) -> str:
         """Lock the row of the sequencer. Returns nothing while another transaction has it."""
         return self._locking("name = 'sequencer'")

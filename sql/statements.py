@@ -333,13 +333,19 @@ class Statements:
         return f"delete from {self.table('held')} where seq = {self._seq}"
 
     @cached_property
+    def _oldest(self) -> str:
+        """The seconds since the first event that waits, and is not delayed, was written."""
+        first = f"select written_at from {self._pending} where due_at is null order by seq limit 1"
+        return f"({first.replace('written_at', self.seconds(f'{self.now} - written_at'), 1)})"
+
+    @cached_property
     def figures(self) -> str:
         """Return how many events wait (100,001 are more than are counted), the age of the oldest, and how many are
         held."""
         pending, held = self._pending, self.table("held")
         return (
             f"select (select count(*) from (select 1 from {pending} limit 100001) as counted), "
-            f"(select {self.seconds(f'{self.now} - min(written_at)')} from {pending} where due_at is null), "
+            f"{self._oldest}, "
             f"(select count(*) from {held})"
         )
 

@@ -75,11 +75,12 @@ async def in_time(work: Awaitable[T], seconds: float | None) -> T:
 
     It has a task of its own, which is cancelled with this one."""
     task = asyncio.ensure_future(work)
+    task.add_done_callback(mark_heard)
     try:
-        await asyncio.wait({task}, timeout=seconds)
+        done, _ = await asyncio.wait({task}, timeout=seconds)
     finally:
         await end({task}, patience=0)
-    if not task.done() or task.cancelled():
+    if not done:
         raise TimeoutError(f"no answer within {seconds:g} s")
     return task.result()
 

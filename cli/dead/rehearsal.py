@@ -118,6 +118,8 @@ async def rehearse(target: str, spec: HandlerSpec, letters: Sequence[Letter]) ->
     broker = await open_broker(settings, lambda fact: None)
     [alone] = worker.selected([spec.name])
     alone.retry = replace(alone.retry, attempts=1, immediate=0)
+    if alone.ordered is not None:
+        alone.ordered = replace(alone.ordered, when_dead="go-on")
     running = asyncio.create_task(worker.run(only=[spec.name], dependencies=Dependencies(rehearses=True)))
     try:
         while not worker.health().ready and not running.done():  # noqa: ASYNC110 (it is asked, and sets no event)

@@ -35,6 +35,8 @@ def pay(event: Order, ctx: Context, session: sqlite3.Connection) -> None:
 
 @worker.handler(Order, ordered=True)
 async def pack(event: Order, ctx: Context) -> None:
+    if event.order == "fails":
+        raise ConnectionError("the parcel is gone")
     await ctx.publish(Paid(order=event.order))
 
 

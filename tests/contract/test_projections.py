@@ -408,6 +408,33 @@ async def test_events_that_were_deleted_behind_one_that_is_held_are_named_too(ba
 
 
 @pytest.mark.parametrize("bank", ONE_OF_EACH, indirect=True)
+async def test_a_projection_goes_on_past_what_was_deleted_before_it_began(bank: Bank, settings: Settings) -> None:
+    facts, kept = Facts(), bank.database.kept(settings.sql.schema)
+    fails = [2]
+
+    def fail_once(event: Any, session: Any) -> None:
+        if event.cents in fails:
+            fails.remove(event.cents)
+            raise ZeroDivisionError
+
+    balances = Balances(bank, fail_once)
+    await publish(bank, settings, *payments("a", 1, 2, 4, 8))
+    await bank.ask(f"delete from {bank.statements.table('positions')} where position = 3")
+
+    def forget() -> Steps[None]:
+        yield kept.forgot, {"position": "3"}
+
+    await bank.database.run(forget())
+    projector = balances.projector(settings, facts)
+
+    await projector.drain()
+    await projector.drain()
+
+    assert [(account, int(total)) for account, total in await balances.rows()] == [("a", 11)]
+    assert not [fact for fact in facts.of(ProjectionStalled) if "deleted" in fact.error]
+
+
+@pytest.mark.parametrize("bank", ONE_OF_EACH, indirect=True)
 @pytest.mark.parametrize("failure", [TimeoutError, ConnectionError, ZeroDivisionError])
 async def test_the_events_before_one_whose_function_raises_are_committed(
     bank: Bank, settings: Settings, failure: type[Exception]

@@ -235,6 +235,24 @@ async def test_a_handler_that_catches_an_error_of_the_database_is_done_only_if_i
     assert done or "savepoint" in str(ended.error)
 
 
+@pytest.mark.parametrize("bank", openers(), indirect=True)
+async def test_a_handler_may_change_its_event(bank: Bank, settings: Settings) -> None:
+    facts, worker = Facts(), a_worker(settings, Facts())
+    worker.configure(listeners=[facts.record])
+
+    def act(event: dict[str, Any], ctx: Context) -> Iterator[str]:
+        yield f"insert into {bank.accounts} values ('{event.pop('account')}', 5)"
+
+    worker.handler("paid", name="book", within=bank.database, retry=ONCE, key="account")(bank.handler(act))
+
+    async with running(worker):
+        for outcome in ("handled", "duplicate"):
+            await publish_all(settings, [Paid(account="a", cents=5)])
+            await booked(facts, outcome)
+
+    assert await bank.count("accounts") == 1
+
+
 async def test_a_handler_that_rolls_back_by_a_statement_is_not_taken_for_done(bank: Bank, settings: Settings) -> None:
     facts, worker = Facts(), a_worker(settings, Facts())
     worker.configure(listeners=[facts.record])

@@ -302,6 +302,20 @@ async def test_letters_that_changed_after_they_were_shown_are_shown_again(
     assert (before, begun.status_code) == ([], 303)
 
 
+@pytest.mark.parametrize("what", ["replay", "edit", "discard"])
+async def test_a_form_counts_spans_of_time_from_when_it_was_asked_for(
+    what: str, morgue: Morgue, desk: DeadLetters
+) -> None:
+    await morgue.fill("o-1")
+    await desk.read(morgue.dead)
+
+    async with a_visitor(desk) as visitor:
+        shown = await visitor.get(f"/queues/{morgue.dead}/{what}?since=2h&handler=charge")
+
+    assert shown.status_code == 200 and 'name="digest"' in shown.text
+    assert "since=2h" not in str(shown.url) and "handler=charge" in str(shown.url)
+
+
 async def test_what_was_discarded_is_restored_from_its_archive(morgue: Morgue, desk: DeadLetters) -> None:
     await morgue.fill("o-1", "o-2")
     await desk.read(morgue.dead)

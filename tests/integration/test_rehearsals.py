@@ -87,12 +87,12 @@ TABLES = ("payments", f"{SCHEMA}_inbox", f"{SCHEMA}_events")
 async def test_letters_of_an_ordered_handler_are_tried(
     settings: Settings, unique: str, env: dict[str, str], tmp_path: Path, shop: sqlite3.Connection
 ) -> None:
-    await letters(settings, unique, "pack", "o-1", "o-2", **{headers.ORDER_KEY: "o-1"})
+    await letters(settings, unique, "pack", "fails", "o-1", "fails", **{headers.ORDER_KEY: "o-1"})
 
-    ran = run(env, tmp_path, f"{unique}.pack", "--run")
+    ran = run(env, tmp_path, f"{unique}.pack", "--run", code=1)
 
-    assert (ran["readable"], ran["unreadable"]) == (2, 0)
-    assert ran["run"] == {"handled": 2, "failed": 0, "errors": [], "published": {f"{unique}.paid": 2}}
+    assert (ran["readable"], ran["unreadable"]) == (3, 0)
+    assert (ran["run"]["handled"], ran["run"]["failed"], ran["run"]["published"]) == (1, 2, {f"{unique}.paid": 1})
 
 
 async def test_each_letter_is_tried_once_whatever_the_policy_of_its_handler(
