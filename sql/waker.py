@@ -2,6 +2,7 @@
 database queue up behind each other."""
 
 import asyncio
+import os
 import threading
 import time
 import weakref
@@ -25,6 +26,7 @@ class Waker:
     """Sends a notification at once, and at most one in 20 ms. A lost one delays its events until relays look again.
 
     It leaves no connection open when its engine is disposed of: a pool that was replaced closes what it is given back.
+    A forked process disposes of its copy of the engine without closing connections: they are its parent's.
     """
 
     def __init__(self, engine: "Engine", schema: str) -> None:
@@ -36,6 +38,8 @@ class Waker:
         self._sending: asyncio.Task[None] | threading.Timer | None = None
         self._pool: Any = None
         """The engine's pool when it was to be woken last."""
+        self._process = os.getpid()
+        """The process that was to wake last."""
         event.listen(engine, "engine_disposed", self._end)
 
     def wake(self) -> None:
@@ -45,7 +49,7 @@ class Waker:
             return
         now = time.monotonic()
         pause, self._next = max(0.0, self._next - now), max(now, self._next) + _PAUSE
-        self._is_due, self._pool = True, engine.pool
+        self._is_due, self._pool, self._process = True, engine.pool, os.getpid()
         if engine.dialect.is_async:
             self._sending = asyncio.get_running_loop().create_task(self._send_on_loop(engine, engine.pool, pause))
             return
@@ -56,6 +60,8 @@ class Waker:
     def _end(self, _: Any) -> None:
         """Open no connection of an engine that was disposed of. `AsyncEngine.dispose` waits until none is open."""
         sending, self._sending, self._is_due = self._sending, None, False
+        if self._process != os.getpid():  # a fork has neither the thread nor the loop, and shares the connections
+            return
         if isinstance(sending, asyncio.Task):
             if not sending.done():
                 sending.cancel()

@@ -1,12 +1,13 @@
 """Notifications next to the application's commits, while its engine is disposed of: no connection is left open."""
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 from waiting import eventually
@@ -77,6 +78,24 @@ def test_an_engine_disposed_of_as_its_notification_begins_opens_no_connection(en
     timer.function(*timer.args)
 
     assert [connection.closed for connection in opened] in ([], [True])
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of Python 3.12, for a fork next to threads
+def test_an_engine_disposed_of_in_a_forked_process_leaves_its_parent_s_connections(engine_in_threads: Any) -> None:
+    waker = waker_of(engine_in_threads, "holdfast")
+    waker.wake()
+    thread: Any = waker._sending
+    thread.join()
+
+    if (child := os.fork()) == 0:
+        try:
+            engine_in_threads.dispose(close=False)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+    with engine_in_threads.connect() as connection:
+        assert connection.scalar(text("select 1")) == 1
 
 
 def test_an_engine_has_one_waker_of_each_schema(engine_in_threads: Any) -> None:
