@@ -389,7 +389,8 @@ class ProcessStarted(Fact, log="process.started"):
 class ProcessDied(Fact, log="process.died", level="error"):
     """A process ended by itself; `how` is its exit code or signal; it is replaced in `again_in` seconds.
 
-    A process that could not be started has `pid` 0. One that ends while all drain is not replaced.
+    Where the process says why it could not start, that is part of `how`. A process that could not be started has `pid`
+    0. One that ends while all drain is not replaced.
     """
 
     number: int

@@ -155,12 +155,13 @@ class Supervisor:
             self._emit(ProcessStarted(child.number, pid))
             code = await self._until_it_ends(child)
             owner, relays, failed = child.owner, child.report.relays, child.report.failed
+            how = _how(code, failed)
             child.clear()
             if self._stopping.is_set():
                 if code in (0, -signal.SIGTERM):  # stopped before it had begun anything
                     return 0
                 if not self._is_at_once:
-                    self._emit(ProcessDied(child.number, pid, _how(code), None))
+                    self._emit(ProcessDied(child.number, pid, how, None))
                     await self._free(pid, owner, relays)
                 return code
             if code > 0 and not any(child.was_ready for child in self._children):
@@ -168,7 +169,7 @@ class Supervisor:
                 self._stop()
                 return code
             failures = 0 if loop.time() - began > STEADY else failures + 1
-            await asyncio.gather(self._pause(child.number, pid, _how(code), failures), self._free(pid, owner, relays))
+            await asyncio.gather(self._pause(child.number, pid, how, failures), self._free(pid, owner, relays))
         return 0
 
     async def _pause(self, number: int, pid: int, how: str, failures: int) -> None:
@@ -214,8 +215,9 @@ def _template(target: str, concurrency: int | None, only: tuple[str, ...]) -> As
     return Assignment(target, 0, concurrency, only, -1, -1)
 
 
-def _how(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+def _how(code: int, failed: tuple[str, ...]) -> str:
+    ended = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+    return f"{ended}: {'; '.join(failed)}" if failed else ended
 
 
 @contextmanager

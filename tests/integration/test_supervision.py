@@ -400,6 +400,23 @@ def test_a_login_that_is_refused_to_all_is_said_once(folder: Path, env: dict[str
     assert len(said) == 1 and said[0].startswith("holdfast: ") and "canary" not in done.stderr
 
 
+async def test_why_a_process_cannot_be_replaced_is_in_the_log(
+    folder: Path, env: dict[str, str], settings: Settings
+) -> None:
+    secret = folder / "url"
+    secret.write_text(env["HOLDFAST_BROKER__URL"])
+
+    async with a_crew(2, folder, env | {"HOLDFAST_BROKER__URL_FILE": str(secret)}, settings) as (crew, _):
+        secret.unlink()
+        os.kill(crew.pids[1], signal.SIGKILL)
+        await crew.until(lambda: len(crew.lines("process.died", number=1)) > 1)
+        await asyncio.to_thread(crew.running.stop)
+
+    killed, refused, *_ = crew.lines("process.died", number=1)
+    assert killed["how"] == "SIGKILL"
+    assert refused["how"].startswith("exit code 1: HOLDFAST_BROKER__URL_FILE: ")
+
+
 @pytest.fixture
 def taken() -> Iterator[int]:
     import socket
