@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..broker import ManagementUnavailable, Topology, dead_letter_queue, ladder
-from ..config import LogSettings, Settings, environment, origins, unknown_variables
+from ..config import LogSettings, Settings, origins, unknown_variables
 from ..consumer import HandlerSpec, Worker
 from ..events import ConfigurationError, TopologyDrift, TopologyMissing
 from ..idempotency import open_claims
@@ -37,7 +37,7 @@ def check_worker(target: str, *, connect: bool = False, every: bool = False) -> 
         console.print(line, markup=False, soft_wrap=True)
     for line in _topology(worker, worker.topology()):
         console.print(line, markup=False, soft_wrap=True)
-    for line in unknown_variables(environment()):
+    for line in unknown_variables():
         print(f"holdfast: warning: {line}", file=sys.stderr)
     if connect:
         configure_logging(LogSettings(level="CRITICAL"))  # libraries have words of their own for what is raised

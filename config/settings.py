@@ -1,5 +1,6 @@
 """Settings: keyword arguments, then HOLDFAST_ variables (nested with `__`), then a `.env` file, then defaults."""
 
+import json
 import math
 import warnings
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from pydantic import (
     field_validator,
 )
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict, SettingsError
 
 from ..events import ConfigurationError, Names
 from .secrets import ExistingFile, SecretFile, read_secret, secret_of, with_external_login, with_password
@@ -26,6 +27,7 @@ from .urls import BrokerUrl, ClaimsUrl, ExchangeName, Host, ListenUrl, Managemen
 
 PREFIX = "HOLDFAST_"
 
+_IN_JSON: dict[type, str] = {tuple: 'a list in JSON, such as ["name"]', dict: 'a table in JSON, such as {"name": 1}'}
 
 _WORD = r"([A-Za-z0-9_-]+|\*|#)"
 StreamName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:-]+$")]
@@ -435,7 +437,7 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         raise ConfigurationError(*_faults(error)) from None
     except SettingsError as error:
-        raise ConfigurationError(f"{PREFIX}*: {error}") from None
+        raise ConfigurationError(*(_no_json() or [f"{PREFIX}*: {error}"])) from None
     except RecursionError:
         raise ConfigurationError(f"{PREFIX}*: a value is JSON nested too deeply to be read") from None
     except UnicodeDecodeError:
@@ -456,20 +458,41 @@ def known_variables() -> dict[str, Any]:
     }
 
 
-def unknown_variables(names: Mapping[str, str]) -> list[str]:
+def unknown_variables() -> list[str]:
     """Return one line for each HOLDFAST_ variable that nothing reads, with what was probably meant."""
-    known = list(known_variables())
-    lines = []
-    for name in sorted(names):
-        upper = name.upper()
-        if upper.startswith(PREFIX) and upper not in known and not upper.startswith(PREFIX + "TEST_"):
-            lines.append(_unknown(name))
-    return lines
+    known = known_variables()
+    names = sorted({name for name, _ in _written() if name.startswith(PREFIX)} - known.keys())
+    return [_unknown(name) for name in names if not name.startswith(PREFIX + "TEST_")]
 
 
 def environment() -> Mapping[str, str]:
     """Return the process environment. Nothing outside `config/` reads it."""
     return environ
+
+
+def _written() -> list[tuple[str, str]]:
+    """Return the variables of the environment and those of `.env`, with their names in capitals."""
+    try:
+        file = DotEnvSettingsSource(Settings).env_vars
+    except (OSError, UnicodeDecodeError):  # nothing is read of it
+        file = {}
+    return [(name.upper(), value or "") for name, value in (*environ.items(), *file.items())]
+
+
+def _no_json() -> list[str]:
+    """Return one line for each list, table or whole group whose value is no JSON."""
+    forms: dict[str, type] = {variable((group,)): dict for group in Settings.model_fields}
+    forms |= {name: type(field.default) for name, field in known_variables().items()}
+    wrong = {name for name, value in _written() if forms.get(name) in _IN_JSON and not _is_json(value)}
+    return [f"{name}: should be {_IN_JSON[forms[name]]}" for name in sorted(wrong)]
+
+
+def _is_json(value: str) -> bool:
+    try:
+        json.loads(value)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _fields_of(group: Any) -> dict[str, Any]:

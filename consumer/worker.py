@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, Unpack, overload
 
 from ..broker import Topology
-from ..config import Settings, environment, load_settings, unknown_variables
+from ..config import Settings, load_settings, unknown_variables
 from ..events import ConfigurationError, Event, HoldfastError
 from ..idempotency import no_claims
 from ..telemetry import Endpoint, Fact, FactLog, Links, Metrics, Serving, SettingUnknown, Watchdog, fan_out, open_spans
@@ -328,7 +328,7 @@ class Worker:
         emit = fan_out(
             (log, spans, self._links, *((metrics,) if metrics else ()), *self._listeners, *dependencies.listeners)
         )
-        for line in unknown_variables(environment()):
+        for line in unknown_variables():
             emit(SettingUnknown(line))
         middleware = (*self._middleware, *dependencies.middleware)
         runtime = self._runtime = Runtime(self.name, handlers, parts, middleware, settings, emit, spans, dependencies)

@@ -30,7 +30,7 @@ def settings(data: bytes) -> None:
 
     with environment(variables):
         told = told_of()
-        unknown_variables(variables)
+        unknown_variables()
 
     assert CANARY not in told, told
 

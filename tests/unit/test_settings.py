@@ -116,10 +116,37 @@ def test_settings_cannot_be_changed_afterwards() -> None:
         Settings().broker = None  # type: ignore[assignment, misc]
 
 
-def test_a_variable_that_nothing_reads_is_named_with_what_was_probably_meant() -> None:
-    lines = unknown_variables({"HOLDFAST_BROKER_URL": "", "HOLDFAST_LOG__LEVEL": "", "HOLDFAST_TEST_X": "", "PATH": ""})
+def test_a_variable_that_nothing_reads_is_named_with_what_was_probably_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOLDFAST_BROKER_URL", "HOLDFAST_LOG__LEVEL", "HOLDFAST_TEST_X"):
+        monkeypatch.setenv(name, "")
 
-    assert lines == ["HOLDFAST_BROKER_URL is not a setting; did you mean HOLDFAST_BROKER__URL?"]
+    assert unknown_variables() == ["HOLDFAST_BROKER_URL is not a setting; did you mean HOLDFAST_BROKER__URL?"]
+
+
+def test_a_line_of_the_file_that_nothing_reads_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_BROKER_URL", "")
+    Path(".env").write_text("HOLDFAST_BROKER_URL=x\nHOLDFAST_IDEMPOTNCY__URL=x\nHOLDFAST_LOG__LEVEL=INFO\nSHOP=x\n")
+
+    assert unknown_variables() == [
+        "HOLDFAST_BROKER_URL is not a setting; did you mean HOLDFAST_BROKER__URL?",
+        "HOLDFAST_IDEMPOTNCY__URL is not a setting; did you mean HOLDFAST_IDEMPOTENCY__URL?",
+    ]
+
+
+def test_a_list_or_table_that_is_no_json_is_one_line_that_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_WORKER__ID_HEADERS", "X-Id")
+    monkeypatch.setenv("HOLDFAST_WORKER__TYPE_HEADERS", '["X-Type"]')
+    monkeypatch.setenv("HOLDFAST_BROKER", "canary")
+    Path(".env").write_text("HOLDFAST_PUBLISHER__VERSIONS=order.created\nHOLDFAST_WORKER__ID_HEADERS=X-Id\n")
+
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+
+    assert caught.value.faults == (
+        'HOLDFAST_BROKER: should be a table in JSON, such as {"name": 1}',
+        'HOLDFAST_PUBLISHER__VERSIONS: should be a table in JSON, such as {"name": 1}',
+        'HOLDFAST_WORKER__ID_HEADERS: should be a list in JSON, such as ["name"]',
+    )
 
 
 @pytest.mark.parametrize(
