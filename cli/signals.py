@@ -31,14 +31,17 @@ def heeded() -> tuple[signal.Signals, ...]:
     return signal.SIGTERM, signal.SIGINT, hang_up
 
 
-def end_when_signalled() -> None:
-    """Until a loop runs: end the process at once, with exit 0, since nothing was begun. As PID 1 of a container it
-    would hear nothing without a handler."""
+def end_when_signalled(undone: str = "") -> None:
+    """Until a signal is heeded in another way: end the process at once, with exit 0, since nothing was begun. Work that
+    is `undone` then is a line on stderr, and exit 1. As PID 1 of a container it would hear nothing without a handler.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        if undone:
+            os.write(2, f"holdfast: {undone}\n".encode())
+        os._exit(1 if undone else 0)
 
     for number in heeded():
         _before.setdefault(number, signal.signal(number, end))

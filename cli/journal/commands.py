@@ -109,7 +109,7 @@ def record(
 ) -> None:
     """Write the events of the stream (HOLDFAST_BROKER__STREAM) into the journal at HOLDFAST_SQL__URL, until a signal.
     Each is written once, and is not sent again. It goes on where the last one stopped. It serves metrics and probes, as
-    `holdfast relay` does."""
+    `holdfast relay` does. With --once it serves none, and a signal before all is written is exit 1."""
     from .recording import record_stream
 
     raise typer.Exit(record_stream(once=once, from_first=from_first))

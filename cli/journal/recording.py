@@ -14,7 +14,7 @@ from .writing import check_stream
 
 def record_stream(*, once: bool, from_first: bool) -> int:
     """Record until a signal, or until all that is there now is recorded. Returns the exit code."""
-    end_when_signalled()
+    end_when_signalled("stopped before all was recorded; another run goes on from there" if once else "")
     settings = load_settings()
     configure_logging(settings.log)
     check_stream(settings.broker)

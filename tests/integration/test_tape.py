@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from apps import copy_app
 from commands import Running, environment, holdfast
 from keeping import KeptFile
 from running import a_broker, a_worker, running
-from waiting import Arrivals, Facts, eventually
+from waiting import LIMIT, Arrivals, Facts, eventually
 
 from holdfast import Context, Event, Settings
 from holdfast.broker import REAL, Broker, Queue, Topology, events_topology
@@ -237,6 +238,25 @@ async def test_the_commands_know_the_stream(taped: Settings, unique: str, tmp_pa
     assert f"binding of queue {stream} to {unique} for #" in shown.stdout
     assert (applied.returncode, same.returncode) == (0, 0), applied.stderr + same.stdout
     assert drift.returncode == 1 and f"queue '{stream}' exists with x-max-age" in drift.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_before_all_is_recorded_once_is_a_failure(
+    taped: Settings, tmp_path: Path, number: signal.Signals
+) -> None:
+    KeptFile(tmp_path / "tape.db", taped)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(LIMIT)
+        url = f"amqp://127.0.0.1:{silent.getsockname()[1]}/"
+        env = variables(taped, tmp_path / "tape.db") | {"HOLDFAST_BROKER__URL": url}
+
+        with Running("journal", "record", "--once", folder=tmp_path, env=env) as recording:
+            connection, _ = await asyncio.to_thread(silent.accept)
+            code = await asyncio.to_thread(recording.stop, number)
+        connection.close()
+
+    assert code == 1
+    assert recording.log == "holdfast: stopped before all was recorded; another run goes on from there\n"
 
 
 def test_a_stream_that_no_command_can_read_is_refused(tmp_path: Path, unique: str) -> None:
