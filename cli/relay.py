@@ -8,17 +8,8 @@ from ..broker import REAL, events_topology, open_broker
 from ..config import Settings, load_settings
 from ..outbox import Relay, relaying
 from ..sql import DatabaseUnavailable
-from ..telemetry import (
-    Endpoint,
-    FactLog,
-    Metrics,
-    RelayStarted,
-    Serving,
-    configure_logging,
-    fan_out,
-    keep_running,
-    open_spans,
-)
+from ..telemetry import FactLog, Metrics, RelayStarted, configure_logging, fan_out, keep_running, open_spans
+from .probes import probed
 from .reach import check_reach
 from .run import run
 from .signals import end_when_signalled, heed
@@ -45,23 +36,9 @@ async def _run(settings: Settings) -> int:
             await broker.declare(events_topology(settings.broker), settings.broker.topology)
             relay = Relay(database, broker, settings, emit=emit, spans=open_spans(), clock=REAL, luck=random.random)
             heed(lambda counts: relay.stop())
-            ready = partial(_ready, relay)
-            endpoint = Endpoint(settings.http, collect=metrics.collect, live=_live, ready=ready, emit=emit)
-            emit(Serving(endpoint.start()))
-            try:
+            with probed(settings, metrics, emit, relay.missing):
                 emit(RelayStarted(database.name))
                 await keep_running("relay", partial(relaying, relay, settings, emit, REAL), emit)
-            finally:
-                endpoint.stop()
         finally:
             await broker.close()
     return 0
-
-
-def _live() -> tuple[bool, dict[str, object]]:
-    return True, {"live": True}
-
-
-def _ready(relay: Relay) -> tuple[bool, dict[str, object]]:
-    missing = relay.missing()
-    return missing is None, {"ready": missing is None, "missing": [missing] if missing else []}

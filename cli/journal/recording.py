@@ -5,7 +5,8 @@ import asyncio
 from ...broker import REAL, events_topology, open_broker
 from ...config import Settings, load_settings
 from ...journal import Recorder
-from ...telemetry import Emit, Endpoint, FactLog, Metrics, Serving, configure_logging, fan_out
+from ...telemetry import Emit, FactLog, Metrics, configure_logging, fan_out
+from ..probes import probed
 from ..run import run
 from ..signals import end_when_signalled, heed
 from ..sql import opened
@@ -47,17 +48,8 @@ async def _until_signalled(recorder: Recorder, settings: Settings, metrics: Metr
     def stop(counts: bool) -> None:
         recording.cancel()
 
-    def ready() -> tuple[bool, dict[str, object]]:
-        missing = recorder.missing()
-        return missing is None, {"ready": missing is None, "missing": [missing] if missing else []}
-
     heed(stop)
-    live: dict[str, object] = {"live": True}
-    endpoint = Endpoint(settings.http, collect=metrics.collect, live=lambda: (True, live), ready=ready, emit=emit)
-    emit(Serving(endpoint.start()))
-    try:
+    with probed(settings, metrics, emit, recorder.missing):
         await asyncio.wait([recording])
         if not recording.cancelled():
             recording.result()
-    finally:
-        endpoint.stop()

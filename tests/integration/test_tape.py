@@ -18,6 +18,7 @@ from apps import copy_app
 from commands import Running, environment, holdfast
 from keeping import KeptFile
 from running import a_broker, a_worker, running
+from scraping import Site
 from waiting import LIMIT, Arrivals, Facts, eventually
 
 from holdfast import Context, Event, Settings
@@ -257,6 +258,22 @@ async def test_a_signal_before_all_is_recorded_once_is_a_failure(
 
     assert code == 1
     assert recording.log == "holdfast: stopped before all was recorded; another run goes on from there\n"
+
+
+@pytest.mark.parametrize("command", [("relay",), ("journal", "record")])
+async def test_a_command_that_runs_until_a_signal_is_live_while_its_loop_turns(
+    taped: Settings, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    KeptFile(tmp_path / "tape.db", taped)
+
+    with Running(*command, folder=tmp_path, env=variables(taped, tmp_path / "tape.db")) as running:
+        await asyncio.to_thread(running.until, lambda log: "http.serving" in log)
+        [url] = [json.loads(line)["url"] for line in running.log.splitlines() if "http.serving" in line]
+        status, told = await Site(url).live()
+        code = await asyncio.to_thread(running.stop)
+
+    assert (status, code) == (200, 0)
+    assert told["live"] is True and told["still"] < 10
 
 
 def test_a_stream_that_no_command_can_read_is_refused(tmp_path: Path, unique: str) -> None:
