@@ -137,7 +137,8 @@ class FileCredentials(CredentialProvider):
         self._settings = settings
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        """Return a password, or a user and a password. Raises `ConnectionError` where a file cannot be read."""
+        """Return a password, or a user and a password; nothing where there is neither, which is no login. Raises
+        `ConnectionError` where a file cannot be read."""
         try:
             settings = self._settings.current()
         except ConfigurationError as error:
@@ -145,7 +146,9 @@ class FileCredentials(CredentialProvider):
         url = settings.url.get_secret_value() if settings.url is not None else ""
         user, _, password = urlsplit(url).netloc.rpartition("@")[0].partition(":")
         password = secret_of(settings.password, settings.password_file) or unquote(password)
-        return (unquote(user), password) if user else (password,)
+        if user:
+            return unquote(user), password
+        return (password,) if password else ()  # type: ignore[return-value]
 
 
 class SentinelCredentials(CredentialProvider):

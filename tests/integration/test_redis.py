@@ -100,6 +100,18 @@ async def test_a_wrong_password_is_told_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(refused.value)
 
 
+async def test_a_file_with_an_address_without_a_password_is_no_login(
+    redis_url: str, unique: str, tmp_path: Path
+) -> None:
+    (tmp_path / "url").write_text(redis_url)
+    store = RedisClaims(redis_url, IdempotencySettings(url_file=tmp_path / "url"))
+
+    answer = await store.claim(a_claim(unique))
+    await store.close()
+
+    assert answer == Acquired()
+
+
 async def test_a_key_takes_between_181_and_240_bytes(redis_url: str) -> None:
     store = RedisClaims(redis_url, IdempotencySettings())
     claim = Claim(f"holdfast:billing.charge:{secrets.token_urlsafe(16)}", secrets.token_bytes(8), b"payload1", A)
