@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ..config import load_settings
 from ..events import ConfigurationError
-from ..sql import Row, Statements, Steps
+from ..sql import Row, Statements, Steps, time_of
 from .sql import ask, opened, sending
 from .words import console, print_json
 
@@ -88,7 +87,7 @@ def _drop(statements: Statements, number: int, archive: Path) -> Steps[None]:
     if not rows:
         raise _not_held(number)
     event = dict(zip(_EVENT, rows[0], strict=True))
-    event["time"] = datetime.fromtimestamp(event["time"], UTC).isoformat()
+    event["time"] = time_of(event["time"]).isoformat()
     event["headers"], event["body"] = json.loads(event["headers"]), bytes(event["body"]).decode(errors="replace")
     with archive.open("a") as file:
         file.write(json.dumps(event) + "\n")

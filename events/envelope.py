@@ -117,6 +117,6 @@ def to_message(
         type=metadata.event_type,
         content_type=envelope.content_type,
         correlation_id=metadata.correlation_id,
-        timestamp=metadata.time,
+        timestamp=metadata.time if 1970 < metadata.time.year < 2106 else None,  # AMQP counts from 1970 to 2106
         app_id=metadata.source or None,
     )

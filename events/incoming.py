@@ -80,7 +80,7 @@ def read_written(message: Message) -> Incoming | None:
     except (TypeError, ValueError):
         return None
     are_short = len(time) <= _LONGEST_TIME and (len(joined) <= MAX_TEXT or max(map(len, texts)) <= MAX_TEXT)
-    if not (are_short and joined.isascii() and moment.tzinfo is not None and 1 <= version <= MAX_ATTEMPT):
+    if not (are_short and joined.isascii() and moment.tzinfo is UTC and 1 <= version <= MAX_ATTEMPT):
         return None
     metadata = Metadata(
         event_id,
@@ -123,7 +123,7 @@ def _read(message: Message, now: datetime, names: Names) -> tuple[Metadata, bool
     metadata = Metadata(
         given_id or _guess(event_type, origin(message)[1], source, message.body),
         event_type,
-        _time(carried(h.EVENT_TIME)) or _aware(message.timestamp) or now,
+        _time(carried(h.EVENT_TIME)) or _in_utc(message.timestamp) or now,
         _whole(carried(h.EVENT_VERSION), 1, MAX_ATTEMPT),
         source,
         _identifier(carried(h.EVENT_KEY)),
@@ -140,7 +140,7 @@ def _of_cloudevent(message: Message, event: Mapping[str, Any], now: datetime) ->
     return Metadata(
         _text(identity) or _digest_of(identity.encode("utf-8", "replace")),
         _text(event["type"]) or origin(message)[1],
-        _moment(event.get("time")) or _aware(message.timestamp) or now,
+        _moment(event.get("time")) or _in_utc(message.timestamp) or now,
         _whole(event.get("eventversion"), 1, MAX_ATTEMPT),
         _identifier(event["source"]) or "",
         _identifier(event.get("subject")),
@@ -232,11 +232,11 @@ def _whole(value: object, default: int, maximum: int) -> int:
 
 def _time(value: object) -> datetime | None:
     if isinstance(value, datetime):
-        return _aware(value)
+        return _in_utc(value)
     if not isinstance(value, str) or len(value) > _LONGEST_TIME:
         return None
     try:
-        return _aware(datetime.fromisoformat(value))
+        return _in_utc(datetime.fromisoformat(value))
     except ValueError:
         return None
 
@@ -247,5 +247,11 @@ def _moment(value: object) -> datetime | None:
     return _time(value)
 
 
-def _aware(value: datetime | None) -> datetime | None:
-    return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+def _in_utc(value: datetime | None) -> datetime | None:
+    """Return a time in UTC, as which one without a zone is read; None for one that the calendar does not have there."""
+    if value is None or value.tzinfo is None:
+        return None if value is None else value.replace(tzinfo=UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        return None

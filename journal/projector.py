@@ -30,7 +30,7 @@ from ..sql import (
 )
 from ..telemetry import Emit, Projected, ProjectionStalled, cancellations, end, heed_cancellation, mark_heard
 from .projection import Projection
-from .recorded import Recorded, recorded_of
+from .recorded import recorded_of
 
 _MOST = 500  # events of one transaction
 _PATIENCE = 60.0  # seconds for which PostgreSQL waits for a process within a transaction
@@ -39,10 +39,10 @@ _AGAIN = Pause(0.5, 60.0)
 
 
 class _Failed(Exception):
-    """The projection's function raised for the event at this index of the batch."""
+    """The event at this index of the batch could not be read, or the projection's function raised for it."""
 
-    def __init__(self, index: int, at: Recorded | None, age: float) -> None:
-        self.index, self.at, self.age = index, at, age
+    def __init__(self, index: int, row: Row | None) -> None:
+        self.index, self.row = index, row
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,7 @@ class _Call:
     """A call of a function of the projection, for the event at an index; None: before the first one."""
 
     index: int
-    at: Recorded | None
-    age: float
+    row: Row | None
     run: Callable[[], Any]
 
 
@@ -150,12 +149,12 @@ class Projector:
         return is_alone
 
     def _report(self, error: Exception, pause: float) -> None:
-        at = error.at if isinstance(error, _Failed) else None
-        position, event_id = (0, "") if at is None else (at.position, at.event_id)
+        row = error.row if isinstance(error, _Failed) else None
+        position, event_id, age = (0, "", 0.0) if row is None else (row[0], row[1], float(row[-1]))
         cause = error.__cause__ or error
         self.error = f"{type(cause).__name__}: {first_line(cause)}"
         if isinstance(error, _Failed):
-            self._emit(Projected(self._projection.title, 0, position - 1, float(error.age)))
+            self._emit(Projected(self._projection.title, 0, position - 1, age))
         self._emit(ProjectionStalled(self._projection.title, position, event_id, self.error, pause))
 
     async def _apart(self) -> bool:
@@ -212,7 +211,7 @@ class Projector:
                         await call.run()
                         _check(opened)
                     except Exception as error:
-                        raise _Failed(call.index, call.at, call.age) from error
+                        raise _Failed(call.index, call.row) from error
             opened.last = self._move(batch)
         return batch
 
@@ -227,7 +226,7 @@ class Projector:
                         call.run()
                         _check(opened)
                     except Exception as error:
-                        raise _Failed(call.index, call.at, call.age) from error
+                        raise _Failed(call.index, call.row) from error
             opened.last = self._move(batch)
         return batch
 
@@ -235,16 +234,16 @@ class Projector:
         """Yield the calls of the projection's functions, in order."""
         begin = self._projection.begin
         if batch.begins and begin is not None:
-            yield _Call(0, None, 0.0, partial(begin, session))
+            yield _Call(0, None, partial(begin, session))
         for index, row in enumerate(batch.rows):
-            at = recorded_of(row)
-            if at.is_erased:
-                continue
             try:
+                at = recorded_of(row)
+                if at.is_erased:
+                    continue
                 event: Event = self._reading.read(at)
-            except HoldfastError as error:
-                raise _Failed(index, at, row[-1]) from error
-            yield _Call(index, at, row[-1], partial(self._projection.function_for(event), event, at, session))
+            except Exception as error:
+                raise _Failed(index, row) from error
+            yield _Call(index, row, partial(self._projection.function_for(event), event, at, session))
 
     def _enter(self) -> Steps[None]:
         yield self._history.enter_projection, {"name": self._projection.cursor}

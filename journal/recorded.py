@@ -3,13 +3,12 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from ..events import Event, HoldfastError, Message, Metadata, UnknownType, UnsupportedVersion, decode, headers
 from ..events.reading import Reader
 from ..events.reading import reader as make_reader
-from ..sql import ERASED, Row
+from ..sql import ERASED, Row, time_of
 
 
 class Erased(HoldfastError):
@@ -54,7 +53,7 @@ def recorded_of(row: Row) -> Recorded:
     metadata = Metadata(
         event_id,
         event_type,
-        datetime.fromtimestamp(at, UTC),
+        time_of(at),
         version,
         source,
         key,

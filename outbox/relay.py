@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from ..broker import Broker, Clock, Pause, delayed_to_stream, ladder, sleep
@@ -26,7 +25,7 @@ from ..events import (
     headers,
 )
 from ..publisher import Requests, message_for, send
-from ..sql import Database, Row, Steps, first_line
+from ..sql import Database, Row, Steps, first_line, time_of
 from ..telemetry import (
     Emit,
     OutboxCounted,
@@ -313,7 +312,7 @@ def _envelope(row: Row) -> Envelope:
     metadata = Metadata(
         event_id=event_id,
         event_type=event_type,
-        time=datetime.fromtimestamp(at, UTC),
+        time=time_of(at),
         version=version,
         source=source,
         key=key,

@@ -38,6 +38,7 @@ from .statements import Params as Params
 from .statements import Row as Row
 from .statements import Statements as Statements
 from .statements import shard_of as shard_of
+from .statements import time_of as time_of
 from .steps import Steps as Steps
 from .steps import bounded as bounded
 from .steps import in_thread as in_thread

@@ -12,6 +12,7 @@ import re
 import zlib
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from itertools import islice
 from typing import Any, TypeAlias
@@ -24,6 +25,7 @@ VERSION = 1
 SHARDS = 16
 
 _AT_ONCE = 1000  # events in one INSERT
+_FIRST, _LAST = -62_135_596_800.0, 253_402_300_799.0  # seconds since 1970 of the years 1 to 9999
 
 Params: TypeAlias = Mapping[str, Any]
 Row: TypeAlias = tuple[Any, ...]
@@ -42,6 +44,11 @@ class Outgoing:
     delay: float | None = None
     stream: str | None = None
     stream_version: int | None = None
+
+
+def time_of(seconds: float) -> datetime:
+    """Return the time that a row has; for one beyond the calendar, which databases keep, the calendar's end."""
+    return datetime.fromtimestamp(min(max(seconds, _FIRST), _LAST), UTC)
 
 
 def shard_of(metadata: Metadata) -> int:

@@ -970,7 +970,7 @@ MUTATIONS = (
         8,
         "a projection skips an event that fails",
         "journal/projector.py",
-        "                        raise _Failed(call.index, call.at, call.age) from error\n"
+        "                        raise _Failed(call.index, call.row) from error\n"
         "            opened.last = self._move(batch)\n        return batch\n\n    def _calls",
         "                        del error\n"
         "            opened.last = self._move(batch)\n        return batch\n\n    def _calls",

@@ -184,6 +184,35 @@ async def test_an_event_that_fails_stops_the_projection_and_is_not_skipped(bank:
     assert (await balances.position(), await bank.count("accounts")) == (5, 5)
 
 
+@pytest.mark.parametrize("bank", ONE_OF_EACH, indirect=True)
+async def test_times_beyond_the_calendar_that_were_recorded_are_read_as_its_ends(
+    bank: Bank, settings: Settings
+) -> None:
+    balances, events = Balances(bank), bank.statements.table("events")
+    ids = await publish(bank, settings, *payments("a", 10, 20, -5))
+    for event_id, seconds in zip(ids, (-62135600400.0, 253402300800.0), strict=False):
+        time = f"to_timestamp({seconds})" if bank.kind.is_postgres else str(seconds)
+        await bank.ask(f"update {events} set time = {time} where event_id = '{event_id}' returning 1")
+
+    await balances.projector(settings).drain()
+
+    assert [(account, int(total)) for account, total in await balances.rows()] == [("a", 25)]
+    assert [at.metadata.time.year for at in balances.seen[:2]] == [1, 9999]
+
+
+@pytest.mark.parametrize("bank", ONE_OF_EACH[:1], indirect=True)
+async def test_a_row_that_cannot_be_read_stops_the_projection_and_is_named(bank: Bank, settings: Settings) -> None:
+    facts, balances = Facts(), Balances(bank)
+    ids = await publish(bank, settings, *payments("a", 10, 20, -5))
+    events = bank.statements.table("events")
+    await bank.ask(f"update {events} set headers = 'torn' where event_id = '{ids[1]}' returning 1")
+
+    await balances.projector(settings, facts).drain()
+
+    [stalled] = facts.of(ProjectionStalled)
+    assert (stalled.position, stalled.event_id, await balances.position()) == (2, ids[1], 1)
+
+
 @pytest.mark.parametrize("bank", ASYNC, indirect=True)
 async def test_a_group_of_tasks_that_fails_in_a_projection_is_a_failure_like_others(
     bank: Bank, settings: Settings
@@ -293,7 +322,7 @@ class Overtaken(Projector):
     other: Projector
 
     def _calls(self, batch: Any, session: Any) -> Any:
-        yield _Call(0, None, 0.0, self.other.drain)
+        yield _Call(0, None, self.other.drain)
         yield from super()._calls(batch, session)
 
 

@@ -12,9 +12,10 @@ from waiting import Facts, eventually
 
 from holdfast import ConfigurationError, Event, HoldfastError, Publisher, Settings
 from holdfast.broker import REAL, events_topology
+from holdfast.broker.codec import pack
 from holdfast.broker.memory import MemoryBroker
-from holdfast.events import Message
-from holdfast.journal import Recorder
+from holdfast.events import Envelope, Message, to_message
+from holdfast.journal import Recorder, recorded_of
 from holdfast.outbox import Relay
 from holdfast.sql import History, Outbox, Steps
 from holdfast.telemetry import Spans, TapeFailed, TapeGap, TapeLate, TapeRecorded, TapeUnrecorded
@@ -277,6 +278,27 @@ async def test_messages_of_any_producer_are_kept_as_they_are_read(
     ]
     [left_out] = facts.of(TapeUnrecorded)
     assert (left_out.offset, left_out.stream) == (4, settings.broker.stream)
+
+
+async def test_whatever_time_an_event_has_it_is_read_from_the_journal_and_sent_again(
+    bank: Bank, broker: MemoryBroker, settings: Settings
+) -> None:
+    times = ("0001-01-01T00:00:00+01:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z")
+    for number, time in enumerate(times):
+        message = Message(b"{}", settings.broker.exchange, "timed", {"event-time": time}, message_id=f"m-{number}")
+        await broker.publish(message, timeout=10)
+    await a_recorder(bank, broker, settings).catch_up()
+    history = bank.database.history(settings.sql.schema)
+
+    def read() -> Steps[list[Any]]:
+        return (yield history.select(history.after), {"after": "0", "most": 10})
+
+    events = [recorded_of(row) for row in await bank.database.run(read())]
+
+    sent = [to_message(Envelope(event.metadata, event.body), exchange="") for event in events]
+    assert all(map(pack, sent))
+    assert [event.metadata.time.year for event in events[1:]] == [1, 9999]
+    assert sent[0].timestamp is not None
 
 
 @pytest.mark.parametrize("bank", ONE_OF_EACH[:1], indirect=True)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import defaultdict
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import psycopg_pool
@@ -11,8 +12,9 @@ import pytest
 from databases import KINDS, Bank, banks, openers
 from waiting import LIMIT, Arrivals, Facts
 
-from holdfast import Event, PublishRefused, Settings
+from holdfast import Event, Metadata, PublishRefused, Settings
 from holdfast.broker import REAL, Broker
+from holdfast.broker.codec import pack
 from holdfast.config import PublisherSettings
 from holdfast.events import Message, NotConnected, Unroutable, headers
 from holdfast.outbox import Relay
@@ -122,6 +124,20 @@ async def test_what_committed_is_sent_as_it_was_published_and_then_deleted(
     assert await bank.count("events") == 0
     [relayed] = facts.of(Relayed)
     assert len(relayed.seconds) == 1 and 0 <= relayed.seconds[0] < 60
+
+
+@pytest.mark.parametrize("bank", SOME, indirect=True)
+@pytest.mark.parametrize("moment", [datetime.min, datetime.max])
+async def test_an_event_of_any_time_is_sent(bank: Bank, port: Port, settings: Settings, moment: datetime) -> None:
+    given = Metadata("e-1", "noted", moment.replace(tzinfo=UTC))
+    async with bank.transaction() as within:
+        await bank.publish(Outbox(settings), within, Noted(number=1), metadata=given)
+
+    await a_relay(bank, port, settings).drain()
+
+    [message] = port.confirmed
+    assert pack(message)
+    assert message.headers[headers.EVENT_TIME].startswith(moment.isoformat()[:19])
 
 
 async def test_events_of_a_key_are_sent_one_after_the_other(bank: Bank, port: Port, settings: Settings) -> None:

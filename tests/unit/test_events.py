@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from holdfast import ConfigurationError, Event, PublishError, Unreadable
+from holdfast.broker.codec import pack
 from holdfast.events import (
+    Envelope,
     Message,
     Names,
     decode,
@@ -248,6 +250,16 @@ def test_a_field_without_a_json_form_is_a_publish_error_that_names_the_class() -
 
     with pytest.raises(PublishError, match="Odd"):
         encode(Odd(thing=object()))
+
+
+@pytest.mark.parametrize("year", [1, 1969, 2107, 9999])
+def test_an_event_of_a_time_for_which_amqp_has_no_form_is_sent_without_the_property(year: int) -> None:
+    time = NOON.replace(year=year)
+
+    message = to_message(Envelope(some_metadata(time=time), b"{}"), exchange="events")
+
+    assert pack(message)
+    assert (message.timestamp, message.headers[headers.EVENT_TIME]) == (None, time.isoformat())
 
 
 def test_sealing_gives_an_event_its_id_key_and_correlation() -> None:

@@ -32,11 +32,14 @@ TEXTS = st.one_of(
     st.sampled_from(["", "e-1", "order.created", "é" * 128, "é" * 127, "x" * 255, "x" * 256, "\ud800", "NaN", "1"]),
     st.text(max_size=12),
 )
+BEYOND = ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-23:59"]
+"""Times that are beyond the calendar in UTC; the first is .NET's local `DateTime` that nobody set."""
 TIMES = st.one_of(
     st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30)), None])),
     st.datetimes().map(datetime.isoformat),
     st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
     st.sampled_from(["2026-01-02", "2026-01-02T12:00Z", "20260102", "2026-13-01T00:00:00+00:00", "1" * 43]),
+    st.sampled_from(BEYOND),
 )
 NUMBERS = st.one_of(st.integers(-1, 3), st.sampled_from([10**6, 10**6 + 1, 10**9, 10**9 + 1, 2**63]))
 VALUES = st.one_of(
@@ -164,3 +167,20 @@ def test_an_event_of_holdfast_is_read_in_two_functions_and_its_body_in_two_more(
 def test_a_message_that_brought_no_id_says_so() -> None:
     assert not read_incoming(a_message(message_id=None), NOON).has_id
     assert read_incoming(a_message(), NOON).has_id
+
+
+@pytest.mark.parametrize("time", BEYOND)
+@pytest.mark.parametrize("foreign", [{}, {"cloudEvents:specversion": "1.0", "cloudEvents:source": "s"}])
+def test_a_time_that_is_beyond_the_calendar_in_utc_counts_as_none(time: str, foreign: dict[str, str]) -> None:
+    named = {headers.EVENT_TIME: time} if not foreign else {"cloudEvents:id": "1", "cloudEvents:type": "t", **foreign}
+    message = a_message(headers={**named, "cloudEvents:time": time})
+
+    assert read_metadata(message, NOON).time == NOON
+
+
+@pytest.mark.parametrize("offset", ["Z", "+05:30"])
+def test_a_time_is_read_in_utc(offset: str) -> None:
+    message = written()
+    message = replace(message, headers={**message.headers, headers.EVENT_TIME: f"2026-01-02T17:30:00{offset}"})
+
+    assert read_incoming(message, NOON).metadata.time.tzinfo is UTC
