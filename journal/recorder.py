@@ -117,7 +117,7 @@ class Recorder:
             raise HoldfastError(anew) from None
         if first.offset > self._offset:  # it was deleted meanwhile
             return [first, *rest]
-        if first.offset < self._offset or first.message.message_id != event_id:
+        if first.offset < self._offset or _id_of(first.message) != event_id:
             raise HoldfastError(anew)
         return rest
 
@@ -151,10 +151,19 @@ class Recorder:
             if is_mark(one.message):
                 continue
             event = outgoing_from(one.message, now, self._settings.worker.names)
-            if "\x00" in _texts(event):
-                self._emit(TapeUnrecorded(self.stream, one.offset, "its metadata hold a NUL, which no database keeps"))
+            if (fault := self._fault(event)) is not None:
+                self._emit(TapeUnrecorded(self.stream, one.offset, fault))
                 continue
             yield event
+
+    def _fault(self, event: Outgoing) -> str | None:
+        """Return why no row can be made of an event; None where one can."""
+        try:
+            _, row = self._history.insert([event])
+        except Exception as error:  # noqa: BLE001 (whatever it is, it comes again with each try)
+            return first_line(error)
+        has_nul = any("\x00" in value for value in row.values() if isinstance(value, str))
+        return "its metadata hold a NUL, which no database keeps" if has_nul else None
 
     def _say_late(self, seconds: float) -> None:
         if seconds > self._settings.broker.stream_age / 2 and self._clock.time() > self._late_said + _SAY_LATE:
@@ -171,7 +180,7 @@ class Recorder:
         if offset != self._offset:
             raise _Overtaken("another process records it too; this one goes on where that one stops")
         written = yield from write_past(self._history, events)
-        yield from self._move(last.offset, last.message.message_id)
+        yield from self._move(last.offset, _id_of(last.message))
         return written
 
     def _move(self, offset: int, event_id: str | None) -> Steps[None]:
@@ -179,14 +188,12 @@ class Recorder:
         yield self._history.move_tape, moved
 
 
+def _id_of(message: Message) -> str | None:
+    """Return a message's own id as it is kept with the offset: without a NUL, which PostgreSQL refuses."""
+    return message.message_id and message.message_id.replace("\x00", "\ufffd")
+
+
 def outgoing_from(message: Message, now: datetime, names: Names) -> Outgoing:
     """Return the event in a message of any producer, as a journal keeps it: without headers of the application."""
     body, content_type = plain(message)
     return Outgoing(Envelope(read_metadata(message, now, names), body, content_type))
-
-
-def _texts(event: Outgoing) -> str:
-    metadata = event.envelope.metadata
-    texts = (metadata.event_id, metadata.event_type, metadata.key, metadata.source, metadata.correlation_id)
-    more = (metadata.causation_id, metadata.caused_by, metadata.traceparent, event.envelope.content_type)
-    return "".join(text or "" for text in (*texts, *more))

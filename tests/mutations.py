@@ -1054,8 +1054,8 @@ MUTATIONS = (
         "the offset of a stream is committed before its events",
         "journal/recorder.py",
         "        written = yield from write_past(self._history, events)\n"
-        "        yield from self._move(last.offset, last.message.message_id)\n",
-        "        yield from self._move(last.offset, last.message.message_id)\n"
+        "        yield from self._move(last.offset, _id_of(last.message))\n",
+        "        yield from self._move(last.offset, _id_of(last.message))\n"
         "        yield 'commit', {}\n        yield 'begin', {}\n"
         "        written = yield from write_past(self._history, events)\n",
         f"{RECORDING}::test_a_recorder_that_dies_at_each_arrow_writes_each_event_once[sqlite]",
@@ -1064,7 +1064,7 @@ MUTATIONS = (
         8,
         "a stream that was made anew is taken for the one before",
         "journal/recorder.py",
-        "first.message.message_id != event_id",
+        "_id_of(first.message) != event_id",
         "event_id is False",
         f"{RECORDING} -k made_anew",
     ),

@@ -108,7 +108,7 @@ async def test_metadata_that_is_given_is_written(bank: Bank, outbox: Outbox) -> 
 
 
 async def test_an_id_and_headers_that_are_given_are_written(bank: Bank, outbox: Outbox) -> None:
-    given = {"tenant": "t-1", "number": 7}
+    given = {"tenant": "t-1", "number": 7, "no NUL": r"\u0000"}
 
     async with bank.transaction() as within:
         sent = await bank.publish(outbox, within, Ordered(order="o-1"), event_id="mine", headers=given)
@@ -128,8 +128,9 @@ async def test_an_id_and_headers_that_are_given_are_written(bank: Bank, outbox: 
         {"headers": {"seen": b"bytes"}},
         {"headers": {"seen": math.inf}},
         {"headers": {"seen": "a\x00b"}},
+        {"headers": {"seen": [{"\\\x00": 1}]}},
     ],
-    ids=["no id", "two ids", "a header of Holdfast's", "bytes", "infinite", "NUL"],
+    ids=["no id", "two ids", "a header of Holdfast's", "bytes", "infinite", "NUL", "NUL after a backslash"],
 )
 async def test_an_id_and_headers_that_cannot_be_kept_are_refused(outbox: Outbox, options: dict[str, Any]) -> None:
     with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(PublishError):

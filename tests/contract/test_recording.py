@@ -323,3 +323,36 @@ async def test_without_a_stream_there_is_nothing_to_record(
 
     with pytest.raises(ConfigurationError, match="HOLDFAST_BROKER__STREAM is not set"):
         a_recorder(bank, broker, without)
+
+
+async def test_the_characters_that_json_writes_for_a_nul_are_none(
+    bank: Bank, broker: MemoryBroker, settings: Settings
+) -> None:
+    facts, traceparent = Facts(), r"of \u0000 and \\u0000"
+    for number, trace in enumerate((traceparent, "\x00", traceparent)):
+        headers = {"traceparent": trace}
+        message = Message(b"{}", settings.broker.exchange, "traced", headers, message_id=f"m-{number}")
+        await broker.publish(message, timeout=10)
+
+    await a_recorder(bank, broker, settings, facts).catch_up()
+
+    assert [event_id for _, event_id in await history(bank)] == ["m-0", "m-2"]
+    [left_out] = facts.of(TapeUnrecorded)
+    assert (left_out.offset, "NUL" in left_out.error) == (1, True)
+
+
+async def test_a_recorder_goes_on_behind_a_message_whose_id_has_a_nul(
+    bank: Bank, broker: MemoryBroker, settings: Settings
+) -> None:
+    facts, named = Facts(), {"event-id": "e-1"}
+    await broker.publish(Message(b"{}", settings.broker.exchange, "x", named, message_id="m\x00"), timeout=10)
+    recording = asyncio.create_task(a_recorder(bank, broker, settings, facts).run())
+    await facts.until(TapeRecorded)
+    recording.cancel()
+    await asyncio.gather(recording, return_exceptions=True)
+    [after] = await publish(settings, "a", range(1))
+
+    again = await a_recorder(bank, broker, settings, facts).catch_up()
+
+    assert (again, facts.of(TapeFailed)) == (1, [])
+    assert await history(bank) == [(1, "e-1"), (2, after)]

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import defaultdict
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 import psycopg_pool
@@ -127,9 +127,9 @@ async def test_what_committed_is_sent_as_it_was_published_and_then_deleted(
 
 
 @pytest.mark.parametrize("bank", SOME, indirect=True)
-@pytest.mark.parametrize("moment", [datetime.min, datetime.max])
-async def test_an_event_of_any_time_is_sent(bank: Bank, port: Port, settings: Settings, moment: datetime) -> None:
-    given = Metadata("e-1", "noted", moment.replace(tzinfo=UTC))
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999999+00:00"])
+async def test_an_event_of_any_time_is_sent(bank: Bank, port: Port, settings: Settings, time: str) -> None:
+    given = Metadata("e-1", "noted", datetime.fromisoformat(time))
     async with bank.transaction() as within:
         await bank.publish(Outbox(settings), within, Noted(number=1), metadata=given)
 
@@ -137,7 +137,7 @@ async def test_an_event_of_any_time_is_sent(bank: Bank, port: Port, settings: Se
 
     [message] = port.confirmed
     assert pack(message)
-    assert message.headers[headers.EVENT_TIME].startswith(moment.isoformat()[:19])
+    assert message.headers[headers.EVENT_TIME].startswith(time[:19])
 
 
 async def test_events_of_a_key_are_sent_one_after_the_other(bank: Bank, port: Port, settings: Settings) -> None:
