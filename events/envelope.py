@@ -34,7 +34,7 @@ def seal(
     """
     identity, trace = uuid7() if event_id is None else check_id(event_id), dict(trace or {})
     if key is None and event.__event_key__ is not None:
-        key = str(getattr(event, event.__event_key__))
+        key = getattr(event, event.__event_key__)
     metadata = Metadata(
         event_id=identity,
         event_type=event.__event_type__,

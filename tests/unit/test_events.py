@@ -470,3 +470,12 @@ def test_none_below_the_event_itself_is_written() -> None:
     event = Measured(first=Measure(value=1.5), by_name={"a": None})
 
     assert b'"note":null' in encode(event)
+
+
+def test_an_event_whose_key_field_holds_none_has_no_key() -> None:
+    class Moved(Event, type="events.moved", key="shelf"):
+        shelf: str | None = None
+
+    keys = [seal(Moved(shelf=shelf), source="shop").metadata.key for shelf in (None, "None")]
+
+    assert keys == [None, "None"]
