@@ -157,8 +157,7 @@ class HandlerSpec:
         reading = reader.versions.get(metadata.version) or reader.otherwise(metadata.version)
         if reading is None:
             raise UnsupportedVersion(
-                f"{metadata.event_type} version {metadata.version} is {_unlike(metadata.version, reader)} "
-                f"that handler {self.name!r} knows"
+                f"{metadata.event_type} {_unlike(metadata.version, reader)} that handler {self.name!r} knows"
             )
         event = decode(reading.decoder, incoming.message)
         return event if reading.casts is None else reading.casts(event)
@@ -210,8 +209,9 @@ class HandlerSpec:
 def _unlike(version: int, known: Reader) -> str:
     versions = sorted(known.versions)
     if version > versions[-1]:
-        return f"newer than {versions[-1]}, the newest"
-    return f"none of {', '.join(map(str, versions))}, the versions"
+        return f"version {version} is newer than {versions[-1]}, the newest"
+    named = f"version {version} is" if version else "has a version that is no whole number from 1, so it is"
+    return f"{named} none of {', '.join(map(str, versions))}, the versions"
 
 
 def topology_of(handlers: Iterable[HandlerSpec], settings: BrokerSettings) -> Topology:

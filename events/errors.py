@@ -18,7 +18,7 @@ HoldfastError
 ├── DecodeError                 a message cannot become an event; it is dead-lettered, never retried
 │   ├── Unreadable              not JSON, wrong shape, wrong content type
 │   ├── UnknownType             no handler of the queue takes this event type
-│   └── UnsupportedVersion      newer than the newest version the handler knows
+│   └── UnsupportedVersion      none that the handler knows, or no whole number
 ├── PublishError                a publish did not end in a queue
 │   ├── Unroutable              no queue is bound for it, or the exchange does not exist
 │   ├── PublishRefused          the broker said no (`basic.nack`: a full queue, a failing disk)
@@ -102,7 +102,7 @@ class UnknownType(DecodeError):
 
 
 class UnsupportedVersion(DecodeError):
-    """The event's version is newer than any version the handler knows."""
+    """The event's version is none that the handler knows, such as a newer one, or cannot be read."""
 
 
 class PublishError(HoldfastError):

@@ -124,7 +124,7 @@ def _read(message: Message, now: datetime, names: Names) -> tuple[Metadata, bool
         given_id or _guess(event_type, origin(message)[1], source, message.body),
         event_type,
         _time(carried(h.EVENT_TIME)) or _in_utc(message.timestamp) or now,
-        _whole(carried(h.EVENT_VERSION), 1, MAX_ATTEMPT),
+        _version(carried(h.EVENT_VERSION)),
         source,
         _identifier(carried(h.EVENT_KEY)),
         _text(message.correlation_id),
@@ -141,7 +141,7 @@ def _of_cloudevent(message: Message, event: Mapping[str, Any], now: datetime) ->
         _text(identity) or _digest_of(identity.encode("utf-8", "replace")),
         _text(event["type"]) or origin(message)[1],
         _moment(event.get("time")) or _in_utc(message.timestamp) or now,
-        _whole(event.get("eventversion"), 1, MAX_ATTEMPT),
+        _version(event.get("eventversion")),
         _identifier(event["source"]) or "",
         _identifier(event.get("subject")),
         _text(message.correlation_id) or _identifier(event.get("correlationid")),
@@ -222,6 +222,17 @@ def is_short(value: object, limit: int = MAX_TEXT) -> TypeGuard[str]:
         return value.isascii() or len(value.encode()) <= limit
     except UnicodeEncodeError:
         return False
+
+
+def _version(value: object) -> int:
+    """Return a version, a whole number in any form: 1 where none was sent, and 0 where it cannot be read."""
+    if value is None or value == "":
+        return 1
+    if isinstance(value, str):
+        value = value.removesuffix(".0")
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return _whole(value, 0, MAX_ATTEMPT)
 
 
 def _whole(value: object, default: int, maximum: int) -> int:

@@ -16,7 +16,7 @@ class Metadata:
         event_id: Opaque text, unique to the event.
         event_type: The type of its class.
         time: When it happened, with a time zone.
-        version: The version of its class.
+        version: The version of its class; 0 where its producer sent one that is no whole number from 1.
         source: The program that published it.
         key: The aggregate it belongs to.
         correlation_id: The id of the first event of its chain.

@@ -46,11 +46,11 @@ class Reader:
     whatever: Reading | None = None
 
     def otherwise(self, version: int) -> Reading | None:
-        """Return the way for a version that is not among `versions`; None for an unknown one.
+        """Return the way for a version that is not among `versions`; None for an unknown one, and for 0.
 
         One older than all known versions is read as the oldest: no upcast was needed for it.
         """
-        if self.whatever is None and version < (oldest := min(self.versions)):
+        if self.whatever is None and 0 < version < (oldest := min(self.versions)):
             return self.versions[oldest]
         return self.whatever
 

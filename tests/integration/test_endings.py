@@ -112,9 +112,10 @@ async def test_a_rejected_event_is_dead_lettered_at_once(settings: Settings) -> 
         (b"{}", {"content_type": "application/x-python-serialize"}, "unreadable", "content type"),
         (b"{}", {"type": "nobody.knows"}, "unknown-type", "'nobody.knows' is not an event of handler 'handle'"),
         (b'{"order":"o"}', {"headers": {h.EVENT_VERSION: 2}}, "unsupported-version", "version 2 is newer than 1"),
+        (b'{"order":"o"}', {"headers": {h.EVENT_VERSION: "v1"}}, "unsupported-version", "no whole number from 1"),
         (b'{"order":"' + b"x" * 2_000_000 + b'"}', {}, "too-large", "HOLDFAST_WORKER__MAX_BODY"),
     ],
-    ids=["not-json", "wrong-shape", "pickle", "unknown", "newer", "too-large"],
+    ids=["not-json", "wrong-shape", "pickle", "unknown", "newer", "no-version", "too-large"],
 )
 async def test_a_message_that_cannot_become_an_event_is_dead_lettered_unrun_and_untouched(
     settings: Settings, body: bytes, changes: dict[str, Any], reason: str, fault: str

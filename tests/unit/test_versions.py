@@ -1,6 +1,7 @@
 """Several versions of one event type: older ones are upcast on the way in, newer ones refused, gaps found at start."""
 
 import asyncio
+import math
 import subprocess
 import sys
 from decimal import Decimal
@@ -71,7 +72,7 @@ def a_handler(*events: type[Event] | str, annotation: Any = Any) -> HandlerSpec:
     return spec
 
 
-def read(spec: HandlerSpec, body: bytes, version: int | None = None) -> Any:
+def read(spec: HandlerSpec, body: bytes, version: Any = None) -> Any:
     told = {} if version is None else {headers.EVENT_VERSION: version}
     message = a_message(body, type="bill.paid", headers=told)
     return spec.read(an_incoming(message))
@@ -110,6 +111,32 @@ def test_a_version_between_two_that_are_known_is_unsupported() -> None:
 
     with pytest.raises(UnsupportedVersion, match="version 3 is none of 2, 4, the versions that handler"):
         read(spec, b"{}", 3)
+
+
+@pytest.mark.parametrize("version", [2, "2", 2.0, "2.0"])
+def test_a_version_is_a_whole_number_in_any_form(version: Any) -> None:
+    assert read(a_handler(Paid), V2, version) == Paid(order="o", amount=Decimal("2.5"), currency="EUR")
+
+
+@pytest.mark.parametrize(
+    "version", ["v2", "2.1", 2.1, "two", b"2", 0, -1, 10**7, "9" * 300, True, math.nan, math.inf, [2], {"n": 2}, "²"]
+)
+def test_a_version_that_cannot_be_read_is_unsupported_and_no_guess(version: Any) -> None:
+    spec = a_handler(Paid)
+
+    with pytest.raises(UnsupportedVersion, match=r"paid has a version that is no whole number from 1, .* 'handle'"):
+        read(spec, V2, version)
+
+
+@pytest.mark.parametrize("version", [None, ""])
+def test_a_header_that_holds_no_version_is_version_1(version: Any) -> None:
+    message = a_message(V1, type="bill.paid", headers={headers.EVENT_VERSION: version})
+
+    assert a_handler(Paid).read(an_incoming(message)) == Paid(order="o", amount=Decimal("2.5"), currency="EUR")
+
+
+def test_what_is_taken_as_a_dict_is_taken_in_a_version_that_cannot_be_read() -> None:
+    assert read(a_handler("bill.paid", annotation=dict), b'{"order":"o"}', "v2") == {"order": "o"}
 
 
 def test_an_older_version_that_nobody_declares_is_read_as_the_oldest_that_is_known() -> None:
