@@ -17,7 +17,8 @@ import uuid
 from binascii import b2a_base64
 from typing import Final
 
-from ..events import Message, Metadata
+from ..events import Message, Metadata, plain
+from ..events.body import BYTE_ORDER_MARK
 
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 _SCOPE_LIMIT: Final = 60  # characters of a queue's name in a key
@@ -70,13 +71,19 @@ def listeners_key(prefix: str) -> str:
 def fingerprint_of(message: Message, metadata: Metadata, *, own_key: bool) -> bytes:
     """Return 8 bytes that differ between payloads.
 
+    The payload is the data of the event, in whatever form it came: a journal sends it without compression, and a
+    publisher may send it again in another form.
+
     A derived id (UUIDv5, `ctx.publish`) stands for what its handler published at one place: a handler that ran
     twice may have written another time into it, and the id decides alone. See docs/decisions/0009.
     """
     event_id = metadata.event_id
     if not own_key and len(event_id) == 36 and event_id[14] == "5" and _is_derived(event_id):
         return bytes(8)
-    return hashlib.blake2b(message.body, digest_size=8).digest()
+    body = message.body
+    if message.content_type != "application/json" or message.content_encoding or body.startswith(BYTE_ORDER_MARK):
+        body, _ = plain(message)
+    return hashlib.blake2b(body, digest_size=8).digest()
 
 
 def _is_derived(event_id: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from ..broker import Broker, matches
 from ..config import Settings
 from ..consumer import HandlerSpec, topology_of
-from ..events import Envelope, to_message
+from ..events import Envelope, in_form, to_message
 from ..sql import NOTHING_READ, Database, Row, Steps
 from .recorded import Recorded, recorded_of
 
@@ -75,6 +75,8 @@ class Feed:
 
     async def _publish(self, event: Recorded) -> None:
         envelope = Envelope(event.metadata, event.body, event.content_type)
+        if event.content_type == "application/json":  # as a relay sends it; other bodies came from other producers
+            envelope = in_form(envelope, self._settings.publisher.format)
         message = to_message(envelope, exchange="", routing_key=self._spec.queue)
         await self._broker.publish(message, timeout=self._settings.broker.publish_timeout)
 

@@ -1,6 +1,7 @@
 """A new listener gets the past, then the present: on RabbitMQ, while events are published."""
 
 import asyncio
+import json
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ from waiting import Arrivals, Facts
 
 from holdfast import Context, Event, Settings
 from holdfast.broker import Binding, Broker, Exchange, Queue, Topology
+from holdfast.consumer import topology_of
 from holdfast.events import Message
 from holdfast.journal import Feed
 from holdfast.sql import Steps
@@ -151,3 +153,31 @@ async def test_an_event_that_was_sent_before_the_binding_and_not_noted_is_fed(
     assert (fed.types, fed.position) == ({"feed.placed": 1}, 1)
     assert depth is not None and depth.ready == 1  # as it was published: a feed is for its listener alone
     assert seen.all == [1]
+
+
+async def test_an_event_is_fed_in_the_form_in_which_it_was_sent_and_handled_once(
+    kept_settings: Settings, tmp_path: Path
+) -> None:
+    seen, facts = Arrivals[bytes](), Facts()
+    publishing = kept_settings.publisher.model_copy(update={"format": "cloudevents-structured"})
+    settings = kept_settings.model_copy(update={"publisher": publishing})
+    await a_listener(settings)
+    worker = a_worker(settings, facts)
+
+    @worker.handler("feed.placed")
+    async def keep(event: bytes) -> None:
+        seen(event)
+
+    async with a_broker(settings) as broker:
+        kept = KeptFile(tmp_path / "shop.db", settings, broker)
+        kept.publish(Placed(order="o-1", number=1))
+        await kept.relay()
+        await broker.declare(topology_of(worker.handlers, settings.broker))
+        kept.publish(Placed(order="o-2", number=2))
+        await kept.relay()
+        await Feed(worker.handlers[0], kept.database, broker, settings).run(since=None)
+        async with running(worker):
+            settled = await facts.settled(count=3)
+
+    assert sorted(fact.outcome for fact in settled) == ["duplicate", "handled", "handled"]
+    assert sorted(json.loads(body)["data"]["number"] for body in seen.all) == [1, 2]

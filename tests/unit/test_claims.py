@@ -1,17 +1,20 @@
 """The state machine of a claim, under every interleaving of two workers; keys and fingerprints."""
 
+import gzip
 import secrets
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
-from builders import a_message, some_metadata
+from builders import NOON, a_message, some_metadata
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from holdfast.events import derived_id, uuid7
+from holdfast.events import Envelope, Message, Names, derived_id, in_form, to_message, uuid7
 from holdfast.idempotency import Acquired, Claim, Done, MemoryClaims, Suspect, claim_key, fingerprint_of
+from holdfast.journal.recorder import outgoing_from
 
+BODY = b'{"order_id":"o-1","total":9.5}'
 T = TypeVar("T")
 WINDOW, LEASE = 1000.0, 10.0
 
@@ -114,6 +117,25 @@ def test_another_payload_has_another_fingerprint() -> None:
     fingerprints = {fingerprint_of(a_message(body), metadata, own_key=False) for body in (b"1", b"2")}
 
     assert len(fingerprints) == 2
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        a_message(gzip.compress(BODY), content_encoding="gzip"),
+        a_message(b"\xef\xbb\xbf" + BODY),
+        a_message(BODY, content_type="application/json; charset=utf-8"),
+        to_message(in_form(Envelope(some_metadata(), BODY), "cloudevents-structured"), exchange="events"),
+    ],
+    ids=["compressed", "with a byte order mark", "with a charset", "as a CloudEvent"],
+)
+def test_an_event_has_the_fingerprint_with_which_a_journal_sends_it(sent: Message) -> None:
+    kept = to_message(outgoing_from(sent, NOON, Names()).envelope, exchange="events")
+
+    fingerprints = {fingerprint_of(message, some_metadata(), own_key=False) for message in (sent, kept)}
+
+    assert kept.body == BODY
+    assert fingerprints == {fingerprint_of(a_message(BODY), some_metadata(), own_key=False)}
 
 
 def test_a_derived_id_stands_for_its_event_whatever_the_second_run_wrote() -> None:
