@@ -2,17 +2,16 @@
 
 import asyncio
 import contextvars
-import math
 from asyncio import CancelledError, Task
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from ..broker import Countdown, Pause, sleep
+from ..broker import Countdown
 from ..config import PublisherSettings
-from ..events import ConfigurationError, Message, NotPermitted, PublishRefused, Reject, RetryLater, headers
-from ..publisher import send
+from ..events import ConfigurationError, Message, Reject, RetryLater, headers
+from ..publisher import one_by_one, send
 from ..telemetry import HandlerAbandoned, mark_heard
 from .context import Context, Surroundings, note_thread
 from .dependencies import Tools
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from .within import Within
 
 _SUCCEEDED: Final = Succeeded()
-_AGAIN: Final = Pause(0.1, 1.0)  # between two tries to publish what a handler published
 
 
 class Ran:
@@ -179,31 +177,15 @@ async def publish_pending(
     tools: Tools, pending: Iterable[Message], settings: PublisherSettings, *, patience: float
 ) -> None:
     """Return once all that a handler published is confirmed. A refused message is tried again, for `patience` seconds
-    from the first refusal on: a queue that elects its leader refuses for a moment, and another run of the handler costs
-    more.
+    from the first refusal on: another run of the handler costs more.
 
     The ids are derived: if the handler runs again, it publishes the same. Raises `PublishError`.
     """
-    last_try, refusals = math.inf, 0
-    for message in pending:
-        while True:
-            try:
-                await send(
-                    tools.broker,
-                    message,
-                    settings,
-                    timeout=None,
-                    emit=tools.emit,
-                    spans=tools.spans,
-                    clock=tools.clock,
-                )
-                break
-            except PublishRefused as error:
-                last_try = min(last_try, (now := tools.clock.time()) + patience)
-                if isinstance(error, NotPermitted) or now > last_try:
-                    raise
-            await sleep(tools.clock, _AGAIN.seconds(refusals, tools.luck()))
-            refusals += 1
+
+    async def publish(message: Message) -> None:
+        await send(tools.broker, message, settings, timeout=None, emit=tools.emit, spans=tools.spans, clock=tools.clock)
+
+    await one_by_one(publish, pending, patience=patience, clock=tools.clock, luck=tools.luck)
 
 
 async def _uncancel(task: Task[None]) -> None:

@@ -6,15 +6,18 @@ some come both ways, with one event id, and are handled once. `journal.tape_feed
 """
 
 import asyncio
+import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from ..broker import Broker, matches
+from ..broker import REAL, Broker, Clock, matches
 from ..config import Settings
 from ..consumer import HandlerSpec, topology_of
-from ..events import Envelope, in_form, to_message
+from ..events import Envelope, Message, in_form, read_incoming, to_message
+from ..publisher import one_by_one
 from ..sql import NOTHING_READ, Database, Row, Steps
 from .recorded import Recorded, recorded_of
 
@@ -27,6 +30,28 @@ class Fed:
 
     types: dict[str, int]
     position: int
+
+
+async def publish_past(
+    broker: Broker, messages: Iterable[Message], spec: HandlerSpec, settings: Settings, clock: Clock
+) -> None:
+    """Publish events of the past to the queue of a handler, all at once: of an ordered handler, the first of each key,
+    and the others once their predecessor is confirmed. A refused one is tried again, as long as a publish may take.
+
+    Raises `PublishError`.
+    """
+    lanes: Iterable[list[Message]] = [[message] for message in messages]
+    if spec.ordered is not None:
+        by_key, now, names = dict[str, list[Message]](), clock.now(), settings.worker.names
+        for [message] in lanes:
+            key = spec.ordered.key_of(read_incoming(message, now, names), spec.read)
+            by_key.setdefault(key, []).append(message)
+        lanes = by_key.values()
+    limit = settings.broker.publish_timeout
+    publish = partial(broker.publish, timeout=limit)
+    await asyncio.gather(
+        *(one_by_one(publish, lane, patience=limit, clock=clock, luck=random.random) for lane in lanes)
+    )
 
 
 class Feed:
@@ -52,7 +77,7 @@ class Feed:
         while True:
             rows = await self._database.run(self._page(after, end, since))
             events = [event for event in map(recorded_of, rows) if self._takes(event)]
-            await asyncio.gather(*(self._publish(event) for event in events))
+            await publish_past(self._broker, map(self._copy, events), self._spec, self._settings, REAL)
             fed.update(event.metadata.event_type for event in events)
             after = end if len(rows) < _BATCH else int(rows[-1][0])
             await self._database.run(self._move(after))
@@ -73,12 +98,12 @@ class Feed:
         event_type = event.metadata.event_type
         return not event.is_erased and any(matches(pattern, event_type) for pattern in self._spec.events)
 
-    async def _publish(self, event: Recorded) -> None:
+    def _copy(self, event: Recorded) -> Message:
+        """Return the message that brings an event to the queue alone."""
         envelope = Envelope(event.metadata, event.body, event.content_type)
         if event.content_type == "application/json":  # as a relay sends it; other bodies came from other producers
             envelope = in_form(envelope, self._settings.publisher.format)
-        message = to_message(envelope, exchange="", routing_key=self._spec.queue)
-        await self._broker.publish(message, timeout=self._settings.broker.publish_timeout)
+        return to_message(envelope, exchange="", routing_key=self._spec.queue)
 
     def _last(self) -> Steps[int]:
         return int((yield self._history.bounds, {})[0][0])

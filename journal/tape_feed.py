@@ -4,9 +4,8 @@ Its queue is bound first, and then a mark is written to the stream. What was pub
 stream before the mark; what was published after it is in the queue. What is in between comes both ways, with one id.
 """
 
-import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +14,7 @@ from ..config import Settings
 from ..consumer import HandlerSpec, topology_of
 from ..events import Incoming, Message, origin, read_incoming, uuid7
 from ..events import headers as h
-from .feed import Fed
+from .feed import Fed, publish_past
 
 _BATCH = 500
 # Seconds after which all nodes of a cluster route by a binding, and streams have what was routed before it.
@@ -47,12 +46,15 @@ class TapeFeed:
     async def rehearse(self, *, since: float | None) -> Fed:
         """Return what would be fed now. Nothing is bound, and no event is published."""
 
-        async def keep(message: Message) -> None: ...
+        async def keep(messages: Iterable[Message]) -> None: ...
 
         return await self._read(since, keep, lambda _: None)
 
     async def _read(
-        self, since: float | None, publish: Callable[[Message], Awaitable[None]], progress: Callable[[int], None]
+        self,
+        since: float | None,
+        publish: Callable[[Iterable[Message]], Awaitable[None]],
+        progress: Callable[[int], None],
     ) -> Fed:
         fed = Counter[str]()
         end = await mark(self._broker, self._stream, self._settings.broker.publish_timeout)
@@ -64,14 +66,14 @@ class TapeFeed:
                 last = next((one.offset for one in taped if one.message.message_id == end), None)
                 past = (one.message for one in taped if last is None or one.offset < last)
                 events = [event for event in map(self._incoming, past) if self._takes(event, moment)]
-                await asyncio.gather(*(publish(self._copy(event.message)) for event in events))
+                await publish(self._copy(event.message) for event in events)
                 fed.update(event.metadata.event_type for event in events)
                 progress(sum(fed.values()))
                 if last is not None:
                     return Fed(dict(fed), last)
 
-    async def _publish(self, message: Message) -> None:
-        await self._broker.publish(message, timeout=self._settings.broker.publish_timeout)
+    async def _publish(self, messages: Iterable[Message]) -> None:
+        await publish_past(self._broker, messages, self._spec, self._settings, self._clock)
 
     def _incoming(self, message: Message) -> Incoming:
         return read_incoming(message, datetime.now(UTC), self._settings.worker.names)

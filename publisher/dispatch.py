@@ -1,11 +1,16 @@
 """From an envelope to the message that is published: at once, or through the delay ladder."""
 
-from ..broker import REAL, Broker, Clock, ladder, matches
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+from ..broker import REAL, Broker, Clock, Pause, ladder, matches, sleep
 from ..config import PublisherSettings, Settings
 from ..events import (
     Envelope,
     Message,
     NotConnected,
+    NotPermitted,
     PublishError,
     PublishRefused,
     PublishTimeout,
@@ -17,6 +22,8 @@ from ..events import (
     to_message,
 )
 from ..telemetry import Emit, Published, PublishResult, Spans
+
+_AGAIN: Final = Pause(0.1, 1.0)  # between two tries to publish what was refused
 
 
 def message_for(envelope: Envelope, settings: Settings, delay: float | None) -> Message:
@@ -66,6 +73,30 @@ async def send(
             return
         raise
     emit(Published(message.type or "", "confirmed", clock.precise() - started))
+
+
+async def one_by_one(
+    publish: Callable[[Message], Awaitable[None]],
+    messages: Iterable[Message],
+    *,
+    patience: float,
+    clock: Clock,
+    luck: Callable[[], float],
+) -> None:
+    """Publish messages, each once its predecessor is confirmed. A refused one is tried again, for `patience` seconds
+    from the first refusal on: a queue that elects its leader refuses for a moment. Raises `PublishError`."""
+    last_try, refusals = math.inf, 0
+    for message in messages:
+        while True:
+            try:
+                await publish(message)
+                break
+            except PublishRefused as error:
+                last_try = min(last_try, (now := clock.time()) + patience)
+                if isinstance(error, NotPermitted) or now > last_try:
+                    raise
+            await sleep(clock, _AGAIN.seconds(refusals, luck()))
+            refusals += 1
 
 
 def _may_be_unrouted(message: Message, settings: PublisherSettings) -> bool:

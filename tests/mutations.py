@@ -996,6 +996,14 @@ MUTATIONS = (
     ),
     Mutation(
         8,
+        "a feed publishes all events of a key at once",
+        "journal/feed.py",
+        "    if spec.ordered is not None:\n",
+        "    if spec.ordered is None:\n",
+        f"{FEED} -k in_order",
+    ),
+    Mutation(
+        8,
         "a projection's position is committed apart from its rows",
         "journal/projector.py",
         "            opened.last = self._move(batch)\n        return batch\n\n    def _in_thread",

@@ -1,5 +1,6 @@
 """A new listener is fed from a stream: the past before its binding, each event with its own id."""
 
+import asyncio
 import gzip
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from running import running
 from waiting import Arrivals, Facts
 
-from holdfast import Context, Event, Publisher, Settings, Worker
+from holdfast import Context, Event, Ordered, Publisher, PublishRefused, Settings, Worker
 from holdfast.broker import Mode, Topology, events_topology, ladder
 from holdfast.broker.memory import MemoryBroker
 from holdfast.consumer import HandlerSpec
@@ -18,6 +19,7 @@ from holdfast.journal import TapeFeed
 
 class Placed(Event, type="order.placed"):
     number: int
+    shop: str = ""
 
 
 class Other(Event, type="order.other"):
@@ -52,14 +54,27 @@ class Busy(MemoryBroker):
             await self.publish(message, timeout=10)
 
 
+class Electing(MemoryBroker):
+    """A broker that refuses the first publish to a queue, which elects its leader, and takes the next."""
+
+    refusals = 1
+
+    async def publish(self, message: Message, *, timeout: float | None) -> None:
+        await asyncio.sleep(0)
+        if message.exchange == "" and message.type == "order.placed" and self.refusals:
+            self.refusals -= 1
+            raise PublishRefused("it has no leader")
+        await super().publish(message, timeout=timeout)
+
+
 class Late:
     """A worker whose listener comes late, and what it is given."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, **options: Any) -> None:
         self.seen: Arrivals[tuple[int, str]] = Arrivals()
         self.worker = Worker("late", settings=settings, listeners=[Facts().record])
 
-        @self.worker.handler(Placed)
+        @self.worker.handler(Placed, **options)
         async def charge(event: Placed, ctx: Context) -> None:
             self.seen((event.number, ctx.metadata.event_id))
 
@@ -137,3 +152,18 @@ async def test_what_would_be_fed_is_counted_and_nothing_is_bound(settings: Setti
 
     assert (counted.types, since.types) == ({"order.placed": 3}, {})
     assert await broker.count(late.spec.queue) is None
+
+
+async def test_events_of_a_key_are_fed_in_order_though_one_is_refused(settings: Settings, broker: MemoryBroker) -> None:
+    late, electing = Late(settings, ordered=Ordered(by="shop")), Electing(settings.broker.url.get_secret_value())
+    async with Publisher(settings) as publisher:
+        for n in range(6):
+            await publisher.publish(Placed(number=n, shop=f"s-{n % 2}"))
+
+    fed = await TapeFeed(late.spec, electing, settings).run(since=None)
+    numbers = [number for number, _ in await late.handled(6)]
+    await electing.close()
+
+    assert fed.types == {"order.placed": 6}
+    assert [n for n in numbers if n % 2 == 0] == [0, 2, 4]
+    assert [n for n in numbers if n % 2] == [1, 3, 5]

@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 from keeping import KeptFile
 from running import a_broker, a_worker, running
-from waiting import Arrivals, Facts
+from waiting import LIMIT, Arrivals, Facts
 
-from holdfast import Context, Event, Settings
+from holdfast import Context, Event, PublishRefused, Settings
 from holdfast.broker import Binding, Broker, Exchange, Queue, Topology
 from holdfast.consumer import topology_of
 from holdfast.events import Message
@@ -181,3 +181,71 @@ async def test_an_event_is_fed_in_the_form_in_which_it_was_sent_and_handled_once
 
     assert sorted(fact.outcome for fact in settled) == ["duplicate", "handled", "handled"]
     assert sorted(json.loads(body)["data"]["number"] for body in seen.all) == [1, 2]
+
+
+class Electing(Unnoted):
+    """A broker that refuses the first publish, as a queue does that elects its leader, and takes the next."""
+
+    refusals = 1
+
+    async def publish(self, message: Message, *, timeout: float | None) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise PublishRefused("it has no leader")
+        await self._broker.publish(message, timeout=timeout)
+
+
+class Crowd(Unnoted):
+    """A broker that takes nothing until so many messages have come."""
+
+    def __init__(self, broker: Broker, size: int) -> None:
+        super().__init__(broker)
+        self._barrier = asyncio.Barrier(size)
+
+    async def publish(self, message: Message, *, timeout: float | None) -> None:
+        async with asyncio.timeout(LIMIT):
+            await self._barrier.wait()
+        await self._broker.publish(message, timeout=timeout)
+
+
+async def test_events_for_a_handler_that_is_not_ordered_wait_for_none_of_their_key(
+    kept_settings: Settings, tmp_path: Path
+) -> None:
+    await a_listener(kept_settings)
+    worker = a_worker(kept_settings, Facts())
+
+    @worker.handler(Placed)
+    async def charge(event: Placed) -> None: ...
+
+    async with a_broker(kept_settings) as broker:
+        kept = KeptFile(tmp_path / "shop.db", kept_settings, broker)
+        kept.publish(*(Placed(order="o-1", number=n) for n in range(40)))
+        await kept.relay()
+        crowd = cast("Broker", Crowd(broker, 40))
+        fed = await Feed(worker.handlers[0], kept.database, crowd, kept_settings).run(since=None)
+
+    assert fed.types == {"feed.placed": 40}
+
+
+async def test_events_of_a_key_come_in_order_though_one_is_refused(kept_settings: Settings, tmp_path: Path) -> None:
+    seen, facts = Arrivals[tuple[str, int]](), Facts()
+    await a_listener(kept_settings)
+    worker = a_worker(kept_settings, facts)
+
+    @worker.handler(Placed, ordered=True)
+    async def charge(event: Placed) -> None:
+        seen((event.order, event.number))
+
+    async with a_broker(kept_settings) as broker:
+        kept = KeptFile(tmp_path / "shop.db", kept_settings, broker)
+        kept.publish(*(Placed(order=f"o-{n % 2}", number=n) for n in range(40)))
+        await kept.relay()
+        fed = await Feed(worker.handlers[0], kept.database, cast("Broker", Electing(broker)), kept_settings).run(
+            since=None
+        )
+        async with running(worker):
+            await seen.take(40)
+
+    assert fed.types == {"feed.placed": 40}
+    for n in range(2):
+        assert [number for order, number in seen.all if order == f"o-{n}"] == list(range(n, 40, 2))
