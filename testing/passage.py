@@ -9,15 +9,22 @@ __tracebackhide__ = True
 
 
 class Passage:
-    """Lets virtual time pass: waits until no worker moves, then goes on to the next alarm. `replicas` may change."""
+    """Lets virtual time pass: waits until no worker moves, then goes on to the next alarm. `replicas` may change.
+
+    Attributes:
+        most_at_once: Deliveries that may end while no time passes; workers with more never come to an end.
+    """
 
     def __init__(self, stage: Stage, replicas: Sequence[Replica]) -> None:
+        self.most_at_once = 100_000
         self._stage = stage
         self._replicas = replicas
+        self._moment, self._settled = 0.0, 0
 
     async def settle(self, within: float) -> None:
         """See `Harness.settle`."""
         clock, server = self._stage.clock, self._stage.server
+        self._count_anew()
         limit = clock.time() + within
         while True:
             if not await self.quiet():
@@ -33,6 +40,7 @@ class Passage:
         """See `Harness.advance`."""
         clock = self._stage.clock
         target = clock.time() + seconds
+        self._count_anew()
         await self.quiet()
         while (due := _first(clock.next_due(), await self._fire())) is not None and due <= target:
             clock.advance_to(due)
@@ -45,6 +53,7 @@ class Passage:
         """Return once nothing moves: True, or False where something hangs."""
         changed = self._stage.seen.changed
         while any(replica.is_busy for replica in self._replicas):
+            self._check_count()
             changed.clear()
             try:
                 async with asyncio.timeout(self._stage.patience):
@@ -52,6 +61,20 @@ class Passage:
             except TimeoutError:
                 return False
         return True
+
+    def _count_anew(self) -> None:
+        self._moment, self._settled = self._stage.clock.time(), len(self._stage.seen.settled)
+
+    def _check_count(self) -> None:
+        if self._moment != self._stage.clock.time():
+            self._count_anew()
+        settled = self._stage.seen.settled
+        if len(settled) - self._settled > self.most_at_once:
+            last = ", ".join(sorted({fact.queue for fact in settled[-20:]}))
+            raise AssertionError(
+                f"not settled after {self.most_at_once} deliveries while no time passed, the last ones of {last}; "
+                "do handlers publish to each other without a delay?"
+            )
 
     async def _look(self) -> None:
         for replica in self._replicas:

@@ -381,6 +381,28 @@ async def test_what_never_comes_to_an_end_is_said_to() -> None:
         await one_order(worker)
 
 
+@pytest.mark.parametrize("is_reordered", [False, True])
+async def test_handlers_that_publish_to_each_other_at_once_are_said_to(is_reordered: bool) -> None:
+    worker = a_worker()
+
+    @worker.handler(Placed)
+    async def charge(event: Placed, ctx: Context) -> None:
+        await ctx.publish(Paid(order_id=event.order_id))
+
+    @worker.handler(Paid)
+    async def place(event: Paid, ctx: Context) -> None:
+        await ctx.publish(Placed(order_id=event.order_id))
+
+    async with Harness(worker) as h:
+        h._passage.most_at_once = 100
+        if is_reordered:
+            h.reorder(seed=1)
+        await h.publish(Placed(order_id="o-1"))
+
+        with pytest.raises(AssertionError, match=r"100 deliveries while no time passed, .* shop\.charge, shop\.place"):
+            await h.settle()
+
+
 async def test_foreign_and_broken_messages_are_dead_lettered() -> None:
     worker = a_worker()
 
