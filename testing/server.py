@@ -41,7 +41,8 @@ class WatchedServer(Server):
         queues = tuple(name for name in self._listeners(message) if name in self._handlers)
         self.taken.append(Taken(message, event_id, queues))
         if self.takes_twice:
-            super().publish(replace(message, message_id=uuid7()))
+            own_id = headers.EVENT_ID in message.headers  # without it, its message id is the event's
+            super().publish(replace(message, message_id=uuid7() if own_id else message.message_id))
 
     def hear_all(self, exchange: str) -> None:
         """Declare the listener that takes what no handler here takes."""

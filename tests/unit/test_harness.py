@@ -187,6 +187,20 @@ async def test_a_duplicated_message_is_handled_once() -> None:
     assert sorted(fact.outcome for fact in h.settled) == ["duplicate", "handled"]
 
 
+async def test_a_duplicated_message_of_another_producer_is_the_same_event() -> None:
+    worker = a_worker()
+
+    @worker.handler(Placed)
+    async def charge(event: Placed) -> None: ...
+
+    async with Harness(worker) as h:
+        h.duplicate_every_message()
+        await h.publish_raw("harness.placed", b'{"order_id": "o-1"}', message_id="m-1")
+        await h.settle()
+
+    assert sorted(fact.outcome for fact in h.settled) == ["duplicate", "handled"]
+
+
 async def test_a_handler_that_is_not_idempotent_is_shown_to_be_so() -> None:
     worker, charged = a_worker(), []
 
