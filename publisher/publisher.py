@@ -200,9 +200,10 @@ class Publisher:
             declaration = broker.declare(topology, settings.topology)
             self._declaring = asyncio.ensure_future(declaration)
             self._declaring.add_done_callback(mark_heard)  # the publishes that wait for it may all be over
-        done, _ = await asyncio.wait({self._declaring}, timeout=timeout)
-        if done and not self._declaring.cancelled():  # or else the publish that follows says what is wrong
-            self._declaring.result()
+        declaring = self._declaring  # once it is done, another publish may begin another
+        done, _ = await asyncio.wait({declaring}, timeout=timeout)
+        if done and not declaring.cancelled():  # or else the publish that follows says what is wrong
+            declaring.result()
             self._has_ladder = True
 
 

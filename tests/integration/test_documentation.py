@@ -2,19 +2,17 @@
 
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-import aiormq
 import pytest
-from breaking import a_channel
+from breaking import purge, purge_delays
 from commands import script
 from pages import ROOT, a_terminal, pages, steps
 from running import a_broker
 
 from holdfast import Settings
 from holdfast.broker import Binding, Exchange, Queue, Topology
-from holdfast.broker.ladder import UNROUTED, level_name, levels_for
+from holdfast.broker.ladder import UNROUTED
 
 
 @pytest.fixture
@@ -52,15 +50,7 @@ async def test_everything_on_the_page_works(
         for step in steps(page):
             run(step)
 
-    for level in range(levels_for(float(reader["HOLDFAST_BROKER__MAX_DELAY"]))):  # it would come to a later test
-        await purge(settings, level_name(level))
-
-
-async def purge(settings: Settings, queue: str) -> None:
-    """Empty a queue, if it is there."""
-    async with a_channel(settings) as channel:
-        with suppress(aiormq.exceptions.ChannelNotFoundEntity):
-            await channel.queue_purge(queue)
+    await purge_delays(settings)
 
 
 def test_the_web_application_of_the_documentation_publishes(

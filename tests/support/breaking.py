@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiormq
 from aiormq.abc import AbstractChannel
+from aiormq.exceptions import ChannelNotFoundEntity
 from proxy import Proxy
 
 from holdfast import Settings
+from holdfast.broker.ladder import level_name, levels_for
 from holdfast.testing.servers import Node
 
 
@@ -41,6 +43,19 @@ async def a_channel(settings: Settings) -> AsyncIterator[AbstractChannel]:
         yield await connection.channel()
     finally:
         await connection.close()
+
+
+async def purge(settings: Settings, queue: str) -> None:
+    """Empty a queue, if it is there."""
+    async with a_channel(settings) as channel:
+        with suppress(ChannelNotFoundEntity):
+            await channel.queue_purge(queue)
+
+
+async def purge_delays(settings: Settings) -> None:
+    """Empty the delay ladder: a delayed event would come to a later test that listens for its type."""
+    for level in range(levels_for(3600)):
+        await purge(settings, level_name(level))
 
 
 async def delete(settings: Settings, *, exchanges: tuple[str, ...] = (), queues: tuple[str, ...] = ()) -> None:

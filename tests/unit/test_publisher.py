@@ -86,6 +86,28 @@ async def test_publish_many_takes_more_events_than_it_has_in_flight(publisher: P
 
 
 @pytest.mark.pure
+async def test_a_delayed_event_that_is_published_as_the_ladder_is_declared_disturbs_no_other(
+    publisher: Publisher,
+) -> None:
+    event, loop, later = OrderCreated(order_id="a"), asyncio.get_running_loop(), list[asyncio.Task[Metadata]]()
+
+    class Declaring(MemoryBroker):
+        """A broker at which another event is published in the very turn in which a declaration ends."""
+
+        async def declare(self, topology: Topology, mode: Any = "declare") -> None:
+            await super().declare(topology, mode)
+            if not later:
+                loop.call_soon(lambda: later.append(asyncio.create_task(publisher.publish(event, delay=0.1))))
+
+    publisher._broker = Declaring("memory://publisher")
+
+    first = await publisher.publish(event, delay=0.1)
+    second = await later[0]
+    await publisher._broker.close()
+
+    assert first.event_id != second.event_id
+
+
 async def test_delayed_events_that_are_published_together_declare_the_ladder_once(publisher: Publisher) -> None:
     with calls() as entered:
         results = await publisher.publish_many([OrderCreated(order_id=str(n)) for n in range(50)], delay=0.1)
