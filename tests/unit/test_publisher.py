@@ -86,7 +86,7 @@ async def test_publish_many_takes_more_events_than_it_has_in_flight(publisher: P
 
 
 @pytest.mark.pure
-async def test_a_delayed_event_that_is_published_as_the_ladder_is_declared_disturbs_no_other(
+async def test_a_delayed_event_published_as_the_ladder_is_declared_disturbs_no_other(
     publisher: Publisher,
 ) -> None:
     event, loop, later = OrderCreated(order_id="a"), asyncio.get_running_loop(), list[asyncio.Task[Metadata]]()
