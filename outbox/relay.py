@@ -42,7 +42,7 @@ from .leases import Leases
 from .sequencer import Sequencer
 
 _BATCH = 1000  # rows read at once
-_IN_FLIGHT = 500
+_IN_FLIGHT = 300  # more would wait for each other at the broker's channel
 _FEW = 1000  # unsent events at which the next ones are read, where more wait: so many that the sending never pauses
 _FIRST_LOOK = 0.02  # seconds until the next look where nothing was there; it doubles up to POLL
 _COUNT_EVERY = 5.0

@@ -15,7 +15,7 @@ from ..telemetry import Emit, FactLog, fan_out, finish, mark_heard, open_spans
 from .dispatch import message_for, send
 from .requests import Requests
 
-PIPELINE = 500
+PIPELINE = 300
 """How many events of one `publish_many` are in flight at once."""
 
 
@@ -158,7 +158,7 @@ class Publisher:
     async def publish_many(
         self, events: Iterable[Event | Envelope], *, delay: float | None = None
     ) -> list[Metadata | PublishError]:
-        """Publish many events, at most 500 of them in flight.
+        """Publish many events, at most 300 of them in flight.
 
         Raises any error that is no `PublishError`, among them those of `events` itself; what is in flight then is
         cancelled, and its outcome unknown.

@@ -342,8 +342,8 @@ class Statements:
     @cached_property
     def _oldest(self) -> str:
         """The seconds since the first event that waits, and is not delayed, was written."""
-        first = f"select written_at from {self._pending} where due_at is null order by seq limit 1"
-        return f"({first.replace('written_at', self.seconds(f'{self.now} - written_at'), 1)})"
+        age = self.seconds(f"{self.now} - written_at")
+        return f"(select {age} from {self._pending} where due_at is null order by seq limit 1)"
 
     @cached_property
     def figures(self) -> str:

@@ -40,6 +40,19 @@ async def until_free(url: str, table: str) -> None:
         await connection.close()
 
 
+async def falls_silent(url: str, table: str, proxy: Proxy, steps: Steps[None]) -> None:
+    """Take steps until the proxy withholds their answers, and return once the row that they locked is free."""
+    async with asyncpg.create_pool(proxy.url(url), min_size=1) as pool:
+        silent = asyncio.create_task(Database.asyncpg(pool).run(steps))
+        await proxy.until_withheld(Direction.TO_CLIENT)
+
+        await until_free(url, table)
+
+        pool.terminate()
+        with suppress(Exception):
+            await silent
+
+
 async def test_what_a_silent_process_has_locked_is_free_soon(postgres_url: str, table: str, proxy: Proxy) -> None:
     def steps() -> Steps[None]:
         yield "select 1", {}  # asyncpg prepares a statement first, and awaits the answer before it ends its request
@@ -47,15 +60,7 @@ async def test_what_a_silent_process_has_locked_is_free_soon(postgres_url: str, 
         proxy.swallow(Direction.TO_CLIENT)
         yield "select 1", {}
 
-    async with asyncpg.create_pool(proxy.url(postgres_url), min_size=1) as pool:
-        silent = asyncio.create_task(Database.asyncpg(pool).run(steps()))
-        await proxy.until_withheld(Direction.TO_CLIENT)
-
-        await until_free(postgres_url, table)
-
-        pool.terminate()
-        with suppress(Exception):
-            await silent
+    await falls_silent(postgres_url, table, proxy, steps())
 
 
 async def test_a_database_that_falls_silent_counts_as_unavailable(postgres_url: str, table: str, proxy: Proxy) -> None:
@@ -93,12 +98,4 @@ async def test_so_is_what_a_process_has_locked_that_takes_in_nothing(
         yield LARGE, {}
 
     proxy.alter = silence
-    async with asyncpg.create_pool(proxy.url(postgres_url), min_size=1) as pool:
-        silent = asyncio.create_task(Database.asyncpg(pool).run(steps()))
-        await proxy.until_withheld(Direction.TO_CLIENT)
-
-        await until_free(postgres_url, table)
-
-        pool.terminate()
-        with suppress(Exception):
-            await silent
+    await falls_silent(postgres_url, table, proxy, steps())
