@@ -73,7 +73,7 @@ class BlockingPublisher:
     def publish_many(
         self, events: Iterable[Event | Envelope], *, delay: float | None = None
     ) -> list[Metadata | PublishError]:
-        """Publish many events, 500 at a time.
+        """Publish many events, 300 at a time.
 
         Raises any error that is no `PublishError`, among them those of `events` itself.
 

@@ -17,6 +17,7 @@ from waiting import LIMIT
 
 from holdfast import BlockingPublisher, Event, Metadata, PublishError, Settings, TopologyDrift, Unroutable
 from holdfast.broker import Binding, Exchange, Queue, Topology
+from holdfast.publisher.publisher import PIPELINE
 from holdfast.telemetry import Fact, Published
 
 
@@ -85,8 +86,8 @@ async def test_of_many_events_those_before_a_close_are_known(settings: Settings,
         publisher = BlockingPublisher(settings)
 
         def events() -> Iterator[Paid]:
-            for number in range(510):
-                if number == 505:
+            for number in range(PIPELINE + 10):
+                if number == PIPELINE + 5:
                     publisher.close()
                 yield Paid(order=str(number))
 
@@ -94,8 +95,8 @@ async def test_of_many_events_those_before_a_close_are_known(settings: Settings,
 
     results = await asyncio.to_thread(script)
 
-    assert [type(result) for result in results] == [Metadata] * 500 + [PublishError] * 10
-    assert await depth(settings, queue) == 500
+    assert [type(result) for result in results] == [Metadata] * PIPELINE + [PublishError] * 10
+    assert await depth(settings, queue) == PIPELINE
 
 
 async def test_the_errors_are_those_of_a_publisher(settings: Settings) -> None:

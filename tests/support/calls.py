@@ -1,5 +1,6 @@
 """Which functions of the product a call enters: what a message costs, counted."""
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,10 @@ PACKAGE = Path(holdfast.__file__).parent
 
 @contextmanager
 def calls() -> Iterator[list[str]]:
-    """The functions entered meanwhile, as `folder/file.py:name`, in order; without `__init__`, as in `make hops`."""
+    """The functions entered meanwhile, as `folder/file.py:name`, in order; without `__init__`, as in `make hops`.
+
+    Garbage is not collected meanwhile: what an earlier test left suspended would be resumed to its end, and counted.
+    """
     entered: list[str] = []
 
     def note(frame: FrameType, event: str, argument: Any) -> None:
@@ -22,11 +26,13 @@ def calls() -> Iterator[list[str]]:
         if is_function and (file := Path(frame.f_code.co_filename)).is_relative_to(PACKAGE):
             entered.append(f"{file.relative_to(PACKAGE)}:{frame.f_code.co_qualname}")
 
+    gc.disable()
     sys.setprofile(note)
     try:
         yield entered
     finally:
         sys.setprofile(None)
+        gc.enable()
 
 
 def entered(function: Callable[[], object]) -> list[str]:
